@@ -1,0 +1,53 @@
+"""From a checkpoint to a bundle: item vectors, index, golden queries, manifest.
+
+The only module here that knows the model.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from index.bundle import BundleContents, GoldenQueries, Manifest, write_bundle
+from index.factory import build_index
+from model import __version__
+from model.checkpoint import CONFIG, Checkpoint
+from model.encoder import UserEncoder, pin_compute_threads
+from model.records import History
+
+NUM_GOLDEN = 32
+
+
+def build_bundle(checkpoint_folder: Path, target: Path, spec: str = "exact", seed: int = 0) -> Manifest:
+    """Writes a bundle of a checkpoint, atomically. spec: "exact" or a FAISS factory string.
+
+    Raises CheckpointError, BundleRefused or ValueError with the reason; what stood at `target` stays then.
+    """
+    pin_compute_threads()
+    checkpoint = Checkpoint.load(checkpoint_folder)
+    encoder = UserEncoder(checkpoint)
+    vectors = encoder.item_vectors().numpy()
+    histories = golden_histories(checkpoint, seed)
+    contents = BundleContents(
+        arm_kind=checkpoint.network.kind,
+        checkpoint=checkpoint_folder,
+        vectors=vectors,
+        index=build_index(vectors, spec),
+        golden=GoldenQueries.of(histories, encoder.encode(histories), vectors),
+        data_digest=checkpoint.provenance.data_digest,
+        config_digest=hashlib.sha256((checkpoint_folder / CONFIG).read_bytes()).hexdigest(),
+        code_version=__version__,
+        metrics=checkpoint.provenance.metrics,
+    )
+    return write_bundle(target, contents)
+
+
+def golden_histories(checkpoint: Checkpoint, seed: int) -> list[History]:
+    """Random histories drawn by popularity, of every length from empty to twice the window, known and unknown users."""
+    rng = np.random.default_rng(seed)
+    config = checkpoint.network.config
+    weights = checkpoint.catalogue.counts + 1.0
+    lengths = np.linspace(0, 2 * config.max_length, NUM_GOLDEN).astype(int)
+    rows = [rng.choice(len(weights), size, p=weights / weights.sum()) + 1 for size in lengths]
+    users = rng.integers(0, config.num_users + 1, NUM_GOLDEN)
+    return [History(tuple(row.tolist()), int(user)) for row, user in zip(rows, users, strict=True)]

@@ -1,0 +1,119 @@
+"""External ids at the edge, rows inside: items, users, popularity and categories of one data set."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ExternalId = int | str
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different length in two arrays; immutable by agreement."""
+
+    offsets: NDArray[np.int64]  # (R + 1,)
+    values: NDArray[np.int32]  # (offsets[-1],)
+
+    @classmethod
+    def of(cls, rows: Iterable[Sequence[int]]) -> "Ragged":
+        lists = [np.asarray(row, dtype=np.int32) for row in rows]
+        offsets = np.zeros(len(lists) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in lists], out=offsets[1:])
+        return cls(offsets, np.concatenate(lists) if lists else np.zeros(0, dtype=np.int32))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> NDArray[np.int32]:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class IdMap:
+    """External ids of rows 1..len, all integers (64 bit) or all strings; row 0 is padding and never has an id."""
+
+    ids: NDArray[np.int64] | NDArray[np.str_]  # (N,)
+
+    def __post_init__(self) -> None:
+        if self.ids.dtype.kind not in "iU":
+            raise ValueError(f"external ids must be 64-bit integers or strings, not {self.ids.dtype}")
+        if len(self._rows) != len(self.ids):
+            raise ValueError(f"external ids repeat: {len(self.ids)} ids, {len(self._rows)} different ones")
+
+    @classmethod
+    def of(cls, ids: Sequence[ExternalId]) -> "IdMap":
+        if all(isinstance(one, int) for one in ids):
+            return cls(np.asarray(ids, dtype=np.int64))
+        return cls(np.asarray(ids, dtype=np.str_))
+
+    @cached_property
+    def _rows(self) -> dict[ExternalId, int]:
+        return {external: row for row, external in enumerate(self.ids.tolist(), start=1)}
+
+    @cached_property
+    def _external(self) -> list[ExternalId]:
+        return [0, *self.ids.tolist()]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def row(self, external: ExternalId | None) -> int:
+        """Row of an external id; 0 when it is unknown (or of the other type: 7 is not "7")."""
+        return 0 if external is None else self._rows.get(external, 0)
+
+    def rows(self, external: Iterable[ExternalId]) -> tuple[int, ...]:
+        """Rows of the known ids, in order; unknown ids are left out."""
+        get = self._rows.get
+        return tuple(row for row in (get(one, 0) for one in external) if row)
+
+    def external(self, rows: Iterable[int]) -> list[ExternalId]:
+        """External ids of rows 1..N.
+
+        Raises IndexError for a row outside the catalogue.
+        """
+        names = self._external
+        return [names[row] for row in rows]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What a checkpoint knows of ids: it travels with the weights into the bundle."""
+
+    items: IdMap
+    users: IdMap
+    counts: NDArray[np.int64]  # (N,) training interactions an item, row 1 first
+    categories: Ragged | None = None  # item row - 1 -> category numbers; for controllable diversity
+
+    def __post_init__(self) -> None:
+        if len(self.counts) != len(self.items):
+            raise ValueError(f"{len(self.items)} items but {len(self.counts)} popularity counts")
+        if self.categories is not None and len(self.categories) != len(self.items):
+            raise ValueError(f"{len(self.items)} items but {len(self.categories)} category rows")
+
+    @cached_property
+    def by_popularity(self) -> NDArray[np.int64]:
+        """Item rows, most popular first; ties by row. The source of labelled fills."""
+        return np.argsort(-self.counts, kind="stable") + 1
+
+    def save(self, path: Path) -> None:
+        arrays: dict[str, Any] = {"items": self.items.ids, "users": self.users.ids, "counts": self.counts}
+        if self.categories is not None:
+            arrays |= {"category_offsets": self.categories.offsets, "category_values": self.categories.values}
+        np.savez(path, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> "Catalogue":
+        with np.load(path, allow_pickle=False) as arrays:
+            categories = None
+            if "category_offsets" in arrays:
+                categories = Ragged(arrays["category_offsets"], arrays["category_values"])
+            return cls(IdMap(arrays["items"]), IdMap(arrays["users"]), arrays["counts"], categories)

@@ -1,0 +1,98 @@
+"""A trained system on disk: weights (safetensors), config, item ids and where it all came from.
+
+Nothing in it can run code.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from model.catalogue import Catalogue
+from model.networks import build_network
+from model.networks.base import Network
+from model.records import Placement, PromptPlan, ServingPlan
+
+FORMAT = 1
+WEIGHTS, CONFIG, CATALOGUE = "weights.safetensors", "config.json", "catalogue.npz"
+
+
+class CheckpointError(ValueError):
+    """The folder is not a usable checkpoint; the sentence says why."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Enough to train the same checkpoint again and to compare two of them."""
+
+    data_digest: str
+    data_name: str
+    recipe: str
+    seed: int
+    code_version: str
+    torch_version: str = torch.__version__
+    training_seconds: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)  # on the validation split, of the served plan
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    network: Network
+    plan: ServingPlan
+    catalogue: Catalogue
+    provenance: Provenance
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+        save_file(weights, folder / WEIGHTS)
+        self.catalogue.save(folder / CATALOGUE)
+        parts = {
+            "format": FORMAT,
+            "kind": self.network.kind,
+            "network": asdict(self.network.config),
+            "plan": asdict(self.plan),
+            "provenance": asdict(self.provenance),
+        }
+        (folder / CONFIG).write_text(json.dumps(parts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Checkpoint":
+        """Raises CheckpointError when a file is missing, of another format, does not fit, or holds NaN."""
+        missing = [name for name in (WEIGHTS, CONFIG, CATALOGUE) if not (folder / name).is_file()]
+        if missing:
+            raise CheckpointError(
+                f"{folder} is not a checkpoint: {', '.join(missing)} missing; make one with `recall train`"
+            )
+        parts = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if parts.get("format") != FORMAT:
+            raise CheckpointError(f"{folder} has checkpoint format {parts.get('format')}; this version reads {FORMAT}")
+        network = build_network(parts["kind"], parts["network"])
+        _load_weights(network, folder / WEIGHTS)
+        catalogue = Catalogue.load(folder / CATALOGUE)
+        if len(catalogue.items) != network.config.num_items:
+            raise CheckpointError(
+                f"{folder}: {len(catalogue.items)} item ids for {network.config.num_items} item vectors"
+            )
+        return cls(network, read_plan(parts["plan"]), catalogue, Provenance(**parts["provenance"]))
+
+
+def read_plan(parts: Mapping[str, Any]) -> ServingPlan:
+    prompts = parts["prompts"]
+    plan = PromptPlan(prompts["num_prompts"], Placement(prompts["placement"]), prompts["num_steps"])
+    return ServingPlan(plan, tuple(parts["quotas"]), parts["diversity"])
+
+
+def _load_weights(network: Network, path: Path) -> None:
+    weights = load_file(path)
+    bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise CheckpointError(f"{path} holds NaN or infinite weights in {', '.join(bad)}")
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit its config: {str(error).splitlines()[-1].strip()}") from error

@@ -1,0 +1,1 @@
+"""Readers of known formats, sequences, splits, the synthetic short-video generator."""

@@ -1,0 +1,123 @@
+"""From a file of any known format, or from nothing, to a prepared data set: what `recall prepare` calls.
+
+data, report = prepare(PrepareOptions("csv", Path("log.csv")))
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from model.data.categories import Categories, read_categories
+from model.data.events import DataError, EventLog, ReadReport
+from model.data.kuairand import Target, read_kuairand
+from model.data.positives import PositiveRule, select_positives
+from model.data.readers import READERS
+from model.data.sequences import SequenceData
+from model.data.splits import Protocol, SplitRule, TimeCut, split_log
+from model.data.synthetic import SyntheticSpec, generate
+
+Format = Literal["s3rec", "recbole", "csv", "parquet", "kuairand", "synthetic"]
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareOptions:
+    """What to read and how to divide it."""
+
+    format: Format = "synthetic"
+    input: Path | None = None  # a file; for kuairand the folder; nothing for synthetic
+    name: str | None = None  # of the data set; None = the input's stem
+    split: Protocol | None = None  # None = by-time for kuairand, leave-one-out for the others
+    valid_share: float = 0.1  # by-time: shares of all events
+    test_share: float = 0.1
+    cut: TimeCut | None = None  # by-time: two times in the log's unit, in place of the shares
+    k_core: int = 0
+    positive: PositiveRule = field(default_factory=PositiveRule)
+    target: Target = "long_view"  # kuairand: which exposures are positives
+    max_bad_share: float = 0.01
+    categories: Path | None = None  # JSON item -> attribute ids; s3rec looks for <stem>_item2attributes.json
+    synthetic: SyntheticSpec = field(default_factory=SyntheticSpec)
+
+    @property
+    def protocol(self) -> Protocol:
+        return self.split or ("by-time" if self.format == "kuairand" else "leave-one-out")
+
+    @property
+    def dataset_name(self) -> str:
+        return self.name or (self.input.stem if self.input else self.format)
+
+
+@dataclass(frozen=True)
+class _Source:
+    log: EventLog
+    report: ReadReport
+    categories: Categories | None
+
+
+def prepare(options: PrepareOptions) -> tuple[SequenceData, ReadReport]:
+    """Reads, checks, filters and divides.
+
+    Raises DataError, with the way out, for options that do not fit together and for data that cannot be used.
+    """
+    _check_options(options)
+    if options.format == "kuairand":
+        data, report = read_kuairand(_input(options), options.dataset_name, options.target)
+        report.check(options.input, options.max_bad_share)
+        return data, report
+    source = _read(options)
+    # Before anything is filtered: k-core could hide that half of a file did not parse.
+    source.report.check(options.dataset_name, options.max_bad_share)
+    positives = select_positives(source.log, options.positive)
+    return split_log(options.dataset_name, positives, _split_rule(options), source.categories), source.report
+
+
+def _read(options: PrepareOptions) -> _Source:
+    if options.format == "synthetic":
+        made = generate(options.synthetic)
+        topics = {str(item): (topic,) for item, topic in enumerate(made.topics.tolist(), start=1)}
+        source = _Source(made.log, ReadReport(len(made.log)), topics)
+    else:
+        source = _Source(*READERS[options.format](_input(options)), categories=None)
+    path = options.categories or _default_categories(options)
+    return replace(source, categories=read_categories(path)) if path else source
+
+
+def _default_categories(options: PrepareOptions) -> Path | None:
+    if options.format != "s3rec" or options.input is None:
+        return None
+    beside = options.input.with_name(f"{options.input.stem}_item2attributes.json")
+    return beside if beside.is_file() else None
+
+
+def _input(options: PrepareOptions) -> Path:
+    if options.input is None:
+        raise DataError(f"the format {options.format} needs an input path")
+    return options.input
+
+
+def _split_rule(options: PrepareOptions) -> SplitRule:
+    return SplitRule(options.protocol, options.k_core, options.valid_share, options.test_share, options.cut)
+
+
+# Options that would have no effect are refused: a run must not seem to have done what it did not.
+def _check_options(options: PrepareOptions) -> None:
+    if options.format not in get_args(Format):
+        raise DataError(f"unknown format {options.format!r}; known are {', '.join(get_args(Format))}")
+    if not 0 <= options.max_bad_share <= 1:
+        raise DataError(f"max_bad_share is {options.max_bad_share}; it is a share, from 0 to 1")
+    if options.format == "synthetic" and options.input is not None:
+        raise DataError(f"synthetic makes its own log; leave out the input {options.input} or name its format")
+    if options.format == "s3rec" and options.protocol == "by-time":
+        raise DataError("s3rec files hold an order but no times; use the split leave-one-out")
+    if options.format == "kuairand":
+        _check_kuairand(options)
+
+
+def _check_kuairand(options: PrepareOptions) -> None:
+    if options.target not in get_args(Target):
+        raise DataError(f"unknown target {options.target!r}; known are {', '.join(get_args(Target))}")
+    if options.protocol != "by-time" or options.cut is not None:
+        raise DataError("kuairand has its own split by date; leave split and cut out")
+    if options.k_core or not options.positive.keeps_all or options.categories is not None:
+        raise DataError(
+            "kuairand has a fixed catalogue, its own categories and `target`; leave k_core, positive, categories out"
+        )

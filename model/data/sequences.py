@@ -1,0 +1,87 @@
+"""A prepared data set: histories and targets of every user, as item rows. Made by `recall prepare`, read by training.
+
+Both protocols of the field have this one shape: leave-one-out has one item in each `valid` and `test` row; a split by
+time has any number. What is known of a user when `valid` is predicted is `train`; when `test` is predicted it is
+`train + valid`.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.catalogue import Catalogue, Ragged
+
+FORMAT = 1
+Split = Literal["valid", "test"]
+
+
+@dataclass(frozen=True)
+class SequenceData:
+    """Rows of `train`, `valid` and `test` are users 1..U, in order; values are item rows 1..N, oldest first."""
+
+    name: str
+    catalogue: Catalogue
+    train: Ragged
+    valid: Ragged
+    test: Ragged
+    protocol: Literal["leave-one-out", "by-time"]
+
+    def history(self, user: int, split: Split) -> NDArray[np.int32]:
+        """What is known of a user row (1..U) when `split` is predicted."""
+        past = self.train[user - 1]
+        return past if split == "valid" else np.concatenate([past, self.valid[user - 1]])
+
+    def targets(self, user: int, split: Split) -> NDArray[np.int32]:
+        return (self.valid if split == "valid" else self.test)[user - 1]
+
+    def users_with_targets(self, split: Split) -> NDArray[np.int64]:
+        """User rows that the split can be measured on."""
+        return np.flatnonzero((self.valid if split == "valid" else self.test).lengths) + 1
+
+    @property
+    def digest(self) -> str:
+        """sha256 over ids and sequences: what two runs must share to be comparable."""
+        state = hashlib.sha256()
+        for array in (self.catalogue.items.ids, self.catalogue.users.ids):
+            state.update(json.dumps(array.tolist()).encode())
+        for part in (self.train, self.valid, self.test):
+            state.update(part.offsets.tobytes())
+            state.update(part.values.tobytes())
+        return state.hexdigest()
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.catalogue.save(folder / "catalogue.npz")
+        arrays: dict[str, Any] = {}
+        for part in ("train", "valid", "test"):
+            ragged: Ragged = getattr(self, part)
+            arrays |= {f"{part}_offsets": ragged.offsets, f"{part}_values": ragged.values}
+        np.savez(folder / "sequences.npz", **arrays)
+        meta = {"format": FORMAT, "name": self.name, "protocol": self.protocol, "digest": self.digest}
+        (folder / "dataset.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "SequenceData":
+        """Reads what `save` wrote.
+
+        Raises ValueError, with the way out, when the folder is not a prepared data set.
+        """
+        path = folder / "dataset.json"
+        if not path.exists():
+            raise ValueError(f"{folder} is not a prepared data set (no dataset.json); make one with `recall prepare`")
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        if meta.get("format") != FORMAT:
+            raise ValueError(
+                f"{folder} has data format {meta.get('format')}; this version reads {FORMAT}: prepare it again"
+            )
+        with np.load(folder / "sequences.npz", allow_pickle=False) as arrays:
+            train, valid, test = (
+                Ragged(arrays[f"{part}_offsets"], arrays[f"{part}_values"]) for part in ("train", "valid", "test")
+            )
+        catalogue = Catalogue.load(folder / "catalogue.npz")
+        return cls(meta["name"], catalogue, train, valid, test, meta["protocol"])

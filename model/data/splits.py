@@ -1,0 +1,146 @@
+"""From an event log to a prepared data set: k-core, rows for ids, leave-one-out or a cut by time.
+
+Events are sorted by time; equal times keep the order of the log. Repeats stay: an item watched twice stands twice. Item
+rows 1..N and user rows 1..U follow the sorted external ids of what k-core left, whichever split they occur in.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from model.catalogue import Catalogue, IdMap, Ragged
+from model.data.categories import Categories, encode_categories
+from model.data.events import DataError, EventLog
+from model.data.sequences import SequenceData
+
+Protocol = Literal["leave-one-out", "by-time"]
+TRAIN, VALID, TEST = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class TimeCut:
+    """Train < valid_from <= valid < test_from <= test, in the log's unit; events of one time are never parted."""
+
+    valid_from: float
+    test_from: float
+
+    def __post_init__(self) -> None:
+        if not self.valid_from < self.test_from:
+            raise DataError(f"the cut runs backwards: valid from {self.valid_from}, test from {self.test_from}")
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRule:
+    """How a log is filtered and divided."""
+
+    protocol: Protocol = "leave-one-out"
+    k_core: int = 0  # 0 = off; every user and every item keeps at least so many events
+    valid_share: float = 0.1  # of all events, by time; used where `cut` is None
+    test_share: float = 0.1
+    cut: TimeCut | None = None
+
+    def __post_init__(self) -> None:
+        if self.protocol not in ("leave-one-out", "by-time"):
+            raise DataError(f"unknown split {self.protocol!r}; use leave-one-out or by-time")
+        if self.k_core < 0:
+            raise DataError(f"k_core is {self.k_core}; it must be 0 (off) or more")
+        if min(self.valid_share, self.test_share) <= 0 or self.valid_share + self.test_share >= 1:
+            raise DataError(f"shares must be above 0 and leave a train part, not {self.valid_share}, {self.test_share}")
+
+
+@dataclass(frozen=True)
+class RowEvents:
+    """Events as rows of known id maps, oldest first within each user."""
+
+    items: IdMap
+    users: IdMap
+    user_rows: NDArray[np.int64]  # (E,) 1..U
+    item_rows: NDArray[np.int64]  # (E,) 1..N
+    parts: NDArray[np.int8]  # (E,) TRAIN, VALID or TEST
+
+    def sequences(self, part: int) -> Ragged:
+        users, items = self.user_rows[self.parts == part], self.item_rows[self.parts == part]
+        order = np.argsort(users, kind="stable")
+        offsets = np.zeros(len(self.users) + 1, dtype=np.int64)
+        np.cumsum(np.bincount(users - 1, minlength=len(self.users)), out=offsets[1:])
+        return Ragged(offsets, items[order].astype(np.int32))
+
+    def to_data(self, name: str, protocol: Protocol, categories: Ragged | None = None) -> SequenceData:
+        """The prepared data set; popularity counts the train part only."""
+        train, valid, test = (self.sequences(part) for part in (TRAIN, VALID, TEST))
+        counts = np.bincount(train.values, minlength=len(self.items) + 1)[1:].astype(np.int64)
+        catalogue = Catalogue(self.items, self.users, counts, categories)
+        return SequenceData(name, catalogue, train, valid, test, protocol)
+
+
+def split_log(name: str, log: EventLog, rule: SplitRule, categories: Categories | None = None) -> SequenceData:
+    """Filters, numbers and divides a log.
+
+    Raises DataError when k-core or the cut leaves a part without events.
+    """
+    ordered = log.frame.select("user", "item", "time").sort("time", maintain_order=True)
+    core = keep_core(ordered, rule.k_core)
+    parts = _parts_by_user(core) if rule.protocol == "leave-one-out" else _parts_by_time(core["time"], rule)
+    items, item_rows = _number(core["item"])
+    users, user_rows = _number(core["user"])
+    events = RowEvents(items, users, user_rows, item_rows, parts)
+    _check_parts(parts, rule)
+    return events.to_data(name, rule.protocol, encode_categories(items, categories) if categories else None)
+
+
+def keep_core(frame: pl.DataFrame, k: int) -> pl.DataFrame:
+    """The largest part in which every user and every item has at least k events, repeats counted; order kept.
+
+    Raises DataError when nothing is left.
+    """
+    enough = (pl.len().over("user") >= k) & (pl.len().over("item") >= k)
+    before = -1
+    # Dropping an item can push a user below k and the other way round: repeat until nothing changes.
+    while frame.height != before:
+        before = frame.height
+        frame = frame.filter(enough)
+    if not frame.height:
+        raise DataError(f"nothing is left of the log after the {k}-core; use a smaller k_core")
+    return frame
+
+
+def _number(ids: pl.Series) -> tuple[IdMap, NDArray[np.int64]]:
+    names = ids.unique().sort()
+    rows = ids.rank("dense").cast(pl.Int64).to_numpy()
+    return IdMap.of(names.to_list()), rows
+
+
+def _parts_by_user(frame: pl.DataFrame) -> NDArray[np.int8]:
+    """The last event of a user is test, the one before valid; users of fewer than 3 events stay in train."""
+    length = pl.len().over("user").cast(pl.Int64)
+    # Lengths are unsigned in polars: without the cast the last position would wrap around.
+    left = length - 1 - pl.int_range(pl.len()).over("user")
+    part = pl.when(length < 3).then(TRAIN).when(left == 0).then(TEST).when(left == 1).then(VALID).otherwise(TRAIN)
+    return frame.select(part.cast(pl.Int8).alias("part"))["part"].to_numpy()
+
+
+def _parts_by_time(times: pl.Series, rule: SplitRule) -> NDArray[np.int8]:
+    cut = rule.cut or _cut_by_shares(times, rule)
+    return ((times >= cut.valid_from).cast(pl.Int8) + (times >= cut.test_from).cast(pl.Int8)).to_numpy()
+
+
+def _cut_by_shares(times: pl.Series, rule: SplitRule) -> TimeCut:
+    # The cut is a time of the log, not a row number, so equal times stay together and shares hold only roughly.
+    last = len(times) - 1  # times are sorted
+    valid_at, test_at = (round(last * (1 - share)) for share in (rule.valid_share + rule.test_share, rule.test_share))
+    if not times[0] < times[valid_at] < times[test_at]:
+        raise DataError("too few different times for a split by time; give the two cut times, or use leave-one-out")
+    return TimeCut(times[valid_at], times[test_at])
+
+
+def _check_parts(parts: NDArray[np.int8], rule: SplitRule) -> None:
+    if rule.protocol == "leave-one-out":
+        if not (parts == TEST).any():
+            raise DataError("no user has 3 events, so leave-one-out has nothing to test; use a longer log or by-time")
+        return
+    empty = [name for number, name in enumerate(("train", "valid", "test")) if not (parts == number).any()]
+    if empty:
+        raise DataError(f"the cut by time leaves {' and '.join(empty)} empty; choose cut times within the log")

@@ -1,0 +1,91 @@
+"""The protocol: rank the whole catalogue for every user who has a target, never what is in the user's history.
+
+The validation split is predicted from the training sequence, the test split from training and validation (method.md).
+Used while training, on the validation split; `recall evaluate` scores a bundle's own answers instead
+(service/offline.py).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.data.sequences import SequenceData, Split
+from model.evaluation.metrics import Relevance, ranking_metrics
+from model.merging import merge
+from model.networks.base import Network
+from model.networks.layers import Batch
+from model.records import PromptPlan, ServingPlan
+
+MAX_BATCH_USERS = 256
+MAX_SCORES = 2**24  # of a batch, so that a large catalogue does not need a large machine
+
+
+@dataclass(frozen=True)
+class Exam:
+    """The users a split is measured on."""
+
+    data: SequenceData
+    split: Split
+    users: NDArray[np.int64]  # user rows
+
+    @classmethod
+    def of(cls, data: SequenceData, split: Split, max_users: int | None = None, seed: int = 0) -> "Exam":
+        """All users with a target, or a random `max_users` of them (the same for a seed)."""
+        users = data.users_with_targets(split)
+        if max_users is not None and len(users) > max_users:
+            users = np.sort(np.random.default_rng(seed).choice(users, max_users, replace=False))
+        if not len(users):
+            raise ValueError(f"data set {data.name} has no user with a {split} target")
+        return cls(data, split, users)
+
+    def score(self, lists: NDArray[np.int64], cutoffs: Sequence[int]) -> dict[str, float]:
+        """Metrics of lists (U, K) in the order of `users`."""
+        targets = [self.data.targets(user, self.split) for user in self.users.tolist()]
+        return ranking_metrics(Relevance.of(lists, targets), cutoffs)
+
+    def batches(self) -> Iterator[NDArray[np.int64]]:
+        """Positions in `users`, similar lengths together."""
+        size = max(1, min(MAX_BATCH_USERS, MAX_SCORES // len(self.data.catalogue.items)))
+        lengths = [len(self.data.history(user, self.split)) for user in self.users.tolist()]
+        order = np.argsort(lengths, kind="stable")
+        return (order[start : start + size] for start in range(0, len(order), size))
+
+
+@dataclass(frozen=True)
+class TopLists:
+    """Each query vector's own best items, history already left out."""
+
+    rows: NDArray[np.int64]  # (U, Q, K)
+    scores: NDArray[np.float32]  # (U, Q, K)
+
+    def merged(self, plan: ServingPlan, limit: int) -> NDArray[np.int64]:
+        """(U, limit) final lists, 0 where a list is short."""
+        lists = np.zeros((len(self.rows), limit), dtype=np.int64)
+        for out, rows, scores in zip(lists, self.rows, self.scores, strict=True):
+            found = merge(rows, scores, (), limit, plan).rows
+            out[: len(found)] = found
+        return lists
+
+
+@torch.inference_mode()
+def top_lists(network: Network, exam: Exam, plan: PromptPlan, cutoff: int) -> TopLists:
+    """Exact top `cutoff` of every query vector, on the network's device."""
+    parts: list[tuple[NDArray[np.int64], torch.Tensor, torch.Tensor]] = []
+    table = network.item_vectors()
+    cutoff = min(cutoff, len(table))
+    for part in exam.batches():
+        users = exam.users[part].tolist()
+        histories = [exam.data.history(user, exam.split) for user in users]
+        batch = Batch.of(histories, users, network.config.max_length).to(table.device)
+        scores = network.queries(batch, plan).vectors @ table.T  # (B, Q, N)
+        for row, history in zip(scores, histories, strict=True):
+            row[:, torch.as_tensor(history, dtype=torch.int64, device=table.device) - 1] = -torch.inf
+        best, rows = scores.topk(cutoff)
+        parts.append((part, (rows + 1).cpu(), best.cpu()))
+    order = np.argsort(np.concatenate([part for part, _, _ in parts]))
+    found = torch.cat([rows for _, rows, _ in parts]).numpy()[order]
+    values = torch.cat([best for _, _, best in parts]).numpy()[order]
+    return TopLists(np.where(np.isneginf(values), 0, found), values)

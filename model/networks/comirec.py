@@ -1,0 +1,113 @@
+"""ComiRec: K interest vectors a user, by self-attention (SA) or by dynamic routing (DR). The control arm.
+
+Source: "Controllable Multi-Interest Framework for Recommendation", KDD 2020, and its public code. Trained with a
+softmax over the whole catalogue on the interest nearest to the target (equation 7 reads it out), on random prefixes
+of each history. Positions are counted from the newest item, so a history and its padded twin are the same input.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from model.networks.base import Network, NetworkConfig, Queries
+from model.networks.layers import Batch, init_weights
+from model.networks.tokens import Tokens
+from model.records import PromptPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComiRecConfig(NetworkConfig):
+    variant: Literal["sa", "dr"] = "sa"
+    num_interests: int = 4
+    num_iterations: int = 3  # routing rounds of DR
+    prefixes_per_user: int = 8  # training samples a history and epoch
+
+
+class SelfAttentive(nn.Module):
+    """A = softmax over positions of W2 tanh(W1 (H + P)); V = A^T H (section 3.2, SA)."""
+
+    def __init__(self, config: ComiRecConfig) -> None:
+        super().__init__()
+        self.positions = nn.Embedding(config.max_length + 1, config.dim)
+        self.w1 = nn.Linear(config.dim, 4 * config.dim, bias=False)
+        self.w2 = nn.Linear(4 * config.dim, config.num_interests, bias=False)
+
+    def forward(self, states: Tensor, real: Tensor) -> Tensor:
+        logits = self.w2(torch.tanh(self.w1(states + self.positions.weight[: states.shape[1]])))  # (B, T, K)
+        weights = logits.masked_fill(~real[..., None], -torch.inf).softmax(1)
+        interests: Tensor = weights.transpose(1, 2) @ states
+        return interests  # (B, K, D)
+
+
+class DynamicRouting(nn.Module):
+    """Capsules: a map for each position and interest, logits from 0, softmax over interests, squash (3.2, DR)."""
+
+    def __init__(self, config: ComiRecConfig) -> None:
+        super().__init__()
+        self.num_iterations, self.num_interests = config.num_iterations, config.num_interests
+        scale = config.dim**-0.5
+        self.maps = nn.Parameter(
+            torch.randn(config.max_length + 1, config.dim, config.num_interests * config.dim) * scale
+        )
+
+    def forward(self, states: Tensor, real: Tensor) -> Tensor:
+        B, T, D = states.shape
+        votes = torch.einsum("btd,tde->bte", states, self.maps[:T]).view(B, T, self.num_interests, D)
+        logits = votes.new_zeros(B, T, self.num_interests)
+        for last in [False] * (self.num_iterations - 1) + [True]:
+            source = votes if last else votes.detach()  # gradients flow through the last round only
+            weights = logits.softmax(2) * real[..., None]
+            interests = squash(torch.einsum("btk,btkd->bkd", weights, source))
+            logits = logits + torch.einsum("btkd,bkd->btk", source, interests).detach()
+        return interests
+
+
+def squash(x: Tensor) -> Tensor:
+    """Length into 0..1, direction kept."""
+    square = (x * x).sum(-1, keepdim=True)
+    return x * (square / (1 + square) / (square + 1e-9).sqrt())
+
+
+class ComiRec(Network):
+    kind: ClassVar[str] = "comirec"
+    generates: ClassVar[bool] = False
+    config: ComiRecConfig
+
+    def __init__(self, config: ComiRecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.items = nn.Embedding(config.num_items + 2, config.dim, padding_idx=0)
+        self.drop = nn.Dropout(config.dropout)
+        self.interests: nn.Module = SelfAttentive(config) if config.variant == "sa" else DynamicRouting(config)
+        self.apply(init_weights)
+        nn.init.normal_(self.items.weight, std=config.dim**-0.5)
+
+    def vectors(self, batch: Batch) -> Tensor:
+        """(B, K, D) interests of START, v_1 .. v_L, read newest first: the position of an item is its age."""
+        oldest_first = Tokens.plain(batch.rows, self.start_row)
+        age = batch.lengths[:, None] - oldest_first.positions  # (B, T); also where the token of age j stands
+        rows = oldest_first.rows.gather(1, age.clamp(min=0))
+        interests: Tensor = self.interests(self.drop(self.items(rows)), age >= 0)
+        return interests
+
+    def training_pairs(self, batch: Batch, num_prompts: int = 0) -> tuple[Tensor, Tensor]:
+        if num_prompts:
+            raise ValueError("ComiRec generates no prompts; its recipe may not have a prompt stage")
+        samples = self.config.prefixes_per_user
+        cuts = (
+            torch.rand(batch.rows.shape, device=batch.rows.device).masked_fill(~batch.real, 2).argsort(1)[:, :samples]
+        )
+        users, nth = (cuts < batch.lengths[:, None]).nonzero(as_tuple=True)
+        cut = cuts[users, nth]  # the prefix is what stands before it, the target what stands at it
+        prefixes = Batch(batch.rows[users, : int(cut.max()) if len(cut) else 0], cut, batch.users[users])
+        targets = batch.rows[users, cut]
+        interests = self.vectors(prefixes)
+        nearest = (interests @ self.items(targets)[..., None]).squeeze(2).argmax(1)
+        return interests[torch.arange(len(users), device=cut.device), nearest], targets
+
+    def queries(self, batch: Batch, plan: PromptPlan) -> Queries:
+        if plan != PromptPlan():
+            raise ValueError("ComiRec generates no prompts and takes one step; its plan may not ask for more")
+        return Queries(self.vectors(batch), batch.rows.new_zeros(len(batch.rows), 0))

@@ -1,0 +1,90 @@
+"""RecGPT: a causal Transformer over item ids, expanded with items it generates itself.
+
+Source: "RecGPT: Generative Personalized Prompts for Sequential Recommendation", Kuaishou 2024, arXiv 2404.08675. The
+state of a token is item + position + user + segment embedding (0 = real, 1 = generated); attention is softmax
+attention as in the paper's text. A generated token bears the position of the real item it stands before, so prompts
+do not move real items. The table that ranks is the item embedding: it is also what picks prompts, and what the index
+holds.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from model import prompts
+from model.networks.base import Network, NetworkConfig, Queries
+from model.networks.layers import Batch, Block, KeyValueCache, init_weights
+from model.networks.tokens import Tokens
+from model.records import PromptPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecGPTConfig(NetworkConfig):
+    num_layers: int = 2
+    num_heads: int = 2
+    user_dropout: float = 0.5  # share of training sequences whose user id is hidden: trains the unknown user
+
+
+class RecGPT(Network):
+    kind: ClassVar[str] = "recgpt"
+    generates: ClassVar[bool] = True
+    config: RecGPTConfig
+
+    def __init__(self, config: RecGPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.items = nn.Embedding(config.num_items + 2, config.dim, padding_idx=0)
+        self.positions = nn.Embedding(config.max_length + 2, config.dim)
+        self.users = nn.Embedding(config.num_users + 1, config.dim)
+        self.segments = nn.Embedding(2, config.dim)
+        self.norm = nn.LayerNorm(config.dim)
+        self.drop = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(
+            Block(config.dim, config.num_heads, config.dropout) for _ in range(config.num_layers)
+        )
+        self.apply(init_weights)
+        with torch.no_grad():
+            self.items.weight[0].zero_()
+            self.users.weight.zero_()  # a user unseen in training is the unknown user, not noise
+
+    def embed(self, tokens: Tokens, users: Tensor) -> Tensor:
+        x = self.items(tokens.rows) + self.positions(tokens.positions) + self.users(users)[:, None]
+        return self.drop(self.norm(x + self.segments(tokens.segments)))  # type: ignore[no-any-return]  # (B, T, D)
+
+    def states(self, tokens: Tokens, users: Tensor) -> Tensor:
+        """(B, T, D) in one parallel pass."""
+        x = self.embed(tokens, users)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def new_cache(self, batch_size: int, capacity: int) -> KeyValueCache:
+        c = self.config
+        return KeyValueCache(
+            (batch_size, c.num_heads, capacity, c.dim // c.num_heads), c.num_layers, self.items.weight.detach()
+        )
+
+    def extend(self, tokens: Tokens, users: Tensor, cache: KeyValueCache) -> Tensor:
+        """(B, T, D) states of tokens that follow what the cache holds; the caller then advances `cache.lengths`."""
+        cache.width += tokens.rows.shape[1]
+        x = self.embed(tokens, users)
+        for layer, block in enumerate(self.blocks):
+            x = block.extend(x, cache, layer)  # type: ignore[operator]
+        return x
+
+    def training_pairs(self, batch: Batch, num_prompts: int = 0) -> tuple[Tensor, Tensor]:
+        """Pre-training, or prompt-tuning on the expanded sequence; targets exist at real positions only."""
+        users = batch.users
+        if self.training and self.config.user_dropout:
+            users = users * (torch.rand(len(users), device=users.device) >= self.config.user_dropout)
+        inputs = Batch(batch.rows[:, :-1], (batch.lengths - 1).clamp(min=0), users)
+        states = self.states(prompts.expanded_tokens(self, inputs, num_prompts), users)
+        stride = 1 + num_prompts
+        states = torch.cat([states[:, :1], states[:, 1::stride]], 1)  # START, v_1 .. v_L
+        real = batch.real
+        return states[real], batch.rows[real]
+
+    def queries(self, batch: Batch, plan: PromptPlan) -> Queries:
+        return prompts.recall_queries(self, batch, plan)

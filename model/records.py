@@ -1,0 +1,62 @@
+"""The records that cross the seams between service, index and model. No torch here.
+
+The service's spine imports this file.
+
+Rows are 1..N inside; 0 is padding or "unknown". External ids exist only at the edges (model/catalogue.py).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is known of one user at one moment."""
+
+    items: tuple[int, ...]  # item rows, oldest to newest
+    user: int = 0  # user row, 0 = unknown
+
+
+class QueryVectors(NamedTuple):
+    """Vectors to search the item index with; the inner product with an item vector is its score, higher is better."""
+
+    vectors: NDArray[np.float32]  # (B, Q, D)
+    prompts: NDArray[
+        np.int64
+    ]  # (B, P) item rows the model generated, in order; P = 0 where the system generates nothing
+
+
+class Placement(StrEnum):
+    """Where Algorithm 1 puts generated items in the history."""
+
+    NONE = "none"
+    TAIL = "tail"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPlan:
+    """How a history is expanded before and during recall (RecGPT, Algorithm 1 and two-step recall)."""
+
+    num_prompts: int = 0  # the paper's K: generated items a position
+    placement: Placement = Placement.NONE
+    num_steps: int = 1  # S query vectors a user; every further one follows a generated item
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.num_prompts <= 6:
+            raise ValueError(f"num_prompts is {self.num_prompts}; it must be 0 to 6")
+        if not 1 <= self.num_steps <= 8:
+            raise ValueError(f"num_steps is {self.num_steps}; it must be 1 to 8")
+
+
+@dataclass(frozen=True, slots=True)
+class ServingPlan:
+    """How an arm answers; stored with the checkpoint, carried by the bundle."""
+
+    prompts: PromptPlan = PromptPlan()
+    quotas: tuple[int, ...] = ()  # the paper's m : n, scaled to the list; empty = pool all vectors and sort by score
+    diversity: float = 0.0  # ComiRec's lambda: score - lambda * (items of that category already chosen)

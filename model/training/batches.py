@@ -1,0 +1,46 @@
+"""Training batches: windows of every history, similar lengths together, so that little is padding."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.data.sequences import SequenceData
+from model.networks.layers import Batch
+
+SHUFFLE_BATCHES = 16  # lengths are sorted within windows of this many batches: order stays random, padding small
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Training sequences cut to what the network can see; longer histories give several."""
+
+    rows: list[NDArray[np.int32]]
+    users: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, data: SequenceData, max_length: int) -> "Windows":
+        """Windows of max_length + 1 items (inputs and last target), cut from the newest end."""
+        rows: list[NDArray[np.int32]] = []
+        users: list[int] = []
+        for user in range(1, len(data.train) + 1):
+            sequence = data.train[user - 1]
+            for stop in range(len(sequence), 0, -(max_length + 1)):
+                rows.append(sequence[max(0, stop - max_length - 1) : stop])
+                users.append(user)
+        return cls(rows, np.array(users, dtype=np.int64))
+
+    def batches(self, batch_users: int, rng: np.random.Generator) -> Iterator[Batch]:
+        """One epoch in a fresh random order."""
+        lengths = np.array([len(row) for row in self.rows])
+        order = rng.permutation(len(lengths))
+        cuts = []
+        for start in range(0, len(order), batch_users * SHUFFLE_BATCHES):
+            window = order[start : start + batch_users * SHUFFLE_BATCHES]
+            window = window[np.argsort(lengths[window], kind="stable")]
+            cuts += [window[i : i + batch_users] for i in range(0, len(window), batch_users)]
+        rng.shuffle(cuts)
+        for cut in cuts:
+            members = cut.tolist()
+            yield Batch.of([self.rows[i] for i in members], self.users[members].tolist(), int(lengths[members].max()))

@@ -1,0 +1,52 @@
+"""Which plan an arm serves: prompt placement, count and quotas m : n, chosen on the validation split (method.md.
+
+Protocol).
+"""
+
+from collections.abc import Iterator
+
+from model.evaluation.protocol import Exam, top_lists
+from model.networks.base import Network
+from model.records import Placement, PromptPlan, ServingPlan
+from model.training.recipes import PlanSearch
+
+SHARES = 10  # quotas are tried in tenths of the list
+
+
+def plain_plan(search: PlanSearch, num_prompts: int = 0) -> ServingPlan:
+    """What epochs are compared by: one step, prompts where training put them."""
+    placement = Placement.ALL if num_prompts else Placement.NONE
+    return ServingPlan(PromptPlan(num_prompts, placement, 1), diversity=search.diversity)
+
+
+def prompt_plans(search: PlanSearch) -> Iterator[PromptPlan]:
+    for placement in search.placements:
+        counts = [0] if placement is Placement.NONE else [count for count in search.num_prompts if count]
+        for count in counts:
+            for num_steps in search.num_steps:
+                yield PromptPlan(count, placement, num_steps)
+
+
+def quota_grid(num_steps: int) -> Iterator[tuple[int, ...]]:
+    """(9, 1) .. (1, 9) for two steps; with more, those after the first share the rest evenly. One step: none."""
+    if num_steps == 1:
+        yield ()
+        return
+    for first in range(SHARES - 1, 0, -1):
+        rest = num_steps - 1
+        yield (first * rest, *[SHARES - first] * rest)
+
+
+def choose_plan(network: Network, exam: Exam, search: PlanSearch, metric: str) -> tuple[ServingPlan, dict[str, float]]:
+    """The plan with the highest `metric` and its metrics at the search's cutoff; the first tried wins a tie."""
+    best: tuple[float, ServingPlan, dict[str, float]] | None = None
+    cutoffs = sorted({search.cutoff, int(metric.split("@")[1])})
+    for prompts in prompt_plans(search):
+        lists = top_lists(network, exam, prompts, cutoffs[-1])
+        for quotas in quota_grid(prompts.num_steps):
+            plan = ServingPlan(prompts, quotas, search.diversity)
+            metrics = exam.score(lists.merged(plan, cutoffs[-1]), cutoffs)
+            if best is None or metrics[metric] > best[0]:
+                best = (metrics[metric], plan, metrics)
+    assert best is not None  # noqa: S101  (placements is never empty)
+    return best[1], best[2]

@@ -1,0 +1,136 @@
+"""Training: stages of epochs, averaged weights, early stop on the validation split, then the choice of the served plan.
+
+Reads nothing of the test split. Deterministic for a seed, a machine and a thread count.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from model import __version__
+from model.checkpoint import Checkpoint, Provenance
+from model.data.sequences import SequenceData
+from model.evaluation.protocol import Exam, top_lists
+from model.networks import build_network
+from model.networks.base import Network
+from model.records import ServingPlan
+from model.training.batches import Windows
+from model.training.losses import catalogue_cross_entropy
+from model.training.plans import choose_plan, plain_plan
+from model.training.recipes import Recipe, Stage
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What a progress display shows after each epoch."""
+
+    stage: int
+    epoch: int
+    num_epochs: int
+    loss: float
+    seconds: float
+    metric: float | None  # on validation, where it was measured
+
+
+class Trainer:
+    """One run of one recipe on one data set."""
+
+    def __init__(self, recipe: Recipe, data: SequenceData, seed: int = 0, device: str = "cpu") -> None:
+        torch.manual_seed(seed)
+        sizes = {"num_items": len(data.catalogue.items), "num_users": len(data.catalogue.users)}
+        self.recipe, self.data, self.seed = recipe, data, seed
+        self.device = torch.device(device)
+        self.network = build_network(recipe.system, {**recipe.network, **sizes}).to(self.device)
+        average = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
+        self.averaged = AveragedModel(self.network, multi_avg_fn=average)
+        self.windows = Windows.of(data, self.network.config.max_length)
+        self.exam = Exam.of(data, "valid", recipe.max_eval_users)
+        self.rng = np.random.default_rng(seed)
+
+    @property
+    def answering(self) -> Network:
+        """The network that is measured and kept: the average where there is one."""
+        network = cast(Network, self.averaged.module) if self.recipe.ema_decay else self.network
+        return network.eval()
+
+    def fit(self, on_epoch: Callable[[EpochReport], None] = lambda _: None) -> Checkpoint:
+        """Trains all stages and returns the best averaged weights with the plan chosen on the validation split."""
+        started = time.perf_counter()
+        for number, stage in enumerate(self.recipe.stages):
+            self._run_stage(number, stage, on_epoch)
+        plan, metrics = choose_plan(self.answering, self.exam, self.recipe.plan, self.recipe.metric)
+        seconds = time.perf_counter() - started
+        provenance = Provenance(
+            self.data.digest,
+            self.data.name,
+            self.recipe.name,
+            self.seed,
+            __version__,
+            training_seconds=seconds,
+            metrics=metrics,
+        )
+        return Checkpoint(self.answering, plan, self.data.catalogue, provenance)
+
+    def measure(self, plan: ServingPlan) -> float:
+        cutoff = int(self.recipe.metric.split("@")[1])
+        lists = top_lists(self.answering, self.exam, plan.prompts, cutoff).merged(plan, cutoff)
+        return self.exam.score(lists, [cutoff])[self.recipe.metric]
+
+    def _run_stage(self, number: int, stage: Stage, on_epoch: Callable[[EpochReport], None]) -> None:
+        """Epochs until the end or until validation stops rising; the best weights are put back."""
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), stage.learning_rate, weight_decay=self.recipe.weight_decay
+        )
+        warmup = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(1.0, (step + 1) / self.recipe.warmup_steps)
+        )
+        plan = plain_plan(self.recipe.plan, stage.num_prompts)
+        best, best_state, waited = -1.0, {}, 0
+        for epoch in range(1, stage.num_epochs + 1):
+            started = time.perf_counter()
+            loss = self._run_epoch(stage, optimizer, warmup)
+            seconds, metric = time.perf_counter() - started, None
+            if epoch % self.recipe.evaluate_every == 0 or epoch == stage.num_epochs:
+                metric = self.measure(plan)
+                waited = 0 if metric > best else waited + 1
+                if metric > best:
+                    best = metric
+                    best_state = {name: value.clone() for name, value in self.answering.state_dict().items()}
+            on_epoch(EpochReport(number, epoch, stage.num_epochs, loss, seconds, metric))
+            if waited >= self.recipe.patience:
+                break
+        self.answering.load_state_dict(best_state)
+        self.network.load_state_dict(best_state)
+
+    def _run_epoch(
+        self, stage: Stage, optimizer: torch.optim.Optimizer, warmup: torch.optim.lr_scheduler.LRScheduler
+    ) -> float:
+        self.network.train()
+        total, num_targets = torch.zeros((), device=self.device), 0
+        for batch in self.windows.batches(self.recipe.batch_users, self.rng):
+            states, targets = self.network.training_pairs(batch.to(self.device), stage.num_prompts)
+            loss = catalogue_cross_entropy(states, self.network.item_vectors(), targets - 1)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            warmup.step()
+            if self.recipe.ema_decay:
+                self.averaged.update_parameters(self.network)
+            total += loss.detach() * len(targets)
+            num_targets += len(targets)
+        return float(total) / max(num_targets, 1)
+
+
+def train(recipe: Recipe, data: SequenceData, seed: int = 0, device: str = "cpu") -> Checkpoint:
+    """Trainer(..).fit() without a display."""
+    return Trainer(recipe, data, seed, device).fit()
+
+
+def with_epochs(recipe: Recipe, num_epochs: int) -> Recipe:
+    """The same recipe with at most `num_epochs` in each stage."""
+    return replace(recipe, stages=tuple(replace(s, num_epochs=min(s.num_epochs, num_epochs)) for s in recipe.stages))

@@ -1,0 +1,1 @@
+"""Online: HTTP, Redis, asyncio. Never trains."""

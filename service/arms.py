@@ -1,0 +1,91 @@
+"""From bundle folders to arms that answer: verified, warmed by their own golden queries.
+
+Each with an engine of its own.
+"""
+
+import json
+import time
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+
+import structlog
+import torch
+
+from index.base import ItemIndex
+from index.bundle import Bundle, BundleRefused, open_bundle
+from index.exact import ExactIndex
+from model.checkpoint import Checkpoint, CheckpointError
+from model.encoder import UserEncoder, pin_compute_threads
+from model.records import ServingPlan
+from service.engine import Engine, EngineLimits
+from service.errors import ConfigurationError
+from service.recall import Arm
+
+log = structlog.get_logger()
+
+
+def choose_device(wanted: str) -> str:
+    """cuda or cpu; says in the log what was chosen and why.
+
+    Raises ConfigurationError when a GPU is demanded and there is none.
+    """
+    found = torch.cuda.is_available()
+    if wanted == "cuda" and not found:
+        raise ConfigurationError("device cuda was demanded but torch sees no GPU; use --device cpu or auto")
+    device = "cuda" if found and wanted != "cpu" else "cpu"
+    log.info("device", chosen=device, wanted=wanted, gpu_found=found)
+    return device
+
+
+def wait_for_bundles(folders: list[Path], limit_s: float) -> None:
+    """Returns when every manifest exists, or after `limit_s`; opening says what is missing."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline and not all((folder / "manifest.json").exists() for folder in folders):
+        time.sleep(0.5)
+
+
+def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = EngineLimits()) -> Arm:
+    """Opens and proves a bundle.
+
+    Raises ConfigurationError with the reason when the bundle is refused.
+    """
+    pin_compute_threads()
+    try:
+        bundle = open_bundle(folder)
+        checkpoint = Checkpoint.load(bundle.checkpoint_path)
+        encoder = UserEncoder(checkpoint, device)
+        bundle.replay(encoder.encode)
+    except (BundleRefused, CheckpointError) as error:
+        raise ConfigurationError(f"arm {name}: {error}") from error
+    plan, catalogue = checkpoint.plan, checkpoint.catalogue
+    engine = Engine(encoder, choose_index(bundle, device), plan, catalogue.categories, limits)
+    log.info(
+        "arm_ready",
+        arm=name,
+        bundle=bundle.digest,
+        index=bundle.index.spec,
+        items=len(catalogue.items),
+        plan=asdict(plan),
+    )
+    return Arm(
+        name,
+        checkpoint.network.kind,
+        bundle.short_digest,
+        catalogue,
+        plan,
+        plan_digest(plan),
+        encoder.max_length,
+        engine,
+    )
+
+
+def choose_index(bundle: Bundle, device: str) -> ItemIndex:
+    """The bundle's index; an exact one moves to the device of the encoder."""
+    if device == "cuda" and isinstance(bundle.index, ExactIndex):
+        return ExactIndex(bundle.vectors, device)
+    return bundle.index
+
+
+def plan_digest(plan: ServingPlan) -> str:
+    return sha256(json.dumps(asdict(plan), sort_keys=True).encode()).hexdigest()[:16]

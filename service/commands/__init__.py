@@ -1,0 +1,1 @@
+"""One function a command; service/cli.py registers them."""

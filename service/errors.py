@@ -1,0 +1,100 @@
+"""Every failure the service may report, in one tree, with its HTTP status in one table.
+
+    RecallError                 code                retryable  status
+    ├── BadRequest              bad_request         no         422
+    │   ├── MalformedBody       malformed_body      no         400
+    │   ├── BodyTooLarge        body_too_large      no         413
+    │   └── UnknownArm          unknown_arm         no         404
+    ├── Forbidden               forbidden           no         403
+    │   └── Unauthorized        unauthorized        no         401
+    ├── Overloaded              overloaded          yes        429
+    ├── DeadlineExceeded        deadline_exceeded   yes        504
+    ├── Unavailable             unavailable         yes        503
+    │   ├── EngineFailed        engine_failed       yes        503
+    │   └── EventsUnavailable   events_unavailable  yes        503
+    └── ConfigurationError      configuration       no         500   (the service does not start)
+
+Knows nothing of HTTP frameworks: service/app.py turns the tree into answers.
+"""
+
+from typing import ClassVar
+
+
+class RecallError(Exception):
+    """One clear sentence for the caller in `args[0]`."""
+
+    code: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+    status: ClassVar[int] = 500
+
+
+class BadRequest(RecallError):
+    """The request can never succeed as it stands."""
+
+    code, status = "bad_request", 422
+
+
+class MalformedBody(BadRequest):
+    """The body is not JSON."""
+
+    code, status = "malformed_body", 400
+
+
+class BodyTooLarge(BadRequest):
+    """More bytes than the service reads."""
+
+    code, status = "body_too_large", 413
+
+
+class UnknownArm(BadRequest):
+    """No bundle is served under that name."""
+
+    code, status = "unknown_arm", 404
+
+
+class Forbidden(RecallError):
+    """The key given does not allow this."""
+
+    code, status = "forbidden", 403
+
+
+class Unauthorized(Forbidden):
+    """A key is needed and none was given."""
+
+    code, status = "unauthorized", 401
+
+
+class Overloaded(RecallError):
+    """The queue is full; nothing was computed."""
+
+    code, retryable, status = "overloaded", True, 429
+
+
+class DeadlineExceeded(RecallError):
+    """The caller's time ran out before an answer was ready."""
+
+    code, retryable, status = "deadline_exceeded", True, 504
+
+
+class Unavailable(RecallError):
+    """The service cannot answer now."""
+
+    code, retryable, status = "unavailable", True, 503
+
+
+class EngineFailed(Unavailable):
+    """The batch this request was part of failed; every member is told."""
+
+    code = "engine_failed"
+
+
+class EventsUnavailable(Unavailable):
+    """The event could not be kept; send it again."""
+
+    code = "events_unavailable"
+
+
+class ConfigurationError(RecallError):
+    """A setting, bundle or experiment file is unusable; the sentence says which and what to do."""
+
+    code = "configuration"

@@ -1,0 +1,1 @@
+"""Assignment, exposure and feedback of A/B tests."""

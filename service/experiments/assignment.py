@@ -1,0 +1,117 @@
+"""Which arm answers a user: the GrowthBook SDK behind a strict reader of its feature JSON.
+
+The SDK hashes and chooses (its core function, no network, about 10 us); the rules are checked first (rules.py), because
+the SDK silently repairs or misreads bad ones: weights that do not sum to 1 become equal, a missing hashVersion means
+the biased version 1, another hash attribute leaves everybody out. No store and no clock: an assignment holds for ever.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import orjson
+from growthbook import Options, UserContext
+from growthbook.common_types import EvaluationContext, GlobalContext, StackContext, features_from_dict
+from growthbook.core import eval_feature
+
+from service.errors import ConfigurationError, UnknownArm
+from service.experiments.rules import FEATURE, HASH_ATTRIBUTE, check_feature
+
+DEFAULT_FILE = Path(__file__).parents[1] / "experiments.json"
+
+
+class Reason(StrEnum):
+    """Why this arm."""
+
+    EXPERIMENT = "experiment"
+    FORCED = "forced"  # asked for by a QA key; never analysed
+    NO_UNIT = "no_unit"
+    NOT_IN_EXPERIMENT = "not_in_experiment"
+    NO_EXPERIMENT = "no_experiment"
+    PINNED = "pinned"  # a force rule: everybody gets this arm
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The arm of one unit. What is served may differ (a fallback); what is analysed is this."""
+
+    arm: str
+    reason: Reason
+    config: str  # digest of the rules it was made with
+    experiment: str | None = None
+    phase: str = ""
+    variation: str | None = None  # the variation's key, for the X-AB-Bucket header
+
+    @property
+    def in_experiment(self) -> bool:
+        return self.reason is Reason.EXPERIMENT
+
+
+class Assigner:
+    """Immutable; the feature is parsed once, every possible answer is built once."""
+
+    def __init__(self, feature: Mapping[str, Any], arms: Collection[str]) -> None:
+        check_feature(feature, arms)
+        self.config = blake2b(orjson.dumps(feature, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
+        self._context = GlobalContext(Options(), features_from_dict({FEATURE: feature}))
+        self._outside = {reason: Assignment(feature["defaultValue"], reason, self.config) for reason in Reason}
+        rules = [rule for rule in feature.get("rules") or () if "variations" in rule]
+        self._chosen = {
+            (rule["key"], index): self._build(rule, index, Reason.EXPERIMENT)
+            for rule in rules
+            for index in range(len(rule["variations"]))
+        }
+        self._forced = {arm: Assignment(arm, Reason.FORCED, self.config) for arm in arms}
+        # the first rule that knows a name wins, and a variation's key goes before an arm's name
+        for rule in reversed(rules):
+            choices = [self._build(rule, index, Reason.FORCED) for index in range(len(rule["variations"]))]
+            self._forced |= {choice.arm: choice for choice in choices}
+            self._forced |= {choice.variation: choice for choice in choices if choice.variation}
+
+    @classmethod
+    def from_file(cls, path: Path, arms: Collection[str]) -> "Assigner":
+        """Raises ConfigurationError with one sentence that says what is wrong."""
+        try:
+            features = orjson.loads(path.read_bytes())
+        except OSError as error:
+            raise ConfigurationError(f"the experiment file {path} cannot be read: {error.strerror}") from error
+        except orjson.JSONDecodeError as error:
+            raise ConfigurationError(f"the experiment file {path} is not JSON: {error}") from error
+        return cls.from_features(features, arms)
+
+    @classmethod
+    def from_features(cls, payload: object, arms: Collection[str]) -> "Assigner":
+        """From `{"features": {"recall_arm": ...}}`; other features are other people's and not looked at."""
+        features = payload.get("features") if isinstance(payload, dict) else None
+        feature = features.get(FEATURE) if isinstance(features, dict) else None
+        if not isinstance(feature, dict):
+            raise ConfigurationError(f"the experiments have no features.{FEATURE}")
+        return cls(feature, arms)
+
+    def assign(self, unit: str | None, forced: str | None = None) -> Assignment:
+        """The arm of `unit`: always the same under the same rules, and the same when only coverage rises.
+
+        Raises UnknownArm when `forced` is neither a variation's key nor an arm.
+        """
+        if forced is not None:
+            if forced not in self._forced:
+                raise UnknownArm(f"no variation or arm is called {forced[:64]!r}")
+            return self._forced[forced]
+        user = UserContext(attributes={HASH_ATTRIBUTE: unit or ""})
+        result = eval_feature(FEATURE, EvaluationContext(user, self._context, StackContext()))
+        if result.source == "experiment":
+            return self._chosen[result.experiment.key, result.experimentResult.variationId]
+        if result.source == "force":
+            return Assignment(result.value, Reason.PINNED, self.config)
+        if not self._chosen:
+            return self._outside[Reason.NO_EXPERIMENT]
+        return self._outside[Reason.NOT_IN_EXPERIMENT if unit else Reason.NO_UNIT]
+
+    def _build(self, rule: Mapping[str, Any], index: int, reason: Reason) -> Assignment:
+        meta = rule.get("meta")
+        variation = meta[index]["key"] if meta else str(index)
+        phase = str(rule.get("phase", ""))
+        return Assignment(rule["variations"][index], reason, self.config, rule["key"], phase, variation)

@@ -1,0 +1,139 @@
+"""Who was shown which arm: exposures go to a bounded queue and from there, in pipelines, to a Redis stream.
+
+Never on the request path. Delivery is at least once: the id is the same for a unit, an arm and a day, and readers
+dedupe by it.
+"""
+
+import asyncio
+import json
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import blake2b
+from itertools import islice
+
+import orjson
+from redis.asyncio import Redis
+
+from service.experiments.assignment import Assignment
+from service.redis_link import RedisDown, RedisLink
+
+STREAM = "recall:exposures"
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """One answer given under an experiment: what was assigned (analysed) and what was served (intent to treat)."""
+
+    id: str
+    experiment: str
+    phase: str
+    unit: str
+    assigned: str
+    served: str
+    reason: str
+    request_id: str
+    bundle: str
+    ts_ms: int
+
+    @classmethod
+    def from_json(cls, stored: bytes) -> "Exposure":
+        """From the field `e` of a stream entry."""
+        return cls(**orjson.loads(stored))
+
+
+def exposure_id(assignment: Assignment, unit: str, ts_ms: int) -> str:
+    """The same for every answer to this unit, under these rules, on this day (UTC)."""
+    day = datetime.fromtimestamp(ts_ms / 1000, UTC).date().isoformat()
+    parts = [assignment.experiment, assignment.phase, assignment.config, unit, assignment.variation, day]
+    return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ExposureLimits:
+    max_queued: int = 20_000
+    max_batch: int = 500  # a full batch is written at once
+    wait_ms: float = 50  # for a batch to fill
+    retry_ms: float = 500  # between attempts while Redis is down
+    max_stream: int = 1_000_000  # about as many entries as the stream keeps
+
+
+class ExposureLog:
+    """Belongs to one event loop; `close` it there."""
+
+    def __init__(self, link: RedisLink, limits: ExposureLimits = ExposureLimits(), stream: str = STREAM) -> None:
+        self._link, self._limits, self._stream = link, limits, stream
+        self._queued: deque[bytes] = deque()
+        self._full = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+        self._is_closing = False
+        self.written = self.dropped = 0
+
+    @property
+    def num_queued(self) -> int:
+        return len(self._queued)
+
+    def record(self, exposure: Exposure) -> None:
+        """Queue it; dropped and counted when the queue is full or closed. Never waits, never raises."""
+        if len(self._queued) >= self._limits.max_queued or self._is_closing:
+            self.dropped += 1
+            return
+        try:
+            self._queued.append(orjson.dumps(exposure))
+        except orjson.JSONEncodeError:
+            # a lone surrogate in an id: here it costs one exposure, in the writer it would stop all
+            self.dropped += 1
+            return
+        if len(self._queued) >= self._limits.max_batch:
+            self._full.set()
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_all())
+
+    async def close(self, limit_s: float = 2.0) -> int:
+        """Write what is queued, for `limit_s` at most; returns how many are left, which count as dropped."""
+        self._is_closing = True
+        self._full.set()
+        if writer := self._writer:
+            await asyncio.wait([writer], timeout=limit_s)
+            writer.cancel()
+            await asyncio.wait([writer])
+        left = len(self._queued)
+        self.dropped += left
+        self._queued.clear()
+        return left
+
+    async def _write_all(self) -> None:
+        try:
+            while self._queued:
+                await self._fill()
+                if not await self._write():
+                    await asyncio.sleep(self._limits.retry_ms / 1000)
+        finally:
+            self._writer = None
+
+    async def _fill(self) -> None:
+        if len(self._queued) >= self._limits.max_batch or self._is_closing:
+            return
+        self._full.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.wait_ms / 1000):
+                await self._full.wait()
+
+    async def _write(self) -> bool:
+        batch = list(islice(self._queued, self._limits.max_batch))
+        try:
+            await self._link.run(lambda client: self._send(client, batch))
+        except RedisDown:
+            # still queued: tried again, perhaps written twice, never lost below the bound
+            return False
+        for _ in batch:
+            self._queued.popleft()
+        self.written += len(batch)
+        return True
+
+    async def _send(self, client: Redis, batch: list[bytes]) -> None:
+        async with client.pipeline(transaction=False) as pipe:
+            for one in batch:
+                pipe.xadd(self._stream, {"e": one}, maxlen=self._limits.max_stream, approximate=True)
+            await pipe.execute()

@@ -1,0 +1,153 @@
+"""What users did with the answers: kept once, in a stream, and added to the user's history, in one atomic step.
+
+An event is acknowledged only after Redis has it. Whoever got no acknowledgement sends it again: the id makes that
+harmless.
+"""
+
+import json
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import blake2b, sha1
+from typing import Any, Protocol
+
+import orjson
+from redis.asyncio import Redis
+
+from model.catalogue import ExternalId
+from service.coalesce import Coalescer
+from service.errors import EventsUnavailable
+from service.history import APPEND, MAX_HISTORY, MemoryHistory, encode_item, history_key
+from service.redis_link import RedisDown, RedisLink
+
+STREAM = "recall:feedback"
+
+# KEYS: the event's mark, stream, history. ARGV: event, mark's ttl, item or '', history limit.
+# The mark is set after the stream has the event, so that a refused write (out of memory) can be sent again; a broken
+# history must not cost the event, hence pcall.
+SCRIPT = (
+    APPEND
+    + """
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+redis.call('XADD', KEYS[2], '*', 'e', ARGV[1])
+redis.call('SET', KEYS[1], 1, 'EX', ARGV[2])
+if ARGV[3] ~= '' then pcall(append, KEYS[3], ARGV[3], tonumber(ARGV[4])) end
+return 1
+"""
+)
+SCRIPT_SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+
+class Action(StrEnum):
+    PLAY = "play"
+    LIKE = "like"
+    FOLLOW = "follow"
+    SHARE = "share"
+    COMMENT = "comment"
+    HIDE = "hide"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedbackEvent:
+    """One action of one user on one item."""
+
+    user: str
+    item: ExternalId
+    action: Action
+    ts_ms: int
+    event_id: str = ""  # of the client; derived when empty
+    request_id: str | None = None
+    watch_time_ms: int | None = None
+    duration_ms: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.event_id:
+            parts = [self.user, self.request_id, self.item, self.action, self.ts_ms]
+            object.__setattr__(self, "event_id", blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest())
+
+    @property
+    def is_history(self) -> bool:
+        """Whether it says that the user took the item."""
+        return self.action is not Action.HIDE
+
+    @classmethod
+    def from_json(cls, stored: bytes) -> "FeedbackEvent":
+        """From the field `e` of a stream entry."""
+        fields: dict[str, Any] = orjson.loads(stored)
+        return cls(**fields | {"action": Action(fields["action"])})
+
+
+class FeedbackSink(Protocol):
+    """Where feedback goes."""
+
+    async def keep(self, event: FeedbackEvent) -> bool:
+        """Keep it once, with its item as the newest of the user's history; False when its id was kept before.
+
+        Raises EventsUnavailable when that is not certain: send it again.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackLimits:
+    mark_ttl_s: int = 86_400  # how long a repeated id is recognised
+    max_history: int = MAX_HISTORY
+    max_batch: int = 128
+
+
+class RedisFeedback:
+    """Events that arrive together go in one pipeline; the stream is never trimmed here, its consumer does that."""
+
+    def __init__(self, link: RedisLink, limits: FeedbackLimits = FeedbackLimits(), stream: str = STREAM) -> None:
+        self._link, self._limits, self._stream = link, limits, stream
+        self._writes = Coalescer(self._write, limits.max_batch)
+
+    async def keep(self, event: FeedbackEvent) -> bool:
+        try:
+            [reply] = await self._writes.ask([event])
+        except RedisDown as error:
+            raise EventsUnavailable("the event cannot be kept now; send it again") from error
+        if isinstance(reply, Exception):
+            raise EventsUnavailable("the event cannot be kept now; send it again") from reply
+        return bool(reply)
+
+    async def _write(self, events: list[FeedbackEvent]) -> list[int | Exception]:
+        replies = await self._link.run(lambda client: self._send(client, events))
+        for reply in replies:
+            if isinstance(reply, Exception):
+                self._link.note(reply)
+        return replies
+
+    async def _send(self, client: Redis, events: list[FeedbackEvent]) -> list[int | Exception]:
+        async with client.pipeline(transaction=False) as pipe:
+            pipe.script_load(SCRIPT)  # with every batch: a restarted Redis has forgotten it
+            for event in events:
+                pipe.evalsha(SCRIPT_SHA, 3, *self._arguments(event))
+            # one by one: a reply that is an error fails its own event only
+            replies: list[int | Exception] = await pipe.execute(raise_on_error=False)
+        return replies[1:]
+
+    def _arguments(self, event: FeedbackEvent) -> tuple[bytes | str | int, ...]:
+        keys = (b"fb:" + event.event_id.encode(), self._stream, history_key(event.user))
+        item = encode_item(event.item) if event.is_history else b""
+        return (*keys, orjson.dumps(event), self._limits.mark_ttl_s, item, self._limits.max_history)
+
+
+class MemoryFeedback:
+    """The twin without Redis, over the same in-memory histories; keeps the newest `max_events`."""
+
+    def __init__(self, history: MemoryHistory, max_events: int = 100_000) -> None:
+        self._history, self._max_events = history, max_events
+        self._marks: OrderedDict[str, None] = OrderedDict()
+        self.events: deque[FeedbackEvent] = deque(maxlen=max_events)
+
+    async def keep(self, event: FeedbackEvent) -> bool:
+        if event.event_id in self._marks:
+            return False
+        self._marks[event.event_id] = None
+        if len(self._marks) > self._max_events:
+            self._marks.popitem(last=False)
+        self.events.append(event)
+        if event.is_history:
+            await self._history.append(event.user, event.item)
+        return True

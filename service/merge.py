@@ -1,0 +1,26 @@
+"""The last step: what the arm left open is filled with popular items, labelled as such."""
+
+from collections.abc import Collection, Iterator
+
+from model.catalogue import Catalogue
+from model.merging import Merged
+
+FILLED = -1  # stands where a source would: the item came from no query vector
+
+
+def complete(catalogue: Catalogue, merged: Merged, excluded: Collection[int], limit: int) -> Merged:
+    """`limit` items whenever the catalogue has that many that are not excluded; filled places score 0."""
+    missing = min(limit, len(catalogue.items) - len(excluded)) - len(merged.rows)
+    if missing <= 0:
+        return merged
+    fill = list(_popular(catalogue, {*excluded, *merged.rows}, missing))
+    return Merged(merged.rows + fill, merged.scores + [0.0] * len(fill), merged.sources + [FILLED] * len(fill))
+
+
+def _popular(catalogue: Catalogue, excluded: Collection[int], limit: int) -> Iterator[int]:
+    for row in catalogue.by_popularity.tolist():
+        if limit <= 0:
+            return
+        if row not in excluded:
+            yield row
+            limit -= 1

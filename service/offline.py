@@ -1,0 +1,62 @@
+"""A bundle's answers without HTTP: the service's own encoder, index, merge and fill, so both give the same lists."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.data.sequences import SequenceData, Split
+from model.evaluation.protocol import Exam
+from model.records import History
+from service.engine import Question
+from service.merge import complete
+from service.recall import Arm
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class OfflineArm:
+    """An arm asked for whole splits of a data set."""
+
+    arm: Arm
+    data: SequenceData
+
+    def question(self, user: int, split: Split, limit: int) -> Question:
+        """What the service would make of this user's request."""
+        rows = tuple(self.data.history(user, split).tolist())
+        return Question(History(rows[-self.arm.window :], user), limit, frozenset(rows))
+
+    def lists(self, users: Sequence[int], split: Split, limit: int) -> Iterator[list[int]]:
+        """Item rows for each user row, `limit` of them whenever the catalogue allows."""
+        for start in range(0, len(users), BATCH):
+            questions = [self.question(user, split, limit) for user in users[start : start + BATCH]]
+            for question, found in zip(questions, self.arm.engine.compute(questions), strict=True):
+                yield complete(self.arm.catalogue, found.merged, question.excluded, limit).rows
+
+
+def evaluate(
+    offline: OfflineArm, exam: Exam, cutoffs: Sequence[int], on_progress: Callable[[int], None] = lambda _: None
+) -> dict[str, float]:
+    """Metrics of the bundle's own lists on the users of an exam."""
+    users: list[int] = exam.users.tolist()
+    lists: NDArray[np.int64] = np.zeros((len(users), max(cutoffs)), dtype=np.int64)
+    for n, found in enumerate(offline.lists(users, exam.split, max(cutoffs))):
+        lists[n, : len(found)] = found
+        if n % BATCH == 0:
+            on_progress(n)
+    on_progress(len(users))
+    return exam.score(lists, cutoffs)
+
+
+def check_same_data(arm: Arm, data: SequenceData) -> None:
+    """Raises ValueError when rows of the data set and of the bundle do not mean the same ids."""
+    for name, ours, theirs in (
+        ("items", arm.catalogue.items.ids, data.catalogue.items.ids),
+        ("users", arm.catalogue.users.ids, data.catalogue.users.ids),
+    ):
+        if not np.array_equal(ours, theirs):
+            raise ValueError(
+                f"the bundle and the data set {data.name} have different {name}: train and evaluate on the same data"
+            )

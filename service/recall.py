@@ -1,0 +1,188 @@
+"""The spine: request -> experiment -> history -> query vectors -> index search -> merge -> answer.
+
+Each step has one line in `recall`.
+
+Imports protocols and records only: no torch, FAISS, Redis or FastAPI.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from model.catalogue import Catalogue, ExternalId
+from model.merging import Merged
+from model.records import History, ServingPlan
+from service.cache import CachedVectors, VectorCache, cache_key
+from service.coalesce import SingleFlight
+from service.engine import Engine, Found, Question
+from service.errors import EngineFailed, UnknownArm
+from service.experiments.assignment import Assignment, Reason
+from service.history import HistoryStore
+from service.merge import FILLED, complete
+
+FALLBACK = "fallback"
+SOURCE_NAMES = {"recgpt": "step", "comirec": "interest"}
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A bundle and a plan, ready to answer."""
+
+    name: str
+    kind: str
+    bundle: str  # its digest, the first 16 hexadecimal digits
+    catalogue: Catalogue
+    plan: ServingPlan
+    plan_digest: str
+    window: int  # newest history items that can change the answer
+    engine: Engine
+
+    def source_name(self, source: int) -> str:
+        """step1, interest3, popular .."""
+        return "popular" if source == FILLED else f"{SOURCE_NAMES.get(self.kind, 'vector')}{source + 1}"
+
+
+class Assigns(Protocol):
+    """Chooses arms (service/experiments/assignment.py)."""
+
+    def assign(self, unit: str | None, forced: str | None = None) -> Assignment: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A checked request."""
+
+    request_id: str
+    user_id: ExternalId | None = None
+    history: Sequence[ExternalId] | None = None
+    top_n: int = 100
+    exclude: Sequence[ExternalId] = ()
+    explain: bool = False
+    forced: str | None = None  # a variation or arm asked for with a QA key
+    pinned: str | None = None  # an arm named in the path: never an exposure
+    deadline: float = float("inf")  # time.monotonic()
+
+    @property
+    def unit(self) -> str | None:
+        return None if self.user_id is None else str(self.user_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Everything a response says, and what the exposure log needs."""
+
+    request_id: str
+    arm: Arm
+    assignment: Assignment
+    served: str
+    listed: Merged
+    prompts: list[ExternalId]
+    cache: str
+    degraded: list[str]
+    timings_ms: dict[str, float]
+
+
+class Recaller:
+    """Answers requests with the arms it was given."""
+
+    def __init__(
+        self, arms: Mapping[str, Arm], assigner: Assigns, histories: HistoryStore, cache: VectorCache | None
+    ) -> None:
+        self.arms, self.assigner, self._histories, self._cache = arms, assigner, histories, cache
+        self._flights: SingleFlight[bytes, CachedVectors] = SingleFlight()
+
+    async def recall(self, ask: Ask) -> Answer:
+        """Raises UnknownArm, Overloaded or DeadlineExceeded; a failed engine is answered by the labelled fallback."""
+        clock, degraded = Clock(), list[str]()
+        assignment = self.assign(ask)
+        arm = self.arms[assignment.arm]
+        external = await self._history(ask, degraded)
+        clock.lap("history")
+        history, excluded = self._to_rows(arm, ask, external, degraded)
+        question = Question(history, ask.top_n, excluded, deadline=ask.deadline)
+        try:
+            found, cache = await self._find(arm, question)
+            served, merged = arm.name, found.merged
+        except EngineFailed:
+            found, cache, served, merged = None, "off", FALLBACK, Merged([], [], [])
+            degraded.append(FALLBACK)
+        clock.lap("find")
+        listed = complete(arm.catalogue, merged, excluded, ask.top_n)
+        if len(listed.rows) > len(merged.rows):
+            degraded.append("filled")
+        prompts = arm.catalogue.items.external(row for row in found.vectors.prompts.tolist() if row) if found else []
+        timings = {**clock.laps_ms, **(found.timings_ms if found else {}), "total": clock.total_ms}
+        return Answer(ask.request_id, arm, assignment, served, listed, prompts, cache, degraded, timings)
+
+    def assign(self, ask: Ask) -> Assignment:
+        """The arm of the path, or the experiment's."""
+        if ask.pinned is None:
+            return self.assigner.assign(ask.unit, ask.forced)
+        if ask.pinned not in self.arms:
+            raise UnknownArm(f"no arm is called {ask.pinned[:64]!r}; there are {', '.join(self.arms)}")
+        return Assignment(ask.pinned, Reason.PINNED, "")
+
+    async def vectors(self, arm: Arm, history: History, deadline: float = float("inf")) -> CachedVectors:
+        """Query vectors alone, for POST /embed."""
+        found, _ = await self._find(arm, Question(history, 1, deadline=deadline))
+        return found.vectors
+
+    async def probe(self, arm: Arm, deadline: float) -> None:
+        """Raises what a request would raise when the arm's engine does not answer."""
+        await arm.engine.ask(Question(History(()), 1, deadline=deadline))
+
+    async def _history(self, ask: Ask, degraded: list[str]) -> Sequence[ExternalId]:
+        """The history sent, or the one kept; what is sent is taken as it is."""
+        if ask.history is not None or ask.unit is None:
+            return ask.history or ()
+        kept = await self._histories.recent(ask.unit)
+        if kept is None:
+            degraded.append("history_unavailable")
+        return kept or ()
+
+    def _to_rows(
+        self, arm: Arm, ask: Ask, external: Sequence[ExternalId], degraded: list[str]
+    ) -> tuple[History, frozenset[int]]:
+        """Rows of the known ids, cut to the window: the cache key then holds only what can change the vectors."""
+        rows = arm.catalogue.items.rows(external)
+        if len(rows) < len(external):
+            degraded.append("unknown_items")
+        if not rows:
+            degraded.append("cold_start")
+        user = arm.catalogue.users.row(ask.user_id)
+        return History(rows[-arm.window :], user), frozenset(rows).union(arm.catalogue.items.rows(ask.exclude))
+
+    async def _find(self, arm: Arm, question: Question) -> tuple[Found, str]:
+        """The arm's hits, through the cache; a key in flight is computed once, and all others only search."""
+        if self._cache is None:
+            return await arm.engine.ask(question), "off"
+        cache, key = self._cache, cache_key(arm.bundle, arm.plan_digest, question.history)
+        [known] = await cache.get_many([key])
+        first: list[Found] = []
+
+        async def compute() -> CachedVectors:
+            first.append(await arm.engine.ask(question))
+            cache.put_many([(key, first[0].vectors)])
+            return first[0].vectors
+
+        vectors = known or await self._flights.do(key, compute)
+        found = first[0] if first else await arm.engine.ask(question.with_vectors(vectors))
+        return found, "hit" if known else "miss"
+
+
+class Clock:
+    """Milliseconds a step."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self.laps_ms: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps_ms[name] = 1e3 * (now - self._last)
+        self._last = now
+
+    @property
+    def total_ms(self) -> float:
+        return 1e3 * (time.perf_counter() - self._start)

@@ -1,0 +1,133 @@
+"""The wire: what clients send and get. Strict: a number is not a string, true is not 1, unknown fields are refused."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+
+INT64 = 2**63
+Text = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Number = Annotated[int, Field(strict=True, ge=-INT64, lt=INT64)]
+ItemId = Number | Text
+UserId = Number | Text
+Milliseconds = Annotated[int, Field(strict=True, ge=0, le=86_400_000)]
+
+EXAMPLE: dict[str, JsonValue] = {"user_id": "u42", "history": [101, 2044, 77], "top_n": 5, "explain": True}
+
+
+class Wire(BaseModel):
+    """Base of all bodies."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RecallRequest(Wire):
+    """One user who opens the app."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [EXAMPLE]})
+
+    user_id: UserId | None = Field(None, description="Unit of the experiment; without it the control arm answers.")
+    history: list[ItemId] | None = Field(
+        None,
+        description="Items watched, oldest first; unknown ids are dropped. Left out: what is kept for user_id.",
+    )
+    top_n: Annotated[int, Field(strict=True, ge=1)] = Field(100, description="Length of the list.")
+    exclude: list[ItemId] = Field(
+        default_factory=list, description="Items that must not appear, beside those in the history."
+    )
+    explain: Annotated[bool, Field(strict=True)] = Field(
+        False, description="Say for each item which step or interest found it."
+    )
+
+
+class BatchRequest(Wire):
+    """Many users at once; answers keep the order."""
+
+    requests: list[dict[str, Any]] = Field(
+        description="RecallRequest objects; a bad one gets its own problem.", min_length=1
+    )
+    arm: Text | None = Field(None, description="Pins the arm for all; such answers are never exposures.")
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, json_schema_extra={"examples": [{"requests": [EXAMPLE], "arm": "recgpt"}]}
+    )
+
+
+class EmbedRequest(Wire):
+    """Query vectors without a search, for a team that searches elsewhere."""
+
+    user_id: UserId | None = None
+    history: list[ItemId] = Field(default_factory=list)
+    arm: Text | None = Field(None, description="Default: the first arm served.")
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"history": [101, 2044]}]})
+
+
+class FeedbackRequest(Wire):
+    """What a user did with an item."""
+
+    user_id: UserId
+    item_id: ItemId
+    action: Literal["play", "like", "follow", "share", "comment", "hide"]
+    watch_time_ms: Milliseconds | None = None
+    duration_ms: Milliseconds | None = None
+    request_id: Text | None = Field(None, description="Of the answer that showed the item.")
+    event_id: Text | None = Field(None, description="Makes retries safe; derived from the rest when left out.")
+    ts_ms: Annotated[int, Field(strict=True, ge=0, lt=INT64)] | None = Field(None, description="When; default now.")
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"examples": [{"user_id": "u42", "item_id": 101, "action": "play", "watch_time_ms": 9000}]},
+    )
+
+
+class Experiment(Wire):
+    """Assigned is what is analysed, served is what answered; they differ in a fallback."""
+
+    key: str | None
+    assigned: str
+    served: str
+    reason: str
+
+
+class RecallResponse(Wire):
+    """Columns, not objects: the n-th id, score and source belong together."""
+
+    request_id: str
+    bundle: str = Field(description="Digest of the release that answered.")
+    arm: str
+    experiment: Experiment
+    items: list[int | str]
+    scores: list[float]
+    sources: list[str] | None = Field(None, description="With explain: step1, step2, interest3, popular.")
+    prompts: list[int | str] | None = Field(None, description="With explain: items the model generated on the way.")
+    cache: Literal["hit", "miss", "off"]
+    degraded: list[str] = Field(description="Why this answer is less than it could be; empty = all well.")
+    timings_ms: dict[str, float]
+
+
+class Problem(Wire):
+    """The one shape of every error."""
+
+    code: str
+    message: str
+    retryable: bool
+    request_id: str | None = None
+
+
+class BatchResponse(Wire):
+    """One entry for each request, in order."""
+
+    responses: list[RecallResponse | Problem]
+
+
+class EmbedResponse(Wire):
+    bundle: str
+    arm: str
+    vectors: list[list[float]]
+    prompts: list[int | str]
+
+
+class FeedbackResponse(Wire):
+    event_id: str
+    duplicate: bool = Field(description="True: the same event_id was kept before.")

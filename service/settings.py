@@ -1,0 +1,90 @@
+"""The one place where settings and their defaults exist.
+
+Each is an environment variable RECALL_<NAME> and an option of `recall serve`.
+"""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.errors import ConfigurationError
+
+
+class Settings(BaseSettings):
+    """Units stand in the names; unknown keys of a settings file are errors."""
+
+    model_config = SettingsConfigDict(env_prefix="RECALL_", frozen=True, extra="forbid")
+
+    arms: dict[str, Path] = Field(
+        default_factory=dict, description="Arm name to bundle folder, e.g. recgpt=bundles/recgpt."
+    )
+    experiments: Path | None = Field(
+        None, description="GrowthBook features JSON; without one recgpt runs 50/50 against comirec."
+    )
+    bundle_wait_s: float = Field(
+        0, ge=0, description="Wait this long for bundles that are still being built; 0 = refuse at once."
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 opens the port to the network.")
+    port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 = any free one, printed at start.")
+    max_body_bytes: int = Field(
+        64 * 1024, ge=1024, description="Larger single requests get 413 before they are parsed."
+    )
+    max_batch_body_bytes: int = Field(1024 * 1024, ge=1024, description="The same for POST /recall/batch.")
+    max_batch_requests: int = Field(256, ge=1, description="Requests in one batch; more is 422.")
+    max_history: int = Field(
+        1000, ge=1, description="Ids in a request's history or exclude list; also what Redis keeps a user."
+    )
+    max_top_n: int = Field(1000, ge=1, description="Longest list a request may ask for; longer searches cost more.")
+    qa_key: SecretStr | None = Field(None, description="Key that lets X-AB-Bucket force an arm; unset = nobody can.")
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = a GPU when there is one.")
+    max_batch_tokens: int = Field(
+        4096, ge=64, description="History items computed at once; more = throughput, less = latency."
+    )
+    max_waiting: int = Field(
+        1024, ge=1, description="Requests in an arm's queue; beyond it 429, so that nobody waits for long."
+    )
+    request_timeout_ms: float = Field(1000, gt=0, description="Deadline when the client sends no X-Request-Timeout-Ms.")
+
+    redis_url: str | None = Field(
+        None, description="Redis for the vector cache; unset = an embedded redis-server; 'memory' = none."
+    )
+    events_redis_url: str | None = Field(
+        None, description="Redis for histories and streams (noeviction, AOF); unset = redis_url."
+    )
+    state_dir: Path = Field(Path(".recall"), description="Where the embedded redis-server keeps histories and events.")
+    cache_ttl_s: int = Field(3600, ge=0, description="Life of cached query vectors; 0 = no cache.")
+    redis_timeout_ms: float = Field(20, gt=0, description="Longest wait for the cache; a slow Redis is a miss.")
+    events_timeout_ms: float = Field(500, gt=0, description="Longest wait until an event is kept; then 503.")
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="info = one JSON line a request."
+    )
+
+    @model_validator(mode="after")
+    def _arms_have_names(self) -> Self:
+        bad = [name for name in self.arms if not name.isidentifier() or name in {"batch"}]
+        if bad:
+            raise ValueError(f"arm names are words such as recgpt, not {', '.join(map(repr, bad))}")
+        return self
+
+    @property
+    def uses_memory(self) -> bool:
+        """True when nothing is kept outside this process: tests and trials."""
+        return self.redis_url == "memory"
+
+
+def load_settings(**given: object) -> Settings:
+    """Settings from options, then the environment, then defaults.
+
+    Raises ConfigurationError with one sentence that names the first wrong setting.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "settings"
+        raise ConfigurationError(f"setting {where}: {first['msg']}") from error

@@ -1,0 +1,124 @@
+"""Metric names in one place, one histogram a stage, one structured log line a request.
+
+No ids of users or items anywhere.
+"""
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from service.cache import MemoryVectorCache, RedisVectorCache
+from service.engine import Engine
+from service.experiments.exposure import ExposureLog
+from service.recall import Answer, Recaller
+from service.redis_link import RedisLink
+
+BUCKETS = tuple(15e-6 * 2**step for step in range(18))  # 15 us .. 2 s
+SIZES = tuple(float(2**step) for step in range(10))
+
+
+class Metrics:
+    """Everything that is counted while answering; what components count themselves is read at scrape time."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ["arm", "stage"]
+        self._stages = Histogram(
+            "recall_stage_seconds", "Time of each step", labels, buckets=BUCKETS, registry=self.registry
+        )
+        self._requests = Counter(
+            "recall_requests", "Answers by route and status", ["route", "status"], registry=self.registry
+        )
+        self._served = Counter(
+            "recall_served", "Answers by what served", ["arm", "served", "cache"], registry=self.registry
+        )
+        self._degraded = Counter(
+            "recall_degraded", "Answers that are less, by cause", ["cause"], registry=self.registry
+        )
+        self._batch = Histogram("recall_batch_size", "Requests a batch", ["arm"], buckets=SIZES, registry=self.registry)
+        self._waiting = Gauge(
+            "recall_waiting", "Requests left in the queue when a batch starts", ["arm"], registry=self.registry
+        )
+        self._stage = lru_cache(maxsize=256)(self._stages.labels)  # a cached child costs half of .labels()
+
+    def answered(self, answer: Answer) -> None:
+        for stage, milliseconds in answer.timings_ms.items():
+            self._stage(answer.arm.name, stage).observe(milliseconds / 1e3)
+        self._served.labels(answer.arm.name, answer.served, answer.cache).inc()
+        for cause in answer.degraded:
+            self._degraded.labels(cause).inc()
+
+    def responded(self, route: str, status: int) -> None:
+        self._requests.labels(route, str(status)).inc()
+
+    def watch(self, arm: str, engine: Engine) -> None:
+        def on_batch(size: int, waiting: int) -> None:
+            self._batch.labels(arm).observe(size)
+            self._waiting.labels(arm).set(waiting)
+
+        engine.on_batch = on_batch
+
+
+class ComponentCollector(Collector):
+    """Reads the counters that engine, cache, Redis links and exposure log keep themselves."""
+
+    def __init__(
+        self,
+        recaller: Recaller,
+        cache: RedisVectorCache | MemoryVectorCache | None,
+        links: Iterable[RedisLink],
+        exposures: ExposureLog | None,
+    ) -> None:
+        self._recaller, self._cache, self._links, self._exposures = recaller, cache, list(links), exposures
+
+    def collect(self) -> Iterator[Metric]:
+        dropped = CounterMetricFamily(
+            "recall_dropped", "Work dropped by an engine, by reason", labels=["arm", "reason"]
+        )
+        for name, arm in self._recaller.arms.items():
+            for reason, count in arm.engine.dropped.items():
+                dropped.add_metric([name, reason], count)
+        yield dropped
+        yield from self._cache_metrics()
+        failures = CounterMetricFamily("recall_redis_failures", "Calls Redis did not serve", labels=["role", "cause"])
+        for link in self._links:
+            for cause, count in link.failures.items():
+                failures.add_metric([link.role, cause], count)
+        yield failures
+        if self._exposures:
+            exposures = CounterMetricFamily("recall_exposures", "Exposures by fate", labels=["fate"])
+            exposures.add_metric(["written"], self._exposures.written)
+            exposures.add_metric(["dropped"], self._exposures.dropped)
+            yield exposures
+
+    def _cache_metrics(self) -> Iterator[Metric]:
+        if self._cache is None:
+            return
+        lookups = CounterMetricFamily("recall_cache_lookups", "Query vectors asked of the cache", labels=["result"])
+        lookups.add_metric(["hit"], self._cache.hits)
+        lookups.add_metric(["miss"], self._cache.misses)
+        yield lookups
+        refused = CounterMetricFamily("recall_cache_refused", "Stored values not used", labels=["reason"])
+        for reason, count in self._cache.refused.items():
+            refused.add_metric([reason], count)
+        yield refused
+
+
+def configure_logging(level: str) -> None:
+    """JSON lines to standard error output."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper("iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )

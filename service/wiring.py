@@ -1,0 +1,138 @@
+"""Builds the running service from settings and takes it down again.
+
+The only place that chooses between Redis and its twins.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from service.arms import choose_device, load_arm, wait_for_bundles
+from service.cache import CacheLimits, MemoryVectorCache, RedisVectorCache
+from service.embedded_redis import EmbeddedRedis
+from service.engine import EngineLimits
+from service.errors import ConfigurationError
+from service.experiments.assignment import DEFAULT_FILE, Assigner
+from service.experiments.exposure import ExposureLog
+from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
+from service.experiments.rules import FEATURE
+from service.history import HistoryStore, MemoryHistory, RedisHistory
+from service.recall import Arm, Recaller
+from service.redis_link import LinkLimits, RedisLink
+from service.settings import Settings
+from service.telemetry import ComponentCollector, Metrics
+
+WATCH_SECONDS = 1.0
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Stores:
+    """What outlives a request, in Redis or in this process."""
+
+    histories: HistoryStore
+    feedback: FeedbackSink
+    cache: RedisVectorCache | MemoryVectorCache | None
+    exposures: ExposureLog | None
+    links: tuple[RedisLink, ...] = ()
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the routes use."""
+
+    settings: Settings
+    recaller: Recaller
+    stores: Stores
+    metrics: Metrics
+
+
+@asynccontextmanager
+async def open_service(settings: Settings) -> AsyncIterator[Service]:
+    """Everything is up inside, and down again outside.
+
+    Raises ConfigurationError before anything answers.
+    """
+    async with AsyncExitStack() as stack:
+        arms = await asyncio.to_thread(load_arms, settings)
+        for arm in arms.values():
+            stack.push_async_callback(arm.engine.close)
+        assigner = load_assigner(settings.experiments, arms)
+        stores = memory_stores(settings) if settings.uses_memory else await redis_stores(settings, stack)
+        recaller, metrics = Recaller(arms, assigner, stores.histories, stores.cache), Metrics()
+        for name, arm in arms.items():
+            metrics.watch(name, arm.engine)
+        metrics.registry.register(ComponentCollector(recaller, stores.cache, stores.links, stores.exposures))
+        yield Service(settings, recaller, stores, metrics)
+
+
+def load_arms(settings: Settings) -> dict[str, Arm]:
+    if not settings.arms:
+        raise ConfigurationError("no arm to serve: give --arm NAME=BUNDLE, or make bundles with `recall demo`")
+    wait_for_bundles(list(settings.arms.values()), settings.bundle_wait_s)
+    device = choose_device(settings.device)
+    limits = EngineLimits(settings.max_waiting, settings.max_batch_tokens)
+    return {name: load_arm(name, folder, device, limits) for name, folder in settings.arms.items()}
+
+
+def load_assigner(path: Path | None, arms: Collection[str]) -> Assigner:
+    """The experiment file given; else recgpt against comirec where both are served; else one arm for everybody."""
+    if path is not None:
+        return Assigner.from_file(path, arms)
+    if {"recgpt", "comirec"} <= set(arms):
+        return Assigner.from_file(DEFAULT_FILE, arms)
+    only = next(iter(arms))
+    log.info("no_experiment", arm=only, reason="no experiment file, and not both recgpt and comirec are served")
+    return Assigner.from_features({"features": {FEATURE: {"defaultValue": only}}}, arms)
+
+
+def memory_stores(settings: Settings) -> Stores:
+    histories = MemoryHistory(settings.max_history)
+    cache = MemoryVectorCache() if settings.cache_ttl_s else None
+    return Stores(histories, MemoryFeedback(histories), cache, None)
+
+
+async def redis_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
+    """Two roles, each with its own link and patience; without a URL both live in an embedded redis-server."""
+    url = settings.redis_url or await _embed(settings, stack)
+    events_url = settings.events_redis_url or url
+    cache_link = RedisLink(url, "cache", LinkLimits(settings.redis_timeout_ms))
+    events_link = RedisLink(events_url, "events", LinkLimits(settings.events_timeout_ms))
+    history_link = RedisLink(events_url, "history", LinkLimits(settings.redis_timeout_ms))
+    links = (cache_link, events_link, history_link)
+    for link in links:
+        stack.push_async_callback(link.close)
+    exposures = ExposureLog(events_link)
+    stack.push_async_callback(exposures.close)
+    cache = RedisVectorCache(cache_link, CacheLimits(settings.cache_ttl_s)) if settings.cache_ttl_s else None
+    if cache:
+        stack.push_async_callback(cache.flush)
+    histories = RedisHistory(history_link, settings.max_history)
+    return Stores(
+        histories, RedisFeedback(events_link, FeedbackLimits(max_history=settings.max_history)), cache, exposures, links
+    )
+
+
+async def _embed(settings: Settings, stack: AsyncExitStack) -> str:
+    """Starts the embedded redis-server and keeps it alive; returns its URL."""
+    server = EmbeddedRedis(settings.state_dir / "redis")
+    await asyncio.to_thread(server.start)
+    stack.push_async_callback(asyncio.to_thread, server.close)
+    watcher = asyncio.create_task(_watch(server))
+    stack.callback(watcher.cancel)
+    log.info("embedded_redis", folder=str(settings.state_dir / "redis"), reason="no redis_url was given")
+    return server.url
+
+
+async def _watch(server: EmbeddedRedis) -> None:
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        try:
+            if await asyncio.to_thread(server.ensure):
+                log.warning("embedded_redis_restarted")
+        except ConfigurationError as error:
+            log.warning("embedded_redis_down", error=str(error))

@@ -1,0 +1,88 @@
+"""Brute force against a sort written in NumPy, with ties, chunks and padding."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from index import exact
+from index.exact import ExactIndex
+
+whole = st.integers(-2, 2).map(float)  # few values, so that scores tie
+
+
+def oracle(items, queries, k):
+    scores = queries @ items.T
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return order + 1, np.take_along_axis(scores, order, axis=1)
+
+
+@given(
+    arrays(np.float32, st.tuples(st.integers(1, 30), st.just(3)), elements=whole),
+    arrays(np.float32, st.tuples(st.integers(0, 5), st.just(3)), elements=whole),
+    st.integers(1, 40),
+)
+def test_orders_by_score_then_row_also_at_the_cut(items, queries, k):
+    hits = ExactIndex(items).search(queries, k)
+    rows, scores = oracle(items, queries, k)
+    np.testing.assert_array_equal(hits.rows[:, : len(items)], rows)
+    np.testing.assert_array_equal(hits.scores[:, : len(items)], scores)
+
+
+def test_agrees_with_numpy_on_real_scores(items, queries):
+    hits = ExactIndex(items).search(queries, 50)
+    rows, scores = oracle(items, queries, 50)
+    np.testing.assert_array_equal(hits.rows, rows)
+    np.testing.assert_allclose(hits.scores, scores, rtol=1e-5)
+
+
+def test_pads_with_row_0_beyond_n(queries):
+    hits = ExactIndex(np.eye(16, dtype=np.float32)).search(queries, 20)
+    assert (hits.rows[:, :16] > 0).all()
+    assert (hits.rows[:, 16:] == 0).all()
+    assert np.isneginf(hits.scores[:, 16:]).all()
+
+
+def test_chunks_do_not_change_the_answer(items, queries, monkeypatch):
+    index = ExactIndex(items)
+    whole_answer = index.search(queries, 10)
+    monkeypatch.setattr(exact, "MAX_SCORE_BYTES", 4 * len(items) * 7)
+    np.testing.assert_array_equal(index.search(queries, 10).rows, whole_answer.rows)
+
+
+def test_never_holds_more_scores_than_allowed(items, queries, monkeypatch):
+    sizes = []
+    index = ExactIndex(items)
+    best = index._best
+    monkeypatch.setattr(exact, "MAX_SCORE_BYTES", 4 * len(items) * 7)
+    monkeypatch.setattr(index, "_best", lambda part, k: sizes.append(len(part)) or best(part, k))
+    index.search(queries, 10)
+    assert max(sizes) == 7
+    assert sum(sizes) == len(queries)
+
+
+def test_takes_read_only_vectors_and_queries(items, queries):
+    frozen, asked = items.copy(), queries.copy()
+    frozen.setflags(write=False)
+    asked.setflags(write=False)
+    np.testing.assert_array_equal(ExactIndex(frozen).search(asked, 3).rows, ExactIndex(items).search(queries, 3).rows)
+
+
+def test_knows_its_size(items):
+    index = ExactIndex(items)
+    assert (index.spec, index.num_items, index.dim, index.num_bytes) == ("exact", 900, 16, 900 * 16 * 4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "k", "reason"), [((2, 15), 1, "must be"), ((16,), 1, "must be"), ((2, 16), 0, "k is 0")]
+)
+def test_refuses_wrong_queries(items, shape, k, reason):
+    with pytest.raises(ValueError, match=reason):
+        ExactIndex(items).search(np.zeros(shape, dtype=np.float32), k)
+
+
+@pytest.mark.parametrize("vectors", [np.zeros((0, 4), np.float32), np.zeros(4, np.float32), np.zeros((4, 4))])
+def test_refuses_vectors_that_are_no_items(vectors):
+    with pytest.raises(ValueError, match="item vectors must be"):
+        ExactIndex(vectors)
