@@ -80,8 +80,10 @@ class IdMap:
 
         Raises IndexError for a row outside the catalogue.
         """
-        names = self._external
-        return [names[row] for row in rows]
+        names, wanted = self._external, list(rows)
+        if wanted and min(wanted) < 1:
+            raise IndexError("rows start at 1; 0 is padding")
+        return [names[row] for row in wanted]
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ class Catalogue:
 
     @classmethod
     def load(cls, path: Path) -> "Catalogue":
-        with np.load(path, allow_pickle=False) as arrays:
+        # opened here: NumPy leaves a damaged file open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             categories = None
             if "category_offsets" in arrays:
                 categories = Ragged(arrays["category_offsets"], arrays["category_values"])

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from model.catalogue import Catalogue
@@ -62,12 +64,21 @@ class Checkpoint:
 
     @classmethod
     def load(cls, folder: Path) -> "Checkpoint":
-        """Raises CheckpointError when a file is missing, of another format, does not fit, or holds NaN."""
+        """Raises CheckpointError when a file is missing, damaged, of another format, does not fit, or holds NaN."""
         missing = [name for name in (WEIGHTS, CONFIG, CATALOGUE) if not (folder / name).is_file()]
         if missing:
             raise CheckpointError(
                 f"{folder} is not a checkpoint: {', '.join(missing)} missing; make one with `recall train`"
             )
+        try:
+            return cls._read(folder)
+        except CheckpointError:
+            raise
+        except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile, SafetensorError) as error:
+            raise CheckpointError(f"{folder} cannot be read: {type(error).__name__}: {error}") from error
+
+    @classmethod
+    def _read(cls, folder: Path) -> "Checkpoint":
         parts = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if parts.get("format") != FORMAT:
             raise CheckpointError(f"{folder} has checkpoint format {parts.get('format')}; this version reads {FORMAT}")

@@ -8,6 +8,7 @@ items long.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -84,7 +85,7 @@ def _by_quota(steps: Sequence[list[Entry]], shares: Sequence[int]) -> list[Entry
             if len(chosen) >= stop:
                 break
             chosen.setdefault(entry[0], entry)
-    return list(chosen.values()) + [entry for step in steps for entry in _unique(step) if entry[0] not in chosen]
+    return _unique(chain(chosen.values(), *steps))
 
 
 def _diverse(pool: list[Entry], limit: int, penalty: float, categories: Ragged) -> Iterator[Entry]:

@@ -26,9 +26,7 @@ class Generator(Protocol):
 
     training: bool
 
-    @property
-    def start_row(self) -> int: ...
-
+    def plain_tokens(self, batch: Batch) -> Tokens: ...
     def train(self, mode: bool = True) -> object: ...
     def item_vectors(self) -> Tensor: ...
     def states(self, tokens: Tokens, users: Tensor) -> Tensor: ...
@@ -90,7 +88,7 @@ def expand_history(decoding: Decoding, batch: Batch, num_prompts: int) -> Tensor
     padding and are cut back to their own length afterwards.
     """
     B, L = batch.rows.shape
-    plain = Tokens.plain(batch.rows, decoding.network.start_row)
+    plain = decoding.network.plain_tokens(batch)
     states = decoding.feed(plain.cut(0, min(2, L + 1)))
     state = states[:, -1]
     last = pick(states, batch.lengths.clamp(max=states.shape[1] - 1))
@@ -112,7 +110,7 @@ def expanded_tokens(network: Generator, batch: Batch, num_prompts: int) -> Token
     The prompts come from the network as it is now, without dropout and without gradient.
     """
     L = batch.rows.shape[1]
-    plain = Tokens.plain(batch.rows, network.start_row)
+    plain = network.plain_tokens(batch)
     if L < 2 or not num_prompts:
         return plain
     decoding = Decoding(network, batch.users, 1 + L + num_prompts * (L - 1))
@@ -127,14 +125,15 @@ def recall_queries(network: Generator, batch: Batch, plan: PromptPlan) -> Querie
     inside = plan.num_prompts * max(L - 1, 0) if plan.placement is Placement.ALL else 0
     tail = plan.num_prompts if plan.placement is Placement.TAIL else 0
     decoding = Decoding(network, batch.users, 1 + L + inside + tail + plan.num_steps)
+    plain = network.plain_tokens(batch)
     if inside:
         state = expand_history(decoding, batch, plan.num_prompts)
     else:
-        states = decoding.feed(Tokens.plain(batch.rows, network.start_row))
+        states = decoding.feed(plain)
         decoding.cache.lengths = 1 + batch.lengths
         state = pick(states, batch.lengths)
     decoding.generated.clear()
-    position = batch.lengths + 1
+    position = plain.positions[:, 0] + batch.lengths + 1
     for _ in range(tail):
         state = decoding.step(state, position)
     vectors = [state]

@@ -37,7 +37,13 @@ def create_app(settings: Settings) -> FastAPI:
             del app.state.service
             gc.unfreeze()
 
-    app = FastAPI(title="recgpt-recall", version=__version__, lifespan=lifespan, description=__doc__.splitlines()[0])
+    app = FastAPI(
+        title="recgpt-recall",
+        version=__version__,
+        lifespan=lifespan,
+        description=__doc__.splitlines()[0],
+        redirect_slashes=False,  # a redirect would repeat the client's own Host header
+    )
     app.include_router(router)
     app.add_exception_handler(RecallError, _recall_error)
     app.add_exception_handler(HTTPException, _http_error)

@@ -16,7 +16,7 @@ from model.records import History, ServingPlan
 from service.cache import CachedVectors, VectorCache, cache_key
 from service.coalesce import SingleFlight
 from service.engine import Engine, Found, Question
-from service.errors import EngineFailed, UnknownArm
+from service.errors import DeadlineExceeded, EngineFailed, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.history import HistoryStore
 from service.merge import FILLED, complete
@@ -166,7 +166,13 @@ class Recaller:
             cache.put_many([(key, first[0].vectors)])
             return first[0].vectors
 
-        vectors = known or await self._flights.do(key, compute)
+        try:
+            vectors = known or await self._flights.do(key, compute)
+        except DeadlineExceeded:
+            # The deadline of the caller who came first; whoever has more time left asks again.
+            if question.deadline <= time.monotonic():
+                raise
+            return await self._find(arm, question)
         found = first[0] if first else await arm.engine.ask(question.with_vectors(vectors))
         return found, "hit" if known else "miss"
 

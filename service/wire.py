@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from service.errors import BadRequest, BodyTooLarge, MalformedBody, RecallError
 from service.recall import Answer, Arm, Ask
@@ -18,20 +19,25 @@ Model = TypeVar("Model", bound=BaseModel)
 JSON = "application/json"
 MAX_MESSAGE = 300
 RETRY_AFTER_S = "1"
+ID_BRANCHES = {"constrained-int", "constrained-str"}  # pydantic's names for the two kinds of id
+ID_RULE = "an id is a 64-bit integer or a string of 1 to 128 characters, none of them a control character"
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
     """The body, never more than `max_bytes` of it.
 
-    Raises BodyTooLarge before anything is parsed.
+    Raises BodyTooLarge before anything is parsed, MalformedBody when the client leaves before its end.
     """
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > max_bytes:
-            raise BodyTooLarge(f"the body has more than {max_bytes} bytes")
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > max_bytes:
+                raise BodyTooLarge(f"the body has more than {max_bytes} bytes")
+            parts.append(part)
+    except ClientDisconnect:
+        raise MalformedBody("the client left before the body ended") from None
     return b"".join(parts)
 
 
@@ -55,8 +61,11 @@ def _refusal(error: ValidationError) -> BadRequest:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return MalformedBody("the body is not valid JSON")
-    where = ".".join(str(part)[:40] for part in first["loc"][:4]) or "body"
-    return BadRequest(f"{where}: {first['msg']}"[:MAX_MESSAGE])
+    loc, message = first["loc"], first["msg"]
+    if first["type"] != "extra_forbidden" and loc and loc[-1] in ID_BRANCHES:
+        loc, message = loc[:-1], ID_RULE
+    where = ".".join(str(part)[:40] for part in loc[:4]) or "body"
+    return BadRequest(f"{where}: {message}"[:MAX_MESSAGE])
 
 
 def check_bounds(body: RecallRequest, settings: Settings) -> None:

@@ -50,7 +50,7 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def training_pairs(self, batch: Batch, num_prompts: int = 0) -> tuple[Tensor, Tensor]:
-        """States (T, D) and the item rows (T,) each should have ranked first in a softmax over all items.
+        """Query vectors (T, D) or (T, Q, D) and the item row (T,) that each should have ranked first.
 
         num_prompts: generated items before each real one (prompt-tuning).
         Raises ValueError where the system generates none.

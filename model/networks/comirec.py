@@ -70,6 +70,9 @@ def squash(x: Tensor) -> Tensor:
     return x * (square / (1 + square) / (square + 1e-9).sqrt())
 
 
+VARIANTS: dict[str, type[SelfAttentive] | type[DynamicRouting]] = {"sa": SelfAttentive, "dr": DynamicRouting}
+
+
 class ComiRec(Network):
     kind: ClassVar[str] = "comirec"
     generates: ClassVar[bool] = False
@@ -79,17 +82,19 @@ class ComiRec(Network):
         super().__init__()
         self.config = config
         self.items = nn.Embedding(config.num_items + 2, config.dim, padding_idx=0)
+        self.norm = nn.LayerNorm(config.dim)
         self.drop = nn.Dropout(config.dropout)
-        self.interests: nn.Module = SelfAttentive(config) if config.variant == "sa" else DynamicRouting(config)
+        if config.variant not in VARIANTS:
+            raise ValueError(f"ComiRec has no variant {config.variant!r}; it has {', '.join(VARIANTS)}")
         self.apply(init_weights)
-        nn.init.normal_(self.items.weight, std=config.dim**-0.5)
+        self.interests = VARIANTS[config.variant](config)  # keeps its own start: alike interests would stay alike
 
     def vectors(self, batch: Batch) -> Tensor:
         """(B, K, D) interests of START, v_1 .. v_L, read newest first: the position of an item is its age."""
         oldest_first = Tokens.plain(batch.rows, self.start_row)
         age = batch.lengths[:, None] - oldest_first.positions  # (B, T); also where the token of age j stands
         rows = oldest_first.rows.gather(1, age.clamp(min=0))
-        interests: Tensor = self.interests(self.drop(self.items(rows)), age >= 0)
+        interests: Tensor = self.interests(self.drop(self.norm(self.items(rows))), age >= 0)
         return interests
 
     def training_pairs(self, batch: Batch, num_prompts: int = 0) -> tuple[Tensor, Tensor]:
@@ -103,9 +108,7 @@ class ComiRec(Network):
         cut = cuts[users, nth]  # the prefix is what stands before it, the target what stands at it
         prefixes = Batch(batch.rows[users, : int(cut.max()) if len(cut) else 0], cut, batch.users[users])
         targets = batch.rows[users, cut]
-        interests = self.vectors(prefixes)
-        nearest = (interests @ self.items(targets)[..., None]).squeeze(2).argmax(1)
-        return interests[torch.arange(len(users), device=cut.device), nearest], targets
+        return self.vectors(prefixes), targets
 
     def queries(self, batch: Batch, plan: PromptPlan) -> Queries:
         if plan != PromptPlan():

@@ -7,8 +7,8 @@ do not move real items. The table that ranks is the item embedding: it is also w
 holds.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from model.records import PromptPlan
 class RecGPTConfig(NetworkConfig):
     num_layers: int = 2
     num_heads: int = 2
+    positions: Literal["start", "recency"] = "start"  # counted from the oldest or from the newest item of the window
     user_dropout: float = 0.5  # share of training sequences whose user id is hidden: trains the unknown user
 
 
@@ -85,6 +86,13 @@ class RecGPT(Network):
         states = torch.cat([states[:, :1], states[:, 1::stride]], 1)  # START, v_1 .. v_L
         real = batch.real
         return states[real], batch.rows[real]
+
+    def plain_tokens(self, batch: Batch) -> Tokens:
+        """START and the history; padding behind it may share the last position, nothing sees it."""
+        if self.config.positions == "start":
+            return Tokens.plain(batch.rows, self.start_row)
+        tokens = Tokens.plain(batch.rows, self.start_row, self.config.max_length - batch.lengths)
+        return replace(tokens, positions=tokens.positions.clamp(max=self.config.max_length + 1))
 
     def queries(self, batch: Batch, plan: PromptPlan) -> Queries:
         return prompts.recall_queries(self, batch, plan)

@@ -15,33 +15,56 @@ CHUNK_ROWS = {"cpu": 256, "cuda": 8192}
 
 class _CatalogueSoftmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-        """states (T, D), table (N, D), targets (T,) in 0..N-1 -> mean cross-entropy."""
-        T = len(states)
-        h, w = states.bfloat16(), table.bfloat16()
-        grad_h, grad_w = torch.empty_like(states), torch.zeros_like(table)
-        loss = states.new_zeros(())
-        size = CHUNK_ROWS[states.device.type]
-        for part in (slice(start, start + size) for start in range(0, T, size)):
-            scores = (h[part] @ w.T).float()  # (C, N)
-            wanted = targets[part, None]
-            target_scores = scores.gather(1, wanted)
-            log_total = scores.logsumexp(1, keepdim=True)
-            loss += (log_total - target_scores).sum()
-            probabilities = scores.sub_(log_total).exp_()
-            probabilities.scatter_add_(1, wanted, torch.full_like(target_scores, -1.0))
-            grad = probabilities.bfloat16()
-            grad_h[part] = grad @ w
-            grad_w += grad.T @ h[part]
-        ctx.save_for_backward(grad_h.div_(T), grad_w.div_(T))
-        return loss / T
+    def forward(ctx: Any, queries: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+        num_rows, num_queries, _ = queries.shape
+        w = table.bfloat16()
+        grad_q, grad_w = torch.empty_like(queries), torch.zeros_like(table)
+        loss = queries.new_zeros(())
+        size = max(1, CHUNK_ROWS[queries.device.type] // num_queries)
+        for part in (slice(start, start + size) for start in range(0, num_rows, size)):
+            q = queries[part].bfloat16()  # (C, Q, D)
+            scores, shares = _highest([q[:, k] @ w.T for k in range(num_queries)])
+            part_loss, grad = _softmax_gradient(scores.float(), targets[part, None])
+            loss += part_loss
+            for k, share in enumerate(shares):
+                own = grad if share is None else grad * share
+                grad_q[part, k] = own @ w
+                grad_w += own.T @ q[:, k]
+        ctx.save_for_backward(grad_q.div_(num_rows), grad_w.div_(num_rows))
+        return loss / num_rows
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        grad_h, grad_w = ctx.saved_tensors
-        return grads[0] * grad_h, grads[0] * grad_w, None
+        grad_q, grad_w = ctx.saved_tensors
+        return grads[0] * grad_q, grads[0] * grad_w, None
 
 
-def catalogue_cross_entropy(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-    """Mean over T of -log softmax(states @ table.T)[target]; targets are 0-based rows of `table`."""
-    return _CatalogueSoftmax.apply(states, table, targets)  # type: ignore[no-any-return, no-untyped-call]
+def _highest(scores: list[Tensor]) -> tuple[Tensor, list[Tensor | None]]:
+    """Element-wise maximum of Q matrices (C, N), and each one's share in it (ties share); None = all of it."""
+    if len(scores) == 1:
+        return scores[0], [None]
+    highest = scores[0]
+    for one in scores[1:]:
+        highest = torch.maximum(highest, one)
+    shares = [(one == highest).to(one.dtype) for one in scores]
+    ties = sum(shares[1:], start=shares[0])
+    return highest, [share.div_(ties) for share in shares]
+
+
+def _softmax_gradient(scores: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Summed loss of a chunk and its gradient in bf16; `scores` (C, N) is overwritten. wanted: (C, 1)."""
+    wanted_scores = scores.gather(1, wanted)
+    highest = scores.amax(1, keepdim=True)
+    total = scores.sub_(highest).exp_().sum(1, keepdim=True)
+    loss = (total.log() + highest - wanted_scores).sum()
+    scores.div_(total).scatter_add_(1, wanted, torch.full_like(wanted_scores, -1.0))
+    return loss, scores.bfloat16()
+
+
+def catalogue_cross_entropy(queries: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    """Mean over T of -log softmax(scores)[target], where an item's score is its highest over a row's query vectors.
+
+    queries (T, D) or (T, Q, D), table (N, D), targets (T,) 0-based rows of `table`.
+    """
+    rows = queries if queries.dim() == 3 else queries[:, None]
+    return _CatalogueSoftmax.apply(rows, table, targets)  # type: ignore[no-any-return, no-untyped-call]

@@ -1,7 +1,7 @@
 """Recipes: one YAML a data set, one section an arm. Defaults stand here once; unknown keys are errors."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,10 @@ class Stage:
     num_epochs: int
     num_prompts: int = 0  # generated items before each real one while training (the paper's K)
     learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.num_epochs < 1:
+            raise ValueError(f"num_epochs is {self.num_epochs}; a stage needs at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +69,19 @@ def load_recipe(name_or_path: str, arm: str) -> Recipe:
     path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else FOLDER / f"{name_or_path}.yaml"
     if not path.is_file():
         raise ValueError(f"no recipe {name_or_path!r}; there are {', '.join(recipe_names())}, or give a .yaml file")
-    sections = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(sections, dict) or arm not in sections:
-        known = ", ".join(sections) if isinstance(sections, dict) else "none"
-        raise ValueError(f"recipe {name_or_path!r} has no arm {arm!r}; it has {known}")
+    sections = _sections(path)
+    if arm not in sections:
+        raise ValueError(f"recipe {name_or_path!r} has no arm {arm!r}; it has {', '.join(sections) or 'none'}")
     return _read(dict(sections[arm]), path.stem, arm)
+
+
+def _sections(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
+    pairs = content.items() if isinstance(content, dict) else ()
+    return {str(arm): section for arm, section in pairs if isinstance(section, dict)}
 
 
 def _read(section: dict[str, Any], name: str, arm: str) -> Recipe:
@@ -85,8 +97,15 @@ def _read(section: dict[str, Any], name: str, arm: str) -> Recipe:
 
 
 def _record(kind: type[T], values: Mapping[str, Any]) -> T:
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    unknown = set(values) - set(known)
-    if unknown:
-        raise ValueError(f"a recipe has no {', '.join(sorted(unknown))} in {kind.__name__}; it has {', '.join(known)}")
+    known = fields(kind)  # type: ignore[arg-type]
+    names = [f.name for f in known]
+    if not isinstance(values, Mapping):
+        raise ValueError(f"a recipe's {kind.__name__} is {values!r}; it must be a mapping of {', '.join(names)}")
+    if unknown := set(values) - set(names):
+        raise ValueError(
+            f"a recipe has no {', '.join(sorted(map(str, unknown)))} in {kind.__name__}; it has {', '.join(names)}"
+        )
+    required = {f.name for f in known if f.default is MISSING and f.default_factory is MISSING}
+    if missing := required - set(values):
+        raise ValueError(f"a recipe lacks {', '.join(sorted(missing))} in {kind.__name__}")
     return kind(**values)

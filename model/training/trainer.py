@@ -4,13 +4,15 @@ Reads nothing of the test split. Deterministic for a seed, a machine and a threa
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from model import __version__
 from model.checkpoint import Checkpoint, Provenance
@@ -46,8 +48,7 @@ class Trainer:
         self.recipe, self.data, self.seed = recipe, data, seed
         self.device = torch.device(device)
         self.network = build_network(recipe.system, {**recipe.network, **sizes}).to(self.device)
-        average = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
-        self.averaged = AveragedModel(self.network, multi_avg_fn=average)
+        self.averaged = AveragedModel(self.network, multi_avg_fn=partial(move_average, recipe.ema_decay))
         self.windows = Windows.of(data, self.network.config.max_length)
         self.exam = Exam.of(data, "valid", recipe.max_eval_users)
         self.rng = np.random.default_rng(seed)
@@ -59,11 +60,18 @@ class Trainer:
         return network.eval()
 
     def fit(self, on_epoch: Callable[[EpochReport], None] = lambda _: None) -> Checkpoint:
-        """Trains all stages and returns the best averaged weights with the plan chosen on the validation split."""
+        """Trains all stages; returns the averaged weights and the plan that are best on the validation split together.
+
+        A stage that does not help (prompts, on some data) is trained and then not taken.
+        """
         started = time.perf_counter()
+        taken: list[tuple[float, dict[str, Tensor], ServingPlan, dict[str, float]]] = []
         for number, stage in enumerate(self.recipe.stages):
             self._run_stage(number, stage, on_epoch)
-        plan, metrics = choose_plan(self.answering, self.exam, self.recipe.plan, self.recipe.metric)
+            plan, metrics = choose_plan(self.answering, self.exam, self.recipe.plan, self.recipe.metric)
+            taken.append((metrics[self.recipe.metric], self._snapshot(), plan, metrics))
+        _, state, plan, metrics = max(taken, key=lambda one: one[0])
+        self.answering.load_state_dict(state)
         seconds = time.perf_counter() - started
         provenance = Provenance(
             self.data.digest,
@@ -80,6 +88,9 @@ class Trainer:
         cutoff = int(self.recipe.metric.split("@")[1])
         lists = top_lists(self.answering, self.exam, plan.prompts, cutoff).merged(plan, cutoff)
         return self.exam.score(lists, [cutoff])[self.recipe.metric]
+
+    def _snapshot(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self.answering.state_dict().items()}
 
     def _run_stage(self, number: int, stage: Stage, on_epoch: Callable[[EpochReport], None]) -> None:
         """Epochs until the end or until validation stops rising; the best weights are put back."""
@@ -100,7 +111,7 @@ class Trainer:
                 waited = 0 if metric > best else waited + 1
                 if metric > best:
                     best = metric
-                    best_state = {name: value.clone() for name, value in self.answering.state_dict().items()}
+                    best_state = self._snapshot()
             on_epoch(EpochReport(number, epoch, stage.num_epochs, loss, seconds, metric))
             if waited >= self.recipe.patience:
                 break
@@ -124,6 +135,14 @@ class Trainer:
             total += loss.detach() * len(targets)
             num_targets += len(targets)
         return float(total) / max(num_targets, 1)
+
+
+def move_average(
+    decay: float, averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Tensor | int
+) -> None:
+    """Exponential average whose memory starts short: else the random first weights would weigh for epochs."""
+    count = int(num_averaged)
+    torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + count) / (10 + count)))
 
 
 def train(recipe: Recipe, data: SequenceData, seed: int = 0, device: str = "cpu") -> Checkpoint:

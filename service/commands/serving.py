@@ -1,6 +1,5 @@
 """recall serve, query and demo: the service, one question to it, and both on embedded defaults."""
 
-import asyncio
 import inspect
 import os
 import socket
@@ -17,7 +16,6 @@ from service.settings import Settings, load_settings
 
 Option = typer.Option
 STOP_HINT = "stop it with Ctrl-C"
-GRACE_SECONDS = 10
 
 
 def serve(**given: Any) -> None:
@@ -56,25 +54,14 @@ def run_server(settings: Settings, on_start: Callable[[str], None]) -> None:
 
     Raises ValueError when the port is taken, ConfigurationError when an arm cannot be served.
     """
-    import uvicorn
-
     from service.app import create_app
+    from service.server import Server
     from service.telemetry import configure_logging
 
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                greeting.append(asyncio.create_task(asyncio.to_thread(on_start, url)))
-
     configure_logging(settings.log_level)
-    greeting: list[asyncio.Task[None]] = []  # held, or the loop may forget it
     with listen(settings.host, settings.port) as listener:
         url = f"http://{settings.host}:{listener.getsockname()[1]}"
-        config = uvicorn.Config(
-            create_app(settings), log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
-        )
-        Server(config).run([listener])
+        Server(create_app(settings), lambda: on_start(url)).run([listener])
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,98 @@
+"""Writes docs/reference.md from the code; `--check` fails where it is out of date.
+
+python -m docs.generate [--check]
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import typer
+from typer.core import TyperGroup
+
+from service import errors
+from service.app import create_app
+from service.cli import app as command
+from service.settings import Settings
+from service.telemetry import Metrics
+
+TARGET = Path(__file__).parent / "reference.md"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def settings() -> str:
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = "" if default in (None, {}) else str(default)
+        rows.append([f"`RECALL_{name.upper()}`", f"`{shown}`" if shown else "unset", field.description or ""])
+    return table(["variable", "default", "meaning"], rows)
+
+
+def commands() -> str:
+    group = typer.main.get_command(command)
+    assert isinstance(group, TyperGroup)  # noqa: S101
+    parts = []
+    for name, one in sorted(group.commands.items()):
+        rows = [[f"`{'/'.join(p.opts)}`", getattr(p, "help", "") or ""] for p in one.params if p.name != "help"]
+        parts.append(f"### recall {name}\n\n{(one.help or '').strip()}\n\n{table(['option', 'meaning'], rows)}")
+    return "\n\n".join(parts)
+
+
+def routes() -> str:
+    document = create_app(Settings()).openapi()
+    rows = []
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            statuses = ", ".join(sorted(operation["responses"]))
+            rows.append([f"`{method.upper()} {path}`", operation.get("description", ""), statuses])
+    return table(["route", "what", "statuses"], rows)
+
+
+def metrics() -> str:
+    rows = [[f"`{family.name}`", family.type, family.documentation] for family in Metrics().registry.collect()]
+    return table(["metric", "type", "meaning"], rows)
+
+
+def failures() -> str:
+    kinds: list[type[errors.RecallError]] = []
+    left = [errors.RecallError]
+    while left:
+        kind = left.pop(0)
+        left = kind.__subclasses__() + left
+        kinds.append(kind)
+    rows = [
+        [f"`{k.code}`", str(k.status), "yes" if k.retryable else "no", (k.__doc__ or "").strip()] for k in kinds[1:]
+    ]
+    return table(["code", "status", "retryable", "when"], rows)
+
+
+def render() -> str:
+    parts = {
+        "Settings of `recall serve`": settings(),
+        "Routes": routes(),
+        "Errors": failures(),
+        "Metrics": metrics(),
+        "Commands": commands(),
+    }
+    body = "\n\n".join(f"## {title}\n\n{text}" for title, text in parts.items())
+    return (
+        f"# Reference\n\nWritten by `make docs` from the code; `make check` fails when it is out of date.\n\n{body}\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    if not parser.parse_args().check:
+        TARGET.write_text(render(), encoding="utf-8")
+    elif TARGET.read_text(encoding="utf-8") != render():
+        sys.exit(f"{TARGET.name} is out of date: run `make docs`")
+
+
+if __name__ == "__main__":
+    main()

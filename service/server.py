@@ -1,0 +1,45 @@
+"""uvicorn, started and stopped our way: a refusal to start is an exception, a stop that was asked for is status 0."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+GRACE_SECONDS = 10
+
+
+class Server(uvicorn.Server):
+    """`run` raises what the app's lifespan raises; uvicorn would print the traceback and exit with 3."""
+
+    def __init__(self, app: FastAPI, on_start: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=GRACE_SECONDS
+            )
+        )
+        self._app, self._on_start = app, on_start
+        self._greeting: asyncio.Task[None] | None = None  # held, or the loop may forget it
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        with self.capture_signals():
+            async with self._app.router.lifespan_context(self._app):
+                await super().serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._greeting = asyncio.create_task(asyncio.to_thread(self._on_start))
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end the loop; uvicorn's own raises them once more afterwards, which kills the process."""
+        before = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)

@@ -1,0 +1,138 @@
+"""UserEncoder: an answer depends on its own history alone, to the last bit."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.encoder import UserEncoder, padded_length
+from model.networks import build_network
+from model.records import History, Placement, PromptPlan, ServingPlan
+
+NUM_ITEMS, NUM_USERS, MAX_LENGTH = 60, 5, 20  # 20: the padded lengths are 15 and 20
+HISTORIES = st.builds(
+    History,
+    st.lists(st.integers(1, NUM_ITEMS), max_size=MAX_LENGTH + 5).map(tuple),
+    st.integers(0, NUM_USERS),
+)
+SYSTEMS = {
+    "recgpt-none": ("recgpt", {}, PromptPlan()),
+    "recgpt-tail": ("recgpt", {}, PromptPlan(2, Placement.TAIL, 2)),
+    "recgpt-all": ("recgpt", {}, PromptPlan(1, Placement.ALL, 2)),
+    "recgpt-recency": ("recgpt", {"positions": "recency"}, PromptPlan(1, Placement.ALL, 2)),
+    "comirec-sa": ("comirec", {"variant": "sa"}, PromptPlan()),
+    "comirec-dr": ("comirec", {"variant": "dr"}, PromptPlan()),
+}
+
+
+@pytest.fixture(scope="module", params=SYSTEMS.values(), ids=SYSTEMS.keys())
+def encoder(request, make_network, make_checkpoint):
+    kind, config, plan = request.param
+    network = make_network(kind, max_length=MAX_LENGTH, dim=16, **config).train()
+    return UserEncoder(make_checkpoint(network, ServingPlan(plan)))
+
+
+@settings(max_examples=12)
+@given(st.lists(HISTORIES, min_size=1, max_size=20), st.randoms())
+def test_batched_equals_single_to_the_bit(encoder, histories, random):
+    random.shuffle(histories)
+    together = encoder.encode(histories)
+    for i, history in enumerate(histories):
+        vectors, prompts = encoder.encode([history])
+        assert np.array_equal(together.vectors[i], vectors[0])
+        assert np.array_equal(together.prompts[i], prompts[0])
+
+
+def test_different_histories_get_different_vectors(encoder):
+    vectors = encoder.encode([History((1, 2, 3)), History((1, 2, 4)), History((1, 2, 3, 4)), History(())]).vectors
+    assert min(abs(vectors[i] - vectors[j]).max() for i in range(4) for j in range(i)) > 1e-3
+
+
+def test_more_padding_changes_nothing_that_counts(encoder, make_batch):
+    batch = make_batch(3, 7)
+    wider = make_batch(3, 7, 12)
+    narrow = encoder.network.queries(batch, encoder.plan).vectors
+    padded = encoder.network.queries(wider, encoder.plan).vectors[:2]
+    assert abs(narrow - padded).max() < 1e-5
+
+
+def test_what_stands_in_the_padding_is_never_read(encoder, make_batch):
+    batch = make_batch(3, 7, 0)
+    before = encoder.network.queries(batch, encoder.plan).vectors
+    batch.rows[~batch.real] = 9
+    assert abs(encoder.network.queries(batch, encoder.plan).vectors - before).max() < 1e-6
+
+
+@settings(max_examples=5)
+@given(st.lists(st.integers(1, NUM_ITEMS), min_size=MAX_LENGTH, max_size=3 * MAX_LENGTH))
+def test_long_history_is_its_window(encoder, items):
+    long = History(tuple(items), 2)
+    assert encoder.window(long) == tuple(items[-MAX_LENGTH:])
+    assert np.array_equal(encoder.encode([long]).vectors, encoder.encode([History(encoder.window(long), 2)]).vectors)
+
+
+def test_oldest_item_of_the_window_counts(encoder):
+    items = tuple(range(1, MAX_LENGTH + 1))
+    vectors = encoder.encode([History(items), History((50, *items[1:]))]).vectors
+    assert abs(vectors[0] - vectors[1]).max() > 1e-6
+
+
+@pytest.mark.parametrize("history", [History(()), History((), 3), History((4,)), History((7, 7, 7))])
+def test_answers_are_finite(encoder, history):
+    vectors, prompts = encoder.encode([history])
+    assert vectors.shape[2] == encoder.network.config.dim
+    assert np.isfinite(vectors).all()
+    assert ((prompts >= 1) & (prompts <= NUM_ITEMS)).all()
+
+
+def test_shapes_follow_the_plan(encoder):
+    vectors, prompts = encoder.encode([History((1,)), History((1, 2))])
+    num_vectors = encoder.plan.num_steps if encoder.network.generates else encoder.network.config.num_interests
+    tail = encoder.plan.num_prompts if encoder.plan.placement is Placement.TAIL else 0
+    assert vectors.shape == (2, num_vectors, 16)
+    assert prompts.shape == (2, tail + encoder.plan.num_steps - 1)
+
+
+@pytest.mark.parametrize("row", [0, -1, NUM_ITEMS + 1, NUM_ITEMS + 2])
+def test_item_outside_the_catalogue_is_refused(encoder, row):
+    with pytest.raises(ValueError, match=r"item row lies outside 1\.\.60"):
+        encoder.encode([History((1, 2)), History((1, row, 2))])
+
+
+@pytest.mark.parametrize("user", [-1, NUM_USERS + 1])
+def test_user_outside_the_catalogue_is_refused(encoder, user):
+    with pytest.raises(ValueError, match=r"user row lies outside 0\.\.5"):
+        encoder.encode([History((1, 2), user)])
+
+
+def test_unknown_user_is_a_user_of_its_own(make_network, make_checkpoint):
+    encoder = UserEncoder(make_checkpoint(make_network()))
+    vectors = encoder.encode([History((1, 2, 3), user) for user in range(NUM_USERS + 1)]).vectors
+    assert len({vector.tobytes() for vector in vectors}) == NUM_USERS + 1
+
+
+def test_user_unseen_in_training_is_the_unknown_user(make_checkpoint):
+    fresh = build_network("recgpt", {"num_items": NUM_ITEMS, "num_users": NUM_USERS, "dim": 8})
+    vectors = UserEncoder(make_checkpoint(fresh)).encode([History((1, 2), user) for user in (0, 4)]).vectors
+    assert np.array_equal(vectors[0], vectors[1])
+
+
+def test_opens_what_was_saved(encoder, make_checkpoint, tmp_path):
+    make_checkpoint(encoder.network, ServingPlan(encoder.plan)).save(tmp_path)
+    opened, history = UserEncoder.open(tmp_path), [History((3, 1, 2), 1)]
+    assert np.array_equal(opened.encode(history).vectors, encoder.encode(history).vectors)
+    assert np.array_equal(opened.item_vectors(), encoder.item_vectors())
+
+
+def test_item_vectors_leave_out_padding_and_start(encoder):
+    table = encoder.network.items.weight.detach()
+    assert encoder.item_vectors().shape == (NUM_ITEMS, 16)
+    assert np.array_equal(encoder.item_vectors(), table[1:-1])
+
+
+@pytest.mark.parametrize(
+    ("length", "max_length", "padded"),
+    [(0, 50, 15), (15, 50, 15), (16, 50, 31), (32, 50, 50), (50, 50, 50), (3, 10, 10), (63, 200, 63), (64, 200, 127)],
+)
+def test_padded_length(length, max_length, padded):
+    assert padded_length(length, max_length) == padded

@@ -1,0 +1,76 @@
+"""The chunked softmax in bf16 against F.cross_entropy in fp32."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from model.training.losses import CHUNK_ROWS, catalogue_cross_entropy
+
+CHUNK = CHUNK_ROWS["cpu"]
+
+
+def problem(num_rows, *num_queries, num_items=80, dim=16):
+    """One query vector a row, or num_queries."""
+    generator = torch.manual_seed(num_rows)
+    states = torch.randn(num_rows, *num_queries, dim, generator=generator, requires_grad=True)
+    table = torch.randn(num_items, dim, generator=generator, requires_grad=True)
+    return states, table, torch.randint(num_items, (num_rows,), generator=generator)
+
+
+@pytest.fixture(
+    params=[(1,), (7,), (CHUNK - 1,), (CHUNK,), (2 * CHUNK + 88,), (1, 3), (CHUNK, 1), (CHUNK + 9, 3)], ids=str
+)
+def parts(request):
+    return problem(*request.param)
+
+
+def plain(states, table, targets):
+    scores = states @ table.T
+    return F.cross_entropy(scores.amax(1) if scores.dim() == 3 else scores, targets)
+
+
+def test_value_is_the_cross_entropy(parts):
+    torch.testing.assert_close(catalogue_cross_entropy(*parts), plain(*parts), rtol=1e-2, atol=0)
+
+
+def test_gradients_are_those_of_the_cross_entropy(parts):
+    states, table, _ = parts
+    # where two query vectors are equally near in bf16 but not in fp32, the gradient goes to both
+    limit = 1e-2 if states.dim() == 2 else 5e-2
+    ours = torch.autograd.grad(catalogue_cross_entropy(*parts), [states, table])
+    expected = torch.autograd.grad(plain(*parts), [states, table])
+    for found, wanted in zip(ours, expected, strict=True):
+        assert (found - wanted).norm() < limit * wanted.norm()
+        assert F.cosine_similarity(found.flatten(), wanted.flatten(), 0) > 0.999
+
+
+@pytest.mark.parametrize(("target", "nearest"), [(0, 0), (2, 1)])
+def test_only_the_query_vector_nearest_to_the_target_learns_it(target, nearest):
+    queries = torch.tensor([[[9.0, 0.0], [0.0, 3.0]]], requires_grad=True)
+    table = torch.tensor([[1.0, 0.0], [0.0, 0.5], [0.0, 1.0]])
+    (gradient,) = torch.autograd.grad(catalogue_cross_entropy(queries, table, torch.tensor([target])), queries)
+    assert gradient[0, nearest] @ table[target] < 0
+    assert gradient[0, 1 - nearest] @ table[target] == 0
+
+
+def test_gradient_scales_with_what_follows():
+    states, table, targets = problem(9)
+    once = torch.autograd.grad(catalogue_cross_entropy(states, table, targets), states)[0]
+    thrice = torch.autograd.grad(3 * catalogue_cross_entropy(states, table, targets), states)[0]
+    torch.testing.assert_close(thrice, 3 * once)
+
+
+def test_gradient_reaches_the_items_through_a_slice():
+    """As in training: the table that ranks is rows 1..N of the embedding."""
+    states, weight, _ = problem(9)
+    (gradient,) = torch.autograd.grad(catalogue_cross_entropy(states, weight[1:-1], torch.arange(9)), weight)
+    assert gradient[[0, -1]].abs().max() == 0
+    assert gradient[1:-1].abs().min() > 0
+
+
+def test_large_scores_stay_finite():
+    states, table, targets = problem(20)
+    loss = catalogue_cross_entropy(200 * states, table, targets)
+    loss.backward()
+    assert loss.isfinite()
+    assert states.grad.isfinite().all()

@@ -1,0 +1,114 @@
+"""Recipes: the packaged ones fit their systems, and a mistake in one is a sentence."""
+
+import pytest
+
+from model.networks import build_network
+from model.records import Placement, PromptPlan
+from model.training.recipes import PlanSearch, Stage, load_recipe, recipe_names
+
+ARMS = ("recgpt", "comirec")
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_recipe(text):
+        (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+        return str(tmp_path / "mine.yaml")
+
+    return write_recipe
+
+
+def refusal(name, arm="recgpt"):
+    with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
+        load_recipe(name, arm)
+    return str(caught.value)
+
+
+@pytest.fixture(params=[(name, arm) for name in recipe_names() for arm in ARMS], ids="-".join)
+def packaged(request):
+    return load_recipe(*request.param)
+
+
+def test_packaged_recipe_builds_its_network(packaged):
+    network = build_network(packaged.system, {**packaged.network, "num_items": 9, "num_users": 2})
+    assert network.kind == packaged.arm
+
+
+def test_packaged_recipe_asks_its_system_for_nothing_it_cannot(packaged):
+    generates = build_network(packaged.system, {"num_items": 9}).generates
+    assert generates or not any(stage.num_prompts for stage in packaged.stages)
+    assert generates or packaged.plan == PlanSearch(cutoff=packaged.plan.cutoff, diversity=packaged.plan.diversity)
+
+
+def test_packaged_recipe_searches_plans_that_exist(packaged):
+    search = packaged.plan
+    plans = [PromptPlan(k, p, s) for k in search.num_prompts for p in search.placements for s in search.num_steps]
+    assert plans
+    assert packaged.metric.split("@")[0] in ("recall", "hr", "precision", "ndcg")
+
+
+def test_the_packaged_recipes_are_there():
+    assert {"beauty", "demo", "kuairand"} <= {*recipe_names()}
+
+
+def test_what_is_not_said_has_a_default(write):
+    recipe = load_recipe(write("recgpt: {stages: [{num_epochs: 2}]}"), "recgpt")
+    assert (recipe.name, recipe.arm, recipe.system) == ("mine", "recgpt", "recgpt")
+    assert recipe.stages == (Stage(num_epochs=2),)
+    assert recipe.plan == PlanSearch()
+
+
+def test_what_is_said_is_read(write):
+    text = """
+    blend:
+      system: recgpt
+      network: {dim: 32}
+      batch_users: 7
+      stages: [{num_epochs: 2, learning_rate: 0.5}, {num_epochs: 1, num_prompts: 3}]
+      plan: {placements: [none, all], num_steps: [1, 2], diversity: 0.25}
+    """
+    recipe = load_recipe(write(text), "blend")
+    assert (recipe.arm, recipe.system, recipe.network, recipe.batch_users) == ("blend", "recgpt", {"dim": 32}, 7)
+    assert recipe.stages == (Stage(num_epochs=2, learning_rate=0.5), Stage(num_epochs=1, num_prompts=3))
+    assert recipe.plan == PlanSearch(placements=(Placement.NONE, Placement.ALL), num_steps=(1, 2), diversity=0.25)
+
+
+def test_unknown_recipe_names_the_known():
+    assert f"there are {', '.join(recipe_names())}, or give a .yaml file" in refusal("nonsense")
+
+
+def test_file_that_is_not_there():
+    assert "no recipe 'nowhere.yaml'" in refusal("nowhere.yaml")
+
+
+def test_unknown_arm_names_the_known():
+    assert "has no arm 'other'; it has recgpt, comirec" in refusal("demo", "other")
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "just words", "recgpt:"])
+def test_file_without_arms(write, text):
+    assert "has no arm 'recgpt'; it has none" in refusal(write(text))
+
+
+def test_file_that_is_not_yaml(write):
+    assert "is not YAML" in refusal(write("recgpt: {stages: ["))
+
+
+@pytest.mark.parametrize(
+    ("section", "reason"),
+    [
+        (
+            "{stages: [{num_epochs: 1}], epochs: 3}",
+            "a recipe has no epochs in Recipe; it has name, arm, system, stages",
+        ),
+        ("{stages: [{num_epochs: 1, rate: 3}]}", "a recipe has no rate in Stage; it has num_epochs, num_prompts"),
+        ("{stages: [{num_epochs: 1}], plan: {k: 3}}", "a recipe has no k in PlanSearch; it has cutoff"),
+        ("{stages: [{num_epochs: 1}], plan: {placements: [top]}}", "'top' is not a valid Placement"),
+        ("{stages: [{num_prompts: 1}]}", "a recipe lacks num_epochs in Stage"),
+        ("{stages: [{num_epochs: 0}]}", "num_epochs is 0; a stage needs at least 1"),
+        ("{stages: [3]}", "a recipe's Stage is 3; it must be a mapping of num_epochs"),
+        ("{batch_users: 3}", "stages are missing"),
+    ],
+)
+def test_mistake_in_a_section(write, section, reason):
+    assert reason in refusal(write(f"recgpt: {section}"))

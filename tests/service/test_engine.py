@@ -1,0 +1,295 @@
+"""The engine: any batch answers like single requests, nobody hangs, and what nobody waits for is not computed."""
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from index.exact import ExactIndex
+from model.records import History, QueryVectors, ServingPlan
+from service.arms import load_arm
+from service.engine import Engine, EngineLimits, Question
+from service.errors import DeadlineExceeded, EngineFailed, Overloaded
+
+N, D = 300, 4
+HANG_S = 20
+ITEMS = np.random.default_rng(3).normal(size=(N, D)).astype(np.float32)
+QUESTIONS = st.builds(
+    Question,
+    st.builds(History, st.lists(st.integers(1, N), max_size=30).map(tuple), st.integers(0, 50)),
+    st.integers(1, 320),
+    st.frozensets(st.integers(1, N), max_size=20),
+)
+
+
+@pytest.fixture(scope="module")
+def engines(bundles):
+    return {arm: load_arm(arm, bundles[arm], "cpu").engine for arm in ("recgpt", "comirec")}
+
+
+@pytest.mark.parametrize("arm", ["recgpt", "comirec"])
+@settings(max_examples=25)
+@given(questions=st.lists(QUESTIONS, min_size=1, max_size=12))
+def test_any_batch_answers_like_single_requests(engines, arm, questions):
+    together = engines[arm].compute(questions)
+    for question, found in zip(questions, together, strict=True):
+        [alone] = engines[arm].compute([question])
+        assert found.merged.rows == alone.merged.rows
+        assert found.merged.scores == pytest.approx(alone.merged.scores, abs=1e-5)
+        assert found.vectors.vectors.tolist() == alone.vectors.vectors.tolist()
+
+
+@settings(max_examples=25)
+@given(questions=st.lists(QUESTIONS, min_size=1, max_size=6), known=st.sets(st.integers(0, 5)))
+def test_known_vectors_among_new_ones_give_the_same_lists(engines, questions, known):
+    engine = engines["recgpt"]
+    expected = engine.compute(questions)
+    mixed = [q.with_vectors(expected[n].vectors) if n in known else q for n, q in enumerate(questions)]
+    assert [found.merged.rows for found in engine.compute(mixed)] == [found.merged.rows for found in expected]
+
+
+class Gated:
+    """Encodes a history to the vector of its last item, once the gate is open; item 13 breaks it."""
+
+    def __init__(self, is_open=True):
+        self.gate, self.taken = threading.Event(), threading.Event()
+        self.batches = []
+        if is_open:
+            self.gate.set()
+
+    def encode(self, histories):
+        self.batches.append([history.items for history in histories])
+        self.taken.set()
+        assert self.gate.wait(HANG_S)
+        if any(13 in history.items for history in histories):
+            raise RuntimeError("out of memory, say")
+        vectors = np.stack([ITEMS[max(history.items, default=1) - 1][None] for history in histories])
+        return QueryVectors(vectors, np.zeros((len(histories), 0), dtype=np.int64))
+
+
+@asynccontextmanager
+async def open_engine(encoder, limits=EngineLimits()):
+    engine = Engine(encoder, ExactIndex(ITEMS), ServingPlan(), limits=limits)
+    try:
+        yield engine
+    finally:
+        encoder.gate.set()
+        await engine.close()
+
+
+def ask_for(*items, **more):
+    return Question(History(items), 5, **more)
+
+
+async def start(engine, *questions):
+    """Tasks that wait, behind one question that the compute thread holds until the gate opens."""
+    first = asyncio.create_task(engine.ask(ask_for(1)))
+    await asyncio.to_thread(engine._encoder.taken.wait, HANG_S)
+    rest = [asyncio.create_task(engine.ask(question)) for question in questions]
+    await asyncio.sleep(0)
+    assert engine.num_waiting == len(rest)
+    return [first, *rest]
+
+
+def run(main):
+    return asyncio.run(asyncio.wait_for(main(), HANG_S))
+
+
+def test_what_waits_while_one_computes_is_one_batch():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder) as engine:
+            tasks = await start(engine, ask_for(2), ask_for(3), ask_for(4))
+            encoder.gate.set()
+            await asyncio.gather(*tasks)
+        return encoder.batches
+
+    assert run(main) == [[(1,)], [(2,), (3,), (4,)]]
+
+
+def test_idle_engine_answers_without_waiting_for_company():
+    async def main():
+        encoder = Gated()
+        async with open_engine(encoder) as engine:
+            for item in (1, 2, 3):
+                await engine.ask(ask_for(item))
+        return encoder.batches
+
+    assert run(main) == [[(1,)], [(2,)], [(3,)]]
+
+
+def test_answers_go_to_those_who_asked():
+    async def main():
+        async with open_engine(Gated()) as engine:
+            questions = [ask_for(item) for item in range(20, 60)]
+            found = await asyncio.gather(*map(engine.ask, questions))
+            return [one.merged for one in found], [engine.compute([q])[0].merged for q in questions]
+
+    together, alone = run(main)
+    assert [one.rows for one in together] == [one.rows for one in alone]
+
+
+def test_batch_ends_where_its_tokens_do_and_a_larger_question_goes_alone():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder, EngineLimits(max_batch_tokens=5)) as engine:
+            long = tuple(range(20, 30))
+            tasks = await start(engine, ask_for(2), ask_for(3), ask_for(4), ask_for(*long), ask_for(5))
+            encoder.gate.set()
+            await asyncio.gather(*tasks)
+        return encoder.batches
+
+    assert [len(batch) for batch in run(main)] == [1, 2, 1, 1, 1]
+
+
+def test_batch_has_at_most_so_many_members():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder, EngineLimits(max_batch=2)) as engine:
+            tasks = await start(engine, *map(ask_for, range(2, 7)))
+            encoder.gate.set()
+            await asyncio.gather(*tasks)
+        return encoder.batches
+
+    assert [len(batch) for batch in run(main)] == [1, 2, 2, 1]
+
+
+def test_failed_batch_fails_each_member_and_the_engine_lives_on():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder) as engine:
+            first, *rest = await start(engine, ask_for(2), ask_for(13), ask_for(3))
+            encoder.gate.set()
+            failed = await asyncio.gather(*rest, return_exceptions=True)
+            await first
+            after = await engine.ask(ask_for(2))
+            return [type(one) for one in failed], len(after.merged.rows), engine.dropped
+
+    assert run(main) == ([EngineFailed] * 3, 5, Counter(engine_failed=3))
+
+
+def test_failure_inside_says_nothing_to_the_client():
+    async def main():
+        async with open_engine(Gated()) as engine:
+            with pytest.raises(EngineFailed) as caught:
+                await engine.ask(ask_for(13))
+            return str(caught.value)
+
+    assert "memory" not in run(main)
+
+
+def test_cancelled_work_is_dropped_and_counted():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder) as engine:
+            first, gone, last = await start(engine, ask_for(2), ask_for(3))
+            gone.cancel()
+            await asyncio.wait([gone])
+            encoder.gate.set()
+            await asyncio.gather(first, last)
+            return encoder.batches, engine.dropped
+
+    assert run(main) == ([[(1,)], [(3,)]], Counter(client_gone=1))
+
+
+def test_caller_who_leaves_a_computing_batch_harms_nobody():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder) as engine:
+            gone, last = await start(engine, ask_for(2))
+            gone.cancel()
+            encoder.gate.set()
+            return len((await last).merged.rows)
+
+    assert run(main) == 5
+
+
+def test_passed_deadline_is_told_and_not_computed():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder) as engine:
+            first, late, last = await start(engine, ask_for(2, deadline=time.monotonic()), ask_for(3))
+            encoder.gate.set()
+            outcomes = await asyncio.gather(first, late, last, return_exceptions=True)
+            return type(outcomes[1]), encoder.batches, engine.dropped
+
+    assert run(main) == (DeadlineExceeded, [[(1,)], [(3,)]], Counter(deadline=1))
+
+
+def test_full_queue_refuses_at_once_and_counts():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder, EngineLimits(max_waiting=2)) as engine:
+            tasks = await start(engine, ask_for(2), ask_for(3))
+            with pytest.raises(Overloaded):
+                await engine.ask(ask_for(4))
+            encoder.gate.set()
+            await asyncio.gather(*tasks)
+            return engine.dropped, await engine.ask(ask_for(4)) is not None
+
+    assert run(main) == (Counter(queue_full=1), True)
+
+
+def test_close_fails_who_waits_and_lets_the_running_batch_end():
+    async def main():
+        encoder = Gated(is_open=False)
+        engine = Engine(encoder, ExactIndex(ITEMS), ServingPlan())
+        tasks = await start(engine, ask_for(2), ask_for(3))
+        closing = asyncio.create_task(engine.close())
+        await asyncio.sleep(0)
+        encoder.gate.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        await closing
+        return [type(one).__name__ for one in outcomes]
+
+    assert run(main) == ["Found", "EngineFailed", "EngineFailed"]
+
+
+def test_closed_engine_fails_a_late_question():
+    async def main():
+        async with open_engine(Gated()) as engine:
+            await engine.close()
+            with pytest.raises(EngineFailed):
+                await engine.ask(ask_for(1))
+
+    run(main)
+
+
+def test_unused_engine_closes():
+    async def main():
+        async with open_engine(Gated()):
+            pass
+
+    run(main)
+
+
+def test_each_batch_is_reported_with_what_is_left():
+    async def main():
+        encoder, reports = Gated(is_open=False), []
+        async with open_engine(encoder, EngineLimits(max_batch=2)) as engine:
+            engine.on_batch = lambda size, waiting: reports.append((size, waiting))
+            tasks = await start(engine, *map(ask_for, range(2, 5)))
+            encoder.gate.set()
+            await asyncio.gather(*tasks)
+        return reports
+
+    assert run(main) == [(1, 0), (2, 1), (1, 0)]
+
+
+def test_answer_says_where_its_time_went(engines):
+    [found] = engines["recgpt"].compute([ask_for(1)])
+    assert found.timings_ms.keys() == {"encode", "search", "merge"}
+
+
+def test_weight_is_what_has_to_be_computed(engines):
+    question = ask_for(1, 2, 3)
+    [found] = engines["recgpt"].compute([question])
+    assert (question.weight, question.with_vectors(found.vectors).weight) == (4, 1)
+    assert replace(question, history=History(())).weight == 1
