@@ -89,6 +89,8 @@ class Checkpoint:
             raise CheckpointError(
                 f"{folder}: {len(catalogue.items)} item ids for {network.config.num_items} item vectors"
             )
+        if len(catalogue.users) != network.config.num_users:
+            raise CheckpointError(f"{folder}: {len(catalogue.users)} users for {network.config.num_users} user vectors")
         return cls(network, read_plan(parts["plan"]), catalogue, Provenance(**parts["provenance"]))
 
 

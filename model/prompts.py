@@ -133,7 +133,7 @@ def recall_queries(network: Generator, batch: Batch, plan: PromptPlan) -> Querie
         decoding.cache.lengths = 1 + batch.lengths
         state = pick(states, batch.lengths)
     decoding.generated.clear()
-    position = plain.positions[:, 0] + batch.lengths + 1
+    position = batch.lengths + 1
     for _ in range(tail):
         state = decoding.step(state, position)
     vectors = [state]

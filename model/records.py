@@ -60,3 +60,7 @@ class ServingPlan:
     prompts: PromptPlan = PromptPlan()
     quotas: tuple[int, ...] = ()  # the paper's m : n, scaled to the list; empty = pool all vectors and sort by score
     diversity: float = 0.0  # ComiRec's lambda: score - lambda * (items of that category already chosen)
+
+    def __post_init__(self) -> None:
+        if self.quotas and (len(self.quotas) != self.prompts.num_steps or min(self.quotas) < 1):
+            raise ValueError(f"quotas {self.quotas}: one above 0 for each of {self.prompts.num_steps} steps is needed")

@@ -49,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _internal_error)
     app.add_middleware(Observe, service=lambda: getattr(app.state, "service", None))
-    app.openapi = partial(complete_openapi, app)  # type: ignore[method-assign]
+    app.openapi = partial(complete_openapi, app, settings)  # type: ignore[method-assign]
     return app
 
 

@@ -10,11 +10,10 @@ from typing import Annotated
 import typer
 
 from model import __version__
-from model.checkpoint import CheckpointError
-from model.data.events import DataError
 from service.commands import data, doctor, serving, training
 from service.commands.console import err, out
 from service.errors import RecallError
+from service.telemetry import configure_logging
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,9 +47,10 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def main() -> None:
     """Runs a command; a user's mistake is one sentence, not a traceback."""
+    configure_logging("info")
     try:
         app()
-    except (RecallError, DataError, CheckpointError, ValueError, OSError) as error:
+    except (RecallError, ValueError, OSError) as error:
         err.print(f"recall: {error}", markup=False)
         sys.exit(2)
 

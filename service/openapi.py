@@ -19,6 +19,7 @@ from service.errors import (
     UnknownArm,
 )
 from service.schemas import BatchRequest, EmbedRequest, FeedbackRequest, Problem, RecallRequest, RecallResponse
+from service.settings import Settings
 
 BODIES: tuple[type[BaseModel], ...] = (RecallRequest, BatchRequest, EmbedRequest, FeedbackRequest)
 COMMON = (MalformedBody, UnknownArm, BodyTooLarge, BadRequest, Overloaded, EventsUnavailable, DeadlineExceeded)
@@ -44,7 +45,7 @@ Responses = dict[int | str, dict[str, Any]]
 def body_of(model: type[BaseModel], with_arm: bool = False) -> dict[str, Any]:
     """openapi_extra of a route that parses its body itself."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-    headers = HEADERS + (QA_HEADERS if with_arm else ())
+    headers = (() if model is FeedbackRequest else HEADERS) + (QA_HEADERS if with_arm else ())
     parameters = [
         {"name": name, "in": "header", "required": False, "description": text, "schema": kind}
         for name, text, kind in headers
@@ -70,14 +71,25 @@ def recall_answers() -> Responses:
     return answers
 
 
-def complete_openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document with the schemas of the bodies added."""
+def complete_openapi(app: FastAPI, settings: Settings) -> dict[str, Any]:
+    """FastAPI's document with the schemas of the bodies added, and with the bounds of this service in them."""
     document = FastAPI.openapi(app)
     _, schemas = models_json_schema(
         [(model, "validation") for model in BODIES], ref_template="#/components/schemas/{model}"
     )
+    for model, name, bound in _bounds(settings):
+        schemas["$defs"][model.__name__]["properties"][name] |= bound
     document["components"].setdefault("schemas", {}).update(schemas["$defs"])
-    for path in document["paths"].values():
-        for operation in path.values():
-            operation["responses"].pop("422" if "requestBody" not in operation else "", None)
     return document
+
+
+def _bounds(settings: Settings) -> list[tuple[type[BaseModel], str, dict[str, int]]]:
+    """What wire.check_bounds and the routes refuse beyond the models."""
+    most_ids = {"maxItems": settings.max_history}
+    return [
+        (RecallRequest, "history", most_ids),
+        (RecallRequest, "exclude", most_ids),
+        (RecallRequest, "top_n", {"maximum": settings.max_top_n}),
+        (EmbedRequest, "history", most_ids),
+        (BatchRequest, "requests", {"maxItems": settings.max_batch_requests}),
+    ]

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import torch
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from model import __version__
@@ -27,7 +28,9 @@ from service.schemas import (
     EmbedResponse,
     FeedbackRequest,
     FeedbackResponse,
+    Problem,
     RecallRequest,
+    RecallResponse,
 )
 from service.wiring import Service
 
@@ -119,6 +122,7 @@ async def recall(request: Request) -> Response:
 async def recall_batch(request: Request) -> Response:
     """Many users in one call: order kept, a bad member answered with its own problem."""
     service = service_of(request)
+    timeout_ms(request)  # a bad header is the whole batch's fault, not each member's
     body = wire.parse(BatchRequest, await wire.read_body(request, service.settings.max_batch_body_bytes))
     if len(body.requests) > service.settings.max_batch_requests:
         raise BadRequest(f"requests: at most {service.settings.max_batch_requests}")
@@ -139,7 +143,9 @@ async def _member(request: Request, member: dict[str, Any], request_id: str, pin
     return wire.to_columns(answer, body.explain)
 
 
-@router.post("/recall/{arm}", responses=recall_answers(), openapi_extra=body_of(RecallRequest), tags=["recall"])
+@router.post(
+    "/recall/{arm}", responses=with_problems(RecallResponse), openapi_extra=body_of(RecallRequest), tags=["recall"]
+)
 async def recall_pinned(arm: str, request: Request) -> Response:
     """One named arm answers; never counted as an exposure."""
     body = wire.parse(RecallRequest, await wire.read_body(request, service_of(request).settings.max_body_bytes))
@@ -190,7 +196,7 @@ async def feedback(request: Request) -> Response:
     return wire.reply({"event_id": event.event_id, "duplicate": not is_new}, 202)
 
 
-@router.get("/health", tags=["operations"])
+@router.get("/health", responses={503: {"description": "An engine does not answer"}}, tags=["operations"])
 async def health(request: Request) -> Response:
     """Every engine computes one empty history; 503 when one does not."""
     arms = service_of(request).recaller.arms
@@ -205,7 +211,7 @@ async def health(request: Request) -> Response:
     return wire.reply({"status": "ok" if healthy else "failing", "engines": state}, 200 if healthy else 503)
 
 
-@router.get("/ready", tags=["operations"])
+@router.get("/ready", responses={503: {"model": Problem, "description": "Still loading"}}, tags=["operations"])
 async def ready(request: Request) -> Response:
     """Whether to send traffic here, and what runs below its best."""
     service: Service | None = getattr(request.app.state, "service", None)
@@ -215,7 +221,7 @@ async def ready(request: Request) -> Response:
     return wire.reply({"ready": True, "arms": list(service.recaller.arms), "degraded": reasons})
 
 
-@router.get("/metrics", tags=["operations"])
+@router.get("/metrics", response_class=PlainTextResponse, tags=["operations"])
 async def metrics(request: Request) -> Response:
     """Prometheus text."""
     return Response(generate_latest(service_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)

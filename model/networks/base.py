@@ -41,6 +41,11 @@ class Network(nn.Module, ABC):
     items: nn.Embedding
 
     @property
+    def num_members(self) -> int:
+        """Slices of the width that are trained by a loss of their own; the ranking adds their scores."""
+        return 1
+
+    @property
     def start_row(self) -> int:
         return self.config.num_items + 1
 

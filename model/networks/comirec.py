@@ -1,8 +1,9 @@
 """ComiRec: K interest vectors a user, by self-attention (SA) or by dynamic routing (DR). The control arm.
 
 Source: "Controllable Multi-Interest Framework for Recommendation", KDD 2020, and its public code. Trained with a
-softmax over the whole catalogue on the interest nearest to the target (equation 7 reads it out), on random prefixes
-of each history. Positions are counted from the newest item, so a history and its padded twin are the same input.
+softmax over the whole catalogue in which an item's score is that of its nearest interest, as it is when serving, on
+random prefixes of each history; the embedded history is normalised. Positions are counted from the newest item, so a
+history and its padded twin are the same input.
 """
 
 from dataclasses import dataclass

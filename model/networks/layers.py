@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+INIT_STD = 0.02
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -62,21 +64,76 @@ class KeyValueCache:
         return self.keys[layer][:, :, : self.width], self.values[layer][:, :, : self.width]
 
 
-class Attention(nn.Module):
-    """Multi-head causal self-attention."""
+class SideBySide(nn.Module):
+    """M linear maps, each from its own slice of the width to its own slice: a block-diagonal matrix."""
 
-    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, dim_in: int, dim_out: int, num_members: int) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"dim {dim} is not a multiple of num_heads {num_heads}")
-        self.num_heads, self.dropout = num_heads, dropout
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
+        self.weight = nn.Parameter(torch.randn(num_members, dim_in, dim_out) * INIT_STD)
+        self.bias = nn.Parameter(torch.zeros(num_members, 1, dim_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, _ = x.shape
+        members = x.reshape(B * T, len(self.weight), -1).transpose(0, 1)  # (M, B T, D)
+        return torch.baddbmm(self.bias, members, self.weight).transpose(0, 1).reshape(B, T, -1)
+
+
+class NormSideBySide(nn.Module):
+    """Layer normalisation of each member's slice."""
+
+    def __init__(self, dim: int, num_members: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_members, dim))
+        self.bias = nn.Parameter(torch.zeros(num_members, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        members = x.unflatten(-1, self.weight.shape)  # type: ignore[no-untyped-call]
+        return (F.layer_norm(members, self.weight.shape[1:]) * self.weight + self.bias).flatten(-2)
+
+
+def linear(dim_in: int, dim_out: int, num_members: int) -> nn.Module:
+    return SideBySide(dim_in, dim_out, num_members) if num_members > 1 else nn.Linear(dim_in, dim_out)
+
+
+def layer_norm(dim: int, num_members: int) -> nn.Module:
+    return NormSideBySide(dim, num_members) if num_members > 1 else nn.LayerNorm(dim)
+
+
+@dataclass(frozen=True)
+class Width:
+    """Of one block: M members of `dim`, each with its own heads."""
+
+    dim: int
+    num_heads: int
+    num_members: int = 1
+
+    def __post_init__(self) -> None:
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+
+    @property
+    def all_heads(self) -> int:
+        return self.num_heads * self.num_members
+
+    @property
+    def head_width(self) -> int:
+        return self.dim // self.num_heads
+
+
+class Attention(nn.Module):
+    """Multi-head causal self-attention; members do not see each other."""
+
+    def __init__(self, width: Width, dropout: float) -> None:
+        super().__init__()
+        self.width, self.dropout = width, dropout
+        self.qkv = linear(width.dim, 3 * width.dim, width.num_members)
+        self.out = linear(width.dim, width.dim, width.num_members)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        B, T, D = x.shape
-        q, k, v = self.qkv(x).view(B, T, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
-        return q, k, v  # (B, H, T, D / H) each
+        w = self.width
+        parts = self.qkv(x).view(*x.shape[:2], w.num_members, 3, w.num_heads, w.head_width)
+        q, k, v = parts.permute(3, 0, 2, 4, 1, 5).flatten(2, 3)
+        return q, k, v  # (B, M H, T, D / H) each
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.heads(x)
@@ -99,11 +156,12 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention and feed-forward with residuals, normalised after each sum (post-norm)."""
 
-    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, width: Width, dropout: float) -> None:
         super().__init__()
-        self.attention = Attention(dim, num_heads, dropout)
-        self.forward_net = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
-        self.norm_attention, self.norm_forward = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        dim, members = width.dim, width.num_members
+        self.attention = Attention(width, dropout)
+        self.forward_net = nn.Sequential(linear(dim, 4 * dim, members), nn.GELU(), linear(4 * dim, dim, members))
+        self.norm_attention, self.norm_forward = layer_norm(dim, members), layer_norm(dim, members)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,6 +178,6 @@ class Block(nn.Module):
 def init_weights(module: nn.Module) -> None:
     """Normal(0, .02) weights, zero biases: BERT's and SASRec-family's initialisation."""
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=INIT_STD)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)

@@ -7,15 +7,15 @@ do not move real items. The table that ranks is the item embedding: it is also w
 holds.
 """
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from model import prompts
 from model.networks.base import Network, NetworkConfig, Queries
-from model.networks.layers import Batch, Block, KeyValueCache, init_weights
+from model.networks.layers import Batch, Block, KeyValueCache, Width, init_weights, layer_norm
 from model.networks.tokens import Tokens
 from model.records import PromptPlan
 
@@ -24,7 +24,7 @@ from model.records import PromptPlan
 class RecGPTConfig(NetworkConfig):
     num_layers: int = 2
     num_heads: int = 2
-    positions: Literal["start", "recency"] = "start"  # counted from the oldest or from the newest item of the window
+    num_members: int = 1  # decoders of width `dim` side by side, trained apart, their scores added; cost grows with it
     user_dropout: float = 0.5  # share of training sequences whose user id is hidden: trains the unknown user
 
 
@@ -33,18 +33,22 @@ class RecGPT(Network):
     generates: ClassVar[bool] = True
     config: RecGPTConfig
 
+    @property
+    def num_members(self) -> int:
+        return self.config.num_members
+
     def __init__(self, config: RecGPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.items = nn.Embedding(config.num_items + 2, config.dim, padding_idx=0)
-        self.positions = nn.Embedding(config.max_length + 2, config.dim)
-        self.users = nn.Embedding(config.num_users + 1, config.dim)
-        self.segments = nn.Embedding(2, config.dim)
-        self.norm = nn.LayerNorm(config.dim)
+        self.width = Width(config.dim, config.num_heads, config.num_members)
+        whole = config.dim * config.num_members
+        self.items = nn.Embedding(config.num_items + 2, whole, padding_idx=0)
+        self.positions = nn.Embedding(config.max_length + 2, whole)
+        self.users = nn.Embedding(config.num_users + 1, whole)
+        self.segments = nn.Embedding(2, whole)
+        self.norm = layer_norm(config.dim, config.num_members)
         self.drop = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(
-            Block(config.dim, config.num_heads, config.dropout) for _ in range(config.num_layers)
-        )
+        self.blocks = nn.ModuleList(Block(self.width, config.dropout) for _ in range(config.num_layers))
         self.apply(init_weights)
         with torch.no_grad():
             self.items.weight[0].zero_()
@@ -62,10 +66,8 @@ class RecGPT(Network):
         return x
 
     def new_cache(self, batch_size: int, capacity: int) -> KeyValueCache:
-        c = self.config
-        return KeyValueCache(
-            (batch_size, c.num_heads, capacity, c.dim // c.num_heads), c.num_layers, self.items.weight.detach()
-        )
+        shape = (batch_size, self.width.all_heads, capacity, self.width.head_width)
+        return KeyValueCache(shape, self.config.num_layers, self.items.weight.detach())
 
     def extend(self, tokens: Tokens, users: Tensor, cache: KeyValueCache) -> Tensor:
         """(B, T, D) states of tokens that follow what the cache holds; the caller then advances `cache.lengths`."""
@@ -88,11 +90,7 @@ class RecGPT(Network):
         return states[real], batch.rows[real]
 
     def plain_tokens(self, batch: Batch) -> Tokens:
-        """START and the history; padding behind it may share the last position, nothing sees it."""
-        if self.config.positions == "start":
-            return Tokens.plain(batch.rows, self.start_row)
-        tokens = Tokens.plain(batch.rows, self.start_row, self.config.max_length - batch.lengths)
-        return replace(tokens, positions=tokens.positions.clamp(max=self.config.max_length + 1))
+        return Tokens.plain(batch.rows, self.start_row)
 
     def queries(self, batch: Batch, plan: PromptPlan) -> Queries:
         return prompts.recall_queries(self, batch, plan)

@@ -15,12 +15,11 @@ class Tokens:
     positions: Tensor  # (B, T)
 
     @classmethod
-    def plain(cls, rows: Tensor, start_row: int, first: Tensor | None = None) -> "Tokens":
-        """START, v_1 .. v_L with positions 0 .. L, or from `first` (B,) on; rows is (B, L)."""
+    def plain(cls, rows: Tensor, start_row: int) -> "Tokens":
+        """START, v_1 .. v_L with positions 0 .. L; rows is (B, L)."""
         B, L = rows.shape
         rows = torch.cat([rows.new_full((B, 1), start_row), rows], 1)
-        positions = torch.arange(L + 1, device=rows.device).expand(B, -1)
-        return cls(rows, torch.zeros_like(rows), positions if first is None else positions + first[:, None])
+        return cls(rows, torch.zeros_like(rows), torch.arange(L + 1, device=rows.device).expand(B, -1))
 
     def cut(self, start: int, stop: int) -> "Tokens":
         return Tokens(self.rows[:, start:stop], self.segments[:, start:stop], self.positions[:, start:stop])

@@ -24,6 +24,8 @@ class Stage:
     def __post_init__(self) -> None:
         if self.num_epochs < 1:
             raise ValueError(f"num_epochs is {self.num_epochs}; a stage needs at least 1")
+        if not isinstance(self.learning_rate, float) or not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate!r}; it is a number above 0, such as 0.001")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,11 @@ class Recipe:
     metric: str = "ndcg@10"
     max_eval_users: int = 10_000
     plan: PlanSearch = field(default_factory=PlanSearch)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_users", "evaluate_every", "patience", "max_eval_users"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it is a whole number of at least 1")
 
 
 def recipe_names() -> list[str]:

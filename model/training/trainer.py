@@ -125,16 +125,23 @@ class Trainer:
         total, num_targets = torch.zeros((), device=self.device), 0
         for batch in self.windows.batches(self.recipe.batch_users, self.rng):
             states, targets = self.network.training_pairs(batch.to(self.device), stage.num_prompts)
-            loss = catalogue_cross_entropy(states, self.network.item_vectors(), targets - 1)
+            loss = member_losses(self.network, states, targets - 1)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             warmup.step()
             if self.recipe.ema_decay:
                 self.averaged.update_parameters(self.network)
-            total += loss.detach() * len(targets)
+            total += loss.detach() * len(targets) / self.network.num_members
             num_targets += len(targets)
         return float(total) / max(num_targets, 1)
+
+
+def member_losses(network: Network, queries: Tensor, targets: Tensor) -> Tensor:
+    """Sum of the members' losses: each learns as if it were alone."""
+    members = network.num_members
+    pairs = zip(queries.chunk(members, -1), network.item_vectors().chunk(members, 1), strict=True)
+    return torch.stack([catalogue_cross_entropy(query, table, targets) for query, table in pairs]).sum()
 
 
 def move_average(

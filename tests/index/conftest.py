@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from index.bundle import BundleContents, write_bundle
@@ -31,6 +32,7 @@ def clustered(num_rows: int, seed: int) -> NDArray[np.float32]:
 def one_thread() -> None:
     """k-means over so few rows waits for its threads more than it works; on a shared machine for seconds."""
     load_faiss().omp_set_num_threads(1)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -44,22 +44,21 @@ def test_pads_with_row_0_beyond_n(queries):
     assert np.isneginf(hits.scores[:, 16:]).all()
 
 
-def test_chunks_do_not_change_the_answer(items, queries, monkeypatch):
+def test_a_query_scores_the_same_to_the_last_bit_in_any_batch(items, queries, one_thread):
     index = ExactIndex(items)
-    whole_answer = index.search(queries, 10)
-    monkeypatch.setattr(exact, "MAX_SCORE_BYTES", 4 * len(items) * 7)
-    np.testing.assert_array_equal(index.search(queries, 10).rows, whole_answer.rows)
+    whole = index.search(queries, 10)
+    for size in (1, 3, 16):
+        parts = [index.search(queries[start : start + size], 10) for start in range(0, len(queries), size)]
+        np.testing.assert_array_equal(np.concatenate([part.scores for part in parts]), whole.scores)
 
 
-def test_never_holds_more_scores_than_allowed(items, queries, monkeypatch):
-    sizes = []
+def test_every_pass_has_the_same_shape(items, queries, monkeypatch):
+    shapes = []
     index = ExactIndex(items)
     best = index._best
-    monkeypatch.setattr(exact, "MAX_SCORE_BYTES", 4 * len(items) * 7)
-    monkeypatch.setattr(index, "_best", lambda part, k: sizes.append(len(part)) or best(part, k))
+    monkeypatch.setattr(index, "_best", lambda part, real, k: shapes.append(part.shape) or best(part, real, k))
     index.search(queries, 10)
-    assert max(sizes) == 7
-    assert sum(sizes) == len(queries)
+    assert set(shapes) == {(exact.QUERIES_PER_PASS["cpu"], items.shape[1])}
 
 
 def test_takes_read_only_vectors_and_queries(items, queries):

@@ -19,7 +19,6 @@ SYSTEMS = {
     "recgpt-none": ("recgpt", {}, PromptPlan()),
     "recgpt-tail": ("recgpt", {}, PromptPlan(2, Placement.TAIL, 2)),
     "recgpt-all": ("recgpt", {}, PromptPlan(1, Placement.ALL, 2)),
-    "recgpt-recency": ("recgpt", {"positions": "recency"}, PromptPlan(1, Placement.ALL, 2)),
     "comirec-sa": ("comirec", {"variant": "sa"}, PromptPlan()),
     "comirec-dr": ("comirec", {"variant": "dr"}, PromptPlan()),
 }

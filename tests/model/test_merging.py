@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from model.catalogue import Ragged
 from model.merging import merge, split_limit
-from model.records import ServingPlan
+from model.records import PromptPlan, ServingPlan
 
 
 def merge_lists(lists, limit, excluded=(), quotas=(), scores=None, diversity=0.0, categories=None):
@@ -15,7 +15,7 @@ def merge_lists(lists, limit, excluded=(), quotas=(), scores=None, diversity=0.0
     rows = np.array(lists, dtype=np.int64)
     if scores is None:
         scores = np.tile(1 - 0.01 * np.arange(rows.shape[1]), (len(rows), 1))
-    plan = ServingPlan(quotas=quotas, diversity=diversity)
+    plan = ServingPlan(PromptPlan(num_steps=len(quotas) or 1), quotas, diversity)
     return merge(rows, np.array(scores, dtype=np.float32), excluded, limit, plan, categories)
 
 

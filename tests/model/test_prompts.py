@@ -14,9 +14,9 @@ NONE, TAIL, ALL = Placement.NONE, Placement.TAIL, Placement.ALL
 class SlowReader:
     """One user's sequence; every state is computed from the whole of it."""
 
-    def __init__(self, network, user, first):
-        self.network, self.user, self.first = network, torch.tensor([user]), first
-        self.tokens = [(network.start_row, 0, first)]  # row, segment, position
+    def __init__(self, network, user):
+        self.network, self.user = network, torch.tensor([user])
+        self.tokens = [(network.start_row, 0, 0)]  # row, segment, position
 
     @property
     def state(self):
@@ -24,22 +24,17 @@ class SlowReader:
         return self.network.states(Tokens(rows, segments, positions), self.user)[0, -1]
 
     def read(self, row, place):
-        self.tokens.append((row, 0, self.first + place))
+        self.tokens.append((row, 0, place))
 
     def write(self, place):
         row = 1 + int((self.network.items.weight[1:-1] @ self.state).argmax())
-        self.tokens.append((row, 1, self.first + place))
+        self.tokens.append((row, 1, place))
         return row
 
 
-def first_position(network, num_items):
-    """Of START: positions count from the oldest item, or so that the newest always has the same."""
-    return 0 if network.config.positions == "start" else network.config.max_length - num_items
-
-
-def read_history(network, items, user, num_prompts, first=None):
+def read_history(network, items, user, num_prompts):
     """Algorithm 1."""
-    reader = SlowReader(network, user, first_position(network, len(items)) if first is None else first)
+    reader = SlowReader(network, user)
     for place, row in enumerate(items, start=1):
         for _ in range(num_prompts if place > 1 else 0):
             reader.write(place)
@@ -73,9 +68,9 @@ PLANS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["start", "recency"])
-def network(request, make_network):
-    return make_network(seed=1, positions=request.param)
+@pytest.fixture(scope="module")
+def network(make_network):
+    return make_network(seed=1)
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +150,7 @@ def test_training_state_is_the_state_before_the_target(network, make_batch, num_
     batch = make_batch(1, 2, 7)
     states, _ = network.training_pairs(batch, num_prompts)
     expected = [
-        read_history(network, items[:place], user, num_prompts, first_position(network, len(items) - 1)).state
+        read_history(network, items[:place], user, num_prompts).state
         for items, user in members(batch)
         for place in range(len(items))
     ]

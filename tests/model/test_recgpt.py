@@ -25,7 +25,7 @@ def states(network, *parts, user=0):
 
 def attend(block, x):
     """Softmax attention over the past, one head and one token at a time."""
-    D, W = x.shape[1], x.shape[1] // block.attention.num_heads
+    D, W = x.shape[1], x.shape[1] // block.attention.width.num_heads
     q, k, v = (x @ block.attention.qkv.weight.T + block.attention.qkv.bias).split(D, 1)
     rows = [
         torch.cat([F.softmax(k[: t + 1, h] @ q[t, h] / W**0.5, 0) @ v[: t + 1, h] for h in heads_of(D, W)])

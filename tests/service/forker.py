@@ -4,28 +4,20 @@ Reads one JSON line a job from standard input: {"args": [..], "env": {..}, "out"
 a line that holds the exit status.
 """
 
+import gc
 import json
 import os
 import signal
 import sys
-import traceback
+from importlib import import_module
 from typing import Any
 
-import polars  # noqa: F401 - so that no child has to import it
-import torch  # noqa: F401
-
-import index.build
-import model.training.trainer
-import service.app
-import service.cli
-import service.offline
-import service.server  # noqa: F401
-
-
+PRELOADED = ("service.cli", "service.app", "service.server", "service.offline", "index.build", "model.training.trainer")
 LIMIT_S = 60
 
 
-def run_child(job: dict[str, Any]) -> int:
+def become(job: dict[str, Any]) -> None:
+    """The rest of this process is `recall` with these arguments."""
     signal.alarm(LIMIT_S)  # a command that does not end dies of it: status -14
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(job[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
@@ -33,23 +25,27 @@ def run_child(job: dict[str, Any]) -> int:
     os.environ.update(job["env"])
     sys.argv = ["recall", *job["args"]]
     try:
-        service.cli.main()
+        import_module("service.cli").main()
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # as the interpreter would
-        traceback.print_exc()
-        return 1
-    return 0
+        leave(int(end.code or 0))
+    leave(0)
+
+
+def leave(status: int) -> None:
+    """Without taking down what this process never built: that costs more than most commands."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def main() -> None:
+    for name in PRELOADED:
+        import_module(name)
+    gc.freeze()
     for line in sys.stdin:
         child = os.fork()
         if not child:
-            status = run_child(json.loads(line))
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+            become(json.loads(line))
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()
