@@ -47,6 +47,7 @@ def golden_histories(checkpoint: Checkpoint, seed: int) -> list[History]:
     rng = np.random.default_rng(seed)
     config = checkpoint.network.config
     weights = checkpoint.catalogue.counts + 1.0
+    # empty, short, exactly full and too long: every padded length is replayed at load
     lengths = np.linspace(0, 2 * config.max_length, NUM_GOLDEN).astype(int)
     rows = [rng.choice(len(weights), size, p=weights / weights.sum()) + 1 for size in lengths]
     users = rng.integers(0, config.num_users + 1, NUM_GOLDEN)

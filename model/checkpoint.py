@@ -50,6 +50,7 @@ class Checkpoint:
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        # contiguous: safetensors refuses views
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
         save_file(weights, folder / WEIGHTS)
         self.catalogue.save(folder / CATALOGUE)
@@ -102,6 +103,7 @@ def read_plan(parts: Mapping[str, Any]) -> ServingPlan:
 
 def _load_weights(network: Network, path: Path) -> None:
     weights = load_file(path)
+    # NaN loads silently and answers nonsense: refuse it here
     bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise CheckpointError(f"{path} holds NaN or infinite weights in {', '.join(bad)}")

@@ -51,6 +51,7 @@ class UserEncoder:
         """(B, Q, D) query vectors and (B, P) generated item rows, in the order of `histories` (B >= 1)."""
         passes = list(self._passes(histories))
         answers = [self._run([histories[i] for i in part], length) for part, length in passes]
+        # passes are formed by length; the answers go back to the order that was asked for
         order = np.argsort([i for part, _ in passes for i in part])
         vectors = torch.cat([answer.vectors for answer in answers]).cpu().numpy()
         prompts = torch.cat([answer.prompts for answer in answers]).cpu().numpy()
@@ -60,6 +61,7 @@ class UserEncoder:
         """Indices that share a pass, and the length it is padded to."""
         size = ROWS_PER_PASS[self.device.type]
         lengths = [padded_length(min(len(h.items), self.max_length), self.max_length) for h in histories]
+        # a stable sort: the same histories always share the same passes
         by_length = sorted(range(len(histories)), key=lengths.__getitem__)
         for length, group in groupby(by_length, key=lengths.__getitem__):
             members = list(group)
@@ -75,6 +77,7 @@ class UserEncoder:
         rows = np.zeros((size, length), dtype=np.int64)
         for row, window in zip(rows, windows, strict=False):
             row[: len(window)] = window
+        # a pass that is not full is filled up with empty histories of the unknown user
         spare = [0] * (size - len(histories))
         batch = Batch(
             torch.from_numpy(rows), torch.tensor([len(w) for w in windows] + spare), torch.tensor(users + spare)
@@ -85,6 +88,7 @@ class UserEncoder:
     def _check(self, windows: Sequence[Sequence[int]], users: Sequence[int]) -> None:
         """Bounds on the host: an out-of-range row on a GPU poisons its context."""
         config = self.network.config
+        # Python integers, checked before any tensor exists: NumPy would wrap or raise in its own words
         if any(not 1 <= row <= config.num_items for window in windows for row in window):
             raise ValueError(f"an item row lies outside 1..{config.num_items}")
         if any(not 0 <= user <= config.num_users for user in users):

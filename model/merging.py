@@ -70,6 +70,7 @@ def _usable(rows: list[int], scores: list[float], step: int, excluded: Collectio
 
 
 def _unique(entries: Iterable[Entry]) -> list[Entry]:
+    # a dict keeps the order of first sight
     first: dict[int, Entry] = {}
     for entry in entries:
         first.setdefault(entry[0], entry)
@@ -80,6 +81,7 @@ def _by_quota(steps: Sequence[list[Entry]], shares: Sequence[int]) -> list[Entry
     """Each step's share in order; what a short step leaves open is filled with the others' next best."""
     chosen: dict[int, Entry] = {}
     for entries, share in zip(steps, shares, strict=True):
+        # an item an earlier step took does not use up a place of this one
         stop = len(chosen) + share
         for entry in entries:
             if len(chosen) >= stop:
@@ -91,6 +93,7 @@ def _by_quota(steps: Sequence[list[Entry]], shares: Sequence[int]) -> list[Entry
 def _diverse(pool: list[Entry], limit: int, penalty: float, categories: Ragged) -> Iterator[Entry]:
     """Greedy arg max of score - penalty * (chosen items that share a category)."""
     taken: Counter[int] = Counter()
+    # row r of the catalogue stands at r - 1
     left = [(entry, categories[entry[0] - 1].tolist()) for entry in pool]
     while left and limit:
         best = max(range(len(left)), key=lambda i: left[i][0][1] - penalty * sum(taken[c] for c in left[i][1]))

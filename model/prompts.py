@@ -92,14 +92,17 @@ def expand_history(decoding: Decoding, batch: Batch, num_prompts: int) -> Tensor
     states = decoding.feed(plain.cut(0, min(2, L + 1)))
     state = states[:, -1]
     last = pick(states, batch.lengths.clamp(max=states.shape[1] - 1))
+    # t is the position of the next real item; the state before it is what generates
     for t in range(2, L + 1):
         position = plain.positions[:, t]
         for _ in range(num_prompts - 1):
             state = decoding.step(state, position)
+        # the last generated item and the real one go in together: one pass of two tokens instead of two passes
         rows = torch.stack([decoding.generate(state), batch.rows[:, t - 1]], 1)
         segments = torch.tensor([1, 0], device=rows.device).expand(B, 2)
         state = decoding.feed(Tokens(rows, segments, position[:, None].expand(B, 2)))[:, 1]
         last = torch.where((batch.lengths == t)[:, None], state, last)
+    # shorter histories ran on through padding: what was stored for it lies behind their length and is overwritten next
     decoding.cache.lengths = 1 + batch.lengths + num_prompts * (batch.lengths - 1).clamp(min=0)
     return last
 
@@ -130,9 +133,12 @@ def recall_queries(network: Generator, batch: Batch, plan: PromptPlan) -> Querie
         state = expand_history(decoding, batch, plan.num_prompts)
     else:
         states = decoding.feed(plain)
+        # padding was fed too; the next token of each sequence goes right behind its own last item
         decoding.cache.lengths = 1 + batch.lengths
         state = pick(states, batch.lengths)
+    # what was generated inside the history is not an answer; only what follows the last real item is reported
     decoding.generated.clear()
+    # generated items after the end all stand before the same, unknown next item
     position = batch.lengths + 1
     for _ in range(tail):
         state = decoding.step(state, position)

@@ -62,5 +62,6 @@ class ServingPlan:
     diversity: float = 0.0  # ComiRec's lambda: score - lambda * (items of that category already chosen)
 
     def __post_init__(self) -> None:
+        # found out at load, not at the first request
         if self.quotas and (len(self.quotas) != self.prompts.num_steps or min(self.quotas) < 1):
             raise ValueError(f"quotas {self.quotas}: one above 0 for each of {self.prompts.num_steps} steps is needed")

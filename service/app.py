@@ -45,6 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,  # a redirect would repeat the client's own Host header
     )
     app.include_router(router)
+    # the tree of errors.py; whatever else is raised is a bug and says nothing of itself
     app.add_exception_handler(RecallError, _recall_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _internal_error)

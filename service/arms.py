@@ -55,6 +55,7 @@ def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = Engine
         bundle = open_bundle(folder)
         checkpoint = Checkpoint.load(bundle.checkpoint_path)
         encoder = UserEncoder(checkpoint, device)
+        # the proof, and the warm-up: every padded length is computed once
         bundle.replay(encoder.encode)
     except (BundleRefused, CheckpointError) as error:
         raise ConfigurationError(f"arm {name}: {error}") from error

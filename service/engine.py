@@ -116,6 +116,7 @@ class Engine:
             raise Overloaded("the recall queue is full; try again in a moment")
         waiting = _Waiting(question, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
+        # it runs in the next round of the loop: whoever asks in this one is in its first batch
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
         return await waiting.answer
@@ -127,6 +128,7 @@ class Engine:
         self._waiting.clear()
         if self._worker:
             await asyncio.wait([self._worker])
+        # the batch under way is waited for: its callers still get their answers
         self._thread.shutdown(wait=True)
 
     async def _work(self) -> None:
@@ -143,6 +145,7 @@ class Engine:
         tokens, now = 0, time.monotonic()
         while self._waiting and len(batch) < self._limits.max_batch:
             weight = self._waiting[0].question.weight
+            # a single question is taken whatever it weighs, or it would wait for ever
             if batch and tokens + weight > self._limits.max_batch_tokens:
                 break
             waiting = self._waiting.popleft()
@@ -182,12 +185,14 @@ class Engine:
         t0 = time.perf_counter()
         vectors = self._vectors(questions)
         t1 = time.perf_counter()
+        # deep enough that nothing excluded can shorten the list
         depths = [min(q.limit + len(q.excluded), self._index.num_items) for q in questions]
         hits = self._index.search(np.concatenate([v.vectors for v in vectors]), max(depths))
         t2 = time.perf_counter()
         merged, start = [], 0
         for question, own, depth in zip(questions, vectors, depths, strict=True):
             part = slice(start, start := start + len(own.vectors))
+            # cut to its own depth: a deep neighbour must not change a pooled list
             rows, scores = hits.rows[part, :depth], hits.scores[part, :depth]
             merged.append(merge(rows, scores, question.excluded, question.limit, self._plan, self._categories))
         t3 = time.perf_counter()
@@ -197,5 +202,6 @@ class Engine:
     def _vectors(self, questions: Sequence[Question]) -> list[CachedVectors]:
         fresh = [q.history for q in questions if q.vectors is None]
         encoded = self._encoder.encode(fresh) if fresh else None
+        # in the order of the questions that lacked vectors
         computed = iter([CachedVectors(v, p) for v, p in zip(*encoded, strict=True)] if encoded else [])
         return [q.vectors or next(computed) for q in questions]

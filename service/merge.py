@@ -13,6 +13,7 @@ def complete(catalogue: Catalogue, merged: Merged, excluded: Collection[int], li
     missing = min(limit, len(catalogue.items) - len(excluded)) - len(merged.rows)
     if missing <= 0:
         return merged
+    # score 0: a popularity count is not an inner product
     fill = list(_popular(catalogue, {*excluded, *merged.rows}, missing))
     return Merged(merged.rows + fill, merged.scores + [0.0] * len(fill), merged.sources + [FILLED] * len(fill))
 

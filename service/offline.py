@@ -26,6 +26,7 @@ class OfflineArm:
     def question(self, user: int, split: Split, limit: int) -> Question:
         """What the service would make of this user's request."""
         rows = tuple(self.data.history(user, split).tolist())
+        # the whole history is excluded, the window is encoded: as service/recall.py does
         return Question(History(rows[-self.arm.window :], user), limit, frozenset(rows))
 
     def lists(self, users: Sequence[int], split: Split, limit: int) -> Iterator[list[int]]:

@@ -136,6 +136,7 @@ class Recaller:
         """The history sent, or the one kept; what is sent is taken as it is."""
         if ask.history is not None or ask.unit is None:
             return ask.history or ()
+        # None is not the same as empty: the store could not be asked
         kept = await self._histories.recent(ask.unit)
         if kept is None:
             degraded.append("history_unavailable")
@@ -150,6 +151,7 @@ class Recaller:
             degraded.append("unknown_items")
         if not rows:
             degraded.append("cold_start")
+        # an unknown user is row 0, which training knows
         user = arm.catalogue.users.row(ask.user_id)
         return History(rows[-arm.window :], user), frozenset(rows).union(arm.catalogue.items.rows(ask.exclude))
 
@@ -173,6 +175,7 @@ class Recaller:
             if question.deadline <= time.monotonic():
                 raise
             return await self._find(arm, question)
+        # followers of a flight have other exclusions: they only search
         found = first[0] if first else await arm.engine.ask(question.with_vectors(vectors))
         return found, "hit" if known else "miss"
 

@@ -71,6 +71,7 @@ def forced_bucket(request: Request) -> str | None:
     if bucket is None:
         return None
     given, key = request.headers.get("x-qa-key"), service_of(request).settings.qa_key
+    # 401 without a key, 403 with a wrong one, compared in constant time
     if given is None:
         raise Unauthorized("X-AB-Bucket needs X-QA-Key")
     if key is None or not hmac.compare_digest(given.encode(), key.get_secret_value().encode()):
@@ -203,6 +204,7 @@ async def health(request: Request) -> Response:
     recaller = service_of(request).recaller
     deadline = time.monotonic() + HEALTH_SECONDS
     probes = [asyncio.wait_for(recaller.probe(arm, deadline), HEALTH_SECONDS) for arm in arms.values()]
+    # an exception here is an outcome, not a failure of the handler
     outcomes = await asyncio.gather(*probes, return_exceptions=True)
     state = {
         name: "ok" if outcome is None else type(outcome).__name__ for name, outcome in zip(arms, outcomes, strict=True)

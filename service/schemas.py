@@ -42,6 +42,7 @@ class RecallRequest(Wire):
 class BatchRequest(Wire):
     """Many users at once; answers keep the order."""
 
+    # parsed one by one later: a bad member must not refuse the others
     requests: list[dict[str, Any]] = Field(
         description="RecallRequest objects; a bad one gets its own problem.", min_length=1
     )

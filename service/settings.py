@@ -15,6 +15,7 @@ from service.errors import ConfigurationError
 class Settings(BaseSettings):
     """Units stand in the names; unknown keys of a settings file are errors."""
 
+    # frozen: what was printed at start stays true
     model_config = SettingsConfigDict(env_prefix="RECALL_", frozen=True, extra="forbid")
 
     arms: dict[str, Path] = Field(

@@ -62,6 +62,7 @@ def _refusal(error: ValidationError) -> BadRequest:
     if first["type"] == "json_invalid":
         return MalformedBody("the body is not valid JSON")
     loc, message = first["loc"], first["msg"]
+    # pydantic names the branch of the union it tried last; a client cannot know that
     if first["type"] != "extra_forbidden" and loc and loc[-1] in ID_BRANCHES:
         loc, message = loc[:-1], ID_RULE
     where = ".".join(str(part)[:40] for part in loc[:4]) or "body"

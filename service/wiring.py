@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from service.arms import choose_device, load_arm, wait_for_bundles
+from service.arms import choose_device, load_arm
 from service.cache import CacheLimits, MemoryVectorCache, RedisVectorCache
 from service.embedded_redis import EmbeddedRedis
 from service.engine import EngineLimits
@@ -58,7 +58,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     Raises ConfigurationError before anything answers.
     """
     async with AsyncExitStack() as stack:
+        # hashing and replaying take seconds; signals should work meanwhile
         arms = await asyncio.to_thread(load_arms, settings)
+        # closed last: everything that may still ask an engine is closed before it
         for arm in arms.values():
             stack.push_async_callback(arm.engine.close)
         assigner = load_assigner(settings.experiments, arms)
@@ -73,7 +75,6 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
 def load_arms(settings: Settings) -> dict[str, Arm]:
     if not settings.arms:
         raise ConfigurationError("no arm to serve: give --arm NAME=BUNDLE, or make bundles with `recall demo`")
-    wait_for_bundles(list(settings.arms.values()), settings.bundle_wait_s)
     device = choose_device(settings.device)
     limits = EngineLimits(settings.max_waiting, settings.max_batch_tokens)
     return {name: load_arm(name, folder, device, limits) for name, folder in settings.arms.items()}
@@ -100,6 +101,7 @@ async def redis_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     """Two roles, each with its own link and patience; without a URL both live in an embedded redis-server."""
     url = settings.redis_url or await _embed(settings, stack)
     events_url = settings.events_redis_url or url
+    # three links: a slow event must not open the breaker of the cache, nor of history reads
     cache_link = RedisLink(url, "cache", LinkLimits(settings.redis_timeout_ms))
     events_link = RedisLink(events_url, "events", LinkLimits(settings.events_timeout_ms))
     history_link = RedisLink(events_url, "history", LinkLimits(settings.redis_timeout_ms))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -207,8 +208,7 @@ def test_what_images_copy_passes_the_ignore_file() -> None:
         if name == "COPY" and "--from" not in rest
         for word in rest.split()[:-1]
     }
-    assert lines[1] == "*"
-    assert copied == let_through
+    assert (lines[1], copied) == ("*", let_through)
     assert all((ROOT / path).exists() for path in copied)
 
 
@@ -225,18 +225,12 @@ def test_prometheus_asks_the_published_route(services: dict[str, Any]) -> None:
     assert "default" in services["recall"]["networks"]
 
 
-class _Nothing:
-    """A recaller without arms."""
-
-    def __init__(self) -> None:
-        self.arms: dict[str, Any] = {}
-
-
 @pytest.fixture
 def metric_names() -> set[str]:
     link = RedisLink("redis://127.0.0.1:1/0", "cache")
     registry: CollectorRegistry = Metrics().registry
-    registry.register(ComponentCollector(_Nothing(), MemoryVectorCache(), [link], ExposureLog(link)))  # type: ignore[arg-type]
+    no_arms: Any = SimpleNamespace(arms={})
+    registry.register(ComponentCollector(no_arms, MemoryVectorCache(), [link], ExposureLog(link)))
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}
     return {metric.name + suffix for metric in registry.collect() for suffix in suffixes[metric.type]}
 

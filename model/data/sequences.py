@@ -47,6 +47,7 @@ class SequenceData:
     def digest(self) -> str:
         """sha256 over ids and sequences: what two runs must share to be comparable."""
         state = hashlib.sha256()
+        # as text: the bytes of a string array depend on its longest id
         for array in (self.catalogue.items.ids, self.catalogue.users.ids):
             state.update(json.dumps(array.tolist()).encode())
         for part in (self.train, self.valid, self.test):

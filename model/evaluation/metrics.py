@@ -42,6 +42,7 @@ def ranking_metrics(relevance: Relevance, cutoffs: Sequence[int]) -> dict[str, f
 
 def _ndcg(hits: NDArray[np.bool_], num_targets: NDArray[np.int64], k: int) -> NDArray[np.float64]:
     discounts = 1 / np.log2(np.arange(2, k + 2))
+    # the best possible list has all targets first, or k of them
     ideal = np.cumsum(discounts)[np.minimum(num_targets, k) - 1]
     gained: NDArray[np.float64] = (hits @ discounts[: hits.shape[1]]) / ideal
     return gained

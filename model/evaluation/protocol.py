@@ -81,6 +81,7 @@ def top_lists(network: Network, exam: Exam, plan: PromptPlan, cutoff: int) -> To
         histories = [exam.data.history(user, exam.split) for user in users]
         batch = Batch.of(histories, users, network.config.max_length).to(table.device)
         scores = network.queries(batch, plan).vectors @ table.T  # (B, Q, N)
+        # minus infinity, not 0: negative scores must not rank behind what was seen
         for row, history in zip(scores, histories, strict=True):
             row[:, torch.as_tensor(history, dtype=torch.int64, device=table.device) - 1] = -torch.inf
         best, rows = scores.topk(cutoff)

@@ -51,6 +51,7 @@ class Network(nn.Module, ABC):
 
     def item_vectors(self) -> Tensor:
         """(N, D) the table that ranks; row r of the catalogue stands at r - 1."""
+        # a view: the optimiser's next step shows in it
         return self.items.weight[1 : self.start_row]
 
     @abstractmethod

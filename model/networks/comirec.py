@@ -57,6 +57,7 @@ class DynamicRouting(nn.Module):
         B, T, D = states.shape
         votes = torch.einsum("btd,tde->bte", states, self.maps[:T]).view(B, T, self.num_interests, D)
         logits = votes.new_zeros(B, T, self.num_interests)
+        # three rounds cost little, so no early stop
         for last in [False] * (self.num_iterations - 1) + [True]:
             source = votes if last else votes.detach()  # gradients flow through the last round only
             weights = logits.softmax(2) * real[..., None]
@@ -94,6 +95,7 @@ class ComiRec(Network):
         """(B, K, D) interests of START, v_1 .. v_L, read newest first: the position of an item is its age."""
         oldest_first = Tokens.plain(batch.rows, self.start_row)
         age = batch.lengths[:, None] - oldest_first.positions  # (B, T); also where the token of age j stands
+        # where age is negative there is only padding; it is masked by `age >= 0`
         rows = oldest_first.rows.gather(1, age.clamp(min=0))
         interests: Tensor = self.interests(self.drop(self.norm(self.items(rows))), age >= 0)
         return interests

@@ -28,6 +28,7 @@ class Batch:
     @classmethod
     def of(cls, histories: Sequence[Sequence[int] | NDArray[np.int32]], users: Sequence[int], max_length: int) -> Self:
         """Keeps the newest `max_length` items of each history."""
+        # as_tensor of an empty list would be float
         kept = [torch.as_tensor(list(h[-max_length:]) if len(h) else [], dtype=torch.int64) for h in histories]
         lengths = torch.tensor([len(h) for h in kept])
         rows = nn.utils.rnn.pad_sequence(kept, batch_first=True) if kept else torch.zeros(0, 0, dtype=torch.int64)
@@ -50,6 +51,7 @@ class KeyValueCache:
         self.keys = [like.new_zeros(shape) for _ in range(num_layers)]
         self.values = [like.new_zeros(shape) for _ in range(num_layers)]
         self.lengths = torch.zeros(shape[0], dtype=torch.int64, device=like.device)  # filled slots of each sequence
+        # the mask needs the widest length; a number on the host avoids waiting for the device
         self.width = 0  # slots in use by the longest sequence; known on the host, so no copy from the device
 
     def slots(self, num_new: int) -> Tensor:
@@ -74,6 +76,7 @@ class SideBySide(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B, T, _ = x.shape
+        # one batched product for all members: their weights never meet
         members = x.reshape(B * T, len(self.weight), -1).transpose(0, 1)  # (M, B T, D)
         return torch.baddbmm(self.bias, members, self.weight).transpose(0, 1).reshape(B, T, -1)
 
@@ -149,6 +152,7 @@ class Attention(nn.Module):
         q, k, v = self.heads(x)
         slots = cache.slots(x.shape[1])
         keys, values = cache.write(layer, slots, k, v)
+        # slot s may see slots 0 .. s; padding of shorter sequences lies behind their own slots
         visible = torch.arange(keys.shape[2], device=x.device) <= slots[:, :, None]  # (B, T, width)
         return self.join(F.scaled_dot_product_attention(q, keys, values, attn_mask=visible[:, None]))
 

@@ -81,10 +81,13 @@ class RecGPT(Network):
         """Pre-training, or prompt-tuning on the expanded sequence; targets exist at real positions only."""
         users = batch.users
         if self.training and self.config.user_dropout:
+            # row 0 is the unknown user: hiding the id trains it
             users = users * (torch.rand(len(users), device=users.device) >= self.config.user_dropout)
+        # the last item is a target only
         inputs = Batch(batch.rows[:, :-1], (batch.lengths - 1).clamp(min=0), users)
         states = self.states(prompts.expanded_tokens(self, inputs, num_prompts), users)
         stride = 1 + num_prompts
+        # generated positions have no target: take START, v_1, and every (K + 1)-th token behind it
         states = torch.cat([states[:, :1], states[:, 1::stride]], 1)  # START, v_1 .. v_L
         real = batch.real
         return states[real], batch.rows[real]

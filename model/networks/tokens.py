@@ -31,6 +31,7 @@ class Tokens:
         rows = torch.cat([prompts, self.rows[:, after, None]], 2)
         segments = torch.cat([torch.ones_like(prompts), torch.zeros_like(rows[:, :, :1])], 2)
         positions = self.positions[:, after, None].expand(B, gaps, K + 1)
+        # START and v_1: no item is generated before the first real one
         head = self.cut(0, 2)
         return Tokens(
             torch.cat([head.rows, rows.flatten(1)], 1),

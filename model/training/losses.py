@@ -27,6 +27,7 @@ class _CatalogueSoftmax(torch.autograd.Function):
             part_loss, grad = _softmax_gradient(scores.float(), targets[part, None])
             loss += part_loss
             for k, share in enumerate(shares):
+                # an item's gradient goes to the query vector that gave it its score
                 own = grad if share is None else grad * share
                 grad_q[part, k] = own @ w
                 grad_w += own.T @ q[:, k]
@@ -46,6 +47,7 @@ def _highest(scores: list[Tensor]) -> tuple[Tensor, list[Tensor | None]]:
     highest = scores[0]
     for one in scores[1:]:
         highest = torch.maximum(highest, one)
+    # bf16 scores tie often enough that a tie must not count twice
     shares = [(one == highest).to(one.dtype) for one in scores]
     ties = sum(shares[1:], start=shares[0])
     return highest, [share.div_(ties) for share in shares]
@@ -57,6 +59,7 @@ def _softmax_gradient(scores: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     highest = scores.amax(1, keepdim=True)
     total = scores.sub_(highest).exp_().sum(1, keepdim=True)
     loss = (total.log() + highest - wanted_scores).sum()
+    # softmax minus one-hot, in place: the chunk is read and written while it is in cache
     scores.div_(total).scatter_add_(1, wanted, torch.full_like(wanted_scores, -1.0))
     return loss, scores.bfloat16()
 

@@ -41,6 +41,7 @@ def choose_plan(network: Network, exam: Exam, search: PlanSearch, metric: str) -
     """The plan with the highest `metric` and its metrics at the search's cutoff; the first tried wins a tie."""
     best: tuple[float, ServingPlan, dict[str, float]] | None = None
     cutoffs = sorted({search.cutoff, int(metric.split("@")[1])})
+    # the lists of a prompt plan are computed once; all quotas are tried on them
     for prompts in prompt_plans(search):
         lists = top_lists(network, exam, prompts, cutoffs[-1])
         for quotas in quota_grid(prompts.num_steps):

@@ -92,6 +92,7 @@ def _sections(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _read(section: dict[str, Any], name: str, arm: str) -> Recipe:
+    # lists of YAML become tuples: a recipe is frozen
     section["stages"] = tuple(_record(Stage, stage) for stage in section.get("stages", []))
     if not section["stages"]:
         raise ValueError(f"recipe {name!r}, arm {arm!r}: stages are missing")

@@ -71,6 +71,7 @@ class Trainer:
             plan, metrics = choose_plan(self.answering, self.exam, self.recipe.plan, self.recipe.metric)
             taken.append((metrics[self.recipe.metric], self._snapshot(), plan, metrics))
         _, state, plan, metrics = max(taken, key=lambda one: one[0])
+        # weights and plan were measured together and are kept together
         self.answering.load_state_dict(state)
         seconds = time.perf_counter() - started
         provenance = Provenance(
@@ -115,6 +116,7 @@ class Trainer:
             on_epoch(EpochReport(number, epoch, stage.num_epochs, loss, seconds, metric))
             if waited >= self.recipe.patience:
                 break
+        # the next stage goes on from the best weights, not from the last
         self.answering.load_state_dict(best_state)
         self.network.load_state_dict(best_state)
 
@@ -132,6 +134,7 @@ class Trainer:
             warmup.step()
             if self.recipe.ema_decay:
                 self.averaged.update_parameters(self.network)
+            # kept on the device: reading it each step would wait for every step
             total += loss.detach() * len(targets) / self.network.num_members
             num_targets += len(targets)
         return float(total) / max(num_targets, 1)

@@ -14,6 +14,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def last_line(result: dict[str, Any]) -> None:
     """JSON for machines, always the last line of standard output."""
+    # not through rich: it would wrap and colour what a program reads
     sys.stdout.write(json.dumps(result) + "\n")
     sys.stdout.flush()
 

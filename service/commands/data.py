@@ -1,17 +1,16 @@
 """recall prepare: from any known format to a prepared data set."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from model.data.events import ReadReport
+from model.data.events import DataError, ReadReport
 from model.data.positives import PositiveRule
 from model.data.prepare import PrepareOptions
 from model.data.prepare import prepare as prepare_data
 from model.data.sequences import SequenceData
-from model.data.synthetic import SyntheticSpec
 from service.commands.console import err, last_line, out
 
 Option = typer.Option
@@ -27,17 +26,16 @@ def prepare(
     ] = None,
     split: Annotated[str | None, Option(help="leave-one-out or by-time; each format has its usual one.")] = None,
     k_core: Annotated[int, Option(help="Keep users and items with at least this many events; 0 keeps all.")] = 0,
-    min_watch_ratio: Annotated[
-        float | None, Option(help="Positive = watched at least this share of the video; higher is cleaner and fewer.")
+    positive: Annotated[
+        list[str] | None,
+        Option(
+            help="What counts as positive, any of: watch:0.5 (share of the video watched), like, follow, share, "
+            "comment, click; kuairand: long_view or is_click. Stricter is cleaner and fewer. Default: every event."
+        ),
     ] = None,
-    reaction: Annotated[
-        list[str] | None, Option(help="Positive = any of these: like, follow, share, comment, click.")
-    ] = None,
-    target: Annotated[str, Option(help="kuairand: long_view or is_click.")] = "long_view",
     max_bad_share: Annotated[
         float, Option(help="Stop when more than this share of rows is bad; bad rows are listed.")
     ] = 0.01,
-    seed: Annotated[int, Option(help="Of the synthetic logs.")] = 7,
 ) -> None:
     """Read logs, check every row, split, and write a data set that `recall train` reads."""
     options = PrepareOptions(
@@ -45,15 +43,26 @@ def prepare(
         input=input_path,
         split=split,  # type: ignore[arg-type]
         k_core=k_core,
-        positive=PositiveRule(min_watch_ratio, tuple(reaction or ())),
-        target=target,  # type: ignore[arg-type]
         max_bad_share=max_bad_share,
-        synthetic=SyntheticSpec(seed=seed),
+        **read_positive(input_format, positive or []),
     )
     data, report = prepare_data(options)
     data.save(output)
     show_report(report)
     show_data(data, output)
+
+
+def read_positive(input_format: str, words: list[str]) -> dict[str, Any]:
+    """The part of PrepareOptions that says which events count."""
+    if input_format == "kuairand":
+        if len(words) > 1:
+            raise DataError("kuairand takes one --positive: long_view or is_click")
+        return {"target": words[0]} if words else {}
+    ratios = [word.removeprefix("watch:") for word in words if word.startswith("watch:")]
+    if len(ratios) > 1 or not all(ratio.replace(".", "", 1).isdecimal() for ratio in ratios):
+        raise DataError("--positive watch:RATIO may stand once, with a number such as watch:0.5")
+    reactions = tuple(word for word in words if not word.startswith("watch:"))
+    return {"positive": PositiveRule(float(ratios[0]) if ratios else None, reactions)}
 
 
 def show_report(report: ReadReport) -> None:

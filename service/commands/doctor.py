@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from service.commands.console import last_line, out
+from service.errors import RecallError
 
 Check = Callable[[], str]
 
@@ -36,7 +37,8 @@ def doctor(
     for name, check in checks.items():
         try:
             state, found = "ok", check()
-        except (ImportError, OSError, ValueError, RuntimeError) as error:
+        # one failed check must not hide the others
+        except (ImportError, OSError, ValueError, RuntimeError, RecallError) as error:
             state, found = "[red]wrong[/red]", str(error)
             failed.append(name)
         table.add_row(name, state, found)
@@ -66,22 +68,13 @@ def check_faiss() -> str:
 
 def check_redis() -> str:
     from service.embedded_redis import EmbeddedRedis
-    from service.errors import RecallError
 
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            with EmbeddedRedis(Path(folder)) as server:
-                return f"starts and answers (process {server.pid})"
-        except RecallError as error:
-            raise ValueError(str(error)) from error
+    with tempfile.TemporaryDirectory() as folder, EmbeddedRedis(Path(folder)) as server:
+        return f"starts and answers (process {server.pid})"
 
 
 def check_bundle(folder: Path) -> str:
     from service.arms import load_arm
-    from service.errors import ConfigurationError
 
-    try:
-        arm = load_arm("checked", folder, "cpu")
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from error
+    arm = load_arm("checked", folder, "cpu")
     return f"{arm.kind}, {len(arm.catalogue.items)} items, digest {arm.bundle[:12]}, golden queries replayed"

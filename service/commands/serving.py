@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from service.commands.console import err, out, progress_bar, read_id, read_ids, read_pairs
+from service.errors import ConfigurationError
 from service.settings import Settings, load_settings
 
 Option = typer.Option
@@ -27,6 +28,7 @@ def serve(**given: Any) -> None:
 def _option(name: str) -> inspect.Parameter:
     """An option of `recall serve` from a field of Settings: name, default and help exist there only."""
     field = Settings.model_fields[name]
+    # the first of these types that the field may have; paths and unions of text are words
     kinds = [kind for kind in (int, float, Path) if kind is field.annotation or kind in get_args(field.annotation)]
     default = field.get_default() if field.get_default() is not None else "unset"
     option = Option(
@@ -45,6 +47,7 @@ def _serve_signature() -> inspect.Signature:
     return inspect.Signature([first, *(_option(name) for name in Settings.model_fields if name != "arms")])
 
 
+# typer reads options from the signature: here they come from Settings, so that defaults exist once
 serve.__signature__ = _serve_signature()  # type: ignore[attr-defined]
 serve.__annotations__ = {name: p.annotation for name, p in _serve_signature().parameters.items()}
 
@@ -55,10 +58,13 @@ def run_server(settings: Settings, on_start: Callable[[str], None]) -> None:
     Raises ValueError when the port is taken, ConfigurationError when an arm cannot be served.
     """
     from service.app import create_app
+    from service.arms import wait_for_bundles
     from service.server import Server
     from service.telemetry import configure_logging
 
     configure_logging(settings.log_level)
+    # before the port is open: nobody's request should wait for a bundle that is still being trained
+    wait_for_bundles(list(settings.arms.values()), settings.bundle_wait_s)
     with listen(settings.host, settings.port) as listener:
         url = f"http://{settings.host}:{listener.getsockname()[1]}"
         Server(create_app(settings), lambda: on_start(url)).run([listener])
@@ -154,7 +160,8 @@ def make_bundle(arm: str, folder: Path, seed: int) -> Path:
     from service.commands.training import run_training
 
     data, checkpoint, bundle = folder / "data", folder / "checkpoints" / arm, folder / "bundles" / arm
-    if (bundle / "manifest.json").exists():
+    # a bundle of an older version may be refused: then it is made anew, not served
+    if (bundle / "manifest.json").exists() and refusal(arm, bundle) is None:
         return bundle
     if not (data / "dataset.json").exists():
         prepare(PrepareOptions())[0].save(data)
@@ -164,6 +171,17 @@ def make_bundle(arm: str, folder: Path, seed: int) -> Path:
         build_bundle(checkpoint, bundle)
         bar.update(task, completed=1)
     return bundle
+
+
+def refusal(arm: str, bundle: Path) -> str | None:
+    """Why the bundle cannot be served; None when it can."""
+    from service.arms import load_arm
+
+    try:
+        load_arm(arm, bundle, "cpu")
+    except ConfigurationError as error:
+        return str(error)
+    return None
 
 
 def ask_each(url: str, data: Path) -> None:
