@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+DATA   ?= ../shared/data
+RUNS   ?= runs
 
-.PHONY: demo test check lint types bench-prompts help
+.PHONY: help install demo test check docs bench-prompts quality-beauty quality-kuairand http-equals-offline
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -30,3 +32,26 @@ check: $(STAMP) ## ruff, mypy strict, and the generated docs against the code
 
 docs: $(STAMP) ## write the generated reference pages anew
 	$(BIN)/python -m docs.generate
+
+# The studies below take minutes each, on data that does not come with the project (DATA=...).
+bench-prompts: $(STAMP) ## prompt expansion: key/value cache against recomputing, identical items
+	$(BIN)/python -m benchmarks.prompts
+
+define quality # data set, arm
+	$(BIN)/recall train $(2) --recipe $(1) --data $(RUNS)/$(1)/data --output $(RUNS)/$(1)/$(2)
+	$(BIN)/recall build --checkpoint $(RUNS)/$(1)/$(2) --output $(RUNS)/$(1)/bundles/$(2)
+	$(BIN)/recall evaluate --bundle $(RUNS)/$(1)/bundles/$(2) --data $(RUNS)/$(1)/data
+endef
+
+quality-beauty: $(STAMP) ## RecGPT on Amazon Beauty, the paper's protocol
+	$(BIN)/recall prepare --format s3rec --input $(DATA)/s3rec/Beauty.txt --output $(RUNS)/beauty/data
+	$(call quality,beauty,recgpt)
+
+quality-kuairand: $(STAMP) ## RecGPT and ComiRec on KuaiRand-Pure, split by time
+	$(BIN)/recall prepare --format kuairand --input $(DATA)/kuairand_pure --output $(RUNS)/kuairand/data
+	$(call quality,kuairand,recgpt)
+	$(call quality,kuairand,comirec)
+
+http-equals-offline: $(STAMP) ## 1,000 users over HTTP get the lists of the offline evaluation (after quality-kuairand)
+	$(BIN)/python -m benchmarks.http_equals_offline --data $(RUNS)/kuairand/data \
+		--arm recgpt=$(RUNS)/kuairand/bundles/recgpt --arm comirec=$(RUNS)/kuairand/bundles/comirec

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from model.networks.base import Queries
+from model.networks.base import NetworkConfig, Queries
 from model.networks.layers import Batch, KeyValueCache
 from model.networks.tokens import Tokens
 from model.records import Placement, PromptPlan
@@ -26,6 +26,8 @@ class Generator(Protocol):
 
     training: bool
 
+    @property
+    def config(self) -> NetworkConfig: ...
     def plain_tokens(self, batch: Batch) -> Tokens: ...
     def train(self, mode: bool = True) -> object: ...
     def item_vectors(self) -> Tensor: ...
@@ -139,7 +141,7 @@ def recall_queries(network: Generator, batch: Batch, plan: PromptPlan) -> Querie
     # what was generated inside the history is not an answer; only what follows the last real item is reported
     decoding.generated.clear()
     # generated items after the end all stand before the same, unknown next item
-    position = batch.lengths + 1
+    position = (batch.lengths + 1).clamp(max=network.config.max_length)  # no later position is ever trained
     for _ in range(tail):
         state = decoding.step(state, position)
     vectors = [state]

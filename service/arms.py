@@ -12,9 +12,7 @@ from pathlib import Path
 import structlog
 import torch
 
-from index.base import ItemIndex
-from index.bundle import Bundle, BundleRefused, open_bundle
-from index.exact import ExactIndex
+from index.bundle import BundleRefused, open_bundle
 from model.checkpoint import Checkpoint, CheckpointError
 from model.encoder import UserEncoder, pin_compute_threads
 from model.records import ServingPlan
@@ -30,6 +28,8 @@ def choose_device(wanted: str) -> str:
 
     Raises ConfigurationError when a GPU is demanded and there is none.
     """
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise ConfigurationError(f"device {wanted!r} is unknown; it is auto, cpu or cuda")
     found = torch.cuda.is_available()
     if wanted == "cuda" and not found:
         raise ConfigurationError("device cuda was demanded but torch sees no GPU; use --device cpu or auto")
@@ -52,7 +52,7 @@ def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = Engine
     """
     pin_compute_threads()
     try:
-        bundle = open_bundle(folder)
+        bundle = open_bundle(folder, device)
         checkpoint = Checkpoint.load(bundle.checkpoint_path)
         encoder = UserEncoder(checkpoint, device)
         # the proof, and the warm-up: every padded length is computed once
@@ -60,7 +60,7 @@ def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = Engine
     except (BundleRefused, CheckpointError) as error:
         raise ConfigurationError(f"arm {name}: {error}") from error
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
-    engine = Engine(encoder, choose_index(bundle, device), plan, catalogue.categories, limits)
+    engine = Engine(encoder, bundle.index, plan, catalogue.categories, limits)
     log.info(
         "arm_ready",
         arm=name,
@@ -79,13 +79,6 @@ def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = Engine
         encoder.max_length,
         engine,
     )
-
-
-def choose_index(bundle: Bundle, device: str) -> ItemIndex:
-    """The bundle's index; an exact one moves to the device of the encoder."""
-    if device == "cuda" and isinstance(bundle.index, ExactIndex):
-        return ExactIndex(bundle.vectors, device)
-    return bundle.index
 
 
 def plan_digest(plan: ServingPlan) -> str:

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,7 +58,8 @@ class EmbeddedRedis:
         self._folder = folder.resolve()
         self._max_memory_bytes = max_memory_bytes
         self._server: subprocess.Popen[bytes] | None = None
-        self._lock: IO[str] | None = None
+        self._lock: IO[str] | None = None  # held from the first start to `close`
+        self._guard = threading.RLock()  # the watcher restarts in one thread while another closes
         self._short: Path | None = None  # our temporary folder, where the state folder's path is too long for a socket
 
     @property
@@ -93,18 +95,23 @@ class EmbeddedRedis:
 
     def ensure(self) -> bool:
         """Start the server again if it died; True when it had. For a watching task."""
-        died = not self.pid
-        self.start()
-        return died
+        with self._guard:
+            # closed while a watching thread waited: then it stays down
+            if self._lock is None:
+                return False
+            died = not self.pid
+            self.start()
+            return died
 
     def close(self) -> None:
         """Stop our server; its data is on disk before it ends."""
-        self._stop()
-        if self._short:
-            shutil.rmtree(self._short, ignore_errors=True)
-        if self._lock:
-            self._lock.close()
-        self._short = self._lock = None
+        with self._guard:
+            self._stop()
+            if self._short:
+                shutil.rmtree(self._short, ignore_errors=True)
+            if self._lock:
+                self._lock.close()
+            self._short = self._lock = None
 
     def __enter__(self) -> "EmbeddedRedis":
         self.start()

@@ -1,11 +1,9 @@
-"""Many waiting requests, one encode, one search: batches form while the last one computes. No timer, bounded.
+"""Many waiting requests, one encode, one search: batches form while the last one computes.
 
-Nobody hangs.
-
-What waits is taken as soon as the compute thread is free, up to a number of history items. Work whose caller has gone
-or whose deadline has passed is dropped and counted, never computed. A batch that fails fails each of its members,
-loudly. Knows the encoder and the index by protocol only. Source: the batching of text-embeddings-inference
-(serving.md, lesson 1).
+No timer, bounded, nobody hangs. What waits is taken as soon as the compute thread is free, up to a number of history
+items. Work whose caller has gone or whose deadline has passed is dropped and counted, never computed. A batch that
+fails fails each of its members, loudly. Knows the encoder and the index by protocol only. Source: the batching of
+text-embeddings-inference.
 """
 
 import asyncio
@@ -26,6 +24,7 @@ from model.records import History, QueryVectors, ServingPlan
 from service.cache import CachedVectors
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded
 
+CLOSE_SECONDS = 5.0
 log = structlog.get_logger()
 
 
@@ -103,6 +102,7 @@ class Engine:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recall-engine")
         self._worker: asyncio.Task[None] | None = None
         self.dropped: Counter[str] = Counter()
+        self.last_batch_at = float("-inf")  # time.monotonic() when a batch was last computed
         self.on_batch: Callable[[int, int], None] = lambda _size, _waiting: None
 
     @property
@@ -119,7 +119,12 @@ class Engine:
         # it runs in the next round of the loop: whoever asks in this one is in its first batch
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
-        return await waiting.answer
+        try:
+            # the loop's clock is time.monotonic; an answer that nobody hears any more is dropped where it stands
+            async with asyncio.timeout_at(question.deadline):
+                return await waiting.answer
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the answer was ready") from None
 
     async def close(self) -> None:
         """Fails whoever still waits and ends the thread."""
@@ -127,9 +132,9 @@ class Engine:
             self._fail(waiting, EngineFailed("the service is stopping"))
         self._waiting.clear()
         if self._worker:
-            await asyncio.wait([self._worker])
-        # the batch under way is waited for: its callers still get their answers
-        self._thread.shutdown(wait=True)
+            # the batch under way is waited for, its callers still get their answers; but a stuck one not for ever
+            await asyncio.wait([self._worker], timeout=CLOSE_SECONDS)
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _work(self) -> None:
         try:
@@ -149,11 +154,11 @@ class Engine:
             if batch and tokens + weight > self._limits.max_batch_tokens:
                 break
             waiting = self._waiting.popleft()
-            if waiting.answer.done():
-                self.dropped["client_gone"] += 1
-            elif waiting.question.deadline < now:
+            if waiting.question.deadline < now:
                 self.dropped["deadline"] += 1
                 self._fail(waiting, DeadlineExceeded("the deadline passed while the request waited"))
+            elif waiting.answer.done():
+                self.dropped["client_gone"] += 1
             else:
                 batch.append(waiting)
                 tokens += weight
@@ -170,9 +175,12 @@ class Engine:
             for waiting in batch:
                 self._fail(waiting, EngineFailed("the recall engine failed on this batch"))
             return
+        self.last_batch_at = time.monotonic()
         for waiting, answer in zip(batch, found, strict=True):
             answer.timings_ms["queue"] = 1e3 * (started - waiting.since)
-            if not waiting.answer.done():
+            if waiting.answer.done():
+                self.dropped["late"] += 1
+            else:
                 waiting.answer.set_result(answer)
 
     @staticmethod

@@ -1,7 +1,7 @@
 """A bundle's answers without HTTP: the service's own encoder, index, merge and fill, so both give the same lists."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from model.data.sequences import SequenceData, Split
 from model.evaluation.protocol import Exam
 from model.records import History
+from service.cache import CachedVectors
 from service.engine import Question
 from service.merge import complete
 from service.recall import Arm
@@ -18,22 +19,25 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class OfflineArm:
-    """An arm asked for whole splits of a data set."""
+    """An arm asked for whole splits of a data set; query vectors are computed once a history, as behind the cache."""
 
     arm: Arm
     data: SequenceData
+    known: dict[History, CachedVectors] = field(default_factory=dict)
 
     def question(self, user: int, split: Split, limit: int) -> Question:
         """What the service would make of this user's request."""
         rows = tuple(self.data.history(user, split).tolist())
         # the whole history is excluded, the window is encoded: as service/recall.py does
-        return Question(History(rows[-self.arm.window :], user), limit, frozenset(rows))
+        history = History(rows[-self.arm.window :], user)
+        return Question(history, limit, frozenset(rows), self.known.get(history))
 
     def lists(self, users: Sequence[int], split: Split, limit: int) -> Iterator[list[int]]:
         """Item rows for each user row, `limit` of them whenever the catalogue allows."""
         for start in range(0, len(users), BATCH):
             questions = [self.question(user, split, limit) for user in users[start : start + BATCH]]
             for question, found in zip(questions, self.arm.engine.compute(questions), strict=True):
+                self.known[question.history] = found.vectors
                 yield complete(self.arm.catalogue, found.merged, question.excluded, limit).rows
 
 
@@ -42,13 +46,19 @@ def evaluate(
 ) -> dict[str, float]:
     """Metrics of the bundle's own lists on the users of an exam."""
     users: list[int] = exam.users.tolist()
-    lists: NDArray[np.int64] = np.zeros((len(users), max(cutoffs)), dtype=np.int64)
-    for n, found in enumerate(offline.lists(users, exam.split, max(cutoffs))):
-        lists[n, : len(found)] = found
-        if n % BATCH == 0:
-            on_progress(n)
-    on_progress(len(users))
-    return exam.score(lists, cutoffs)
+    metrics: dict[str, float] = {}
+    done = 0
+    # a list for each cutoff: quotas are shares of the length asked for, so a list of 10 is not the start of one of 100
+    for cutoff in cutoffs:
+        lists: NDArray[np.int64] = np.zeros((len(users), cutoff), dtype=np.int64)
+        for n, found in enumerate(offline.lists(users, exam.split, cutoff)):
+            lists[n, : len(found)] = found
+            done += 1
+            if done % BATCH == 0:
+                on_progress(done)
+        metrics |= exam.score(lists, [cutoff])
+    on_progress(done)
+    return metrics
 
 
 def check_same_data(arm: Arm, data: SequenceData) -> None:

@@ -16,12 +16,13 @@ from model.records import History, ServingPlan
 from service.cache import CachedVectors, VectorCache, cache_key
 from service.coalesce import SingleFlight
 from service.engine import Engine, Found, Question
-from service.errors import DeadlineExceeded, EngineFailed, UnknownArm
+from service.errors import DeadlineExceeded, EngineFailed, Overloaded, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.history import HistoryStore
 from service.merge import FILLED, complete
 
 FALLBACK = "fallback"
+BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
 SOURCE_NAMES = {"recgpt": "step", "comirec": "interest"}
 
 
@@ -129,8 +130,12 @@ class Recaller:
         return found.vectors
 
     async def probe(self, arm: Arm, deadline: float) -> None:
-        """Raises what a request would raise when the arm's engine does not answer."""
-        await arm.engine.ask(Question(History(()), 1, deadline=deadline))
+        """Raises what a request would raise when the arm's engine does not answer; a busy engine that works is well."""
+        try:
+            await arm.engine.ask(Question(History(()), 1, deadline=deadline))
+        except (Overloaded, DeadlineExceeded):
+            if time.monotonic() - arm.engine.last_batch_at > BUSY_SECONDS:
+                raise
 
     async def _history(self, ask: Ask, degraded: list[str]) -> Sequence[ExternalId]:
         """The history sent, or the one kept; what is sent is taken as it is."""

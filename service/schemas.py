@@ -72,7 +72,9 @@ class FeedbackRequest(Wire):
     watch_time_ms: Milliseconds | None = None
     duration_ms: Milliseconds | None = None
     request_id: Text | None = Field(None, description="Of the answer that showed the item.")
-    event_id: Text | None = Field(None, description="Makes retries safe; derived from the rest when left out.")
+    event_id: Text | None = Field(
+        None, description="Makes retries safe; left out, it is derived from the rest, so send ts_ms then."
+    )
     ts_ms: Annotated[int, Field(strict=True, ge=0, lt=INT64)] | None = Field(None, description="When; default now.")
 
     model_config = ConfigDict(

@@ -13,7 +13,7 @@ from service.errors import ConfigurationError
 
 
 class Settings(BaseSettings):
-    """Units stand in the names; unknown keys of a settings file are errors."""
+    """Units stand in the names; unknown options are errors."""
 
     # frozen: what was printed at start stays true
     model_config = SettingsConfigDict(env_prefix="RECALL_", frozen=True, extra="forbid")
@@ -57,8 +57,12 @@ class Settings(BaseSettings):
         None, description="Redis for histories and streams (noeviction, AOF); unset = redis_url."
     )
     state_dir: Path = Field(Path(".recall"), description="Where the embedded redis-server keeps histories and events.")
-    cache_ttl_s: int = Field(3600, ge=0, description="Life of cached query vectors; 0 = no cache.")
-    redis_timeout_ms: float = Field(20, gt=0, description="Longest wait for the cache; a slow Redis is a miss.")
+    cache_ttl_s: int = Field(
+        3600, ge=0, description="Life of vectors cached in Redis; 0 = no cache. In memory the oldest go first."
+    )
+    redis_timeout_ms: float = Field(
+        20, gt=0, description="Longest wait for one trip to the cache; a slow Redis is a miss."
+    )
     events_timeout_ms: float = Field(500, gt=0, description="Longest wait until an event is kept; then 503.")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -1,6 +1,6 @@
 """The protocol: rank the whole catalogue for every user who has a target, never what is in the user's history.
 
-The validation split is predicted from the training sequence, the test split from training and validation (method.md).
+The validation split is predicted from the training sequence, the test split from training and validation.
 Used while training, on the validation split; `recall evaluate` scores a bundle's own answers instead
 (service/offline.py).
 """
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.catalogue import Ragged
 from model.data.sequences import SequenceData, Split
 from model.evaluation.metrics import Relevance, ranking_metrics
 from model.merging import merge
@@ -60,12 +61,13 @@ class TopLists:
 
     rows: NDArray[np.int64]  # (U, Q, K)
     scores: NDArray[np.float32]  # (U, Q, K)
+    categories: Ragged | None = None  # of the catalogue, for plans with diversity
 
     def merged(self, plan: ServingPlan, limit: int) -> NDArray[np.int64]:
         """(U, limit) final lists, 0 where a list is short."""
         lists = np.zeros((len(self.rows), limit), dtype=np.int64)
         for out, rows, scores in zip(lists, self.rows, self.scores, strict=True):
-            found = merge(rows, scores, (), limit, plan).rows
+            found = merge(rows, scores, (), limit, plan, self.categories).rows
             out[: len(found)] = found
         return lists
 
@@ -89,4 +91,4 @@ def top_lists(network: Network, exam: Exam, plan: PromptPlan, cutoff: int) -> To
     order = np.argsort(np.concatenate([part for part, _, _ in parts]))
     found = torch.cat([rows for _, rows, _ in parts]).numpy()[order]
     values = torch.cat([best for _, _, best in parts]).numpy()[order]
-    return TopLists(np.where(np.isneginf(values), 0, found), values)
+    return TopLists(np.where(np.isneginf(values), 0, found), values, exam.data.catalogue.categories)

@@ -1,7 +1,4 @@
-"""Which plan an arm serves: prompt placement, count and quotas m : n, chosen on the validation split (method.md.
-
-Protocol).
-"""
+"""Which plan an arm serves: prompt placement, count and quotas m : n, chosen on the validation split."""
 
 from collections.abc import Iterator
 
@@ -38,7 +35,10 @@ def quota_grid(num_steps: int) -> Iterator[tuple[int, ...]]:
 
 
 def choose_plan(network: Network, exam: Exam, search: PlanSearch, metric: str) -> tuple[ServingPlan, dict[str, float]]:
-    """The plan with the highest `metric` and its metrics at the search's cutoff; the first tried wins a tie."""
+    """The plan with the highest `metric`, tried from cheap to dear, and its metrics at the search's cutoff.
+
+    Less than `min_gain` is noise, and not worth what generation costs in every request.
+    """
     best: tuple[float, ServingPlan, dict[str, float]] | None = None
     cutoffs = sorted({search.cutoff, int(metric.split("@")[1])})
     # the lists of a prompt plan are computed once; all quotas are tried on them
@@ -47,7 +47,7 @@ def choose_plan(network: Network, exam: Exam, search: PlanSearch, metric: str) -
         for quotas in quota_grid(prompts.num_steps):
             plan = ServingPlan(prompts, quotas, search.diversity)
             metrics = exam.score(lists.merged(plan, cutoffs[-1]), cutoffs)
-            if best is None or metrics[metric] > best[0]:
+            if best is None or metrics[metric] > best[0] * (1 + search.min_gain * (prompts != best[1].prompts)):
                 best = (metrics[metric], plan, metrics)
     assert best is not None  # noqa: S101  (placements is never empty)
     return best[1], best[2]

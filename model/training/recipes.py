@@ -37,6 +37,7 @@ class PlanSearch:
     placements: tuple[Placement, ...] = (Placement.NONE,)
     num_steps: tuple[int, ...] = (1,)
     diversity: float = 0.0
+    min_gain: float = 0.01  # a plan that costs more is taken only when it is better by this share
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -156,6 +156,7 @@ def make_bundle(arm: str, folder: Path, seed: int) -> Path:
     from index.build import build_bundle
     from model.data.prepare import PrepareOptions, prepare
     from model.data.sequences import SequenceData
+    from model.data.synthetic import SyntheticSpec
     from model.training.recipes import load_recipe
     from service.commands.training import run_training
 
@@ -164,7 +165,7 @@ def make_bundle(arm: str, folder: Path, seed: int) -> Path:
     if (bundle / "manifest.json").exists() and refusal(arm, bundle) is None:
         return bundle
     if not (data / "dataset.json").exists():
-        prepare(PrepareOptions())[0].save(data)
+        prepare(PrepareOptions(synthetic=SyntheticSpec(seed=seed)))[0].save(data)
     run_training(load_recipe("demo", arm), SequenceData.load(data), checkpoint, seed, "cpu")
     with progress_bar() as bar:
         task = bar.add_task(f"{arm} bundle", total=1)

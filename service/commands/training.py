@@ -104,7 +104,7 @@ def evaluate(
     exam = Exam.of(dataset, "valid" if split == "valid" else "test", max_users)
     cutoffs = sorted(cutoff or [5, 10, 20, 50, 100])
     with progress_bar() as bar:
-        task = bar.add_task("evaluate", total=len(exam.users))
+        task = bar.add_task("evaluate", total=len(exam.users) * len(cutoffs))
         metrics = evaluate_arm(OfflineArm(arm, dataset), exam, cutoffs, lambda done: bar.update(task, completed=done))
     show_metrics(metrics, cutoffs)
     last_line(

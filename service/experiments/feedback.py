@@ -38,6 +38,11 @@ return 1
 SCRIPT_SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
+def mark_key(event: "FeedbackEvent") -> bytes:
+    """Ids belong to a user: two clients that both count from 1 are two events."""
+    return b"fb:" + json.dumps([event.user, event.event_id]).encode()
+
+
 class Action(StrEnum):
     PLAY = "play"
     LIKE = "like"
@@ -128,7 +133,7 @@ class RedisFeedback:
         return replies[1:]
 
     def _arguments(self, event: FeedbackEvent) -> tuple[bytes | str | int, ...]:
-        keys = (b"fb:" + event.event_id.encode(), self._stream, history_key(event.user))
+        keys = (mark_key(event), self._stream, history_key(event.user))
         item = encode_item(event.item) if event.is_history else b""
         return (*keys, orjson.dumps(event), self._limits.mark_ttl_s, item, self._limits.max_history)
 
@@ -138,13 +143,13 @@ class MemoryFeedback:
 
     def __init__(self, history: MemoryHistory, max_events: int = 100_000) -> None:
         self._history, self._max_events = history, max_events
-        self._marks: OrderedDict[str, None] = OrderedDict()
+        self._marks: OrderedDict[bytes, None] = OrderedDict()
         self.events: deque[FeedbackEvent] = deque(maxlen=max_events)
 
     async def keep(self, event: FeedbackEvent) -> bool:
-        if event.event_id in self._marks:
+        if mark_key(event) in self._marks:
             return False
-        self._marks[event.event_id] = None
+        self._marks[mark_key(event)] = None
         if len(self._marks) > self._max_events:
             self._marks.popitem(last=False)
         self.events.append(event)

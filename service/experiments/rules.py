@@ -5,6 +5,7 @@ exclusion by the experiment's own hash, arms nobody serves, and every key this s
 """
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
@@ -15,6 +16,7 @@ HASH_ATTRIBUTE = "user_id"
 HASH_VERSION = 2
 WEIGHT_TOLERANCE = 1e-6
 
+KEY = re.compile(r"[!-~]{1,128}")  # goes into a header
 FEATURE_KEYS = frozenset({"defaultValue", "rules", "metadata"})
 EXPERIMENT_KEYS = frozenset(
     {"id", "key", "name", "phase", "seed", "variations", "weights", "coverage", "meta", "filters"}
@@ -59,8 +61,8 @@ def _check_arm(arm: object, arms: Collection[str], where: str) -> None:
 
 def _check_experiment(rule: Mapping[str, Any], arms: Collection[str]) -> None:
     key = rule.get("key")
-    if not isinstance(key, str) or not key:
-        _refuse(f"a rule of {FEATURE} has no key")
+    if not isinstance(key, str) or not KEY.fullmatch(key):
+        _refuse(f"a rule of {FEATURE} needs a key of 1 to 128 printable ASCII characters: it goes into a header")
     if "namespace" in rule:
         _refuse(f"{key} uses a namespace, which hashes with the biased version 1; use filters")
     _check_keys(rule, EXPERIMENT_KEYS, key)
@@ -109,6 +111,8 @@ def _check_meta(meta: object, key: str, num_variations: int) -> None:
     for one in meta:
         _check_keys(one, META_KEYS, f"a meta entry of {key}")
     names = [one.get("key") for one in meta]
+    if not all(isinstance(name, str) and KEY.fullmatch(name) for name in names):
+        _refuse(f"{key} needs variation keys of 1 to 128 printable ASCII characters: they go into a header")
     if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
         _refuse(f"{key} needs a variation key of its own in each meta entry")
 

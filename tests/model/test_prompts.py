@@ -44,7 +44,7 @@ def read_history(network, items, user, num_prompts):
 
 def slow_queries(network, items, user, plan):
     reader = read_history(network, items, user, plan.num_prompts if plan.placement is ALL else 0)
-    after = len(items) + 1
+    after = min(len(items) + 1, network.config.max_length)
     prompts = [reader.write(after) for _ in range(plan.num_prompts if plan.placement is TAIL else 0)]
     vectors = [reader.state]
     for _ in range(plan.num_steps - 1):

@@ -13,6 +13,7 @@ from model.data.sequences import SequenceData
 from model.evaluation.protocol import Exam
 from model.records import Placement
 from model.training.batches import Windows
+from model.training.plans import choose_plan
 from model.training.recipes import PlanSearch, Recipe, Stage
 from model.training.trainer import Trainer, move_average, train, with_epochs
 
@@ -236,3 +237,12 @@ def test_batches_hold_similar_lengths():
     windows = Windows.of(make_data([cycle(0, n) for n in lengths], none, none), 40)
     batches = list(windows.batches(10, np.random.default_rng(0)))
     assert max(int(batch.lengths.max() - batch.lengths.min()) for batch in batches) <= 6
+
+
+def test_a_dearer_plan_must_be_better_by_more_than_noise(data):
+    trainer = Trainer(TINY, data)
+    steps = []
+    for min_gain in (-1e9, 1e9):
+        search = PlanSearch(cutoff=5, num_steps=(1, 2), min_gain=min_gain)
+        steps.append(choose_plan(trainer.answering, trainer.exam, search, "recall@5")[0].prompts.num_steps)
+    assert steps == [2, 1]

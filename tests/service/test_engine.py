@@ -293,3 +293,31 @@ def test_weight_is_what_has_to_be_computed(engines):
     [found] = engines["recgpt"].compute([question])
     assert (question.weight, question.with_vectors(found.vectors).weight) == (4, 1)
     assert replace(question, history=History(())).weight == 1
+
+
+def test_deadline_in_mid_batch_is_told_while_the_batch_computes():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder) as engine:
+            with pytest.raises(DeadlineExceeded):
+                await engine.ask(ask_for(1, deadline=time.monotonic() + 0.05))
+            encoder.gate.set()
+            await engine.ask(ask_for(2))
+            return engine.dropped
+
+    assert run(main) == Counter(late=1)
+
+
+def test_close_does_not_wait_for_a_stuck_batch(monkeypatch):
+    monkeypatch.setattr("service.engine.CLOSE_SECONDS", 0.05)
+
+    async def main():
+        encoder = Gated(is_open=False)
+        engine = Engine(encoder, ExactIndex(ITEMS), ServingPlan())
+        task = asyncio.create_task(engine.ask(ask_for(1)))
+        await asyncio.to_thread(encoder.taken.wait, HANG_S)
+        await engine.close()
+        encoder.gate.set()
+        return (await asyncio.gather(task, return_exceptions=True))[0]
+
+    assert not isinstance(run(main), asyncio.CancelledError)

@@ -190,3 +190,10 @@ def test_concurrent_events_share_a_round_trip(server):
             return all(answers), len(await stores.history.recent("user")), stats["cmdstat_script"]["calls"]
 
     assert asyncio.run(main()) == (True, 50, 1)
+
+
+@TWINS
+def test_two_users_may_use_the_same_event_id(server, kind):
+    events = [replace(event(event_id="1"), user="user"), replace(event(event_id="1"), user="other")]
+    answers, kept, _ = keep_all(kind, server, events)
+    assert (answers, len(kept)) == ([True, True], 2)

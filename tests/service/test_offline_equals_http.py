@@ -4,8 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from model.evaluation.protocol import Exam
 from service.arms import load_arm
-from service.offline import OfflineArm
+from service.offline import OfflineArm, evaluate
 
 TOP_N, CONCURRENCY = 50, 16
 
@@ -49,3 +50,15 @@ def test_lists_over_http_are_the_lists_offline(tiny, bundles, client, recall, bo
 def test_lists_of_one_http_batch_are_the_lists_offline(tiny, bundles, recall, bodies, arm):
     answers = recall("/recall/batch", requests=bodies, arm=arm)["responses"]
     assert [answer["items"] for answer in answers] == expected_lists(tiny, bundles[arm])
+
+
+def test_each_cutoff_is_measured_on_a_list_of_its_own(tiny, bundles):
+    """Quotas are shares of the length asked for: a list of 10 is not the start of one of 20."""
+    offline = OfflineArm(load_arm("offline", bundles["recgpt"], "cpu"), tiny)
+    exam = Exam.of(tiny, "test")
+    both, alone = evaluate(offline, exam, [10, 20]), evaluate(offline, exam, [10])
+    assert {name: both[name] for name in alone} == alone
+    users = exam.users.tolist()
+    assert any(
+        a != b[:10] for a, b in zip(offline.lists(users, "test", 10), offline.lists(users, "test", 20), strict=True)
+    )
