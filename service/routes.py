@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from model import __version__
 from model.records import History
 from service import wire
-from service.errors import BadRequest, Forbidden, RecallError, Unauthorized, Unavailable, UnknownArm
+from service.errors import BadRequest, Forbidden, RecallError, Unauthorized, UnknownArm
 from service.experiments.exposure import Exposure, exposure_id
 from service.experiments.feedback import Action, FeedbackEvent
 from service.openapi import body_of, recall_answers, with_problems
@@ -28,7 +28,6 @@ from service.schemas import (
     EmbedResponse,
     FeedbackRequest,
     FeedbackResponse,
-    Problem,
     RecallRequest,
     RecallResponse,
 )
@@ -213,12 +212,10 @@ async def health(request: Request) -> Response:
     return wire.reply({"status": "ok" if healthy else "failing", "engines": state}, 200 if healthy else 503)
 
 
-@router.get("/ready", responses={503: {"model": Problem, "description": "Still loading"}}, tags=["operations"])
+@router.get("/ready", tags=["operations"])
 async def ready(request: Request) -> Response:
-    """Whether to send traffic here, and what runs below its best."""
-    service: Service | None = getattr(request.app.state, "service", None)
-    if service is None:
-        return wire.problem(Unavailable("the arms are still loading"), None)
+    """200 once all arms are proven (the port is closed before), with what runs below its best."""
+    service = service_of(request)
     reasons = [f"redis_{link.role}_down" for link in service.stores.links if link.is_open]
     return wire.reply({"ready": True, "arms": list(service.recaller.arms), "degraded": reasons})
 
@@ -231,7 +228,7 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/arms", tags=["operations"])
 async def arms(request: Request) -> Response:
-    """What is served under which name, and the experiment's default."""
+    """What is served under which name, by which plan."""
     served = {name: wire.describe_arm(arm) for name, arm in service_of(request).recaller.arms.items()}
     return wire.reply({"arms": served})
 

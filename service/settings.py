@@ -19,7 +19,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="RECALL_", frozen=True, extra="forbid")
 
     arms: dict[str, Path] = Field(
-        default_factory=dict, description="Arm name to bundle folder, e.g. recgpt=bundles/recgpt."
+        default_factory=dict,
+        description="Arm name to bundle folder, as JSON; RECALL_ARM takes NAME=BUNDLE NAME=BUNDLE.",
     )
     experiments: Path | None = Field(
         None, description="GrowthBook features JSON; without one recgpt runs 50/50 against comirec."
