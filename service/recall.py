@@ -23,7 +23,7 @@ from service.merge import FILLED, complete
 
 FALLBACK = "fallback"
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
-SOURCE_NAMES = {"recgpt": "step", "comirec": "interest"}
+SOURCE_NAMES = {"recgpt": "step", "blend": "step", "comirec": "interest"}
 
 
 @dataclass(frozen=True, slots=True)

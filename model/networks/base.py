@@ -4,9 +4,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from model.catalogue import Ragged
 from model.networks.layers import Batch
+from model.networks.spectrum import tied_factors
 from model.records import PromptPlan
 
 
@@ -19,6 +22,7 @@ class NetworkConfig:
     dim: int = 64
     max_length: int = 50
     dropout: float = 0.5
+    spectral_start: float = 0.0  # spread of an item table that starts from co-occurrence counts; 0 = at random
 
 
 class Queries(NamedTuple):
@@ -37,6 +41,7 @@ class Network(nn.Module, ABC):
 
     kind: ClassVar[str]
     generates: ClassVar[bool]  # whether it can expand a history with items of its own
+    trained: ClassVar[bool] = True  # by gradient; False: `start_from` computes all there is, a recipe has no stages
     config: NetworkConfig
     items: nn.Embedding
 
@@ -54,6 +59,13 @@ class Network(nn.Module, ABC):
         # a view: the optimiser's next step shows in it
         return self.items.weight[1 : self.start_row]
 
+    def start_from(self, histories: Ragged, categories: Ragged | None = None) -> None:  # noqa: ARG002
+        """Takes what a system needs of the training sequences, and of the items' categories, before the first epoch."""
+        if self.config.spectral_start:
+            table = tied_factors(histories, self.config.num_items, self.items.embedding_dim // self.num_members)
+            with torch.no_grad():
+                self.item_vectors().copy_(self.config.spectral_start * table.repeat(1, self.num_members))
+
     @abstractmethod
     def training_pairs(self, batch: Batch, num_prompts: int = 0) -> tuple[Tensor, Tensor]:
         """Query vectors (T, D) or (T, Q, D) and the item row (T,) that each should have ranked first.
@@ -65,3 +77,19 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def queries(self, batch: Batch, plan: PromptPlan) -> Queries:
         """Query vectors of each history, any padding, any neighbours: the same answer."""
+
+    @property
+    def hard_negatives(self) -> float:
+        """How much more the softmax weighs negatives that score high: REMI's beta, 0 = not at all."""
+        return 0.0
+
+    def extra_loss(self) -> Tensor | float:
+        """What the last `training_pairs` adds to the ranking loss; asked once after each."""
+        return 0.0
+
+    def pretraining_loss(self, batch: Batch) -> Tensor:  # noqa: ARG002  (of the systems that have one)
+        """Mean loss of a stage whose objective is "pretrain".
+
+        Raises ValueError where the system has no such objective.
+        """
+        raise ValueError(f"{type(self).__name__} has no pre-training of its own; its recipe may not have such a stage")

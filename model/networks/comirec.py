@@ -3,7 +3,9 @@
 Source: "Controllable Multi-Interest Framework for Recommendation", KDD 2020, and its public code. Trained with a
 softmax over the whole catalogue in which an item's score is that of its nearest interest, as it is when serving, on
 random prefixes of each history; the embedded history is normalised. Positions are counted from the newest item, so a
-history and its padded twin are the same input.
+history and its padded twin are the same input. Hard negatives and regularised routing are REMI's ("Rethinking
+Multi-Interest Learning for Candidate Matching in Recommender Systems", RecSys 2023), the former over the whole
+catalogue instead of over drawn items.
 """
 
 from dataclasses import dataclass
@@ -12,18 +14,18 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from model.networks.base import Network, NetworkConfig, Queries
 from model.networks.layers import Batch, init_weights
+from model.networks.one_pass import FromPrefixes, PrefixConfig
 from model.networks.tokens import Tokens
-from model.records import PromptPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ComiRecConfig(NetworkConfig):
+class ComiRecConfig(PrefixConfig):
     variant: Literal["sa", "dr"] = "sa"
     num_interests: int = 4
     num_iterations: int = 3  # routing rounds of DR
-    prefixes_per_user: int = 8  # training samples a history and epoch
+    hard_negatives: float = 0.0  # REMI's beta: a negative of score s weighs exp(beta s) in the softmax
+    routing_regularisation: float = 0.0  # REMI's lambda: against interests that read one position only
 
 
 class SelfAttentive(nn.Module):
@@ -35,11 +37,10 @@ class SelfAttentive(nn.Module):
         self.w1 = nn.Linear(config.dim, 4 * config.dim, bias=False)
         self.w2 = nn.Linear(4 * config.dim, config.num_interests, bias=False)
 
-    def forward(self, states: Tensor, real: Tensor) -> Tensor:
+    def forward(self, states: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.w2(torch.tanh(self.w1(states + self.positions.weight[: states.shape[1]])))  # (B, T, K)
         weights = logits.masked_fill(~real[..., None], -torch.inf).softmax(1)
-        interests: Tensor = weights.transpose(1, 2) @ states
-        return interests  # (B, K, D)
+        return weights.transpose(1, 2) @ states, weights  # (B, K, D), (B, T, K)
 
 
 class DynamicRouting(nn.Module):
@@ -53,7 +54,7 @@ class DynamicRouting(nn.Module):
             torch.randn(config.max_length + 1, config.dim, config.num_interests * config.dim) * scale
         )
 
-    def forward(self, states: Tensor, real: Tensor) -> Tensor:
+    def forward(self, states: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         B, T, D = states.shape
         votes = torch.einsum("btd,tde->bte", states, self.maps[:T]).view(B, T, self.num_interests, D)
         logits = votes.new_zeros(B, T, self.num_interests)
@@ -63,7 +64,7 @@ class DynamicRouting(nn.Module):
             weights = logits.softmax(2) * real[..., None]
             interests = squash(torch.einsum("btk,btkd->bkd", weights, source))
             logits = logits + torch.einsum("btkd,bkd->btk", source, interests).detach()
-        return interests
+        return interests, weights
 
 
 def squash(x: Tensor) -> Tensor:
@@ -72,12 +73,23 @@ def squash(x: Tensor) -> Tensor:
     return x * (square / (1 + square) / (square + 1e-9).sqrt())
 
 
+def spread(weights: Tensor, real: Tensor) -> Tensor:
+    """||diag(Cov(A))||^2, mean over histories: the squared variances over positions of each interest's weights.
+
+    weights (B, T, K), 0 where `real` (B, T) is false.
+    """
+    shown = real[..., None]
+    count = shown.sum(1, keepdim=True)
+    centred = (weights - weights.sum(1, keepdim=True) / count) * shown
+    variance = centred.square().sum(1) / count[:, 0]  # (B, K)
+    return variance.square().sum(1).mean()
+
+
 VARIANTS: dict[str, type[SelfAttentive] | type[DynamicRouting]] = {"sa": SelfAttentive, "dr": DynamicRouting}
 
 
-class ComiRec(Network):
+class ComiRec(FromPrefixes):
     kind: ClassVar[str] = "comirec"
-    generates: ClassVar[bool] = False
     config: ComiRecConfig
 
     def __init__(self, config: ComiRecConfig) -> None:
@@ -89,6 +101,7 @@ class ComiRec(Network):
         if config.variant not in VARIANTS:
             raise ValueError(f"ComiRec has no variant {config.variant!r}; it has {', '.join(VARIANTS)}")
         self.apply(init_weights)
+        self.regularisation: Tensor | float = 0.0  # of the last training pass
         self.interests = VARIANTS[config.variant](config)  # keeps its own start: alike interests would stay alike
 
     def vectors(self, batch: Batch) -> Tensor:
@@ -97,23 +110,15 @@ class ComiRec(Network):
         age = batch.lengths[:, None] - oldest_first.positions  # (B, T); also where the token of age j stands
         # where age is negative there is only padding; it is masked by `age >= 0`
         rows = oldest_first.rows.gather(1, age.clamp(min=0))
-        interests: Tensor = self.interests(self.drop(self.norm(self.items(rows))), age >= 0)
-        return interests
+        interests, weights = self.interests(self.drop(self.norm(self.items(rows))), age >= 0)
+        if self.training and self.config.routing_regularisation:
+            self.regularisation = self.config.routing_regularisation * spread(weights, age >= 0)
+        return interests  # type: ignore[no-any-return]
 
-    def training_pairs(self, batch: Batch, num_prompts: int = 0) -> tuple[Tensor, Tensor]:
-        if num_prompts:
-            raise ValueError("ComiRec generates no prompts; its recipe may not have a prompt stage")
-        samples = self.config.prefixes_per_user
-        cuts = (
-            torch.rand(batch.rows.shape, device=batch.rows.device).masked_fill(~batch.real, 2).argsort(1)[:, :samples]
-        )
-        users, nth = (cuts < batch.lengths[:, None]).nonzero(as_tuple=True)
-        cut = cuts[users, nth]  # the prefix is what stands before it, the target what stands at it
-        prefixes = Batch(batch.rows[users, : int(cut.max()) if len(cut) else 0], cut, batch.users[users])
-        targets = batch.rows[users, cut]
-        return self.vectors(prefixes), targets
+    @property
+    def hard_negatives(self) -> float:
+        return self.config.hard_negatives
 
-    def queries(self, batch: Batch, plan: PromptPlan) -> Queries:
-        if plan != PromptPlan():
-            raise ValueError("ComiRec generates no prompts and takes one step; its plan may not ask for more")
-        return Queries(self.vectors(batch), batch.rows.new_zeros(len(batch.rows), 0))
+    def extra_loss(self) -> Tensor | float:
+        found, self.regularisation = self.regularisation, 0.0
+        return found

@@ -16,6 +16,13 @@ def plain_plan(search: PlanSearch, num_prompts: int = 0) -> ServingPlan:
     return ServingPlan(PromptPlan(num_prompts, placement, 1), diversity=search.diversity)
 
 
+def measure_plan(network: Network, exam: Exam, plan: ServingPlan, metric: str) -> float:
+    """One metric (name@k) of one plan."""
+    cutoff = int(metric.split("@")[1])
+    lists = top_lists(network, exam, plan.prompts, cutoff).merged(plan, cutoff)
+    return exam.score(lists, [cutoff])[metric]
+
+
 def prompt_plans(search: PlanSearch) -> Iterator[PromptPlan]:
     for placement in search.placements:
         counts = [0] if placement is Placement.NONE else [count for count in search.num_prompts if count]

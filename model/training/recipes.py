@@ -1,15 +1,16 @@
-"""Recipes: one YAML a data set, one section an arm. Defaults stand here once; unknown keys are errors."""
+"""Recipes: one YAML a data set, in it two parts, in each one section an arm (model/training/sections.py).
+
+Defaults stand here once; unknown keys are errors.
+"""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-import yaml
-
+from model.evaluation.metrics import NAMES
 from model.records import Placement
+from model.training.sections import RecipeName, read_sections
 
-FOLDER = Path(__file__).parent / "recipes"
 T = TypeVar("T")
 
 
@@ -20,8 +21,13 @@ class Stage:
     num_epochs: int
     num_prompts: int = 0  # generated items before each real one while training (the paper's K)
     learning_rate: float = 1e-3
+    objective: Literal["next", "pretrain"] = "next"  # the next item, or what the system itself pre-trains on
 
     def __post_init__(self) -> None:
+        if self.objective not in ("next", "pretrain"):
+            raise ValueError(f"objective is {self.objective!r}; it is next or pretrain")
+        if self.objective == "pretrain" and self.num_prompts:
+            raise ValueError("a pretrain stage has no prompts; num_prompts belongs to a stage on the next item")
         if self.num_epochs < 1:
             raise ValueError(f"num_epochs is {self.num_epochs}; a stage needs at least 1")
         if not isinstance(self.learning_rate, float) or not self.learning_rate > 0:
@@ -37,6 +43,7 @@ class PlanSearch:
     placements: tuple[Placement, ...] = (Placement.NONE,)
     num_steps: tuple[int, ...] = (1,)
     diversity: float = 0.0
+    part_weights: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)  # of the later parts of a blend, against the first
     min_gain: float = 0.01  # a plan that costs more is taken only when it is better by this share
 
 
@@ -49,6 +56,8 @@ class Recipe:
     system: str
     stages: tuple[Stage, ...]
     network: Mapping[str, Any] = field(default_factory=dict)
+    parts: tuple["Recipe", ...] = ()  # of a blend: each trained alone
+    loss: Literal["softmax", "bce", "bpr"] = "softmax"  # over the whole catalogue, or against one sampled item
     batch_users: int = 256
     warmup_steps: int = 200
     weight_decay: float = 0.0
@@ -59,50 +68,61 @@ class Recipe:
     max_eval_users: int = 10_000
     plan: PlanSearch = field(default_factory=PlanSearch)
 
+    @property
+    def all_stages(self) -> tuple[Stage, ...]:
+        """In the order they are trained: its own, or its parts'."""
+        return sum((part.all_stages for part in self.parts), self.stages)
+
     def __post_init__(self) -> None:
+        if bool(self.parts) != (self.system == "blend"):
+            raise ValueError("parts are what a blend has, and only a blend")
+        if self.loss not in ("softmax", "bce", "bpr"):
+            raise ValueError(f"loss is {self.loss!r}; it is softmax, bce or bpr")
+        if self.stages and self.stages[-1].objective != "next":
+            raise ValueError("the last stage is a pretrain stage; one on the next item must follow")
         for name in ("batch_users", "evaluate_every", "patience", "max_eval_users"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it is a whole number of at least 1")
-
-
-def recipe_names() -> list[str]:
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+        if not isinstance(self.warmup_steps, int) or self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps is {self.warmup_steps!r}; it is a whole number, 0 for none")
+        kind, _, cutoff = str(self.metric).partition("@")
+        if kind not in NAMES or not cutoff.isdecimal() or int(cutoff) < 1:
+            raise ValueError(f"metric is {self.metric!r}; it is one of {', '.join(NAMES)} at a length, such as ndcg@10")
 
 
 def load_recipe(name_or_path: str, arm: str) -> Recipe:
-    """The section `arm` of a recipe that comes with the package, or of a YAML file.
+    """The section `arm` of a recipe that comes with the package, or of a YAML file; `beauty:paper` is another part.
 
-    Raises ValueError, with the names there are, for an unknown recipe, arm or key.
+    Raises ValueError, with the names there are, for an unknown recipe, part, arm or key.
     """
-    path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else FOLDER / f"{name_or_path}.yaml"
-    if not path.is_file():
-        raise ValueError(f"no recipe {name_or_path!r}; there are {', '.join(recipe_names())}, or give a .yaml file")
-    sections = _sections(path)
+    name = RecipeName.of(name_or_path)
+    sections = read_sections(name)
     if arm not in sections:
-        raise ValueError(f"recipe {name_or_path!r} has no arm {arm!r}; it has {', '.join(sections) or 'none'}")
-    return _read(dict(sections[arm]), path.stem, arm)
-
-
-def _sections(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
-    pairs = content.items() if isinstance(content, dict) else ()
-    return {str(arm): section for arm, section in pairs if isinstance(section, dict)}
+        raise ValueError(f"recipe {str(name)!r} has no arm {arm!r}; it has {', '.join(sections) or 'none'}")
+    return _read(sections[arm], str(name), arm)
 
 
 def _read(section: dict[str, Any], name: str, arm: str) -> Recipe:
     # lists of YAML become tuples: a recipe is frozen
-    section["stages"] = tuple(_record(Stage, stage) for stage in section.get("stages", []))
-    if not section["stages"]:
-        raise ValueError(f"recipe {name!r}, arm {arm!r}: stages are missing")
+    if "stages" not in section:
+        raise ValueError(f"recipe {name!r}, arm {arm!r}: stages are missing; an arm that is not trained has stages: []")
+    section["stages"] = tuple(_record(Stage, stage) for stage in section["stages"] or ())
     plan = dict(section.pop("plan", {}))
     plan["placements"] = tuple(Placement(one) for one in plan.get("placements", ["none"]))
     plan["num_prompts"] = tuple(plan.get("num_prompts", [0]))
     plan["num_steps"] = tuple(plan.get("num_steps", [1]))
+    if "part_weights" in plan:
+        plan["part_weights"] = tuple(map(float, plan["part_weights"]))
+    section["parts"] = tuple(_read_part(section, part, name, arm) for part in section.get("parts", ()))
     section["plan"] = _record(PlanSearch, plan)
     return _record(Recipe, {"name": name, "arm": arm, "system": arm} | section)
+
+
+def _read_part(section: Mapping[str, Any], part: Mapping[str, Any], name: str, arm: str) -> Recipe:
+    """A part of a blend: what it does not say it has from the blend."""
+    shared = {key: value for key, value in section.items() if key not in ("parts", "stages", "system", "plan")}
+    network = {**section.get("network", {}), **part.get("network", {})}
+    return _read({**shared, **part, "network": network}, name, f"{arm}/{part.get('system')}")
 
 
 def _record(kind: type[T], values: Mapping[str, Any]) -> T:

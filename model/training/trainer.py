@@ -4,7 +4,7 @@ Reads nothing of the test split. Deterministic for a seed, a machine and a threa
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
@@ -17,13 +17,14 @@ from torch.optim.swa_utils import AveragedModel
 from model import __version__
 from model.checkpoint import Checkpoint, Provenance
 from model.data.sequences import SequenceData
-from model.evaluation.protocol import Exam, top_lists
+from model.evaluation.protocol import Exam
 from model.networks import build_network
 from model.networks.base import Network
+from model.networks.layers import Batch
 from model.records import ServingPlan
 from model.training.batches import Windows
-from model.training.losses import catalogue_cross_entropy
-from model.training.plans import choose_plan, plain_plan
+from model.training.losses import SAMPLED, catalogue_cross_entropy
+from model.training.plans import choose_plan, measure_plan, plain_plan
 from model.training.recipes import Recipe, Stage
 
 
@@ -39,6 +40,10 @@ class EpochReport:
     metric: float | None  # on validation, where it was measured
 
 
+# metric, weights, plan, all metrics
+Candidate = tuple[float, dict[str, Tensor], ServingPlan, dict[str, float]]
+
+
 class Trainer:
     """One run of one recipe on one data set."""
 
@@ -48,6 +53,8 @@ class Trainer:
         self.recipe, self.data, self.seed = recipe, data, seed
         self.device = torch.device(device)
         self.network = build_network(recipe.system, {**recipe.network, **sizes}).to(self.device)
+        check_recipe(recipe, self.network)
+        self.network.start_from(data.train, data.catalogue.categories)
         self.averaged = AveragedModel(self.network, multi_avg_fn=partial(move_average, recipe.ema_decay))
         self.windows = Windows.of(data, self.network.config.max_length)
         self.exam = Exam.of(data, "valid", recipe.max_eval_users)
@@ -65,41 +72,40 @@ class Trainer:
         A stage that does not help (prompts, on some data) is trained and then not taken.
         """
         started = time.perf_counter()
-        taken: list[tuple[float, dict[str, Tensor], ServingPlan, dict[str, float]]] = []
+        taken: list[Candidate] = []
         for number, stage in enumerate(self.recipe.stages):
             self._run_stage(number, stage, on_epoch)
-            plan, metrics = choose_plan(self.answering, self.exam, self.recipe.plan, self.recipe.metric)
-            taken.append((metrics[self.recipe.metric], self._snapshot(), plan, metrics))
-        _, state, plan, metrics = max(taken, key=lambda one: one[0])
+            # pre-trained weights are not an answer yet
+            if stage.objective == "next":
+                taken.append(self._candidate())
+        _, state, plan, metrics = max(taken or [self._candidate()], key=lambda one: one[0])
         # weights and plan were measured together and are kept together
         self.answering.load_state_dict(state)
         seconds = time.perf_counter() - started
-        provenance = Provenance(
-            self.data.digest,
-            self.data.name,
-            self.recipe.name,
-            self.seed,
-            __version__,
-            training_seconds=seconds,
-            metrics=metrics,
-        )
+        provenance = provenance_of(self.recipe, self.data, self.seed, seconds, metrics)
         return Checkpoint(self.answering, plan, self.data.catalogue, provenance)
 
     def measure(self, plan: ServingPlan) -> float:
-        cutoff = int(self.recipe.metric.split("@")[1])
-        lists = top_lists(self.answering, self.exam, plan.prompts, cutoff).merged(plan, cutoff)
-        return self.exam.score(lists, [cutoff])[self.recipe.metric]
+        return measure_plan(self.answering, self.exam, plan, self.recipe.metric)
+
+    def _candidate(self) -> "Candidate":
+        """The weights as they are now, with the plan that is best for them."""
+        plan, metrics = choose_plan(self.answering, self.exam, self.recipe.plan, self.recipe.metric)
+        return metrics[self.recipe.metric], self._snapshot(), plan, metrics
 
     def _snapshot(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in self.answering.state_dict().items()}
 
     def _run_stage(self, number: int, stage: Stage, on_epoch: Callable[[EpochReport], None]) -> None:
-        """Epochs until the end or until validation stops rising; the best weights are put back."""
+        """Epochs until the end or until validation stops rising; the best weights are put back.
+
+        A pretrain stage runs all its epochs unmeasured and leaves its last weights: what it ranks says nothing.
+        """
         optimizer = torch.optim.AdamW(
             self.network.parameters(), stage.learning_rate, weight_decay=self.recipe.weight_decay
         )
         warmup = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / self.recipe.warmup_steps)
+            optimizer, lambda step: min(1.0, (step + 1) / max(1, self.recipe.warmup_steps))
         )
         plan = plain_plan(self.recipe.plan, stage.num_prompts)
         best, best_state, waited = -1.0, {}, 0
@@ -107,7 +113,9 @@ class Trainer:
             started = time.perf_counter()
             loss = self._run_epoch(stage, optimizer, warmup)
             seconds, metric = time.perf_counter() - started, None
-            if epoch % self.recipe.evaluate_every == 0 or epoch == stage.num_epochs:
+            if stage.objective == "pretrain":
+                best_state = self._snapshot() if epoch == stage.num_epochs else {}
+            elif epoch % self.recipe.evaluate_every == 0 or epoch == stage.num_epochs:
                 metric = self.measure(plan)
                 waited = 0 if metric > best else waited + 1
                 if metric > best:
@@ -126,8 +134,7 @@ class Trainer:
         self.network.train()
         total, num_targets = torch.zeros((), device=self.device), 0
         for batch in self.windows.batches(self.recipe.batch_users, self.rng):
-            states, targets = self.network.training_pairs(batch.to(self.device), stage.num_prompts)
-            loss = member_losses(self.network, states, targets - 1)
+            loss, count = self._loss(stage, batch.to(self.device))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -135,16 +142,35 @@ class Trainer:
             if self.recipe.ema_decay:
                 self.averaged.update_parameters(self.network)
             # kept on the device: reading it each step would wait for every step
-            total += loss.detach() * len(targets) / self.network.num_members
-            num_targets += len(targets)
+            total += loss.detach() * count / self.network.num_members
+            num_targets += count
         return float(total) / max(num_targets, 1)
 
+    def _loss(self, stage: Stage, batch: Batch) -> tuple[Tensor, int]:
+        """Mean loss of a batch, and over how many it was taken (targets, or histories of a pretrain stage)."""
+        if stage.objective == "pretrain":
+            return self.network.pretraining_loss(batch), len(batch.users)
+        queries, targets = self.network.training_pairs(batch, stage.num_prompts)
+        loss = member_losses(self.network, queries, targets - 1, self.recipe.loss)
+        return loss + self.network.extra_loss(), len(targets)
 
-def member_losses(network: Network, queries: Tensor, targets: Tensor) -> Tensor:
+
+def check_recipe(recipe: Recipe, network: Network) -> None:
+    """Raises ValueError where the recipe asks for training that the system does not have."""
+    if network.trained != bool(recipe.stages):
+        reason = "needs at least one stage" if network.trained else "is not trained; its recipe has stages: []"
+        raise ValueError(f"{recipe.system} {reason}")
+    if network.hard_negatives and recipe.loss != "softmax":
+        raise ValueError(f"hard_negatives weighs the negatives of the softmax; the recipe's loss is {recipe.loss}")
+
+
+def member_losses(network: Network, queries: Tensor, targets: Tensor, loss: str = "softmax") -> Tensor:
     """Sum of the members' losses: each learns as if it were alone."""
     members = network.num_members
+    softmax = partial(catalogue_cross_entropy, hardness=network.hard_negatives)
+    compute = softmax if loss == "softmax" else SAMPLED[loss]
     pairs = zip(queries.chunk(members, -1), network.item_vectors().chunk(members, 1), strict=True)
-    return torch.stack([catalogue_cross_entropy(query, table, targets) for query, table in pairs]).sum()
+    return torch.stack([compute(query, table, targets) for query, table in pairs]).sum()
 
 
 def move_average(
@@ -155,11 +181,15 @@ def move_average(
     torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + count) / (10 + count)))
 
 
-def train(recipe: Recipe, data: SequenceData, seed: int = 0, device: str = "cpu") -> Checkpoint:
-    """Trainer(..).fit() without a display."""
-    return Trainer(recipe, data, seed, device).fit()
+def provenance_of(
+    recipe: Recipe, data: SequenceData, seed: int, seconds: float, metrics: Mapping[str, float]
+) -> Provenance:
+    return Provenance(
+        data.digest, data.name, recipe.name, seed, __version__, training_seconds=seconds, metrics=dict(metrics)
+    )
 
 
 def with_epochs(recipe: Recipe, num_epochs: int) -> Recipe:
     """The same recipe with at most `num_epochs` in each stage."""
-    return replace(recipe, stages=tuple(replace(s, num_epochs=min(s.num_epochs, num_epochs)) for s in recipe.stages))
+    stages = tuple(replace(s, num_epochs=min(s.num_epochs, num_epochs)) for s in recipe.stages)
+    return replace(recipe, stages=stages, parts=tuple(with_epochs(part, num_epochs) for part in recipe.parts))

@@ -15,11 +15,12 @@ DataFolder = Annotated[Path, Option("--data", help="Folder that `recall prepare`
 
 
 def train(
-    arm: Annotated[str, typer.Argument(help="Section of the recipe: recgpt or comirec.")],
+    arm: Annotated[str, typer.Argument(help="Section of the recipe: recgpt, comirec, sasrec ..")],
     data: DataFolder,
     output: Annotated[Path, Option(help="Checkpoint folder to write.")],
     recipe: Annotated[
-        str, Option(help="Name of a recipe (demo, beauty, kuairand, default) or a .yaml file.")
+        str,
+        Option(help="Name of a recipe (demo, beauty, kuairand, default) or a .yaml file; beauty:paper = as published."),
     ] = "default",
     seed: Annotated[int, Option(help="The same seed, machine and threads give the same weights.")] = 0,
     device: Annotated[str, Option(help="auto, cpu or cuda; auto takes a GPU when there is one.")] = "auto",
@@ -36,13 +37,13 @@ def train(
 
 def run_training(recipe: Recipe, data: SequenceData, output: Path, seed: int, device: str) -> None:
     """Trains with a progress bar and saves."""
-    from model.training.trainer import EpochReport, Trainer
+    from model.training.fit import fit
+    from model.training.trainer import EpochReport
 
-    trainer = Trainer(recipe, data, seed, device)
     with progress_bar() as bar:
         tasks = [
             bar.add_task(f"{recipe.arm} {'prompts' if stage.num_prompts else 'train'}", total=stage.num_epochs)
-            for stage in recipe.stages
+            for stage in recipe.all_stages
         ]
 
         def show(report: EpochReport) -> None:
@@ -52,7 +53,7 @@ def run_training(recipe: Recipe, data: SequenceData, output: Path, seed: int, de
                 f"{recipe.arm} epoch {report.epoch}: loss {report.loss:.4f}, {report.seconds:.1f} s{measured}"
             )
 
-        checkpoint = trainer.fit(show)
+        checkpoint = fit(recipe, data, seed, device, show)
     checkpoint.save(output)
     provenance = checkpoint.provenance
     last_line(
@@ -101,6 +102,11 @@ def evaluate(
     check_same_data(arm, dataset)
     if split not in ("valid", "test"):
         raise typer.BadParameter("split is valid or test")
+    if split == "test" and dataset.candidates is not None:
+        raise ValueError(
+            f"the test split of {dataset.name} ranks {len(dataset.candidates)} of its items, a bundle ranks them all; "
+            "measure the checkpoint with `recall reproduce`"
+        )
     exam = Exam.of(dataset, "valid" if split == "valid" else "test", max_users)
     cutoffs = sorted(cutoff or [5, 10, 20, 50, 100])
     with progress_bar() as bar:

@@ -142,8 +142,8 @@ def test_unknown_system(folder):
 
 
 def test_building_an_unknown_system_names_the_known():
-    with pytest.raises(ValueError, match="unknown system 'sasrec'; known are recgpt, comirec"):
-        build_network("sasrec", {})
+    with pytest.raises(ValueError, match="unknown system 'magic'; known are recgpt, comirec"):
+        build_network("magic", {})
 
 
 @pytest.mark.parametrize("kind", ["recgpt", "comirec"])

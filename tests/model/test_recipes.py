@@ -4,9 +4,34 @@ import pytest
 
 from model.networks import build_network
 from model.records import Placement, PromptPlan
-from model.training.recipes import PlanSearch, Stage, load_recipe, recipe_names
+from model.training.recipes import PlanSearch, Stage, load_recipe
+from model.training.sections import PARTS, RecipeName, read_sections, recipe_names
 
-ARMS = ("recgpt", "comirec")
+TABLE = ("beauty", "sports", "toys", "yelp", "kuairand", "kuairec")
+SYSTEMS = [
+    "popularity",
+    "bpr",
+    "stamp",
+    "gru4rec",
+    "narm",
+    "caser",
+    "s3rec",
+    "bert4rec",
+    "sasrec",
+    "comirec",
+    "comirec-dr",
+    "recgpt-pretrain",
+    "recgpt-finetune",
+    "recgpt-one",
+    "recgpt",
+]
+
+
+def packaged_sections():
+    """(recipe:part, arm) of everything that comes with the package."""
+    for name in recipe_names():
+        for part in PARTS if name in TABLE else ("best",):
+            yield from ((f"{name}:{part}", arm) for arm in read_sections(RecipeName(name, part)))
 
 
 @pytest.fixture
@@ -24,20 +49,23 @@ def refusal(name, arm="recgpt"):
     return str(caught.value)
 
 
-@pytest.fixture(params=[(name, arm) for name in recipe_names() for arm in ARMS], ids="-".join)
+@pytest.fixture(params=[*packaged_sections()], ids="-".join)
 def packaged(request):
     return load_recipe(*request.param)
 
 
 def test_packaged_recipe_builds_its_network(packaged):
-    network = build_network(packaged.system, {**packaged.network, "num_items": 9, "num_users": 2})
-    assert network.kind == packaged.arm
+    for one in packaged.parts or (packaged,):
+        network = build_network(one.system, {**one.network, "num_items": 9, "num_users": 2})
+        assert network.kind == one.system
+        assert network.trained == bool(one.stages)
 
 
 def test_packaged_recipe_asks_its_system_for_nothing_it_cannot(packaged):
-    generates = build_network(packaged.system, {"num_items": 9}).generates
-    assert generates or not any(stage.num_prompts for stage in packaged.stages)
-    assert generates or packaged.plan == PlanSearch(cutoff=packaged.plan.cutoff, diversity=packaged.plan.diversity)
+    for one in packaged.parts or (packaged,):
+        generates = build_network(one.system, {"num_items": 9}).generates
+        assert generates or not any(stage.num_prompts for stage in one.stages)
+        assert generates or one.plan == PlanSearch(cutoff=one.plan.cutoff, diversity=one.plan.diversity)
 
 
 def test_packaged_recipe_searches_plans_that_exist(packaged):
@@ -48,7 +76,22 @@ def test_packaged_recipe_searches_plans_that_exist(packaged):
 
 
 def test_the_packaged_recipes_are_there():
-    assert {"beauty", "demo", "kuairand"} <= {*recipe_names()}
+    assert {*TABLE, "demo", "default"} == {*recipe_names()}
+
+
+@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("part", PARTS)
+def test_every_recipe_of_the_table_has_every_system(name, part):
+    assert sorted(read_sections(RecipeName(name, part))) == sorted(SYSTEMS)
+
+
+@pytest.mark.parametrize("arm", [arm for arm in SYSTEMS if arm.startswith("recgpt")])
+def test_recgpt_as_published(arm):
+    recipe = load_recipe("beauty:paper", arm)
+    sizes = {"dim": 64, "num_layers": 1, "num_heads": 2, "max_length": 50, "user_dropout": 0.1, "dropout": 0.5}
+    assert (recipe.loss, recipe.batch_users, recipe.network) == ("bce", 256, sizes)
+    assert {stage.learning_rate for stage in recipe.stages} == {0.001}
+    assert recipe.plan.num_steps == ((2,) if arm == "recgpt" else (1,))
 
 
 def test_what_is_not_said_has_a_default(write):
@@ -106,8 +149,16 @@ def test_file_that_is_not_yaml(write):
         ("{stages: [{num_epochs: 1}], plan: {placements: [top]}}", "'top' is not a valid Placement"),
         ("{stages: [{num_prompts: 1}]}", "a recipe lacks num_epochs in Stage"),
         ("{stages: [{num_epochs: 0}]}", "num_epochs is 0; a stage needs at least 1"),
+        ("{stages: [{num_epochs: 1, objective: bert}]}", "objective is 'bert'; it is next or pretrain"),
+        ("{stages: [{num_epochs: 1, objective: pretrain, num_prompts: 1}]}", "a pretrain stage has no prompts"),
+        ("{stages: [{num_epochs: 1, objective: pretrain}]}", "the last stage is a pretrain stage"),
+        ("{stages: [{num_epochs: 1}], loss: hinge}", "loss is 'hinge'; it is softmax, bce or bpr"),
         ("{stages: [3]}", "a recipe's Stage is 3; it must be a mapping of num_epochs"),
-        ("{batch_users: 3}", "stages are missing"),
+        ("{stages: [{num_epochs: 1}], warmup_steps: -1}", "warmup_steps is -1; it is a whole number, 0 for none"),
+        ("{stages: [{num_epochs: 1}], metric: ndcg}", "metric is 'ndcg'; it is one of recall, hr, precision, ndcg"),
+        ("{stages: [{num_epochs: 1}], metric: mrr@5}", "metric is 'mrr@5'"),
+        ("{stages: [{num_epochs: 1}], metric: hr@0}", "metric is 'hr@0'"),
+        ("{batch_users: 3}", "stages are missing; an arm that is not trained has stages: []"),
     ],
 )
 def test_mistake_in_a_section(write, section, reason):

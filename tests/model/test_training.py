@@ -13,9 +13,10 @@ from model.data.sequences import SequenceData
 from model.evaluation.protocol import Exam
 from model.records import Placement
 from model.training.batches import Windows
+from model.training.fit import fit as train
 from model.training.plans import choose_plan
 from model.training.recipes import PlanSearch, Recipe, Stage
-from model.training.trainer import Trainer, move_average, train, with_epochs
+from model.training.trainer import Trainer, move_average, with_epochs
 
 NUM_ITEMS, NUM_USERS, LENGTH = 40, 120, 8
 TINY = Recipe(

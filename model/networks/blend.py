@@ -1,0 +1,55 @@
+"""Several systems in one vector: their scores add up, so one index search ranks by all of them.
+
+Each part is trained alone by its own recipe; the weights of their scores come from the validation split
+(training/fit.py). Query vectors and item vectors are those of the parts side by side, the queries times the weight:
+their inner product is the weighted sum. At most one part generates prompts; the others repeat their vector in every
+step.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from model.networks.base import Network, NetworkConfig, Queries
+from model.networks.layers import Batch
+from model.records import PromptPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlendConfig(NetworkConfig):
+    parts: Sequence[Mapping[str, Any]]  # {"system": .., "network": {..}} each
+
+
+class Blend(Network):
+    kind: ClassVar[str] = "blend"
+    generates: ClassVar[bool] = True  # where a part does
+    trained: ClassVar[bool] = False  # its parts are
+    config: BlendConfig
+    weights: Tensor  # (P,) of the parts' scores
+
+    def __init__(self, config: BlendConfig, parts: Sequence[Network]) -> None:
+        """Raises ValueError where the parts cannot answer together."""
+        super().__init__()
+        self.config = config
+        self.parts = nn.ModuleList(parts)
+        if not parts or sum(part.generates for part in parts) > 1:
+            raise ValueError("a blend has one part at least, and one at most that generates prompts")
+        self.register_buffer("weights", torch.ones(len(parts)))
+
+    def item_vectors(self) -> Tensor:
+        return torch.cat([part.item_vectors() for part in self.parts], 1)  # type: ignore[operator]
+
+    def training_pairs(self, batch: Batch, num_prompts: int = 0) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        raise ValueError("the parts of a blend are trained one by one, each by its own recipe")
+
+    def queries(self, batch: Batch, plan: PromptPlan) -> Queries:
+        answers = [part.queries(batch, plan if part.generates else PromptPlan()) for part in self.parts]  # type: ignore[operator]
+        steps = plan.num_steps
+        vectors = [
+            weight * answer.vectors.expand(-1, steps, -1) for weight, answer in zip(self.weights, answers, strict=True)
+        ]
+        prompts = max((answer.prompts for answer in answers), key=lambda rows: rows.shape[1])
+        return Queries(torch.cat(vectors, -1), prompts)

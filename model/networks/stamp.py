@@ -1,0 +1,38 @@
+"""STAMP: attention over the history, asked by its mean and its last item, times the last item itself.
+
+Source: "STAMP: Short-Term Attention/Memory Priority Model for Session-based Recommendation", KDD 2018, equations 3 to
+8. The paper's sigmoid around the trilinear product is left out: it does not change the ranking, and flattens the loss.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from model.networks.layers import Batch, init_weights
+from model.networks.one_pass import FromPrefixes, PrefixConfig, last_of, real_tokens
+from model.networks.tokens import Tokens
+
+
+class STAMP(FromPrefixes):
+    kind: ClassVar[str] = "stamp"
+
+    def __init__(self, config: PrefixConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.items = nn.Embedding(config.num_items + 2, config.dim, padding_idx=0).apply(init_weights)
+        self.drop = nn.Dropout(config.dropout)
+        # the linear maps keep torch's larger start: a product of three small vectors would hardly move
+        self.w1, self.w2 = (nn.Linear(config.dim, config.dim, bias=False) for _ in range(2))
+        self.w3 = nn.Linear(config.dim, config.dim)
+        self.w0 = nn.Linear(config.dim, 1, bias=False)
+        self.memory, self.latest = nn.Linear(config.dim, config.dim), nn.Linear(config.dim, config.dim)
+
+    def vectors(self, batch: Batch) -> Tensor:
+        x = self.drop(self.items(Tokens.plain(batch.rows, self.start_row).rows)) * real_tokens(batch)[..., None]
+        last = last_of(x, batch.lengths)
+        mean = x.sum(1) / (batch.lengths[:, None] + 1)
+        asked = self.w2(last) + self.w3(mean)
+        weights = self.w0(torch.sigmoid(self.w1(x) + asked[:, None]))  # (B, T, 1), not normalised
+        attended = (weights * x).sum(1)
+        return (torch.tanh(self.memory(attended)) * torch.tanh(self.latest(last)))[:, None]

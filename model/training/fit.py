@@ -1,0 +1,66 @@
+"""One recipe on one data set: a system of its own is trained as it is, a blend part by part.
+
+The weights of a blend's parts, then its plan, are those that are best on the validation split.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+
+import torch
+
+from model.checkpoint import Checkpoint
+from model.data.sequences import SequenceData
+from model.evaluation.protocol import Exam
+from model.networks.base import Network
+from model.networks.blend import Blend, BlendConfig
+from model.training.plans import choose_plan, measure_plan, plain_plan
+from model.training.recipes import Recipe
+from model.training.trainer import EpochReport, Trainer, provenance_of
+
+SEED_STRIDE = 1000  # between the parts of a blend: two alike must not come out the same
+OnEpoch = Callable[[EpochReport], None]
+
+
+def fit(
+    recipe: Recipe, data: SequenceData, seed: int = 0, device: str = "cpu", on_epoch: OnEpoch = lambda _: None
+) -> Checkpoint:
+    """The checkpoint that is best on the validation split; `on_epoch` is called after each epoch.
+
+    Raises ValueError where the recipe does not fit the system or the data.
+    """
+    if not recipe.parts:
+        return Trainer(recipe, data, seed, device).fit(on_epoch)
+    started = time.perf_counter()
+    blend = _train_parts(recipe, data, seed, device, on_epoch).to(torch.device(device)).eval()
+    exam = Exam.of(data, "valid", recipe.max_eval_users)
+    _weigh_parts(blend, exam, recipe)
+    plan, metrics = choose_plan(blend, exam, recipe.plan, recipe.metric)
+    seconds = time.perf_counter() - started
+    return Checkpoint(blend, plan, data.catalogue, provenance_of(recipe, data, seed, seconds, metrics))
+
+
+def _train_parts(recipe: Recipe, data: SequenceData, seed: int, device: str, on_epoch: OnEpoch) -> Blend:
+    networks: list[Network] = []
+    first_stage = 0
+    for number, part in enumerate(recipe.parts):
+
+        def report(epoch: EpochReport, shift: int = first_stage) -> None:
+            on_epoch(replace(epoch, stage=epoch.stage + shift))
+
+        networks.append(Trainer(part, data, seed + SEED_STRIDE * number, device).fit(report).network)
+        first_stage += len(part.stages)
+    sizes = {"num_items": len(data.catalogue.items), "num_users": len(data.catalogue.users)}
+    parts = tuple({"system": network.kind, "network": asdict(network.config)} for network in networks)
+    return Blend(BlendConfig(parts=parts, max_length=networks[0].config.max_length, **sizes), networks)
+
+
+def _weigh_parts(blend: Blend, exam: Exam, recipe: Recipe) -> None:
+    """One part after the other, each against what stands before it."""
+    plan = plain_plan(recipe.plan)
+    for part in range(1, len(blend.parts)):
+        found = {}
+        for weight in recipe.plan.part_weights:
+            blend.weights[part] = weight
+            found[weight] = measure_plan(blend, exam, plan, recipe.metric)
+        blend.weights[part] = max(found, key=found.__getitem__)
