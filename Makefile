@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 DATA   ?= ../shared/data
 RUNS   ?= runs
 
-.PHONY: help install demo test check docs bench-prompts quality-beauty quality-kuairand http-equals-offline
+.PHONY: help install demo test check docs results reproduce bench-prompts quality-beauty quality-kuairand http-equals-offline
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -30,12 +30,17 @@ check: $(STAMP) ## ruff, mypy strict, and the generated docs against the code
 	$(BIN)/mypy
 	$(BIN)/python -m docs.generate --check
 
-docs: $(STAMP) ## write the generated reference pages anew
+docs: $(STAMP) ## write the generated pages anew: the reference from the code, the results from the measured rows
 	$(BIN)/python -m docs.generate
+
+results: docs ## docs/results.md from benchmarks/results/quality.json; trains nothing
 
 # The studies below take minutes each, on data that does not come with the project (DATA=...).
 bench-prompts: $(STAMP) ## prompt expansion: key/value cache against recomputing, identical items
 	$(BIN)/python -m benchmarks.prompts
+
+reproduce: $(STAMP) ## the table of systems, paper's recipe and ours, 3 seeds: hours; resumable (DATA=...)
+	$(BIN)/recall reproduce --data $(DATA) --recipe both --work $(RUNS)
 
 define quality # data set, arm
 	$(BIN)/recall train $(2) --recipe $(1) --data $(RUNS)/$(1)/data --output $(RUNS)/$(1)/$(2)

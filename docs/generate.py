@@ -1,22 +1,26 @@
-"""Writes docs/reference.md from the code; `--check` fails where it is out of date.
+"""Writes docs/reference.md from the code and docs/results.md from the rows; `--check` fails where one is out of date.
 
 python -m docs.generate [--check]
 """
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import typer
 from typer.core import TyperGroup
 
+from model.reproduction import figures, report
+from model.reproduction.rows import Results
 from service import errors
 from service.app import create_app
 from service.cli import app as command
 from service.settings import Settings
 from service.telemetry import Metrics
 
-TARGET = Path(__file__).parent / "reference.md"
+FOLDER = Path(__file__).parent
+ROWS = Results(FOLDER.parent / "benchmarks" / "results" / "quality.json")
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -88,10 +92,20 @@ def render() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
-    if not parser.parse_args().check:
-        TARGET.write_text(render(), encoding="utf-8")
-    elif TARGET.read_text(encoding="utf-8") != render():
-        sys.exit(f"{TARGET.name} is out of date: run `make docs`")
+    check = parser.parse_args().check
+    for path, text in ((FOLDER / name, write()) for name, write in PAGES.items()):
+        if not check:
+            path.write_text(text, encoding="utf-8")
+            figures.draw(ROWS.rows(), FOLDER / report.FIGURES)
+        elif path.read_text(encoding="utf-8") != text:
+            sys.exit(f"{path.name} is out of date: run `make docs`")
+
+
+def results() -> str:
+    return report.render(ROWS.rows())
+
+
+PAGES: dict[str, Callable[[], str]] = {"reference.md": render, "results.md": results}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The `recall` command: prepare, train, build, evaluate, serve, query, demo, doctor.
+"""The `recall` command: prepare, train, build, evaluate, serve, query. Each step reads what the one before wrote.
 
-Each step reads what the one before wrote.
+demo does it all on synthetic logs, doctor looks at the machine, reproduce and tune make the table of systems.
 """
 
 import sys
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from model import __version__
-from service.commands import data, doctor, serving, training
+from service.commands import data, doctor, reproduce, serving, training, tuning
 from service.commands.console import err, out
 from service.errors import RecallError
 from service.telemetry import configure_logging
@@ -33,6 +33,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     serving.query,
     serving.demo,
     doctor.doctor,
+    reproduce.reproduce,
+    tuning.tune,
 )
 for command in COMMANDS:
     app.command()(command)

@@ -10,13 +10,15 @@ from typing import Literal, get_args
 from model.data.categories import Categories, read_categories
 from model.data.events import DataError, EventLog, ReadReport
 from model.data.kuairand import Target, read_kuairand
+from model.data.kuairec import read_kuairec
 from model.data.positives import PositiveRule, select_positives
 from model.data.readers import READERS
 from model.data.sequences import SequenceData
 from model.data.splits import Protocol, SplitRule, TimeCut, split_log
 from model.data.synthetic import SyntheticSpec, generate
 
-Format = Literal["s3rec", "recbole", "csv", "parquet", "kuairand", "synthetic"]
+Format = Literal["s3rec", "recbole", "csv", "parquet", "kuairand", "kuairec", "synthetic"]
+SHARES = (0.1, 0.1)  # of valid and test, by time
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +28,9 @@ class PrepareOptions:
     format: Format = "synthetic"
     input: Path | None = None  # a file; for kuairand the folder; nothing for synthetic
     name: str | None = None  # of the data set; None = the input's stem
-    split: Protocol | None = None  # None = by-time for kuairand, leave-one-out for the others
-    valid_share: float = 0.1  # by-time: shares of all events
-    test_share: float = 0.1
+    split: Protocol | None = None  # None = by-time for kuairand, kuairec's own, leave-one-out for the others
+    valid_share: float = SHARES[0]  # by-time: shares of all events
+    test_share: float = SHARES[1]
     cut: TimeCut | None = None  # by-time: two times in the log's unit, in place of the shares
     k_core: int = 0
     positive: PositiveRule = field(default_factory=PositiveRule)
@@ -59,8 +61,8 @@ def prepare(options: PrepareOptions) -> tuple[SequenceData, ReadReport]:
     Raises DataError, with the way out, for options that do not fit together and for data that cannot be used.
     """
     _check_options(options)
-    if options.format == "kuairand":
-        data, report = read_kuairand(_input(options), options.dataset_name, options.target)
+    if options.format in ("kuairand", "kuairec"):
+        data, report = _read_divided(options)
         report.check(options.input, options.max_bad_share)
         return data, report
     source = _read(options)
@@ -68,6 +70,12 @@ def prepare(options: PrepareOptions) -> tuple[SequenceData, ReadReport]:
     source.report.check(options.dataset_name, options.max_bad_share)
     positives = select_positives(source.log, options.positive)
     return split_log(options.dataset_name, positives, _split_rule(options), source.categories), source.report
+
+
+def _read_divided(options: PrepareOptions) -> tuple[SequenceData, ReadReport]:
+    if options.format == "kuairand":
+        return read_kuairand(_input(options), options.dataset_name, options.target)
+    return read_kuairec(_input(options), options.dataset_name)
 
 
 def _read(options: PrepareOptions) -> _Source:
@@ -106,8 +114,12 @@ def _check_options(options: PrepareOptions) -> None:
         raise DataError(f"max_bad_share is {options.max_bad_share}; it is a share, from 0 to 1")
     if options.format == "synthetic" and options.input is not None:
         raise DataError(f"synthetic makes its own log; leave out the input {options.input} or name its format")
+    if options.format == "kuairec" and (options.split is not None or _selects(options)):
+        raise DataError("kuairec has its own split and positives; leave split, shares, cut, k_core, positive out")
     if options.format == "s3rec" and options.protocol == "by-time":
         raise DataError("s3rec files hold an order but no times; use the split leave-one-out")
+    if options.protocol == "leave-one-out" and _cuts_by_time(options):
+        raise DataError("shares and cut times belong to the split by-time; leave them out, or ask for by-time")
     if options.format == "kuairand":
         _check_kuairand(options)
 
@@ -115,9 +127,18 @@ def _check_options(options: PrepareOptions) -> None:
 def _check_kuairand(options: PrepareOptions) -> None:
     if options.target not in get_args(Target):
         raise DataError(f"unknown target {options.target!r}; known are {', '.join(get_args(Target))}")
-    if options.protocol != "by-time" or options.cut is not None:
+    if options.protocol != "by-time" or _cuts_by_time(options):
         raise DataError("kuairand has its own split by date; leave split and cut out")
-    if options.k_core or not options.positive.keeps_all or options.categories is not None:
+    if _selects(options):
         raise DataError(
             "kuairand has a fixed catalogue, its own categories and `target`; leave k_core, positive, categories out"
         )
+
+
+def _selects(options: PrepareOptions) -> bool:
+    others = options.k_core or not options.positive.keeps_all or options.categories is not None
+    return bool(others) or _cuts_by_time(options)
+
+
+def _cuts_by_time(options: PrepareOptions) -> bool:
+    return options.cut is not None or (options.valid_share, options.test_share) != SHARES

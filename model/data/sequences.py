@@ -1,8 +1,8 @@
 """A prepared data set: histories and targets of every user, as item rows. Made by `recall prepare`, read by training.
 
-Both protocols of the field have this one shape: leave-one-out has one item in each `valid` and `test` row; a split by
-time has any number. What is known of a user when `valid` is predicted is `train`; when `test` is predicted it is
-`train + valid`.
+All protocols have this one shape: leave-one-out has one item in each `valid` and `test` row; a split by time, or one
+that came with the data ("given"), any number. What is known of a user when `valid` is predicted is `train`; when
+`test` is predicted it is `train + valid`.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from model.catalogue import Catalogue, Ragged
 
 FORMAT = 1
 Split = Literal["valid", "test"]
+Protocol = Literal["leave-one-out", "by-time", "given"]  # given: no order in time is claimed
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class SequenceData:
     train: Ragged
     valid: Ragged
     test: Ragged
-    protocol: Literal["leave-one-out", "by-time"]
+    protocol: Protocol
+    candidates: NDArray[np.int32] | None = None  # item rows that `test` ranks; None = the whole catalogue
 
     def history(self, user: int, split: Split) -> NDArray[np.int32]:
         """What is known of a user row (1..U) when `split` is predicted."""
@@ -53,6 +55,8 @@ class SequenceData:
         for part in (self.train, self.valid, self.test):
             state.update(part.offsets.tobytes())
             state.update(part.values.tobytes())
+        if self.candidates is not None:
+            state.update(self.candidates.tobytes())
         return state.hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -62,6 +66,8 @@ class SequenceData:
         for part in ("train", "valid", "test"):
             ragged: Ragged = getattr(self, part)
             arrays |= {f"{part}_offsets": ragged.offsets, f"{part}_values": ragged.values}
+        if self.candidates is not None:
+            arrays["candidates"] = self.candidates
         np.savez(folder / "sequences.npz", **arrays)
         meta = {"format": FORMAT, "name": self.name, "protocol": self.protocol, "digest": self.digest}
         (folder / "dataset.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
@@ -84,5 +90,6 @@ class SequenceData:
             train, valid, test = (
                 Ragged(arrays[f"{part}_offsets"], arrays[f"{part}_values"]) for part in ("train", "valid", "test")
             )
+            candidates = arrays.get("candidates")
         catalogue = Catalogue.load(folder / "catalogue.npz")
-        return cls(meta["name"], catalogue, train, valid, test, meta["protocol"])
+        return cls(meta["name"], catalogue, train, valid, test, meta["protocol"], candidates)

@@ -1,5 +1,6 @@
 """The protocol: rank the whole catalogue for every user who has a target, never what is in the user's history.
 
+Where a data set names its test candidates, the test split ranks those alone (KuaiRec's fully observed videos).
 The validation split is predicted from the training sequence, the test split from training and validation.
 Used while training, on the validation split; `recall evaluate` scores a bundle's own answers instead
 (service/offline.py).
@@ -42,6 +43,15 @@ class Exam:
             raise ValueError(f"data set {data.name} has no user with a {split} target")
         return cls(data, split, users)
 
+    @property
+    def barred(self) -> NDArray[np.bool_] | None:
+        """(N,) items that are not ranked; None = all are."""
+        if self.split != "test" or self.data.candidates is None:
+            return None
+        barred = np.ones(len(self.data.catalogue.items), dtype=np.bool_)
+        barred[self.data.candidates - 1] = False
+        return barred
+
     def score(self, lists: NDArray[np.int64], cutoffs: Sequence[int]) -> dict[str, float]:
         """Metrics of lists (U, K) in the order of `users`."""
         targets = [self.data.targets(user, self.split) for user in self.users.tolist()]
@@ -78,6 +88,7 @@ def top_lists(network: Network, exam: Exam, plan: PromptPlan, cutoff: int) -> To
     parts: list[tuple[NDArray[np.int64], torch.Tensor, torch.Tensor]] = []
     table = network.item_vectors()
     cutoff = min(cutoff, len(table))
+    barred = torch.as_tensor(exam.barred, device=table.device) if exam.barred is not None else None
     for part in exam.batches():
         users = exam.users[part].tolist()
         histories = [exam.data.history(user, exam.split) for user in users]
@@ -86,6 +97,8 @@ def top_lists(network: Network, exam: Exam, plan: PromptPlan, cutoff: int) -> To
         # minus infinity, not 0: negative scores must not rank behind what was seen
         for row, history in zip(scores, histories, strict=True):
             row[:, torch.as_tensor(history, dtype=torch.int64, device=table.device) - 1] = -torch.inf
+        if barred is not None:
+            scores.masked_fill_(barred, -torch.inf)
         best, rows = scores.topk(cutoff)
         parts.append((part, (rows + 1).cpu(), best.cpu()))
     order = np.argsort(np.concatenate([part for part, _, _ in parts]))

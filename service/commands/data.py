@@ -11,6 +11,7 @@ from model.data.positives import PositiveRule
 from model.data.prepare import PrepareOptions
 from model.data.prepare import prepare as prepare_data
 from model.data.sequences import SequenceData
+from model.data.splits import TimeCut
 from service.commands.console import err, last_line, out
 
 Option = typer.Option
@@ -19,12 +20,21 @@ Option = typer.Option
 def prepare(
     output: Annotated[Path, Option(help="Folder to write; made when it does not exist.")],
     input_format: Annotated[
-        str, Option("--format", help="s3rec, recbole, csv, parquet, kuairand or synthetic.")
+        str, Option("--format", help="s3rec, recbole, csv, parquet, kuairand, kuairec or synthetic.")
     ] = "synthetic",
     input_path: Annotated[
         Path | None, Option("--input", help="The file; for kuairand its folder; none for synthetic.")
     ] = None,
     split: Annotated[str | None, Option(help="leave-one-out or by-time; each format has its usual one.")] = None,
+    shares: Annotated[
+        str | None, Option(help="by-time: shares of all events for valid and test. Default 0.1,0.1.")
+    ] = None,
+    cut: Annotated[
+        str | None, Option(help="by-time, in place of shares: first time of valid and of test, with a comma.")
+    ] = None,
+    categories: Annotated[
+        Path | None, Option(help="JSON item -> list of categories; s3rec finds <name>_item2attributes.json itself.")
+    ] = None,
     k_core: Annotated[int, Option(help="Keep users and items with at least this many events; 0 keeps all.")] = 0,
     positive: Annotated[
         list[str] | None,
@@ -44,12 +54,34 @@ def prepare(
         split=split,  # type: ignore[arg-type]
         k_core=k_core,
         max_bad_share=max_bad_share,
+        categories=categories,
+        **read_times(shares, cut),
         **read_positive(input_format, positive or []),
     )
     data, report = prepare_data(options)
     data.save(output)
     show_report(report)
     show_data(data, output)
+
+
+def read_times(shares: str | None, cut: str | None) -> dict[str, Any]:
+    """The part of PrepareOptions that says where a split by time is cut."""
+    if shares is not None and cut is not None:
+        raise DataError("--shares and --cut both say where to cut; give one of them")
+    options: dict[str, Any] = {}
+    if shares is not None:
+        options["valid_share"], options["test_share"] = _two_numbers("--shares", shares)
+    if cut is not None:
+        options["cut"] = TimeCut(*_two_numbers("--cut", cut))
+    return options
+
+
+def _two_numbers(option: str, text: str) -> tuple[float, float]:
+    try:
+        first, second = map(float, text.split(","))
+    except ValueError:
+        raise DataError(f"{option} is {text!r}; it takes two numbers with a comma between them") from None
+    return first, second
 
 
 def read_positive(input_format: str, words: list[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+COMMANDS = ["prepare", "train", "build", "evaluate", "serve", "query", "demo", "doctor", "reproduce", "tune"]
 RECIPE = """
 recgpt:
   network: {dim: 8, num_layers: 1, num_heads: 2, max_length: 10, dropout: 0.1}
@@ -59,11 +60,10 @@ def built(run_recall, folder, trained):
 def test_installed_command_shows_all_its_commands():
     command = [str(Path(sys.executable).with_name("recall")), "--help"]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    names = ["prepare", "train", "build", "evaluate", "serve", "query", "demo", "doctor"]
-    assert all(f"\n  {name} " in ended.stdout for name in names)
+    assert all(f"\n  {name} " in ended.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "build", "evaluate", "serve", "query", "demo", "doctor"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_explains_itself(run_recall, command):
     ended = run_recall(command, "--help")
     assert (ended.status, ended.err) == (0, "")

@@ -1,0 +1,87 @@
+"""The table of systems on a bare GPU machine: torch, numpy, safetensors and pyyaml are enough.
+
+Prepare the data where polars is (`recall reproduce` leaves it in runs/data), copy those folders and model/, then:
+python -m benchmarks.gpu_quality runs/data/beauty runs/data/yelp --recipe both --results quality.json
+The rows are those of `recall reproduce`; it skips what is there, and `--merge` on the first machine takes them over.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from model.checkpoint import Checkpoint
+from model.reproduction.rows import Results, Row
+from model.reproduction.table import Order, Run, Watch, reproduce
+from model.training.recipes import Recipe
+from model.training.trainer import EpochReport
+
+RECIPES = {"paper": ("paper",), "best": ("best",), "both": ("paper", "best")}
+
+
+@dataclass
+class Printer(Watch):
+    """One line an event; checkpoints of seed 0 where a folder is given."""
+
+    checkpoints: Path | None
+    num_failed: int = 0
+
+    def skipped(self, run: Run) -> None:
+        print(f"{run}: its rows are there already", flush=True)
+
+    def started(self, run: Run, recipe: Recipe) -> None:
+        print(f"{run}: {sum(stage.num_epochs for stage in recipe.all_stages)} epochs at most", flush=True)
+
+    def epoch(self, run: Run, report: EpochReport) -> None:
+        if report.metric is not None:
+            print(f"{run}: epoch {report.epoch}, loss {report.loss:.4f}, validation {report.metric:.4f}", flush=True)
+
+    def trained(self, run: Run, checkpoint: Checkpoint) -> str | None:
+        if self.checkpoints and run.seed == 0:
+            checkpoint.save(self.checkpoints / run.slug)
+        return None
+
+    def finished(self, run: Run, rows: Sequence[Row]) -> None:
+        print(f"{run}: {rows[0].seconds} s, {dict(rows[0].metrics)}", flush=True)
+
+    def failed(self, run: Run, reason: str) -> None:
+        self.num_failed += 1
+        print(f"{run} failed: {reason}", flush=True)
+
+
+def words(text: str) -> list[str]:
+    return text.split(",")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, nargs="*", help="prepared folders; a folder's name is its data set's")
+    parser.add_argument("--results", type=Path, default=Path("quality.json"))
+    parser.add_argument("--merge", type=Path, help="a file of rows to take over into --results, before any run")
+    parser.add_argument("--systems", type=words, help="with commas; default: all of the recipe")
+    parser.add_argument("--recipe", choices=RECIPES, default="both")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--max-epochs", type=int)
+    parser.add_argument("--checkpoints", type=Path, help="folder for the checkpoints of seed 0")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    given = parser.parse_args()
+    results, printer = Results(given.results), Printer(given.checkpoints)
+    if given.merge:
+        results.append(Results(given.merge).rows())
+    order = Order(
+        datasets={folder.name: folder for folder in given.data},
+        systems=given.systems,
+        recipes=RECIPES[given.recipe],
+        num_seeds=given.seeds,
+        max_epochs=given.max_epochs,
+        device=given.device,
+    )
+    reproduce(order, results, printer)
+    sys.exit(1 if printer.num_failed else 0)
+
+
+if __name__ == "__main__":
+    main()

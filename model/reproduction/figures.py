@@ -1,0 +1,132 @@
+"""The figures of docs/results.md, drawn from the rows; each exists only where its rows do. Needs the extra `plots`.
+
+One panel a data set. Studies are on validation; quality against cost is the table's own recipe `best`, on test.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model.reproduction.rows import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Series = Mapping[str, Sequence[tuple[float, float]]]  # name -> points (x, y)
+MIN_SYSTEMS = 3  # fewer are no figure
+METRICS = ("NDCG@10", "NDCG@50", "NDCG@5")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What is drawn: rows of one data set to series, and how the axes are called."""
+
+    name: str
+    title: str
+    axes: tuple[str, str]
+    series: Callable[[Sequence[Row]], Series]
+    lines: bool = True
+    log_x: bool = False
+
+    def panels(self, rows: Sequence[Row]) -> dict[str, Series]:
+        """Data set -> its series, where there is something to draw."""
+        counted = [row for row in rows if row.max_epochs is None]
+        names = dict.fromkeys(row.dataset for row in counted)
+        found = {name: self.series([row for row in counted if row.dataset == name]) for name in names}
+        return {name: series for name, series in found.items() if series}
+
+
+def by_prompts(rows: Sequence[Row]) -> Series:
+    points = [(row.point["K"], main_metric(row)) for row in rows if row.study == "prompts"]
+    return {"RecGPT": sorted(points)} if len(points) > 1 else {}
+
+
+def by_quotas(rows: Sequence[Row]) -> Series:
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if row.study == "quotas":
+            length = int(row.point["m"] + row.point["n"])
+            lines.setdefault(f"m + n = {length}", []).append((row.point["m"] / length, row.metrics[f"NDCG@{length}"]))
+    return {name: sorted(points) for name, points in lines.items()}
+
+
+def by_diversity(rows: Sequence[Row]) -> Series:
+    chosen = [row for row in rows if row.study == "diversity"]
+    points = [(row.metrics["Diversity@50"], row.metrics["Recall@50"]) for row in chosen]
+    return {"ComiRec": sorted(points)} if points else {}
+
+
+def by_training(rows: Sequence[Row]) -> Series:
+    return _by_cost(rows, lambda row: row.seconds)
+
+
+def by_serving(rows: Sequence[Row]) -> Series:
+    return _by_cost(rows, _milliseconds)
+
+
+def _milliseconds(row: Row) -> float | None:
+    return 1000 * row.measure_seconds / row.num_users if row.measure_seconds and row.num_users else None
+
+
+def _by_cost(rows: Sequence[Row], cost: Callable[[Row], float | None]) -> Series:
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        x = cost(row)
+        if row.study is None and row.recipe == "best" and row.split == "test" and x:
+            points.setdefault(row.system, []).append((x, main_metric(row)))
+    return points if len(points) >= MIN_SYSTEMS else {}
+
+
+def main_metric(row: Row) -> float:
+    """The first of METRICS that a row has, else its first."""
+    return row.metrics[next((name for name in METRICS if name in row.metrics), next(iter(row.metrics)))]
+
+
+FIGURES = (
+    Figure("prompts", "Generated items a position", ("K", "NDCG, validation"), by_prompts),
+    Figure("quotas", "Share of the first step", ("m / (m + n)", "NDCG at m + n, validation"), by_quotas),
+    Figure("diversity", "ComiRec, lambda from 0", ("Diversity@50", "Recall@50, validation"), by_diversity),
+    Figure("training", "Quality and training time", ("seconds", "NDCG, test"), by_training, False, True),
+    Figure(
+        "serving", "Quality and cost of an answer", ("ms a user, in batches", "NDCG, test"), by_serving, False, True
+    ),
+)
+
+
+def available(rows: Sequence[Row]) -> list[Figure]:
+    return [figure for figure in FIGURES if figure.panels(rows)]
+
+
+def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Writes what is available as PNG; returns the files.
+
+    Raises ImportError without matplotlib.
+    """
+    from matplotlib.figure import Figure as Canvas  # noqa: PLC0415  (an extra)
+
+    paths = []
+    for figure in available(rows):
+        panels = figure.panels(rows)
+        canvas = Canvas(figsize=(4 * len(panels), 3), layout="constrained")
+        row = canvas.subplots(1, len(panels), squeeze=False)[0]
+        for panel, (name, series) in zip(row, panels.items(), strict=True):
+            _draw_panel(panel, figure, series)
+            panel.set_title(name)
+        canvas.suptitle(figure.title)
+        folder.mkdir(parents=True, exist_ok=True)
+        paths.append(folder / f"{figure.name}.png")
+        # without a date in it, the same rows give the same file
+        canvas.savefig(paths[-1], dpi=80, metadata={"Software": None})
+    return paths
+
+
+def _draw_panel(panel: "Axes", figure: Figure, series: Series) -> None:
+    for name, points in series.items():
+        x, y = zip(*points, strict=True)
+        panel.plot(x, y, "o-" if figure.lines else "o", markersize=4, label=name)
+    panel.set_xlabel(figure.axes[0])
+    panel.set_ylabel(figure.axes[1])
+    if figure.log_x:
+        panel.set_xscale("log")
+    panel.legend(fontsize=6)

@@ -1,0 +1,182 @@
+"""docs/results.md from the rows: published figures and ours side by side, each of ours with the command that gives it.
+
+A cell is the mean over the seeds, with the standard deviation of the sample. Its rows are those of one recipe and one
+preparation of the data: the ones measured last. Quick tries (max_epochs) and studies are no cells.
+"""
+
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from model.reproduction import figures
+from model.reproduction.rows import Row
+
+PUBLISHED = Path(__file__).with_name("published.yaml")
+NOT_RUN, NOTHING = "not run", ""
+RECIPES = ("paper", "best")
+FIGURES = "figures"  # folder beside the page
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What is printed of one data set, and what of ours is compared with it."""
+
+    name: str
+    title: str
+    metrics: Sequence[str]
+    splits: Sequence[str] = ("test",)
+    paper: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Published:
+    paper: str
+    systems: Mapping[str, str]  # name -> how the table calls it
+    datasets: Sequence[Dataset]
+
+    @classmethod
+    def load(cls, path: Path = PUBLISHED) -> "Published":
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        datasets = [Dataset(name, **facts) for name, facts in content["datasets"].items()]
+        return cls(content["paper"], content["systems"], datasets)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The rows of one system, recipe and split: one a seed."""
+
+    rows: Sequence[Row]
+
+    def show(self, metrics: Sequence[str]) -> str:
+        return " / ".join(self._metric(name) for name in metrics) if self.rows else NOT_RUN
+
+    def _metric(self, name: str) -> str:
+        values = [row.metrics[name] for row in self.rows if name in row.metrics]
+        if not values:
+            return NOT_RUN
+        spread = f"±{number(statistics.stdev(values))}" if len(values) > 1 else ""
+        return number(statistics.mean(values)) + spread
+
+    def mean(self, name: str) -> str:
+        values = [getattr(row, name) for row in self.rows if getattr(row, name) is not None]
+        return f"{statistics.mean(values):,.0f}" if values else NOTHING
+
+    def each(self, values: Iterable[str | None]) -> str:
+        """Different values, in order of their first row."""
+        return ", ".join(dict.fromkeys(value for value in values if value))
+
+
+@dataclass(frozen=True)
+class Book:
+    """The rows that count, by cell."""
+
+    rows: Sequence[Row]
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, str, str, str], Cell]:
+        found: dict[tuple[str, str, str, str], list[Row]] = {}
+        for row in self.rows:
+            if row.max_epochs is None and row.study is None:
+                found.setdefault((row.dataset, row.system, row.recipe, row.split), []).append(row)
+        return {key: Cell(latest(rows)) for key, rows in found.items()}
+
+    def cell(self, dataset: str, system: str, recipe: str, split: str) -> Cell:
+        return self.cells.get((dataset, system, recipe, split), Cell(()))
+
+
+def latest(rows: Sequence[Row]) -> list[Row]:
+    """Those that were made as the last one was: a recipe that changed starts its cell anew. One row a seed."""
+    last = rows[-1]
+    alike = [r for r in rows if (r.data_digest, r.recipe_digest) == (last.data_digest, last.recipe_digest)]
+    return list({row.seed: row for row in alike}.values())
+
+
+def render(rows: Sequence[Row], published: Published | None = None) -> str:
+    """The whole page."""
+    published = published or Published.load()
+    book = Book(rows)
+    sections = [_section(book, dataset, published) for dataset in published.datasets]
+    return "\n\n".join([HEAD.format(paper=published.paper), *sections, *_pictures(rows)]) + "\n"
+
+
+HEAD = """# Results
+
+Written by `recall reproduce` from [quality.json](../benchmarks/results/quality.json); `make check` fails when the two
+differ. Paper: {paper}. Record: the best published figures on the same files from item ids alone.
+Ours, `paper`: the paper's settings and loss; ours, `best`: the recipe of this project, chosen on validation. A figure
+is the mean over the seeds ± the standard deviation of the sample; without ± there is one seed. Every command runs in
+the folder of the checkout with the data in `../shared/data`, and skips what quality.json has already."""
+
+
+def _pictures(rows: Sequence[Row]) -> list[str]:
+    shown = [f"![{figure.title}]({FIGURES}/{figure.name}.png)" for figure in figures.available(rows)]
+    return ["## Figures", *shown] if shown else []
+
+
+def _section(book: Book, dataset: Dataset, published: Published) -> str:
+    parts = [f"## {dataset.title}"]
+    if dataset.note:
+        parts.append(dataset.note)
+    for split in dataset.splits:
+        parts.append(f"{split.capitalize()}: {' / '.join(dataset.metrics)}")
+        parts.append(_figures(book, dataset, published, split))
+    parts.append(_commands(book, dataset, published))
+    return "\n\n".join(parts)
+
+
+def _figures(book: Book, dataset: Dataset, published: Published, split: str) -> str:
+    lines = []
+    for system, label in published.systems.items():
+        ours = [book.cell(dataset.name, system, recipe, split).show(dataset.metrics) for recipe in RECIPES]
+        printed = dataset.paper.get(system, [])
+        lines.append([label, " / ".join(map(number, printed)), *ours, _record(dataset, system)])
+    return table(["system", "paper", "ours, `paper`", "ours, `best`", "record"], lines)
+
+
+def _record(dataset: Dataset, system: str) -> str:
+    if system != "recgpt" or not dataset.record:
+        return NOTHING
+    return f"{' / '.join(map(number, dataset.record['values']))} ({dataset.record['who']})"
+
+
+def _commands(book: Book, dataset: Dataset, published: Published) -> str:
+    lines = [*_runs(book, dataset, published)]
+    head = ["system", "recipe", "seeds", "epochs", "seconds", "machine", "date", "commit", "command"]
+    return table(head, lines) if lines else "Nothing of this data set has been run yet."
+
+
+def _runs(book: Book, dataset: Dataset, published: Published) -> Iterator[list[str]]:
+    for system, label in published.systems.items():
+        for recipe in RECIPES:
+            cell = book.cell(dataset.name, system, recipe, dataset.splits[0])
+            if cell.rows:
+                machines = cell.each(row.machine for row in cell.rows)
+                dates = cell.each(row.date for row in cell.rows)
+                commits = cell.each(row.versions.get("commit") for row in cell.rows)
+                epochs, seconds, seeds = cell.mean("epochs"), cell.mean("seconds"), str(len(cell.rows))
+                made = f"`{command(dataset.name, cell.rows)}`"
+                yield [label, recipe, seeds, epochs, seconds, machines, dates, commits, made]
+
+
+def command(dataset: str, rows: Sequence[Row]) -> str:
+    """What gives these rows."""
+    seeds = 1 + max(row.seed for row in rows)
+    what = f"--datasets {dataset} --systems {rows[0].system} --recipe {rows[0].recipe} --seeds {seeds}"
+    return f"recall reproduce --data ../shared/data {what}"
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in rows)
+
+
+def number(value: float) -> str:
+    """.0440, as the field prints it."""
+    return f"{value:.4f}".removeprefix("0")

@@ -1,0 +1,124 @@
+"""recall reproduce: the table of systems, run by run, into benchmarks/results/quality.json and docs/results.md."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.commands.console import err, last_line, progress_bar
+
+if TYPE_CHECKING:
+    from model.reproduction.rows import Results, Row
+    from model.reproduction.table import Order
+    from service.commands.progress import Keeper
+
+Option = typer.Option
+RECIPES = {"paper": ("paper",), "best": ("best",), "both": ("paper", "best")}
+
+
+Datasets = Annotated[
+    str | None,
+    Option(help="beauty, sports, toys, yelp, kuairand, kuairand-click, kuairec, with commas. Default: all found."),
+]
+Rows = Annotated[Path, Option(help="JSON list of rows; what it has is not run again.")]
+MaxEpochs = Annotated[
+    int | None, Option(min=1, help="A quick try: cuts every stage. Its rows are marked and never reported.")
+]
+StudyName = Annotated[
+    str | None,
+    Option(
+        help="In place of the table: prompts (K 0..6, trains each), quotas (m : n), diversity (ComiRec's lambda). "
+        "On validation; the last two with the checkpoint of seed 0 that --work keeps."
+    ),
+]
+
+
+def reproduce(
+    data: Annotated[Path, Option(help="Folder with s3rec/, kuairand_pure/, kuairec/, or some of them.")],
+    datasets: Datasets = None,
+    systems: Annotated[str | None, Option(help="Sections of the recipe, with commas. Default: all.")] = None,
+    recipe: Annotated[str, Option(help="paper (its settings and loss), best (ours) or both.")] = "best",
+    seeds: Annotated[int, Option(min=1, help="How many: 0 .. N-1. Each trains anew.")] = 3,
+    results: Rows = Path("benchmarks/results/quality.json"),
+    report: Annotated[Path, Option(help="Page to write from the rows.")] = Path("docs/results.md"),
+    work: Annotated[Path, Option(help="Prepared data, checkpoints of seed 0, journal.")] = Path("runs"),
+    bundles: Annotated[Path | None, Option(help="Folder for a bundle of each run; none are made without it.")] = None,
+    max_epochs: MaxEpochs = None,
+    study: StudyName = None,
+    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train and measure the table of systems; resumable: a run whose rows are there is skipped.
+
+    Each run appends its rows in one step, so an interruption costs the run under way and nothing else.
+    """
+    from model.reproduction.rows import Results
+    from model.reproduction.sources import find_sources, prepare_sources
+    from model.reproduction.table import Order
+    from model.reproduction.table import reproduce as run_table
+    from service.arms import choose_device
+    from service.commands.progress import Keeper
+
+    prepared = prepare_sources(data, read_words(datasets) or find_sources(data), work)
+    order = Order(
+        datasets=prepared,
+        systems=read_words(systems),
+        recipes=read_recipes(recipe),
+        num_seeds=seeds,
+        max_epochs=max_epochs,
+        device=choose_device(device),
+    )
+    rows, runs = Results(results), [] if study else order.runs()
+    with progress_bar() as bar:
+        keeper = Keeper(bar, work, len(runs), bundles)
+        fresh = run_studies(study, order, rows, keeper) if study else run_table(order, rows, keeper)
+    write_page(report, rows.rows())
+    last_line({"results": str(results), "runs": len(runs), "new_rows": len(fresh), "failed": keeper.num_failed})
+    if keeper.num_failed:
+        raise typer.Exit(1)
+
+
+def write_page(page: Path, rows: list["Row"]) -> None:
+    """The page, and its figures where matplotlib is installed."""
+    import importlib.util
+
+    from model.reproduction.figures import draw
+    from model.reproduction.report import FIGURES, render
+
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(render(rows), encoding="utf-8")
+    if importlib.util.find_spec("matplotlib") is None:
+        err.print("no figures: they need matplotlib (pip install 'recgpt-recall[plots]')", markup=False)
+    else:
+        draw(rows, page.parent / FIGURES)
+
+
+def run_studies(name: str, order: "Order", rows: "Results", keeper: "Keeper") -> list["Row"]:
+    """One study of every data set of the order."""
+    from model.reproduction.studies import Study, run_study
+    from model.reproduction.table import load_data
+
+    studies = [
+        Study(
+            name=name,
+            dataset=dataset,
+            data=load_data(folder)[0],
+            checkpoints=keeper.work / "checkpoints",
+            device=order.device,
+            max_epochs=order.max_epochs,
+            watch=keeper,
+        )
+        for dataset, folder in order.datasets.items()
+    ]
+    return [row for study in studies for row in run_study(study, rows)]
+
+
+def read_words(text: str | None) -> list[str] | None:
+    """'a,b' -> ['a', 'b']; nothing is None."""
+    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    return words or None
+
+
+def read_recipes(word: str) -> tuple[str, ...]:
+    if word not in RECIPES:
+        raise typer.BadParameter(f"recipe is {', '.join(RECIPES)}, not {word!r}")
+    return RECIPES[word]

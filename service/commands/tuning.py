@@ -1,0 +1,70 @@
+"""recall tune: the search for a recipe's settings, on the validation split."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from model.data.sequences import SequenceData
+from model.training.recipes import Recipe, load_recipe
+from service.commands.console import last_line, out, progress_bar
+
+if TYPE_CHECKING:
+    import optuna
+
+Option = typer.Option
+
+
+def tune(
+    system: Annotated[str, Option(help="Section of the recipe: recgpt, comirec, sasrec ..")],
+    data: Annotated[Path, Option(help="Folder that `recall prepare` wrote.")],
+    journal: Annotated[Path, Option(help="File that keeps every trial; the same file goes on where it stopped.")],
+    recipe: Annotated[str, Option(help="The recipe to start from, and its metric; as in `recall train`.")] = "default",
+    trials: Annotated[int, Option(min=1, help="How many the journal shall hold in the end.")] = 40,
+    max_epochs: Annotated[
+        int | None, Option(min=1, help="Cut every stage to this: quicker, and less like the real training.")
+    ] = None,
+    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Search settings on the validation split, never on test; the best recipe section is printed as YAML."""
+    from model.training.search import Search
+    from model.training.trainer import with_epochs
+    from service.arms import choose_device
+
+    chosen = load_recipe(recipe, system)
+    chosen = with_epochs(chosen, max_epochs) if max_epochs is not None else chosen
+    check_tunable(chosen)
+    search = Search(chosen, SequenceData.load(data), journal, choose_device(device))
+    with progress_bar() as bar:
+        task = bar.add_task(f"{system} trials", total=trials)
+
+        def show(trial: "optuna.trial.FrozenTrial") -> None:
+            bar.update(task, completed=trial.number + 1)
+            value = f"{trial.value:.5f}" if trial.value is not None else "-"
+            bar.console.print(
+                f"trial {trial.number}: {trial.state.name.lower()}, {chosen.metric} {value}, {trial.params}",
+                markup=False,
+            )
+
+        best = search.run(trials, show)
+    out.print(as_section(best), markup=False)
+    last_line({"journal": str(journal), "study": search.name, "metric": chosen.metric})
+
+
+def check_tunable(recipe: Recipe) -> None:
+    """Raises ValueError where there is nothing to search, or nothing to search with."""
+    import importlib.util
+
+    if not recipe.stages:
+        raise ValueError(f"{recipe.arm} is not trained by stages of its own: there is nothing to tune")
+    if importlib.util.find_spec("optuna") is None:
+        raise ValueError("tuning needs Optuna: pip install 'recgpt-recall[tune]'")
+
+
+def as_section(recipe: Recipe) -> str:
+    """A section for a recipe file."""
+    import yaml
+
+    from model.training.settings import recipe_settings
+
+    return yaml.safe_dump({recipe.arm: recipe_settings(recipe)}, sort_keys=False, default_flow_style=None).rstrip()
