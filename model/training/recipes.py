@@ -113,15 +113,18 @@ def _read(section: dict[str, Any], name: str, arm: str) -> Recipe:
     plan["num_steps"] = tuple(plan.get("num_steps", [1]))
     if "part_weights" in plan:
         plan["part_weights"] = tuple(map(float, plan["part_weights"]))
+    if section.get("parts"):
+        # dim, dropout and the like of `common` are for systems; parts only have to see equally far
+        section["network"] = {key: value for key, value in section.get("network", {}).items() if key == "max_length"}
     section["parts"] = tuple(_read_part(section, part, name, arm) for part in section.get("parts", ()))
     section["plan"] = _record(PlanSearch, plan)
     return _record(Recipe, {"name": name, "arm": arm, "system": arm} | section)
 
 
 def _read_part(section: Mapping[str, Any], part: Mapping[str, Any], name: str, arm: str) -> Recipe:
-    """A part of a blend: what it does not say it has from the blend."""
+    """A part of a blend: what it does not say it has from the blend; the settings of its network are its own."""
     shared = {key: value for key, value in section.items() if key not in ("parts", "stages", "system", "plan")}
-    network = {**section.get("network", {}), **part.get("network", {})}
+    network = {**section["network"], **part.get("network", {})}
     return _read({**shared, **part, "network": network}, name, f"{arm}/{part.get('system')}")
 
 

@@ -130,13 +130,14 @@ def test_the_same_seed_gives_the_same_blend(recipe, cycles):
 def test_a_part_has_from_its_section_what_it_does_not_say(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text(
-        "recgpt:\n  system: blend\n  stages: []\n  batch_users: 7\n  network: {dropout: 0.3}\n  parts:\n"
+        "recgpt:\n  system: blend\n  stages: []\n  batch_users: 7\n  network: {dropout: 0.3, max_length: 9}\n  parts:\n"
         "    - {system: recgpt, stages: [{num_epochs: 2}], network: {dim: 8}}\n"
         "    - {system: fism, stages: [{num_epochs: 3}], batch_users: 9}\n"
     )
     recipe = load_recipe(str(path), "recgpt")
     assert [p.batch_users for p in recipe.parts] == [7, 9]
-    assert recipe.parts[0].network == {"dropout": 0.3, "dim": 8}
+    assert recipe.network == {"max_length": 9}
+    assert recipe.parts[0].network == {"max_length": 9, "dim": 8}
     assert [stage.num_epochs for stage in with_epochs(recipe, 2).all_stages] == [2, 2]
 
 
