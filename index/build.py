@@ -46,6 +46,7 @@ def golden_histories(checkpoint: Checkpoint, seed: int) -> list[History]:
     """Random histories drawn by popularity, of every length from empty to twice the window, known and unknown users."""
     rng = np.random.default_rng(seed)
     config = checkpoint.network.config
+    # an item that nobody watched may be drawn too
     weights = checkpoint.catalogue.counts + 1.0
     # empty, short, exactly full and too long: every padded length is replayed at load
     lengths = np.linspace(0, 2 * config.max_length, NUM_GOLDEN).astype(int)

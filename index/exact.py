@@ -47,6 +47,7 @@ class ExactIndex:
         padded = np.zeros((size, self.dim), dtype=np.float32)
         for start in range(0, len(vectors), size):
             part = slice(start, min(start + size, len(vectors)))
+            # what an earlier pass left behind them is computed and not read
             padded[: part.stop - start] = vectors[part]
             rows, scores = self._best(torch.tensor(padded, device=self._items.device), part.stop - start, real)
             hits.rows[part, :real] = rows.cpu().numpy()

@@ -144,6 +144,7 @@ class FaissIndex:
         with self.guard:
             scores, ids = self.native.search(vectors, real, params=self.parameters)  # (Q, K) both
         hits.rows[:, :real] = ids + 1
+        # FAISS marks what it did not find with its lowest float, the contract with -inf
         hits.scores[:, :real] = np.where(ids < 0, -np.inf, scores)
         return hits
 

@@ -26,6 +26,7 @@ def list_files(root: Path) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for folder, folders, names in os.walk(root):
         for entry in (Path(folder, name) for name in folders + names):
+            # a link is looked at itself, never what it points to
             found = entry.lstat()
             if stat.S_ISREG(found.st_mode):
                 sizes[entry.relative_to(root).as_posix()] = found.st_size

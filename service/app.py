@@ -82,6 +82,7 @@ class Observe:
         if scope["type"] != "http":
             await self.inner(scope, receive, send)
             return
+        # 500 stands where the handler broke before it sent anything
         started, status = time.perf_counter(), 500
 
         async def noting(message: Message) -> None:

@@ -100,6 +100,7 @@ def decode(key: bytes, stored: bytes) -> CachedVectors | Refusal:
     for passed, refusal in checks:
         if not passed:
             return refusal
+    # views of bytes, hence read-only
     prompts = np.frombuffer(payload, "<i8", num_prompts)
     vectors = np.frombuffer(payload, "<f4", offset=8 * num_prompts).reshape(num_queries, width)
     return CachedVectors(vectors, prompts) if np.isfinite(vectors).all() else Refusal.NOT_FINITE

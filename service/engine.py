@@ -205,6 +205,7 @@ class Engine:
             merged.append(merge(rows, scores, question.excluded, question.limit, self._plan, self._categories))
         t3 = time.perf_counter()
         timings = {"encode": 1e3 * (t1 - t0), "search": 1e3 * (t2 - t1), "merge": 1e3 * (t3 - t2)}
+        # times of the whole batch: each member waited for all of it
         return [Found(v, m, dict(timings)) for v, m in zip(vectors, merged, strict=True)]
 
     def _vectors(self, questions: Sequence[Question]) -> list[CachedVectors]:

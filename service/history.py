@@ -124,6 +124,7 @@ class MemoryHistory:
         return list(self._items.get(user, ()))[-limit:] if limit > 0 else []
 
     async def append(self, user: str, item: ExternalId) -> None:
+        # taken out and put back at the end: the first key is then the user who was silent longest
         items = self._items.pop(user, None) or deque(maxlen=self._max_history)
         self._items[user] = items
         if not items or items[-1] != item:

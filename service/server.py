@@ -32,6 +32,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            # in a thread: the greeting of `recall demo` asks this very service
             self._greeting = asyncio.create_task(asyncio.to_thread(self._on_start))
 
     @contextmanager

@@ -106,6 +106,7 @@ async def redis_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     events_link = RedisLink(events_url, "events", LinkLimits(settings.events_timeout_ms))
     history_link = RedisLink(events_url, "history", LinkLimits(settings.redis_timeout_ms))
     links = (cache_link, events_link, history_link)
+    # pushed first, so closed last: what still writes is flushed before its link goes
     for link in links:
         stack.push_async_callback(link.close)
     exposures = ExposureLog(events_link)

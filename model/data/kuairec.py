@@ -62,6 +62,7 @@ def _read(path: Path) -> dict[str, NDArray[np.int64]]:
 
 def _first_of_equal(pairs: Pairs) -> Pairs:
     _, first = np.unique(pairs, axis=0, return_index=True)
+    # in the order of the file, which np.unique does not keep
     return pairs[np.sort(first)]
 
 

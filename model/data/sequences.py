@@ -53,6 +53,7 @@ class SequenceData:
         for array in (self.catalogue.items.ids, self.catalogue.users.ids):
             state.update(json.dumps(array.tolist()).encode())
         for part in (self.train, self.valid, self.test):
+            # the same items of other users are other data
             state.update(part.offsets.tobytes())
             state.update(part.values.tobytes())
         if self.candidates is not None:
@@ -69,6 +70,7 @@ class SequenceData:
         if self.candidates is not None:
             arrays["candidates"] = self.candidates
         np.savez(folder / "sequences.npz", **arrays)
+        # written last: a folder without it is not a data set, so a first save that broke off is noticed
         meta = {"format": FORMAT, "name": self.name, "protocol": self.protocol, "digest": self.digest}
         (folder / "dataset.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
 

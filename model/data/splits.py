@@ -63,6 +63,7 @@ class RowEvents:
 
     def sequences(self, part: int) -> Ragged:
         users, items = self.user_rows[self.parts == part], self.item_rows[self.parts == part]
+        # stable: events come by time and stay so within a user
         order = np.argsort(users, kind="stable")
         offsets = np.zeros(len(self.users) + 1, dtype=np.int64)
         np.cumsum(np.bincount(users - 1, minlength=len(self.users)), out=offsets[1:])
@@ -109,6 +110,7 @@ def keep_core(frame: pl.DataFrame, k: int) -> pl.DataFrame:
 
 def _number(ids: pl.Series) -> tuple[IdMap, NDArray[np.int64]]:
     names = ids.unique().sort()
+    # dense ranks count 1 .. N in sorted order: they are the rows of `names`
     rows = ids.rank("dense").cast(pl.Int64).to_numpy()
     return IdMap.of(names.to_list()), rows
 

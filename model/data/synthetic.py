@@ -129,6 +129,7 @@ def _make_videos(spec: SyntheticSpec, rng: np.random.Generator) -> _Videos:
     return _Videos(
         topics=topics,
         following=_link_series(topics, spec.series_length),
+        # a median of 20 seconds, from 5 seconds to 3 minutes
         duration_ms=np.clip(rng.lognormal(np.log(20_000), 0.7, spec.num_items), 5_000, 180_000).round(),
         weight_ends=ends,
         topic_bounds=np.concatenate([[0.0], ends])[starts],
@@ -210,6 +211,7 @@ def _affinity(interests: Ints, topics: Ints) -> Floats:
 
 
 def _react(duration_ms: Floats, affinity: Floats, rng: np.random.Generator) -> dict[str, Floats]:
+    # play time / duration; above 1 the video was played again
     ratio = np.minimum((0.15 + affinity) * rng.lognormal(-0.3, 0.6, len(affinity)), 3.0)
     signals = {"play_time_ms": (ratio * duration_ms).round(), "duration_ms": duration_ms}
     # Reactions need both: a liked topic and a video watched.
@@ -231,6 +233,7 @@ def _times(spec: SyntheticSpec, steps: Sequence[_Step], play_ms: Floats, rng: np
             session = step.session
             clock = np.maximum(begins[:, session], clock + HOUR_MS * (session > 0))
         times.append(START_MS + clock[step.users].astype(np.int64))
+        # half a second to swipe on
         clock[step.users] += play_ms[at : at + len(step.users)] + 500
         at += len(step.users)
     return np.concatenate(times)

@@ -62,6 +62,7 @@ class Network(nn.Module, ABC):
     def start_from(self, histories: Ragged, categories: Ragged | None = None) -> None:  # noqa: ARG002
         """Takes what a system needs of the training sequences, and of the items' categories, before the first epoch."""
         if self.config.spectral_start:
+            # (N, D) of one member: all start from the same table, their blocks make them differ
             table = tied_factors(histories, self.config.num_items, self.items.embedding_dim // self.num_members)
             with torch.no_grad():
                 self.item_vectors().copy_(self.config.spectral_start * table.repeat(1, self.num_members))

@@ -44,6 +44,7 @@ class BERT4Rec(OnePass):
         return self.out(self.transformer.around(x, hidden, batch.lengths))  # type: ignore[no-any-return]
 
     def vectors(self, batch: Batch) -> Tensor:
+        # one more place behind the last item: what is hidden there is the question
         asked = Batch(F.pad(batch.rows, (0, 1)), batch.lengths + 1, batch.users)
         places = torch.arange(asked.rows.shape[1], device=batch.rows.device)
         states = self.states(asked, places == batch.lengths[:, None])
@@ -51,6 +52,7 @@ class BERT4Rec(OnePass):
 
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         batch, hidden = self.cloze(batch)
+        # without the state of START: `hidden` counts items
         return self.states(batch, hidden)[:, 1:][hidden], batch.rows[hidden]
 
     def cloze(self, batch: Batch) -> tuple[Batch, Tensor]:

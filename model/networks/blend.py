@@ -51,5 +51,6 @@ class Blend(Network):
         vectors = [
             weight * answer.vectors.expand(-1, steps, -1) for weight, answer in zip(self.weights, answers, strict=True)
         ]
+        # (B, 0) of every part but the one that generates
         prompts = max((answer.prompts for answer in answers), key=lambda rows: rows.shape[1])
         return Queries(torch.cat(vectors, -1), prompts)

@@ -51,6 +51,7 @@ class BPR(OnePass):
         return self.of_users(batch.users)[:, None]
 
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        # each item of a history is a positive of its user, in no order
         owner, place = batch.real.nonzero(as_tuple=True)
         users = hide_users(batch.users, self.config.user_dropout) if self.training else batch.users
         return self.of_users(users)[owner], batch.rows[owner, place]

@@ -49,12 +49,14 @@ class Caser(FromPrefixes):
     def image(self, batch: Batch) -> Tensor:
         """(B, D, W) the newest `window` of START, v_1 .. v_L, newest first; zero where a history is shorter."""
         tokens = Tokens.plain(batch.rows, self.start_row)
+        # START stands at 0, so the newest token stands at the length
         places = batch.lengths[:, None] - torch.arange(self.config.window, device=batch.rows.device)
         rows = tokens.rows.gather(1, places.clamp(min=0))
         return (self.items(rows) * (places >= 0)[..., None]).transpose(1, 2)  # type: ignore[no-any-return]
 
     def vectors(self, batch: Batch) -> Tensor:
         image = self.image(batch)
+        # (B, num_horizontal) of each height: the maximum over time
         across = [torch.relu(filters(image)).amax(2) for filters in self.horizontal]
         features = torch.cat([*across, self.vertical(image).flatten(1)], 1)
         users = hide_users(batch.users, self.config.user_dropout) if self.training else batch.users

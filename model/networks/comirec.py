@@ -39,6 +39,7 @@ class SelfAttentive(nn.Module):
 
     def forward(self, states: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.w2(torch.tanh(self.w1(states + self.positions.weight[: states.shape[1]])))  # (B, T, K)
+        # START is real in every history, so no softmax runs over nothing
         weights = logits.masked_fill(~real[..., None], -torch.inf).softmax(1)
         return weights.transpose(1, 2) @ states, weights  # (B, K, D), (B, T, K)
 
@@ -79,6 +80,7 @@ def spread(weights: Tensor, real: Tensor) -> Tensor:
     weights (B, T, K), 0 where `real` (B, T) is false.
     """
     shown = real[..., None]
+    # (B, 1, 1) tokens of each history, START among them
     count = shown.sum(1, keepdim=True)
     centred = (weights - weights.sum(1, keepdim=True) / count) * shown
     variance = centred.square().sum(1) / count[:, 0]  # (B, K)

@@ -51,10 +51,12 @@ class FISM(EveryPosition):
             return
         factors = factorise(histories, self.config.num_items, self.config.dim, self.config.backward)
         with torch.no_grad():
+            # a pair that is common in the logs scores high before the first step
             self.read.weight[1 : self.start_row] = spread * factors.left
             self.item_vectors().copy_(spread * factors.right)
 
     def states(self, tokens: Tokens) -> Tensor:
+        # the same in every row: plain tokens count 0 .. L
         positions = tokens.positions[0]
         ages = positions[:, None] - positions
         weights = self.log_recency.exp()[ages.clamp(min=0)] * (ages >= 0)  # (T, T) of what stands before

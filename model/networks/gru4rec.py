@@ -34,5 +34,6 @@ class GRU4Rec(EveryPosition):
         self.apply(init_weights)
 
     def states(self, tokens: Tokens) -> Tensor:
+        # (B, T, H); padding stands on the right, so no real state has read it
         hidden, _ = self.gru(self.drop(self.items(tokens.rows)))
         return self.out(self.drop(hidden))  # type: ignore[no-any-return]

@@ -135,6 +135,7 @@ class Attention(nn.Module):
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         w = self.width
         parts = self.qkv(x).view(*x.shape[:2], w.num_members, 3, w.num_heads, w.head_width)
+        # (B, T, M, 3, H, W) -> three of (B, M H, T, W): members are heads that share no weights
         q, k, v = parts.permute(3, 0, 2, 4, 1, 5).flatten(2, 3)
         return q, k, v  # (B, M H, T, D / H) each
 

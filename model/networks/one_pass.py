@@ -82,4 +82,5 @@ def last_of(states: Tensor, lengths: Tensor) -> Tensor:
 
 def real_tokens(batch: Batch) -> Tensor:
     """(B, L + 1) true at START and at real items."""
+    # <= and not <: START stands before the first item
     return torch.arange(batch.rows.shape[1] + 1, device=batch.rows.device) <= batch.lengths[:, None]

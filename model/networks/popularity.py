@@ -36,6 +36,7 @@ class PopRec(OnePass):
 
     def start_from(self, histories: Ragged, categories: Ragged | None = None) -> None:  # noqa: ARG002
         counts = np.bincount(histories.values, minlength=self.config.num_items + 2)
+        # the logarithm keeps the order and a small range
         self.items.weight.copy_(torch.from_numpy(np.log1p(counts))[:, None])
 
     def vectors(self, batch: Batch) -> Tensor:

@@ -71,6 +71,7 @@ class RecGPT(Network):
 
     def extend(self, tokens: Tokens, users: Tensor, cache: KeyValueCache) -> Tensor:
         """(B, T, D) states of tokens that follow what the cache holds; the caller then advances `cache.lengths`."""
+        # first: each block reads back what it has just written, up to this width
         cache.width += tokens.rows.shape[1]
         x = self.embed(tokens, users)
         for layer, block in enumerate(self.blocks):

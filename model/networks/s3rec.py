@@ -57,6 +57,7 @@ class S3Rec(EveryPosition):
             raise ValueError(
                 f"num_attributes is {self.config.num_attributes}; the catalogue has {found} categories (0 = without)"
             )
+        # the item row of each entry of `values`
         rows = torch.repeat_interleave(torch.from_numpy(categories.lengths)) + 1
         self.labels = self.items.weight.new_zeros(self.config.num_items + 2, found, dtype=torch.bool)
         self.labels[rows, torch.from_numpy(categories.values).long()] = True
@@ -68,6 +69,7 @@ class S3Rec(EveryPosition):
         hidden = hide_items(batch, self.config.mask_share)
         states = self.around(batch, hidden)[:, 1:][hidden]  # (M, D)
         rows = batch.rows[hidden]
+        # rows - 1: the table that ranks begins with row 1
         loss = MASKED_ITEM * F.cross_entropy(self.to_item(states) @ self.item_vectors().T, rows - 1)
         loss = loss + SEGMENT * self.segment_loss(batch)
         if self.config.num_attributes:

@@ -8,6 +8,7 @@ from model.networks.layers import Batch
 
 def random_prefixes(batch: Batch, per_user: int) -> tuple[Batch, Tensor]:
     """Up to `per_user` different prefixes of each history, empty to all but one item, and their next items (T,)."""
+    # sorted noise is a draw without repetition; 2 is above all noise, so padding comes last
     cuts = torch.rand(batch.rows.shape, device=batch.rows.device).masked_fill(~batch.real, 2).argsort(1)[:, :per_user]
     users, nth = (cuts < batch.lengths[:, None]).nonzero(as_tuple=True)
     cut = cuts[users, nth]  # the prefix is what stands before it, the target what stands at it

@@ -35,6 +35,7 @@ def co_occurrence(histories: Ragged, num_items: int, backward: float) -> Tensor:
         forward, nearness = torch.stack([first, second]), NEARNESS ** (gap - 1)
         for pairs, weight in ((forward, nearness), (forward.flip(0), backward * nearness)):
             values = torch.full((pairs.shape[1],), weight)
+            # gap by gap: the pairs of all gaps at once would hold the log many times over
             counts = (counts + sparse(pairs, values, num_items)).coalesce()
     rows, columns = counts.indices()
     as_first = torch.zeros(num_items).index_add_(0, rows, counts.values()) + SHRINK
@@ -52,6 +53,7 @@ def _pairs(histories: Ragged, gap: int) -> tuple[Tensor, Tensor]:
     """0-based rows that stand `gap` apart in one history."""
     values: NDArray[np.int32] = histories.values
     history = np.repeat(np.arange(len(histories)), histories.lengths)
+    # histories lie one after the other: a pair must not reach into the next one
     same = history[gap:] == history[:-gap]
     pick = [torch.from_numpy(part[same].astype(np.int64) - 1) for part in (values[:-gap], values[gap:])]
     return pick[0], pick[1]

@@ -31,6 +31,7 @@ class STAMP(FromPrefixes):
     def vectors(self, batch: Batch) -> Tensor:
         x = self.drop(self.items(Tokens.plain(batch.rows, self.start_row).rows)) * real_tokens(batch)[..., None]
         last = last_of(x, batch.lengths)
+        # START counts, so an empty history has a mean too
         mean = x.sum(1) / (batch.lengths[:, None] + 1)
         asked = self.w2(last) + self.w3(mean)
         weights = self.w0(torch.sigmoid(self.w1(x) + asked[:, None]))  # (B, T, 1), not normalised

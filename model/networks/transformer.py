@@ -23,6 +23,7 @@ class MaskedBlock(Block):
         if visible is None:
             return super().forward(x)
         q, k, v = self.attention.heads(x)
+        # the function, unlike nn.Dropout, does not know of eval()
         dropout = self.attention.dropout if self.training else 0.0
         heads = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=dropout)
         return self._rest(x, self.attention.join(heads))

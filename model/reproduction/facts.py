@@ -33,6 +33,7 @@ def _git(*words: str) -> str:
 
 def machine(device: str) -> str:
     """As a reader of the table needs it: '2 cores of an AMD EPYC', and the GPU where one was used."""
+    # those this process may use: a container may have fewer than the machine
     cores = f"{len(os.sched_getaffinity(0))} cores of {_processor()}"
     return f"{torch.cuda.get_device_name()}, {cores}" if device.startswith("cuda") else cores
 
@@ -46,4 +47,5 @@ def _processor() -> str:
 
 def peak_memory_mb() -> float:
     """Of the process so far; Linux counts in KiB."""
+    # a high-water mark: it never falls, so a run shows at least what an earlier one of the process took
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

@@ -31,6 +31,7 @@ class Figure:
 
     def panels(self, rows: Sequence[Row]) -> dict[str, Series]:
         """Data set -> its series, where there is something to draw."""
+        # quick tries are never shown
         counted = [row for row in rows if row.max_epochs is None]
         names = dict.fromkeys(row.dataset for row in counted)
         found = {name: self.series([row for row in counted if row.dataset == name]) for name in names}
@@ -46,6 +47,7 @@ def by_quotas(rows: Sequence[Row]) -> Series:
     lines: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         if row.study == "quotas":
+            # whole, as it is part of the metric's name
             length = int(row.point["m"] + row.point["n"])
             lines.setdefault(f"m + n = {length}", []).append((row.point["m"] / length, row.metrics[f"NDCG@{length}"]))
     return {name: sorted(points) for name, points in lines.items()}
@@ -73,6 +75,7 @@ def _by_cost(rows: Sequence[Row], cost: Callable[[Row], float | None]) -> Series
     points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         x = cost(row)
+        # one point a seed, so that the spread is seen; 0 seconds (no training) have no place on a log axis
         if row.study is None and row.recipe == "best" and row.split == "test" and x:
             points.setdefault(row.system, []).append((x, main_metric(row)))
     return points if len(points) >= MIN_SYSTEMS else {}

@@ -56,6 +56,7 @@ def measure_test(checkpoint: Checkpoint, data: SequenceData) -> list[Measured]:
     measured = []
     for split, exam in exams(data):
         started = time.perf_counter()
+        # the exam was built before: seconds are those of ranking and scoring
         metrics = measure(checkpoint.network, checkpoint.plan, exam)
         measured.append(Measured(split, metrics, len(exam.users), time.perf_counter() - started))
     return measured
@@ -64,6 +65,7 @@ def measure_test(checkpoint: Checkpoint, data: SequenceData) -> list[Measured]:
 def measure(network: Network, plan: ServingPlan, exam: Exam) -> dict[str, float]:
     """Metrics of an exam in the names of the table."""
     wanted = MEASURES[exam.data.protocol]
+    # the network runs once, at the longest cutoff; shorter lists are made of what it found
     lists = top_lists(network, exam, plan.prompts, wanted.cutoffs[-1])
     return measure_lists(lists, plan, exam, wanted)
 

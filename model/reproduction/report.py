@@ -93,8 +93,10 @@ class Book:
 
 def latest(rows: Sequence[Row]) -> list[Row]:
     """Those that were made as the last one was: a recipe that changed starts its cell anew. One row a seed."""
+    # rows are only ever appended: the last one was measured last
     last = rows[-1]
     alike = [r for r in rows if (r.data_digest, r.recipe_digest) == (last.data_digest, last.recipe_digest)]
+    # of two rows of one seed the later one stays
     return list({row.seed: row for row in alike}.values())
 
 
@@ -141,6 +143,7 @@ def _figures(book: Book, dataset: Dataset, published: Published, split: str) -> 
 
 
 def _record(dataset: Dataset, system: str) -> str:
+    # one record a data set: it stands once, beside RecGPT
     if system != "recgpt" or not dataset.record:
         return NOTHING
     return f"{' / '.join(map(number, dataset.record['values']))} ({dataset.record['who']})"
@@ -155,6 +158,7 @@ def _commands(book: Book, dataset: Dataset, published: Published) -> str:
 def _runs(book: Book, dataset: Dataset, published: Published) -> Iterator[list[str]]:
     for system, label in published.systems.items():
         for recipe in RECIPES:
+            # one run measures all splits, so the first of them knows the command
             cell = book.cell(dataset.name, system, recipe, dataset.splits[0])
             if cell.rows:
                 machines = cell.each(row.machine for row in cell.rows)
@@ -167,6 +171,7 @@ def _runs(book: Book, dataset: Dataset, published: Published) -> Iterator[list[s
 
 def command(dataset: str, rows: Sequence[Row]) -> str:
     """What gives these rows."""
+    # seeds are 0 .. N-1, and --seeds takes N
     seeds = 1 + max(row.seed for row in rows)
     what = f"--datasets {dataset} --systems {rows[0].system} --recipe {rows[0].recipe} --seeds {seeds}"
     return f"recall reproduce --data ../shared/data {what}"

@@ -51,6 +51,7 @@ class Row:
         return (*run, self.study, tuple(sorted(self.point.items())))
 
     def to_json(self) -> dict[str, Any]:
+        # what is unknown is left out; 0 is a fact and stays
         return {name: value for name, value in asdict(self).items() if value not in (None, {})}
 
     @classmethod
@@ -93,6 +94,7 @@ class Results:
 
     def _write(self, rows: Sequence[Row]) -> None:
         text = json.dumps([row.to_json() for row in rows], indent=1, ensure_ascii=False)
+        # beside the file, so on the same file system: only there is replacing it one step
         fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         fresh.write_text(text + "\n", encoding="utf-8")
         fresh.replace(self.path)
@@ -106,4 +108,5 @@ class Results:
             fcntl.flock(folder, fcntl.LOCK_EX)
             yield
         finally:
+            # closing gives the lock back, also when writing failed
             os.close(folder)

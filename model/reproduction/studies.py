@@ -105,6 +105,7 @@ def run_study(study: Study, results: Results) -> list[Row]:
         started = time.perf_counter()
         row = study.row(point, measure_there())
         fresh.append(replace(row, seconds=round(time.perf_counter() - started, 1)))
+        # point by point: an interruption costs the one under way
         results.append(fresh[-1:])
     return fresh
 
@@ -178,6 +179,7 @@ def _measure_diverse(lists: TopLists, plan: ServingPlan, exam: Exam) -> dict[str
 def diversity(lists: NDArray[np.int64], categories: Ragged) -> float:
     """Mean over lists of the share of pairs without a common category; empty places do not count."""
     width = int(categories.values.max(initial=-1)) + 1
+    # (N + 1, C) 1 where an item has a category; row 0 is an empty place
     member = np.zeros((len(categories) + 1, max(width, 1)), dtype=np.float32)
     member[np.repeat(np.arange(len(categories)), categories.lengths) + 1, categories.values] = 1
     shares = []
@@ -186,6 +188,7 @@ def diversity(lists: NDArray[np.int64], categories: Ragged) -> float:
         apart = (own @ own.T) == 0
         pairs = len(own) * (len(own) - 1)
         if pairs:
+            # ordered pairs; the diagonal is an item with itself, apart where it has no category at all
             shares.append((apart.sum() - np.trace(apart)) / pairs)
     return float(np.mean(shares))
 

@@ -111,6 +111,7 @@ def reproduce(order: Order, results: Results, watch: Watch) -> list[Row]:
         except (ValueError, RuntimeError) as error:
             watch.failed(run, f"{type(error).__name__}: {error}")
             continue
+        # before anyone is told: a run that was called finished is in the file
         results.append(rows)
         watch.finished(run, rows)
         fresh += rows
@@ -144,6 +145,7 @@ class Done:
 
     @property
     def was_cut(self) -> bool:
+        # a limit above the recipe's own epochs cuts nothing: that is no quick try
         return self.recipe != recipe_for(self.run.dataset, self.run.recipe, self.run.system)
 
 
@@ -188,6 +190,7 @@ def recipe_for(dataset: str, recipe: str, system: str) -> Recipe:
 @cache
 def load_data(folder: Path) -> tuple[SequenceData, str]:
     """A prepared data set and its digest."""
+    # runs go seed by seed over all data sets, and a digest hashes every sequence: once a folder is enough
     data = SequenceData.load(folder)
     return data, data.digest
 

@@ -42,6 +42,7 @@ class Windows:
             window = order[start : start + batch_users * SHUFFLE_BATCHES]
             window = window[np.argsort(lengths[window], kind="stable")]
             cuts += [window[i : i + batch_users] for i in range(0, len(window), batch_users)]
+        # else lengths would rise within every window of batches
         rng.shuffle(cuts)
         for cut in cuts:
             members = cut.tolist()

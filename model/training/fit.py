@@ -63,4 +63,5 @@ def _weigh_parts(blend: Blend, exam: Exam, recipe: Recipe) -> None:
         for weight in recipe.plan.part_weights:
             blend.weights[part] = weight
             found[weight] = measure_plan(blend, exam, plan, recipe.metric)
+        # on a tie the first weight of the recipe stands
         blend.weights[part] = max(found, key=found.__getitem__)

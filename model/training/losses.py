@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# rows of scores held at a time; a row with Q query vectors counts Q times
 CHUNK_ROWS = {"cpu": 256, "cuda": 8192}
 
 
@@ -21,6 +22,7 @@ class _CatalogueSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, queries: Tensor, table: Tensor, targets: Tensor, hardness: float) -> Tensor:
         num_rows, num_queries, _ = queries.shape
+        # once a batch: every chunk reads it
         w = table.bfloat16()
         grad_q, grad_w = torch.empty_like(queries), torch.zeros_like(table)
         loss = queries.new_zeros(())

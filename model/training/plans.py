@@ -54,6 +54,7 @@ def choose_plan(network: Network, exam: Exam, search: PlanSearch, metric: str) -
         for quotas in quota_grid(prompts.num_steps):
             plan = ServingPlan(prompts, quotas, search.diversity)
             metrics = exam.score(lists.merged(plan, cutoffs[-1]), cutoffs)
+            # other quotas of the same prompts cost nothing more to serve: there any gain counts
             if best is None or metrics[metric] > best[0] * (1 + search.min_gain * (prompts != best[1].prompts)):
                 best = (metrics[metric], plan, metrics)
     assert best is not None  # noqa: S101  (placements is never empty)

@@ -106,6 +106,7 @@ class Search:
             nonlocal epochs
             epochs += 1
             if report.metric is not None:
+                # epochs of all stages: trials are compared at equal effort
                 trial.report(report.metric, epochs)
                 if trial.should_prune():
                     raise optuna.TrialPruned

@@ -70,6 +70,7 @@ def _read_part(name: RecipeName, seen: tuple[RecipeName, ...]) -> dict[str, Sect
     if name in seen:
         raise ValueError(f"recipe {name} is like itself, by way of {', '.join(map(str, seen))}")
     part = _part_of(_parse(name), name)
+    # what is no mapping (`like`, an empty section) is no arm
     own = {str(arm): section for arm, section in part.items() if isinstance(section, dict)}
     if LIKE not in part:
         return own

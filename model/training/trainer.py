@@ -58,6 +58,7 @@ class Trainer:
         self.averaged = AveragedModel(self.network, multi_avg_fn=partial(move_average, recipe.ema_decay))
         self.windows = Windows.of(data, self.network.config.max_length)
         self.exam = Exam.of(data, "valid", recipe.max_eval_users)
+        # of the order of batches; dropout and negatives are torch's
         self.rng = np.random.default_rng(seed)
 
     @property
@@ -178,6 +179,7 @@ def move_average(
 ) -> None:
     """Exponential average whose memory starts short: else the random first weights would weigh for epochs."""
     count = int(num_averaged)
+    # one call for all tables: tensor by tensor it costs a kernel each
     torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + count) / (10 + count)))
 
 

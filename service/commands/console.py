@@ -1,8 +1,12 @@
-"""What all commands share: consoles, progress bars, the machine's last line, ids from text."""
+"""What all commands share: options as one record, consoles, progress bars, the machine's last line, ids from text."""
 
 import json
 import sys
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
+from functools import wraps
+from inspect import Parameter, Signature
+from typing import Any, TypeVar, get_type_hints
 
 import typer
 from rich.console import Console
@@ -10,6 +14,42 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+Record = TypeVar("Record")
+
+
+def takes(record: type[Record]) -> Callable[[Callable[[Record], None]], Callable[..., None]]:
+    """Makes a typer command of a function of one frozen dataclass; each field is an option.
+
+    Fields are `Annotated[type, typer.Option(..)] = default`, those without a default are required; a default_factory
+    is not read.
+    """
+    kinds = get_type_hints(record, include_extras=True)
+    parameters = [
+        Parameter(
+            field.name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if field.default is MISSING else field.default,
+            annotation=kinds[field.name],
+        )
+        for field in fields(record)  # type: ignore[arg-type]  # of a dataclass
+    ]
+
+    def decorate(command: Callable[[Record], None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(**given: Any) -> None:
+            command(record(**given))
+
+        declare(run, parameters)
+        return run
+
+    return decorate
+
+
+def declare(command: Callable[..., None], parameters: Sequence[Parameter]) -> None:
+    """Gives a function of **given the parameters that typer shall see."""
+    # typer asks both: the signature for names and defaults, the annotations for types
+    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
 
 
 def last_line(result: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """recall prepare: from any known format to a prepared data set."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,56 +13,63 @@ from model.data.prepare import PrepareOptions
 from model.data.prepare import prepare as prepare_data
 from model.data.sequences import SequenceData
 from model.data.splits import TimeCut
-from service.commands.console import err, last_line, out
+from service.commands.console import err, last_line, out, takes
 
 Option = typer.Option
 
 
-def prepare(
-    output: Annotated[Path, Option(help="Folder to write; made when it does not exist.")],
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareCommand:
+    """The options of `recall prepare`."""
+
+    output: Annotated[Path, Option(help="Folder to write; made when it does not exist.")]
     input_format: Annotated[
         str, Option("--format", help="s3rec, recbole, csv, parquet, kuairand, kuairec or synthetic.")
-    ] = "synthetic",
+    ] = "synthetic"
     input_path: Annotated[
         Path | None, Option("--input", help="The file; for kuairand its folder; none for synthetic.")
-    ] = None,
-    split: Annotated[str | None, Option(help="leave-one-out or by-time; each format has its usual one.")] = None,
+    ] = None
+    split: Annotated[str | None, Option(help="leave-one-out or by-time; each format has its usual one.")] = None
     shares: Annotated[
-        str | None, Option(help="by-time: shares of all events for valid and test. Default 0.1,0.1.")
-    ] = None,
+        str | None,
+        Option(help="by-time: shares of all events for valid and test. Default 0.1,0.1."),
+    ] = None
     cut: Annotated[
         str | None, Option(help="by-time, in place of shares: first time of valid and of test, with a comma.")
-    ] = None,
+    ] = None
     categories: Annotated[
         Path | None, Option(help="JSON item -> list of categories; s3rec finds <name>_item2attributes.json itself.")
-    ] = None,
-    k_core: Annotated[int, Option(help="Keep users and items with at least this many events; 0 keeps all.")] = 0,
+    ] = None
+    k_core: Annotated[int, Option(help="Keep users and items with at least this many events; 0 keeps all.")] = 0
     positive: Annotated[
         list[str] | None,
         Option(
             help="What counts as positive, any of: watch:0.5 (share of the video watched), like, follow, share, "
             "comment, click; kuairand: long_view or is_click. Stricter is cleaner and fewer. Default: every event."
         ),
-    ] = None,
+    ] = None
     max_bad_share: Annotated[
         float, Option(help="Stop when more than this share of rows is bad; bad rows are listed.")
-    ] = 0.01,
-) -> None:
+    ] = 0.01
+
+
+@takes(PrepareCommand)
+def prepare(options: PrepareCommand) -> None:
     """Read logs, check every row, split, and write a data set that `recall train` reads."""
-    options = PrepareOptions(
-        format=input_format,  # type: ignore[arg-type]  # prepare() refuses unknown words in one sentence
-        input=input_path,
-        split=split,  # type: ignore[arg-type]
-        k_core=k_core,
-        max_bad_share=max_bad_share,
-        categories=categories,
-        **read_times(shares, cut),
-        **read_positive(input_format, positive or []),
+    wanted = PrepareOptions(
+        format=options.input_format,  # type: ignore[arg-type]  # prepare_data() refuses unknown words in one sentence
+        input=options.input_path,
+        split=options.split,  # type: ignore[arg-type]
+        k_core=options.k_core,
+        max_bad_share=options.max_bad_share,
+        categories=options.categories,
+        **read_times(options.shares, options.cut),
+        **read_positive(options.input_format, options.positive or []),
     )
-    data, report = prepare_data(options)
-    data.save(output)
+    data, report = prepare_data(wanted)
+    data.save(options.output)
     show_report(report)
-    show_data(data, output)
+    show_data(data, options.output)
 
 
 def read_times(shares: str | None, cut: str | None) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """recall reproduce: the table of systems, run by run, into benchmarks/results/quality.json and docs/results.md."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.commands.console import err, last_line, progress_bar
+from service.commands.console import err, last_line, progress_bar, takes
 
 if TYPE_CHECKING:
     from model.reproduction.rows import Results, Row
@@ -16,37 +17,40 @@ Option = typer.Option
 RECIPES = {"paper": ("paper",), "best": ("best",), "both": ("paper", "best")}
 
 
-Datasets = Annotated[
-    str | None,
-    Option(help="beauty, sports, toys, yelp, kuairand, kuairand-click, kuairec, with commas. Default: all found."),
-]
-Rows = Annotated[Path, Option(help="JSON list of rows; what it has is not run again.")]
-MaxEpochs = Annotated[
-    int | None, Option(min=1, help="A quick try: cuts every stage. Its rows are marked and never reported.")
-]
-StudyName = Annotated[
-    str | None,
-    Option(
-        help="In place of the table: prompts (K 0..6, trains each), quotas (m : n), diversity (ComiRec's lambda). "
-        "On validation; the last two with the checkpoint of seed 0 that --work keeps."
-    ),
-]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReproduceCommand:
+    """The options of `recall reproduce`."""
+
+    data: Annotated[Path, Option(help="Folder with s3rec/, kuairand_pure/, kuairec/, or some of them.")]
+    datasets: Annotated[
+        str | None,
+        Option(help="beauty, sports, toys, yelp, kuairand, kuairand-click, kuairec, with commas. Default: all found."),
+    ] = None
+    systems: Annotated[str | None, Option(help="Sections of the recipe, with commas. Default: all.")] = None
+    recipe: Annotated[str, Option(help="paper (its settings and loss), best (ours) or both.")] = "best"
+    seeds: Annotated[int, Option(min=1, help="How many: 0 .. N-1. Each trains anew.")] = 3
+    results: Annotated[
+        Path,
+        Option(help="JSON list of rows; what it has is not run again."),
+    ] = Path("benchmarks/results/quality.json")
+    report: Annotated[Path, Option(help="Page to write from the rows.")] = Path("docs/results.md")
+    work: Annotated[Path, Option(help="Prepared data, checkpoints of seed 0, journal.")] = Path("runs")
+    bundles: Annotated[Path | None, Option(help="Folder for a bundle of each run; none are made without it.")] = None
+    max_epochs: Annotated[
+        int | None, Option(min=1, help="A quick try: cuts every stage. Its rows are marked and never reported.")
+    ] = None
+    study: Annotated[
+        str | None,
+        Option(
+            help="In place of the table: prompts (K 0..6, trains each), quotas (m : n), diversity (ComiRec's lambda). "
+            "On validation; the last two with the checkpoint of seed 0 that --work keeps."
+        ),
+    ] = None
+    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto"
 
 
-def reproduce(
-    data: Annotated[Path, Option(help="Folder with s3rec/, kuairand_pure/, kuairec/, or some of them.")],
-    datasets: Datasets = None,
-    systems: Annotated[str | None, Option(help="Sections of the recipe, with commas. Default: all.")] = None,
-    recipe: Annotated[str, Option(help="paper (its settings and loss), best (ours) or both.")] = "best",
-    seeds: Annotated[int, Option(min=1, help="How many: 0 .. N-1. Each trains anew.")] = 3,
-    results: Rows = Path("benchmarks/results/quality.json"),
-    report: Annotated[Path, Option(help="Page to write from the rows.")] = Path("docs/results.md"),
-    work: Annotated[Path, Option(help="Prepared data, checkpoints of seed 0, journal.")] = Path("runs"),
-    bundles: Annotated[Path | None, Option(help="Folder for a bundle of each run; none are made without it.")] = None,
-    max_epochs: MaxEpochs = None,
-    study: StudyName = None,
-    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
-) -> None:
+@takes(ReproduceCommand)
+def reproduce(options: ReproduceCommand) -> None:
     """Train and measure the table of systems; resumable: a run whose rows are there is skipped.
 
     Each run appends its rows in one step, so an interruption costs the run under way and nothing else.
@@ -58,21 +62,22 @@ def reproduce(
     from service.arms import choose_device
     from service.commands.progress import Keeper
 
-    prepared = prepare_sources(data, read_words(datasets) or find_sources(data), work)
+    names = read_words(options.datasets) or find_sources(options.data)
     order = Order(
-        datasets=prepared,
-        systems=read_words(systems),
-        recipes=read_recipes(recipe),
-        num_seeds=seeds,
-        max_epochs=max_epochs,
-        device=choose_device(device),
+        datasets=prepare_sources(options.data, names, options.work),
+        systems=read_words(options.systems),
+        recipes=read_recipes(options.recipe),
+        num_seeds=options.seeds,
+        max_epochs=options.max_epochs,
+        device=choose_device(options.device),
     )
-    rows, runs = Results(results), [] if study else order.runs()
+    rows, runs = Results(options.results), [] if options.study else order.runs()
     with progress_bar() as bar:
-        keeper = Keeper(bar, work, len(runs), bundles)
-        fresh = run_studies(study, order, rows, keeper) if study else run_table(order, rows, keeper)
-    write_page(report, rows.rows())
-    last_line({"results": str(results), "runs": len(runs), "new_rows": len(fresh), "failed": keeper.num_failed})
+        keeper = Keeper(bar, options.work, len(runs), options.bundles)
+        fresh = run_studies(options.study, order, rows, keeper) if options.study else run_table(order, rows, keeper)
+    write_page(options.report, rows.rows())
+    found = {"results": str(options.results), "runs": len(runs), "new_rows": len(fresh), "failed": keeper.num_failed}
+    last_line(found)
     if keeper.num_failed:
         raise typer.Exit(1)
 

@@ -11,7 +11,7 @@ import httpx
 import typer
 from rich.table import Table
 
-from service.commands.console import err, out, progress_bar, read_id, read_ids, read_pairs
+from service.commands.console import declare, err, out, progress_bar, read_id, read_ids, read_pairs
 from service.errors import ConfigurationError
 from service.settings import Settings, load_settings
 
@@ -41,15 +41,14 @@ def _option(name: str) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 
 
-def _serve_signature() -> inspect.Signature:
+def _serve_parameters() -> list[inspect.Parameter]:
     arm = Option("--arm", help="NAME=BUNDLE; may be repeated, e.g. --arm recgpt=bundles/recgpt.", envvar="RECALL_ARM")
     first = inspect.Parameter("arm", inspect.Parameter.KEYWORD_ONLY, default=[], annotation=Annotated[list[str], arm])
-    return inspect.Signature([first, *(_option(name) for name in Settings.model_fields if name != "arms")])
+    return [first, *(_option(name) for name in Settings.model_fields if name != "arms")]
 
 
-# typer reads options from the signature: here they come from Settings, so that defaults exist once
-serve.__signature__ = _serve_signature()  # type: ignore[attr-defined]
-serve.__annotations__ = {name: p.annotation for name, p in _serve_signature().parameters.items()}
+# not a record of options: they come from Settings, so that defaults exist once
+declare(serve, _serve_parameters())
 
 
 def run_server(settings: Settings, on_start: Callable[[str], None]) -> None:

@@ -118,6 +118,7 @@ class ExposureLog:
         self._full.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._limits.wait_ms / 1000):
+                # a full batch ends the wait early, and so does close()
                 await self._full.wait()
 
     async def _write(self) -> bool:
