@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 DATA   ?= ../shared/data
 RUNS   ?= runs
 
-.PHONY: help install demo test check docs results reproduce bench-prompts quality-beauty quality-kuairand http-equals-offline
+.PHONY: help install demo test check docs results reproduce serving-cost training-speed results reproduce bench-prompts quality-beauty quality-kuairand http-equals-offline
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -38,6 +38,12 @@ results: docs ## docs/results.md from benchmarks/results/quality.json; trains no
 # The studies below take minutes each, on data that does not come with the project (DATA=...).
 bench-prompts: $(STAMP) ## prompt expansion: key/value cache against recomputing, identical items
 	$(BIN)/python -m benchmarks.prompts
+
+serving-cost: $(STAMP) ## encode and search of each system against one plain decoder
+	$(BIN)/python -m benchmarks.serving_cost
+
+training-speed: $(STAMP) ## an epoch against the plain fp32, padded, unchunked way (after quality-beauty)
+	$(BIN)/python -m benchmarks.training_speed --data $(RUNS)/beauty/data
 
 reproduce: $(STAMP) ## the table of systems, paper's recipe and ours, 3 seeds: hours; resumable (DATA=...)
 	$(BIN)/recall reproduce --data $(DATA) --recipe both --work $(RUNS)
