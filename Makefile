@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 DATA   ?= ../shared/data
 RUNS   ?= runs
 
-.PHONY: help install demo test check docs results reproduce serving-cost training-speed results reproduce bench-prompts quality-beauty quality-kuairand http-equals-offline
+.PHONY: help install demo test check docs results reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
