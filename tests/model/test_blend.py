@@ -71,6 +71,18 @@ def test_no_parts_are_refused(make_network):
         make_network("blend")
 
 
+def test_prompts_without_a_part_that_generates_are_refused(make_network, make_batch):
+    network = make_network("blend", parts=PARTS[1:])
+    with pytest.raises(ValueError, match="no part of this blend generates"):
+        network.queries(make_batch(3), TWO_STEPS)
+
+
+def test_a_part_with_several_interests_is_refused(make_network, make_batch):
+    network = make_network("blend", parts=[{"system": "comirec", "network": {"dim": 8}}])
+    with pytest.raises(ValueError, match="4 vectors a user"):
+        network.queries(make_batch(3), PromptPlan())
+
+
 def test_it_is_not_trained_as_a_whole(blend, make_batch):
     with pytest.raises(ValueError, match="one by one"):
         blend.training_pairs(make_batch(3))
