@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.catalogue import Ragged
 from model.networks.base import NetworkConfig
 from model.networks.layers import Batch, init_weights
 from model.networks.one_pass import OnePass
@@ -32,8 +33,6 @@ class BPR(OnePass):
         super().__init__()
         if config.dim < 2:
             raise ValueError(f"dim is {config.dim}; BPR needs at least 2, one of them for the bias")
-        if config.spectral_start:
-            raise ValueError("BPR has no spectral start; its recipe may not have one")
         self.config = config
         self.items = nn.Embedding(config.num_items + 2, config.dim, padding_idx=0)
         self.users = nn.Embedding(config.num_users + 1, config.dim - 1)
@@ -42,6 +41,11 @@ class BPR(OnePass):
         with torch.no_grad():
             self.items.weight[:, -1] = 0
             self.users.weight.zero_()
+
+    def start_from(self, histories: Ragged, categories: Ragged | None = None) -> None:
+        super().start_from(histories, categories)
+        with torch.no_grad():
+            self.items.weight[:, -1] = 0  # the bias is no factor
 
     def of_users(self, users: Tensor) -> Tensor:
         """(B, D)"""

@@ -35,10 +35,11 @@ class Range:
 
 # What is searched, of the settings a system has. The learning rate is that of the first stage; others keep their ratio.
 SPACE: Mapping[str, Choice | Range] = {
-    "network.dim": Choice((48, 64, 96, 128)),
+    "network.dim": Choice((48, 64, 96, 128, 256)),
     "network.num_layers": Choice((1, 2, 3)),
     "network.num_heads": Choice((1, 2, 4)),
-    "network.dropout": Range(0.1, 0.7),
+    "network.dropout": Range(0.1, 0.8),
+    "network.spectral_start": Choice((0.0, 0.02, 0.05, 0.1)),
     "network.hidden_dim": Choice((64, 128, 256)),
     "network.prefixes_per_user": Choice((2, 4, 8)),
     "network.num_interests": Choice((2, 4, 8)),
@@ -67,8 +68,11 @@ class Search:
     def run(self, trials: int, on_trial: Callable[["optuna.trial.FrozenTrial"], None] = lambda _: None) -> Recipe:
         """Tries until the journal holds `trials` that ended; returns the recipe of the best.
 
-        Raises ValueError when none of them was trained to its end.
+        Raises ValueError for a recipe without stages of its own, and when no trial was trained to its end.
         """
+        if not self.recipe.stages:
+            what = "tune its parts, each a section of its own" if self.recipe.parts else "it is not trained"
+            raise ValueError(f"{self.recipe.arm} has no stages to search settings for: {what}")
         import optuna  # noqa: PLC0415  (an extra)
 
         study = self._study()

@@ -95,6 +95,17 @@ def test_other_data_are_another_study(search, data):
     assert search.name != replace(search, data=replace(data, test=data.valid)).name
 
 
+def test_a_recipe_without_stages_is_refused(search):
+    with pytest.raises(ValueError, match="no stages to search settings for: it is not trained"):
+        replace(search, recipe=replace(TINY, system="popularity", stages=())).run(1)
+
+
+def test_a_blend_is_searched_by_its_parts(search):
+    blend = replace(TINY, system="blend", stages=(), parts=(TINY,))
+    with pytest.raises(ValueError, match="tune its parts"):
+        replace(search, recipe=blend).run(1)
+
+
 def test_an_unfinished_search_has_no_best(search):
     with pytest.raises(ValueError, match="ask for more --trials"):
         search.run(0)

@@ -1,6 +1,7 @@
 """The closed-form start: counts by hand, factors against a dense decomposition, and a start that ranks."""
 
 import numpy as np
+import pytest
 import torch
 
 from model.catalogue import Ragged
@@ -66,3 +67,14 @@ def test_every_member_starts_alike(make_network):
     network.start_from(HISTORIES)
     first, second = network.item_vectors().chunk(2, 1)
     assert first.equal(second)
+
+
+def test_the_bias_of_bpr_is_no_factor(make_network):
+    network = make_network("bpr", spectral_start=0.05)
+    network.start_from(HISTORIES)
+    assert not network.item_vectors()[:, -1].any()
+
+
+def test_popularity_has_no_spectral_start(make_network):
+    with pytest.raises(ValueError, match="no spectral start"):
+        make_network("popularity", dim=1, spectral_start=0.05)
