@@ -17,7 +17,7 @@ from model.checkpoint import Checkpoint
 from model.reproduction.rows import Results, Row
 from model.reproduction.table import Order, Run, Watch, reproduce
 from model.training.recipes import Recipe
-from model.training.trainer import EpochReport
+from model.training.stages import EpochReport
 
 RECIPES = {"paper": ("paper",), "best": ("best",), "both": ("paper", "best")}
 
@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--max-epochs", type=int)
     parser.add_argument("--checkpoints", type=Path, help="folder for the checkpoints of seed 0")
+    parser.add_argument("--stages", type=Path, help="folder of finished stages: what several systems share trains once")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
     results, printer = Results(given.results), Printer(given.checkpoints)
@@ -78,6 +79,7 @@ def main() -> None:
         num_seeds=given.seeds,
         max_epochs=given.max_epochs,
         device=given.device,
+        stages=given.stages,
     )
     reproduce(order, results, printer)
     sys.exit(1 if printer.num_failed else 0)

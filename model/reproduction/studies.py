@@ -27,6 +27,7 @@ from model.reproduction.table import Run, Watch, recipe_for
 from model.training.fit import fit
 from model.training.recipes import Recipe
 from model.training.settings import recipe_digest
+from model.training.stages import StageFolder
 from model.training.trainer import with_epochs
 
 SYSTEMS = {"prompts": "recgpt", "quotas": "recgpt", "diversity": "comirec"}
@@ -46,6 +47,7 @@ class Study:
     data: SequenceData
     checkpoints: Path  # folder of `Run.slug`
     device: str = "cpu"
+    stages: Path | None = None  # finished stages of training are kept and found there
     max_epochs: int | None = None
     watch: Watch = field(default_factory=Watch)
 
@@ -111,7 +113,7 @@ def run_study(study: Study, results: Results) -> list[Row]:
 
 
 def study_prompts(study: Study) -> Iterator[Point]:
-    """Each K is trained anew: prompts are learnt."""
+    """Each K is tuned anew: prompts are learnt. Pre-training, which has none, is shared where stages are kept."""
     for num_prompts in range(MAX_PROMPTS + 1):
         yield {"K": num_prompts}, partial(_train_with, study, num_prompts)
 
@@ -120,7 +122,8 @@ def _train_with(study: Study, num_prompts: int) -> dict[str, float]:
     recipe = with_prompts(study.recipe(), num_prompts)
     study.watch.started(study.run, recipe)
     on_epoch = partial(study.watch.epoch, study.run)
-    checkpoint = fit(recipe, study.data, study.run.seed, study.device, on_epoch)
+    kept = StageFolder(study.stages) if study.stages else None
+    checkpoint = fit(recipe, study.data, study.run.seed, study.device, on_epoch, kept)
     metrics = measure(checkpoint.network, checkpoint.plan, Exam.of(study.data, "valid"))
     study.watch.finished(study.run, [study.row({"K": num_prompts}, metrics)])
     return metrics

@@ -21,7 +21,8 @@ from model.training.fit import fit
 from model.training.recipes import Recipe, load_recipe
 from model.training.sections import RecipeName, read_sections
 from model.training.settings import recipe_digest, recipe_settings
-from model.training.trainer import EpochReport, with_epochs
+from model.training.stages import EpochReport, StageFolder
+from model.training.trainer import with_epochs
 
 RECIPES = {"kuairand-click": "kuairand"}  # data sets that share the recipe of another
 
@@ -53,6 +54,7 @@ class Order:
     num_seeds: int = 3
     max_epochs: int | None = None
     device: str = "cpu"
+    stages: Path | None = None  # finished stages of training are kept and found there
 
     def runs(self) -> list[Run]:
         """Seed by seed, so that the table fills evenly. What is not trained is the same for every seed: one run.
@@ -126,7 +128,8 @@ def run_one(run: Run, order: Order, data: SequenceData, watch: Watch) -> Iterato
         reports.append(report)
         watch.epoch(run, report)
 
-    checkpoint = fit(recipe, data, run.seed, order.device, on_epoch)
+    kept = StageFolder(order.stages) if order.stages else None
+    checkpoint = fit(recipe, data, run.seed, order.device, on_epoch, kept)
     bundle = watch.trained(run, checkpoint)
     for measured in measure_test(checkpoint, data):
         yield make_row(Done(run, order, recipe, checkpoint, len(reports), bundle), measured)

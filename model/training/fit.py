@@ -4,7 +4,7 @@ The weights of a blend's parts, then its plan, are those that are best on the va
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 
 import torch
@@ -16,40 +16,54 @@ from model.networks.base import Network
 from model.networks.blend import Blend, BlendConfig
 from model.training.plans import choose_plan, measure_plan, plain_plan
 from model.training.recipes import Recipe
-from model.training.trainer import EpochReport, Trainer, provenance_of
+from model.training.stages import EpochReport, StageFolder
+from model.training.trainer import Trainer, provenance_of
 
-SEED_STRIDE = 1000  # between the parts of a blend: two alike must not come out the same
+SEED_STRIDE = 1000  # between parts of a blend that are alike: they must not come out the same
 OnEpoch = Callable[[EpochReport], None]
 
 
 def fit(
-    recipe: Recipe, data: SequenceData, seed: int = 0, device: str = "cpu", on_epoch: OnEpoch = lambda _: None
+    recipe: Recipe,
+    data: SequenceData,
+    seed: int = 0,
+    device: str = "cpu",
+    on_epoch: OnEpoch = lambda _: None,
+    kept: StageFolder | None = None,
 ) -> Checkpoint:
     """The checkpoint that is best on the validation split; `on_epoch` is called after each epoch.
 
+    kept: stages that lie there are taken over, others are left there (model/training/stages.py).
     Raises ValueError where the recipe does not fit the system or the data.
     """
     if not recipe.parts:
-        return Trainer(recipe, data, seed, device).fit(on_epoch)
+        return Trainer(recipe, data, seed, device, kept).fit(on_epoch)
+    parts = list(_train_parts(recipe, data, seed, device, on_epoch, kept))
     started = time.perf_counter()
-    blend = _train_parts(recipe, data, seed, device, on_epoch).to(torch.device(device)).eval()
+    blend = _join([part.network for part in parts], data).to(torch.device(device)).eval()
     exam = Exam.of(data, "valid", recipe.max_eval_users)
     _weigh_parts(blend, exam, recipe)
     plan, metrics = choose_plan(blend, exam, recipe.plan, recipe.metric)
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started + sum(part.provenance.training_seconds for part in parts)
     return Checkpoint(blend, plan, data.catalogue, provenance_of(recipe, data, seed, seconds, metrics))
 
 
-def _train_parts(recipe: Recipe, data: SequenceData, seed: int, device: str, on_epoch: OnEpoch) -> Blend:
-    networks: list[Network] = []
+def _train_parts(
+    recipe: Recipe, data: SequenceData, seed: int, device: str, on_epoch: OnEpoch, kept: StageFolder | None
+) -> Iterator[Checkpoint]:
     first_stage = 0
     for number, part in enumerate(recipe.parts):
 
         def report(epoch: EpochReport, shift: int = first_stage) -> None:
             on_epoch(replace(epoch, stage=epoch.stage + shift))
 
-        networks.append(Trainer(part, data, seed + SEED_STRIDE * number, device).fit(report).network)
+        # a part that is a section of its own is the same training there
+        alike = sum(other.system == part.system for other in recipe.parts[:number])
+        yield Trainer(part, data, seed + SEED_STRIDE * alike, device, kept).fit(report)
         first_stage += len(part.stages)
+
+
+def _join(networks: Sequence[Network], data: SequenceData) -> Blend:
     sizes = {"num_items": len(data.catalogue.items), "num_users": len(data.catalogue.users)}
     parts = tuple({"system": network.kind, "network": asdict(network.config)} for network in networks)
     return Blend(BlendConfig(parts=parts, max_length=networks[0].config.max_length, **sizes), networks)

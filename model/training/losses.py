@@ -7,7 +7,6 @@ AMX or AVX512-BF16. Gradients equal the plain way's to about 1e-3 (tests/model/t
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -27,17 +26,24 @@ class _CatalogueSoftmax(torch.autograd.Function):
         grad_q, grad_w = torch.empty_like(queries), torch.zeros_like(table)
         loss = queries.new_zeros(())
         size = max(1, CHUNK_ROWS[queries.device.type] // num_queries)
+        # written again by each chunk: fresh pages for every matrix of scores cost as much as the scores
+        buffers, products = w.new_empty(num_queries + 1, min(size, num_rows), len(w)), torch.empty_like(w)
         for part in (slice(start, start + size) for start in range(0, num_rows, size)):
             q = queries[part].bfloat16()  # (C, Q, D)
-            scores, shares = _highest([q[:, k] @ w.T for k in range(num_queries)])
-            gradient = partial(_hard_gradient, hardness=hardness) if hardness else _softmax_gradient
-            part_loss, grad = gradient(scores.float(), targets[part, None])
+            *scores, grad = buffers[:, : len(q)]  # (C, N) each
+            for k, one in enumerate(scores):
+                torch.mm(q[:, k], w.T, out=one)
+            highest, shares = _highest(scores)
+            if hardness:
+                part_loss = _hard_gradient(highest.float(), targets[part, None], hardness, grad)
+            else:
+                part_loss = _softmax_gradient(highest, targets[part], grad)
             loss += part_loss
             for k, share in enumerate(shares):
                 # an item's gradient goes to the query vector that gave it its score
-                own = grad if share is None else grad * share
+                own = grad if share is None else share.mul_(grad)
                 grad_q[part, k] = own @ w
-                grad_w += own.T @ q[:, k]
+                grad_w += torch.mm(own.T, q[:, k], out=products)
         ctx.save_for_backward(grad_q.div_(num_rows), grad_w.div_(num_rows))
         return loss / num_rows
 
@@ -60,27 +66,32 @@ def _highest(scores: list[Tensor]) -> tuple[Tensor, list[Tensor | None]]:
     return highest, [share.div_(ties) for share in shares]
 
 
-def _softmax_gradient(scores: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed loss of a chunk and its gradient in bf16; `scores` (C, N) is overwritten. wanted: (C, 1)."""
-    wanted_scores = scores.gather(1, wanted)
-    highest = scores.amax(1, keepdim=True)
-    total = scores.sub_(highest).exp_().sum(1, keepdim=True)
-    loss = (total.log() + highest - wanted_scores).sum()
-    # softmax minus one-hot, in place: the chunk is read and written while it is in cache
-    scores.div_(total).scatter_add_(1, wanted, torch.full_like(wanted_scores, -1.0))
-    return loss, scores.bfloat16()
+def _softmax_gradient(scores: Tensor, wanted: Tensor, grad: Tensor) -> Tensor:
+    """Summed loss of a chunk; `grad` (C, N) becomes its gradient. scores: (C, N) bf16, wanted: (C,)."""
+    rows = torch.arange(len(wanted), device=wanted.device)
+    # one pass a row, fp32 inside
+    torch.softmax(scores, 1, out=grad)
+    # log of the denominator from the likeliest item, whose probability never underflows
+    total = scores.amax(1).float() - grad.amax(1).float().log()
+    loss = (total - scores[rows, wanted].float()).sum()
+    grad[rows, wanted] -= 1
+    return loss
 
 
-def _hard_gradient(scores: Tensor, wanted: Tensor, hardness: float) -> tuple[Tensor, Tensor]:
-    """`_softmax_gradient` where a negative of score s weighs exp(hardness s), the weights' mean being 1."""
+def _hard_gradient(scores: Tensor, wanted: Tensor, hardness: float, grad: Tensor) -> Tensor:
+    """`_softmax_gradient` where a negative of score s weighs exp(hardness s), the weights' mean being 1.
+
+    scores: (C, N) fp32, overwritten; wanted: (C, 1).
+    """
     wanted_scores = scores.gather(1, wanted)
     negatives = scores.scatter_(1, wanted, -torch.inf)
     hard, weights = (1 + hardness) * negatives, hardness * negatives
     # log of the weighted sum of exp(s) over the N - 1 negatives
     total = math.log(scores.shape[1] - 1) + hard.logsumexp(1, True) - weights.logsumexp(1, True)
     share = torch.sigmoid(total - wanted_scores)
-    grad = share * ((1 + hardness) * hard.softmax(1) - hardness * weights.softmax(1))
-    return F.softplus(total - wanted_scores).sum(), grad.scatter_(1, wanted, -share).bfloat16()
+    found = share * ((1 + hardness) * hard.softmax(1) - hardness * weights.softmax(1))
+    grad.copy_(found.scatter_(1, wanted, -share))
+    return F.softplus(total - wanted_scores).sum()
 
 
 def catalogue_cross_entropy(queries: Tensor, table: Tensor, targets: Tensor, hardness: float = 0.0) -> Tensor:

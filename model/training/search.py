@@ -13,7 +13,7 @@ from model.data.sequences import SequenceData
 from model.networks import SYSTEMS
 from model.training.fit import fit
 from model.training.recipes import Recipe
-from model.training.trainer import EpochReport
+from model.training.stages import EpochReport
 
 if TYPE_CHECKING:
     import optuna

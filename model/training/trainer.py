@@ -5,7 +5,7 @@ Reads nothing of the test split. Deterministic for a seed, a machine and a threa
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -26,20 +26,9 @@ from model.training.batches import Windows
 from model.training.losses import SAMPLED, catalogue_cross_entropy
 from model.training.plans import choose_plan, measure_plan, plain_plan
 from model.training.recipes import Recipe, Stage
+from model.training.stages import EpochReport, StageFolder, StageResult, stage_key
 
-
-@dataclass(frozen=True)
-class EpochReport:
-    """What a progress display shows after each epoch."""
-
-    stage: int
-    epoch: int
-    num_epochs: int
-    loss: float
-    seconds: float
-    metric: float | None  # on validation, where it was measured
-
-
+STAGE_STRIDE = 1_000_000  # between the seeds of a run's stages
 # metric, weights, plan, all metrics
 Candidate = tuple[float, dict[str, Tensor], ServingPlan, dict[str, float]]
 
@@ -47,10 +36,18 @@ Candidate = tuple[float, dict[str, Tensor], ServingPlan, dict[str, float]]
 class Trainer:
     """One run of one recipe on one data set."""
 
-    def __init__(self, recipe: Recipe, data: SequenceData, seed: int = 0, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: SequenceData,
+        seed: int = 0,
+        device: str = "cpu",
+        kept: StageFolder | None = None,
+    ) -> None:
+        """kept: where finished stages lie that other runs may have trained already."""
         torch.manual_seed(seed)
         sizes = {"num_items": len(data.catalogue.items), "num_users": len(data.catalogue.users)}
-        self.recipe, self.data, self.seed = recipe, data, seed
+        self.recipe, self.data, self.seed, self.kept = recipe, data, seed, kept
         self.device = torch.device(device)
         self.network = build_network(recipe.system, {**recipe.network, **sizes}).to(self.device)
         check_recipe(recipe, self.network)
@@ -58,8 +55,6 @@ class Trainer:
         self.averaged = AveragedModel(self.network, multi_avg_fn=partial(move_average, recipe.ema_decay))
         self.windows = Windows.of(data, self.network.config.max_length)
         self.exam = Exam.of(data, "valid", recipe.max_eval_users)
-        # of the order of batches; dropout and negatives are torch's
-        self.rng = np.random.default_rng(seed)
 
     @property
     def answering(self) -> Network:
@@ -72,17 +67,17 @@ class Trainer:
 
         A stage that does not help (prompts, on some data) is trained and then not taken.
         """
-        started = time.perf_counter()
+        started, earlier = time.perf_counter(), 0.0
         taken: list[Candidate] = []
         for number, stage in enumerate(self.recipe.stages):
-            self._run_stage(number, stage, on_epoch)
+            earlier += self._finish_stage(number, on_epoch)
             # pre-trained weights are not an answer yet
             if stage.objective == "next":
                 taken.append(self._candidate())
         _, state, plan, metrics = max(taken or [self._candidate()], key=lambda one: one[0])
         # weights and plan were measured together and are kept together
         self.answering.load_state_dict(state)
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - started + earlier
         provenance = provenance_of(self.recipe, self.data, self.seed, seconds, metrics)
         return Checkpoint(self.answering, plan, self.data.catalogue, provenance)
 
@@ -97,19 +92,35 @@ class Trainer:
     def _snapshot(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in self.answering.state_dict().items()}
 
-    def _run_stage(self, number: int, stage: Stage, on_epoch: Callable[[EpochReport], None]) -> None:
-        """Epochs until the end or until validation stops rising; the best weights are put back.
+    def _finish_stage(self, number: int, on_epoch: Callable[[EpochReport], None]) -> float:
+        """Runs a stage, or takes it over from another run that has; returns the seconds that this saved."""
+        key = stage_key(self.recipe, number, self.data.digest, self.seed, str(self.device)) if self.kept else ""
+        found = self.kept.load(key) if self.kept else None
+        for report in found.reports if found else ():
+            on_epoch(report)
+        result = found or self._run_stage(number, on_epoch)
+        if self.kept and not found:
+            self.kept.save(key, result)
+        # the next stage goes on from the best weights, not from the last
+        self.answering.load_state_dict(result.weights)
+        self.network.load_state_dict(result.weights)
+        return found.seconds if found else 0.0
+
+    def _run_stage(self, number: int, on_epoch: Callable[[EpochReport], None]) -> StageResult:
+        """Epochs until the end or until validation stops rising; the best weights are its result.
 
         A pretrain stage runs all its epochs unmeasured and leaves its last weights: what it ranks says nothing.
         """
+        stage, began = self.recipe.stages[number], time.perf_counter()
+        self._start_stage(number)
         optimizer = torch.optim.AdamW(
-            self.network.parameters(), stage.learning_rate, weight_decay=self.recipe.weight_decay
+            self.network.parameters(), stage.learning_rate, weight_decay=self.recipe.weight_decay, fused=True
         )
         warmup = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: min(1.0, (step + 1) / max(1, self.recipe.warmup_steps))
         )
         plan = plain_plan(self.recipe.plan, stage.num_prompts)
-        best, best_state, waited = -1.0, {}, 0
+        best, best_state, waited, reports = -1.0, {}, 0, list[EpochReport]()
         for epoch in range(1, stage.num_epochs + 1):
             started = time.perf_counter()
             loss = self._run_epoch(stage, optimizer, warmup)
@@ -122,12 +133,18 @@ class Trainer:
                 if metric > best:
                     best = metric
                     best_state = self._snapshot()
-            on_epoch(EpochReport(number, epoch, stage.num_epochs, loss, seconds, metric))
+            reports.append(EpochReport(number, epoch, stage.num_epochs, loss, seconds, metric))
+            on_epoch(reports[-1])
             if waited >= self.recipe.patience:
                 break
-        # the next stage goes on from the best weights, not from the last
-        self.answering.load_state_dict(best_state)
-        self.network.load_state_dict(best_state)
+        return StageResult(best_state, reports, time.perf_counter() - began)
+
+    def _start_stage(self, number: int) -> None:
+        """A stage depends on weights and seed alone, not on how many numbers were drawn before it."""
+        # batches come in an order of their own; dropout and negatives are torch's
+        self.rng = np.random.default_rng([self.seed, number])
+        torch.manual_seed(self.seed + STAGE_STRIDE * number)
+        self.averaged.n_averaged.zero_()
 
     def _run_epoch(
         self, stage: Stage, optimizer: torch.optim.Optimizer, warmup: torch.optim.lr_scheduler.LRScheduler

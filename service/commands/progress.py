@@ -13,7 +13,7 @@ from model.checkpoint import Checkpoint
 from model.reproduction.rows import Row
 from model.reproduction.table import Run, Watch
 from model.training.recipes import Recipe
-from model.training.trainer import EpochReport
+from model.training.stages import EpochReport
 
 
 @dataclass

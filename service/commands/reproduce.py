@@ -34,7 +34,7 @@ class ReproduceCommand:
         Option(help="JSON list of rows; what it has is not run again."),
     ] = Path("benchmarks/results/quality.json")
     report: Annotated[Path, Option(help="Page to write from the rows.")] = Path("docs/results.md")
-    work: Annotated[Path, Option(help="Prepared data, checkpoints of seed 0, journal.")] = Path("runs")
+    work: Annotated[Path, Option(help="Prepared data, checkpoints of seed 0, finished stages, journal.")] = Path("runs")
     bundles: Annotated[Path | None, Option(help="Folder for a bundle of each run; none are made without it.")] = None
     max_epochs: Annotated[
         int | None, Option(min=1, help="A quick try: cuts every stage. Its rows are marked and never reported.")
@@ -70,6 +70,7 @@ def reproduce(options: ReproduceCommand) -> None:
         num_seeds=options.seeds,
         max_epochs=options.max_epochs,
         device=choose_device(options.device),
+        stages=options.work / "stages",
     )
     rows, runs = Results(options.results), [] if options.study else order.runs()
     with progress_bar() as bar:
@@ -109,6 +110,7 @@ def run_studies(name: str, order: "Order", rows: "Results", keeper: "Keeper") ->
             data=load_data(folder)[0],
             checkpoints=keeper.work / "checkpoints",
             device=order.device,
+            stages=order.stages,
             max_epochs=order.max_epochs,
             watch=keeper,
         )

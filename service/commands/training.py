@@ -38,7 +38,7 @@ def train(
 def run_training(recipe: Recipe, data: SequenceData, output: Path, seed: int, device: str) -> None:
     """Trains with a progress bar and saves."""
     from model.training.fit import fit
-    from model.training.trainer import EpochReport
+    from model.training.stages import EpochReport
 
     with progress_bar() as bar:
         tasks = [

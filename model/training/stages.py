@@ -1,0 +1,91 @@
+"""What a stage of training leaves behind, and a folder of such results.
+
+Sections of a recipe often begin alike: RecGPT's four rows share their pre-training, a blend's item-item part is a row
+of its own. With a folder each of these stages is trained once, and what the next run finds there is what it would have
+trained: a stage starts from weights and seed alone (tests/model/test_stages.py).
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from model.training.recipes import PlanSearch, Recipe
+from model.training.settings import recipe_settings
+
+CODE = [Path(__file__).parent, Path(__file__).parents[1] / "networks"]
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What a progress display shows after each epoch."""
+
+    stage: int
+    epoch: int
+    num_epochs: int
+    loss: float
+    seconds: float
+    metric: float | None  # on validation, where it was measured
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """The weights that a stage ends with, and how it went; `seconds` with its measuring."""
+
+    weights: dict[str, Tensor]
+    reports: Sequence[EpochReport]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """Finished stages on disk, by what decides their weights."""
+
+    path: Path
+
+    def load(self, key: str) -> StageResult | None:
+        """None where the stage has not been trained."""
+        file = self._file(key)
+        if not file.exists():
+            return None
+        with safe_open(file, "pt") as stored:
+            weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  (no mapping)
+            facts = json.loads(stored.metadata()["facts"])
+        return StageResult(weights, [EpochReport(**report) for report in facts["reports"]], facts["seconds"])
+
+    def save(self, key: str, result: StageResult) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        facts = {"reports": [asdict(report) for report in result.reports], "seconds": result.seconds}
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in result.weights.items()}
+        fresh = self._file(key).with_suffix(".tmp")
+        save_file(weights, fresh, {"facts": json.dumps(facts)})
+        # a run that is interrupted leaves no half file under the name that is looked for
+        fresh.replace(self._file(key))
+
+    def _file(self, key: str) -> Path:
+        return self.path / f"{key}.safetensors"
+
+
+def stage_key(recipe: Recipe, number: int, data_digest: str, seed: int, device: str) -> str:
+    """The same for stages that end with the same weights: stages up to `number`, data, seed, machine kind and code."""
+    # plans are searched between stages and change no weights; diversity is part of what epochs are compared by
+    plan = PlanSearch(diversity=recipe.plan.diversity)
+    settings = recipe_settings(replace(recipe, stages=recipe.stages[: number + 1], plan=plan))
+    facts = [settings, data_digest, seed, device, torch.get_num_threads(), torch.__version__, _code_digest()]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@cache
+def _code_digest() -> str:
+    """Of the files that training runs through: a changed loss must not find its predecessor's weights."""
+    found = hashlib.sha256()
+    for file in sorted(file for folder in CODE for file in folder.glob("*.py")):
+        found.update(file.name.encode() + file.read_bytes())
+    return found.hexdigest()
