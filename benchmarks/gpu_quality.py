@@ -19,7 +19,7 @@ from model.reproduction.table import Order, Run, Watch, reproduce
 from model.training.recipes import Recipe
 from model.training.stages import EpochReport
 
-RECIPES = {"paper": ("paper",), "best": ("best",), "both": ("paper", "best")}
+RECIPES = {"paper": ("paper",), "best": ("best",), "both": ("paper", "best"), "ablation": ("ablation",)}
 
 
 @dataclass

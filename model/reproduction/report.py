@@ -18,7 +18,7 @@ from model.reproduction.rows import Row
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 NOT_RUN, NOTHING = "not run", ""
-RECIPES = ("paper", "best")
+RECIPES, ABLATION = ("paper", "best"), "ablation"
 FIGURES = "figures"  # folder beside the page
 
 
@@ -35,17 +35,27 @@ class Dataset:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A section of the ablation: how the table calls it, and the section it differs from in one thing."""
+
+    label: str
+    against: str | None = None
+
+
 @dataclass(frozen=True)
 class Published:
     paper: str
     systems: Mapping[str, str]  # name -> how the table calls it
     datasets: Sequence[Dataset]
+    ablation: Mapping[str, Variant] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path = PUBLISHED) -> "Published":
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         datasets = [Dataset(name, **facts) for name, facts in content["datasets"].items()]
-        return cls(content["paper"], content["systems"], datasets)
+        ablation = {name: Variant(**facts) for name, facts in content["ablation"].items()}
+        return cls(content["paper"], content["systems"], datasets, ablation)
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,16 @@ class Cell:
             return NOT_RUN
         spread = f"±{number(statistics.stdev(values))}" if len(values) > 1 else ""
         return number(statistics.mean(values)) + spread
+
+    def difference(self, other: "Cell", name: str) -> str:
+        """+.0012±.0003 over the seeds of both, in units of the metric."""
+        theirs = {row.seed: row.metrics[name] for row in other.rows}
+        values = [row.metrics[name] - theirs[row.seed] for row in self.rows if row.seed in theirs]
+        if not values:
+            return NOTHING
+        mean = statistics.mean(values)
+        spread = f"±{number(statistics.stdev(values))}" if len(values) > 1 else ""
+        return f"{'-' if mean < 0 else '+'}{number(abs(mean))}{spread}"
 
     def mean(self, name: str) -> str:
         values = [getattr(row, name) for row in self.rows if getattr(row, name) is not None]
@@ -130,6 +150,7 @@ def _section(book: Book, dataset: Dataset, published: Published) -> str:
         parts.append(f"{split.capitalize()}: {' / '.join(dataset.metrics)}")
         parts.append(_figures(book, dataset, published, split))
     parts.append(_commands(book, dataset, published))
+    parts += _ablation(book, dataset, published)
     return "\n\n".join(parts)
 
 
@@ -140,6 +161,26 @@ def _figures(book: Book, dataset: Dataset, published: Published, split: str) -> 
         printed = dataset.paper.get(system, [])
         lines.append([label, " / ".join(map(number, printed)), *ours, _record(dataset, system)])
     return table(["system", "paper", "ours, `paper`", "ours, `best`", "record"], lines)
+
+
+def _ablation(book: Book, dataset: Dataset, published: Published) -> list[str]:
+    """Variants that were run, each with its mean difference to another over the seeds that both have."""
+    lines = []
+    for name, variant in published.ablation.items():
+        cell = book.cell(dataset.name, name, ABLATION, "test")
+        if cell.rows:
+            base = book.cell(dataset.name, variant.against or "", ABLATION, "test")
+            against = published.ablation[variant.against].label if variant.against else NOTHING
+            differences = [cell.difference(base, metric) for metric in dataset.metrics[-2:]] if base.rows else []
+            lines.append(
+                [variant.label, str(len(cell.rows)), cell.show(dataset.metrics[-2:]), " / ".join(differences), against]
+            )
+    if not lines:
+        return []
+    ran = f"recall reproduce --data ../shared/data --datasets {dataset.name} --recipe {ABLATION}"
+    metrics = " / ".join(dataset.metrics[-2:])
+    head = ["variant", "seeds", metrics, "difference, seed by seed", "against"]
+    return [f"What each addition gains, test, {metrics} (`{ran}`):", table(head, lines)]
 
 
 def _record(dataset: Dataset, system: str) -> str:

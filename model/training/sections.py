@@ -1,9 +1,9 @@
-"""Recipe files as plain mappings: the parts `best` and `paper`, and what sections share.
+"""Recipe files as plain mappings: the parts `best`, `paper` and `ablation`, and what sections share.
 
-A file holds sections (arm -> settings), or two parts `best:` and `paper:` with sections in each; a file without parts
-is all `best`. Beside the sections may stand `common:`, settings that every section starts from, and `like: NAME`, a
-recipe whose same part the sections start from. `network` and `plan` are joined key by key, the rest is replaced.
-"beauty" names the part best, "beauty:paper" the other. What the settings mean is known in recipes.py only.
+A file holds sections (arm -> settings), or parts `best:`, `paper:`, `ablation:` with sections in each; a file without
+parts is all `best`. Beside the sections may stand `common:`, settings that every section starts from, and `like: NAME`,
+a recipe whose same part the sections start from. `network` and `plan` are joined key by key, the rest is replaced.
+"beauty" names the part best, "beauty:paper" another. What the settings mean is known in recipes.py only.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 FOLDER = Path(__file__).parent / "recipes"
-PARTS = ("best", "paper")
+PARTS = ("best", "paper", "ablation")
 JOINED = ("network", "plan")
 COMMON, LIKE = "common", "like"
 Section = dict[str, Any]

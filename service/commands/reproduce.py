@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from service.commands.progress import Keeper
 
 Option = typer.Option
-RECIPES = {"paper": ("paper",), "best": ("best",), "both": ("paper", "best")}
+RECIPES = {"paper": ("paper",), "best": ("best",), "both": ("paper", "best"), "ablation": ("ablation",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class ReproduceCommand:
         Option(help="beauty, sports, toys, yelp, kuairand, kuairand-click, kuairec, with commas. Default: all found."),
     ] = None
     systems: Annotated[str | None, Option(help="Sections of the recipe, with commas. Default: all.")] = None
-    recipe: Annotated[str, Option(help="paper (its settings and loss), best (ours) or both.")] = "best"
+    recipe: Annotated[str, Option(help="paper (its settings and loss), best (ours), both, or ablation.")] = "best"
     seeds: Annotated[int, Option(min=1, help="How many: 0 .. N-1. Each trains anew.")] = 3
     results: Annotated[
         Path,

@@ -85,7 +85,7 @@ MISTAKES = {
     "unknown data set": (["--datasets", "beuty"], "unknown data set 'beuty'; known are beauty, sports"),
     "data set that is not there": (["--datasets", "yelp"], "the data set yelp is not in"),
     "unknown system": (["--systems", "sasrek"], "has no arm 'sasrek'"),
-    "unknown recipe": (["--recipe", "good"], "recipe is paper, best, both, not 'good'"),
+    "unknown recipe": (["--recipe", "good"], "recipe is paper, best, both, ablation, not 'good'"),
     "no seed": (["--seeds", "0"], "Invalid value for '--seeds'"),
     "no data": (["--data", "nowhere"], "nowhere holds none of"),
 }

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from model.reproduction.report import PUBLISHED, Dataset, Published, number, render
+from model.reproduction.report import PUBLISHED, Dataset, Published, Variant, number, render
 from model.reproduction.rows import Results, Row
+from model.training.sections import RecipeName, read_sections
 
 ROOT = Path(__file__).parents[3]
 ROW = Row(
@@ -90,3 +91,28 @@ def test_published_figures_are_whole():
 
 def test_the_rows_of_the_repository_can_be_read():
     assert render(Results(ROOT / "benchmarks" / "results" / "quality.json").rows())
+
+
+def test_ablation_sets_each_variant_against_another_seed_by_seed():
+    page = replace(PAGE, ablation={"whole": Variant("all of it"), "less": Variant("without x", "whole")})
+    whole = [
+        replace(ROW, system="whole", recipe="ablation", seed=n, metrics={"HR@5": v, "NDCG@5": 0.05})
+        for n, v in ((0, 0.10), (1, 0.20))
+    ]
+    less = [
+        replace(row, system="less", metrics={"HR@5": row.metrics["HR@5"] - 0.01 * (1 + row.seed), "NDCG@5": 0.06})
+        for row in whole
+    ]
+    text = render([*whole, *less], page).splitlines()
+    assert "| all of it | 2 | .1500±.0707 / .0500±.0000 |  |  |" in text
+    assert "| without x | 2 | .1350±.0636 / .0600±.0000 | -.0150±.0071 / +.0100±.0000 | all of it |" in text
+
+
+def test_without_ablation_rows_there_is_no_ablation():
+    assert not [line for line in lines(ROW) if "addition" in line]
+
+
+def test_every_variant_of_the_recipe_is_in_the_table():
+    published = Published.load(PUBLISHED)
+    assert {*published.ablation} == {*read_sections(RecipeName("beauty", "ablation"))}
+    assert {variant.against for variant in published.ablation.values()} <= {*published.ablation, None}
