@@ -59,6 +59,16 @@ class Search:
     journal: Path
     device: str = "cpu"
     seed: int = 0
+    only: tuple[str, ...] = ()  # names of SPACE; the rest stays as the recipe has it. () = all
+
+    @property
+    def space(self) -> dict[str, Choice | Range]:
+        """Raises ValueError, with the names there are, for a setting that is not searched of this system."""
+        whole = space_of(self.recipe)
+        if unknown := set(self.only) - set(whole):
+            what = f"{self.recipe.arm} has no {', '.join(sorted(unknown))} to search"
+            raise ValueError(f"{what}; there are {', '.join(whole)}")
+        return {name: where for name, where in whole.items() if not self.only or name in self.only}
 
     @property
     def name(self) -> str:
@@ -73,9 +83,10 @@ class Search:
         if not self.recipe.stages:
             what = "tune its parts, each a section of its own" if self.recipe.parts else "it is not trained"
             raise ValueError(f"{self.recipe.arm} has no stages to search settings for: {what}")
+        space = self.space
         import optuna  # noqa: PLC0415  (an extra)
 
-        study = self._study()
+        study = self._study(space)
         ended = [trial for trial in study.trials if trial.state.is_finished()]
         left = max(0, trials - len(ended))
         study.optimize(self._measure, n_trials=left, callbacks=[lambda _, trial: on_trial(trial)])
@@ -83,7 +94,7 @@ class Search:
             raise ValueError(f"no trial of {self.name!r} was trained to its end; ask for more --trials")
         return with_settings(self.recipe, study.best_params)
 
-    def _study(self) -> "optuna.Study":
+    def _study(self, space: Mapping[str, Choice | Range]) -> "optuna.Study":
         import optuna  # noqa: PLC0415
         from optuna.storages.journal import JournalFileBackend  # noqa: PLC0415
 
@@ -98,13 +109,13 @@ class Search:
         )
         if not study.trials:
             # what is known to work is tried first
-            study.enqueue_trial(settings_now(self.recipe))
+            study.enqueue_trial({k: v for k, v in settings_now(self.recipe).items() if k in space})
         return study
 
     def _measure(self, trial: "optuna.Trial") -> float:
         import optuna  # noqa: PLC0415
 
-        recipe, epochs = with_settings(self.recipe, propose(trial, self.recipe)), 0
+        recipe, epochs = with_settings(self.recipe, propose(trial, self.space)), 0
 
         def on_epoch(report: EpochReport) -> None:
             nonlocal epochs
@@ -134,8 +145,8 @@ def settings_now(recipe: Recipe) -> dict[str, Any]:
     return {name: own[name] for name, where in space_of(recipe).items() if name in own and _inside(where, own[name])}
 
 
-def propose(trial: "optuna.Trial", recipe: Recipe) -> dict[str, Any]:
-    return {name: _suggest(trial, name, where) for name, where in space_of(recipe).items()}
+def propose(trial: "optuna.Trial", space: Mapping[str, Choice | Range]) -> dict[str, Any]:
+    return {name: _suggest(trial, name, where) for name, where in space.items()}
 
 
 def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:

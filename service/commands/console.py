@@ -82,3 +82,9 @@ def read_pairs(pairs: list[str], what: str) -> dict[str, str]:
     if bad:
         raise typer.BadParameter(f"{bad[0]!r} is not {what}")
     return dict(pair.split("=", 1) for pair in pairs)
+
+
+def read_words(text: str | None) -> list[str] | None:
+    """'a,b' -> ['a', 'b']; nothing is None."""
+    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    return words or None

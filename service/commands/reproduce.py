@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.commands.console import err, last_line, progress_bar, takes
+from service.commands.console import err, last_line, progress_bar, read_words, takes
 
 if TYPE_CHECKING:
     from model.reproduction.rows import Results, Row
@@ -117,12 +117,6 @@ def run_studies(name: str, order: "Order", rows: "Results", keeper: "Keeper") ->
         for dataset, folder in order.datasets.items()
     ]
     return [row for study in studies for row in run_study(study, rows)]
-
-
-def read_words(text: str | None) -> list[str] | None:
-    """'a,b' -> ['a', 'b']; nothing is None."""
-    words = [word.strip() for word in (text or "").split(",") if word.strip()]
-    return words or None
 
 
 def read_recipes(word: str) -> tuple[str, ...]:

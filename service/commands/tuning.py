@@ -7,7 +7,7 @@ import typer
 
 from model.data.sequences import SequenceData
 from model.training.recipes import Recipe, load_recipe
-from service.commands.console import last_line, out, progress_bar
+from service.commands.console import last_line, out, progress_bar, read_words
 
 if TYPE_CHECKING:
     import optuna
@@ -24,6 +24,9 @@ def tune(
     max_epochs: Annotated[
         int | None, Option(min=1, help="Cut every stage to this: quicker, and less like the real training.")
     ] = None,
+    only: Annotated[
+        str | None, Option(help="Settings to search, with commas: learning_rate,network.dropout. Default: all.")
+    ] = None,
     device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Search settings on the validation split, never on test; the best recipe section is printed as YAML."""
@@ -34,7 +37,8 @@ def tune(
     chosen = load_recipe(recipe, system)
     chosen = with_epochs(chosen, max_epochs) if max_epochs is not None else chosen
     check_tunable(chosen)
-    search = Search(chosen, SequenceData.load(data), journal, choose_device(device))
+    names = tuple(read_words(only) or ())
+    search = Search(chosen, SequenceData.load(data), journal, choose_device(device), only=names)
     with progress_bar() as bar:
         task = bar.add_task(f"{system} trials", total=trials)
 

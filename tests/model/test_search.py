@@ -109,3 +109,17 @@ def test_a_blend_is_searched_by_its_parts(search):
 def test_an_unfinished_search_has_no_best(search):
     with pytest.raises(ValueError, match="ask for more --trials"):
         search.run(0)
+
+
+def test_only_what_is_asked_for_is_searched(search):
+    import optuna
+
+    found = replace(search, only=("learning_rate",)).run(2)
+    assert found == with_settings(TINY, {"learning_rate": found.stages[0].learning_rate})
+    [study] = optuna.get_all_study_summaries(replace(search)._study({})._storage)
+    assert study.n_trials == 2
+
+
+def test_a_setting_that_is_not_searched_is_refused(search):
+    with pytest.raises(ValueError, match=r"sasrec has no network\.num_interests to search; there are network\.dim"):
+        replace(search, only=("network.num_interests",)).run(1)
