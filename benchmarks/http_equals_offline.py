@@ -13,10 +13,10 @@ from typing import Any
 
 import httpx
 
-from benchmarks.service_process import running
 from model.data.sequences import SequenceData
 from model.evaluation.protocol import Exam
 from service.arms import load_arm
+from service.bench.target import running
 from service.commands.console import read_pairs
 from service.offline import OfflineArm, check_same_data
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.base import Hits
-from index.hits import check_items, check_search, empty_hits
+from index.base import Barred, Hits
+from index.hits import check_items, check_search, empty_hits, without_barred
 
 MAX_TRAIN_ROWS = 262_144
 TRAIN_ROWS_A_LIST = 64  # FAISS wants 39 or more a k-means centre
@@ -137,8 +137,15 @@ class FaissIndex:
         faiss.write_index(self._on_cpu(), faiss.PyCallbackIOWriter(lambda block: sizes.append(len(block))))
         return sum(sizes)
 
-    def search(self, vectors: NDArray[np.float32], k: int) -> Hits:
+    def search(self, vectors: NDArray[np.float32], k: int, barred: Barred | None = None) -> Hits:
         check_search(vectors, k, self.dim)
+        if barred is None or not len(barred.rows):
+            return self._search(vectors, k)
+        # FAISS has one selector a call, not one a query: look deeper by what may fall out
+        most = int(np.bincount(barred.queries).max())
+        return without_barred(self._search(vectors, k + most), barred, k)
+
+    def _search(self, vectors: NDArray[np.float32], k: int) -> Hits:
         hits = empty_hits(len(vectors), k)
         real = min(k, self.num_items)
         with self.guard:

@@ -75,6 +75,10 @@ class IdMap:
         get = self._rows.get
         return tuple(row for row in (get(one, 0) for one in external) if row)
 
+    def column(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """(K,) external ids of rows 1..N that are known to be inside; for answers, without a list of Python objects."""
+        return self.ids[rows - 1]
+
     def external(self, rows: Iterable[int]) -> list[ExternalId]:
         """External ids of rows 1..N.
 

@@ -1,11 +1,13 @@
 """UserEncoder: histories in, query vectors out. The only door to the networks that the service uses.
 
-A pass always has the same shape: `ROWS_PER_PASS` sequences, padded to one of few lengths. With one compute thread the
-matrix kernels then treat a row the same wherever it stands, so an answer does not depend, to the last bit, on who
-else is in the batch (docs/decisions/0005-same-answer-in-any-batch.md). Few shapes are also what CUDA graphs need.
+A pass has one of few shapes: so many sequences, padded to one of few lengths. With one compute thread the matrix
+kernels treat a row the same wherever it stands, and sizes are used only when they are proven, on this machine and
+network, to give the same bits as the others; so an answer does not depend, to the last bit, on who else is in the
+batch (docs/decisions/0005-same-answer-in-any-batch.md). Few shapes are also what CUDA graphs need.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
@@ -16,9 +18,11 @@ from torch import Tensor
 from model.checkpoint import Checkpoint
 from model.networks.base import Queries
 from model.networks.layers import Batch
+from model.passes import Pass, alike
 from model.records import History, PromptPlan, QueryVectors
 
-ROWS_PER_PASS = {"cpu": 8, "cuda": 256}
+MAIN_SIZE = {"cpu": 8, "cuda": 256}  # sequences a pass; what other sizes are proven against
+OTHER_SIZES = {"cpu": (4, 16), "cuda": ()}
 SHORTEST = 15  # with START, 16 tokens
 
 
@@ -38,6 +42,7 @@ class UserEncoder:
         self.network = checkpoint.network.to(self.device).eval()
         self.plan: PromptPlan = checkpoint.plan.prompts
         self.max_length = self.network.config.max_length
+        self._passes: dict[tuple[int, int], Pass] = {}
 
     @classmethod
     def open(cls, folder: Path, device: str = "cpu") -> "UserEncoder":
@@ -49,28 +54,51 @@ class UserEncoder:
 
     def encode(self, histories: Sequence[History]) -> QueryVectors:
         """(B, Q, D) query vectors and (B, P) generated item rows, in the order of `histories` (B >= 1)."""
-        passes = list(self._passes(histories))
-        answers = [self._run([histories[i] for i in part], length) for part, length in passes]
+        parts = list(self._parts(histories))
+        answers = [self._run([histories[i] for i in part], size, length) for part, size, length in parts]
         # passes are formed by length; the answers go back to the order that was asked for
-        order = np.argsort([i for part, _ in passes for i in part])
+        order = np.argsort([i for part, _, _ in parts for i in part])
         vectors = torch.cat([answer.vectors for answer in answers]).cpu().numpy()
         prompts = torch.cat([answer.prompts for answer in answers]).cpu().numpy()
         return QueryVectors(vectors[order], prompts[order])
 
-    def _passes(self, histories: Sequence[History]) -> Iterator[tuple[list[int], int]]:
-        """Indices that share a pass, and the length it is padded to."""
-        size = ROWS_PER_PASS[self.device.type]
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Sequences a pass, largest first: those whose answers are the main size's to the bit. Traces every shape."""
+        main, others = MAIN_SIZE[self.device.type], OTHER_SIZES[self.device.type]
+        return tuple(sorted([main, *(size for size in others if self._is_proven(size, main))], reverse=True))
+
+    def _is_proven(self, size: int, main: int) -> bool:
+        pairs = [(self._pass(size, length), self._pass(main, length)) for length in self.lengths]
+        return all(alike(one, other, self.network) for one, other in pairs)
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """What histories are padded to."""
+        return tuple(sorted({padded_length(length, self.max_length) for length in range(self.max_length + 1)}))
+
+    def _pass(self, size: int, length: int) -> Pass:
+        if (size, length) not in self._passes:
+            self._passes[size, length] = Pass.of(self.network, self.plan, size, length)
+        return self._passes[size, length]
+
+    def _parts(self, histories: Sequence[History]) -> Iterator[tuple[list[int], int, int]]:
+        """Indices that share a pass, its size, and the length it is padded to."""
         lengths = [padded_length(min(len(h.items), self.max_length), self.max_length) for h in histories]
         # a stable sort: the same histories always share the same passes
         by_length = sorted(range(len(histories)), key=lengths.__getitem__)
         for length, group in groupby(by_length, key=lengths.__getitem__):
             members = list(group)
-            for start in range(0, len(members), size):
-                yield members[start : start + size], length
+            while members:
+                size = self._fitting(len(members))
+                yield members[:size], size, length
+                members = members[size:]
 
-    @torch.inference_mode()
-    def _run(self, histories: Sequence[History], length: int) -> Queries:
-        size = ROWS_PER_PASS[self.device.type]
+    def _fitting(self, num_left: int) -> int:
+        """The largest size that is filled, else the smallest."""
+        return next((size for size in self.sizes if size <= num_left), self.sizes[-1])
+
+    def _run(self, histories: Sequence[History], size: int, length: int) -> Queries:
         windows: list[tuple[int, ...]] = [self.window(h) for h in histories]
         users = [h.user for h in histories]
         self._check(windows, users)
@@ -82,7 +110,7 @@ class UserEncoder:
         batch = Batch(
             torch.from_numpy(rows), torch.tensor([len(w) for w in windows] + spare), torch.tensor(users + spare)
         )
-        answer = self.network.queries(batch.to(self.device), self.plan)
+        answer = self._pass(size, length).run(batch.to(self.device))
         return Queries(*(part[: len(histories)] for part in answer))
 
     def _check(self, windows: Sequence[Sequence[int]], users: Sequence[int]) -> None:
@@ -100,5 +128,9 @@ class UserEncoder:
 
 
 def pin_compute_threads() -> None:
-    """One compute thread for this process: kernels that split work by thread would round rows differently by place."""
+    """One compute thread: kernels that split work by thread would round rows differently by place.
+
+    Holds for the calling thread, and for others that torch starts work in; every thread that computes calls it, since
+    OpenMP keeps the number for each thread.
+    """
     torch.set_num_threads(1)

@@ -1,14 +1,13 @@
-"""From the hits of a user's query vectors to one list: the same function in plan selection, evaluation and serving.
+"""From the hits of users' query vectors to one list each: the same function in plan selection, evaluation and serving.
 
 With quotas (RecGPT, m : n) each step fills its share in order, skipping what an earlier step took. Without (ComiRec)
 all hits are pooled by score; with `diversity` the pool is re-ranked greedily by score - lambda * (items of that
-category already chosen) (ComiRec, KDD 2020, section 3.4). Pure functions over Python lists: a list is a few hundred
-items long.
+category already chosen) (ComiRec, KDD 2020, section 3.4). Pure functions over arrays: a batch is merged in a few calls,
+and an answer does not depend on its batch.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,15 +16,40 @@ from numpy.typing import NDArray
 from model.catalogue import Ragged
 from model.records import ServingPlan
 
-Entry = tuple[int, float, int]  # item row, score, query vector it came from
+Rows = NDArray[np.int64]
+Scores = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+MAX_COMPARED = 1 << 22  # pairs compared at once; beyond it sorting is cheaper
+LAST = np.iinfo(np.int64).max
 
 
 class Merged(NamedTuple):
     """Columns of one answer, best first."""
 
-    rows: list[int]
-    scores: list[float]
-    sources: list[int]  # number of the query vector: RecGPT's step, ComiRec's interest
+    rows: Rows  # (L,)
+    scores: Scores
+    sources: Rows  # number of the query vector: RecGPT's step, ComiRec's interest
+
+
+class MergedLists(NamedTuple):
+    """Answers of U users, filled from the left; row 0 is an empty place."""
+
+    rows: Rows  # (U, L)
+    scores: Scores
+    sources: Rows
+
+    def at(self, places: Rows) -> "MergedLists":
+        """The same columns at other places (U, L')."""
+        return MergedLists(
+            np.take_along_axis(self.rows, places, 1),
+            np.take_along_axis(self.scores, places, 1),
+            np.take_along_axis(self.sources, places, 1),
+        )
+
+    def of(self, user: int) -> Merged:
+        """One answer without its empty places."""
+        length = int(np.count_nonzero(self.rows[user]))
+        return Merged(self.rows[user, :length], self.scores[user, :length], self.sources[user, :length])
 
 
 def split_limit(limit: int, quotas: Sequence[int]) -> list[int]:
@@ -38,66 +62,109 @@ def split_limit(limit: int, quotas: Sequence[int]) -> list[int]:
     return shares
 
 
-def merge(
-    rows: NDArray[np.int64],
-    scores: NDArray[np.float32],
-    excluded: Collection[int],
-    limit: int,
-    plan: ServingPlan,
-    categories: Ragged | None = None,
-) -> Merged:
-    """One list of at most `limit` different items, none of them excluded, from hits (Q, K), best first in each row.
+def merge(rows: Rows, scores: Scores, limit: int, plan: ServingPlan, categories: Ragged | None = None) -> MergedLists:
+    """Lists of at most `limit` different items from hits (U, Q, K), best first along K, row 0 where there is none.
 
-    The list is short only when the hits themselves hold no more usable items.
+    A list is short only when the hits themselves hold no more usable items.
     """
-    steps = [
-        list(_usable(r, s, step, excluded))
-        for step, (r, s) in enumerate(zip(rows.tolist(), scores.tolist(), strict=True))
-    ]
-    if plan.quotas:
-        chosen: Iterable[Entry] = _by_quota(steps, split_limit(limit, plan.quotas))
-    else:
-        pool = _unique(sorted((entry for step in steps for entry in step), key=lambda entry: (-entry[1], entry[0])))
-        chosen = _diverse(pool, limit, plan.diversity, categories) if plan.diversity and categories else pool
-    columns = list(zip(*list(chosen)[:limit], strict=True)) or [(), (), ()]
-    return Merged(list(columns[0]), list(columns[1]), list(columns[2]))
+    num_users, num_queries, width = rows.shape
+    ranks = _quota_ranks(rows, split_limit(limit, plan.quotas)) if plan.quotas else _pool_ranks(rows, scores)
+    diverse = bool(plan.diversity and categories and not plan.quotas)
+    # the pool is cut after it was re-ranked, never before
+    order = _first_of_each(rows.reshape(num_users, -1), ranks, num_queries * width if diverse else limit)
+    sources = np.broadcast_to(np.arange(num_queries).repeat(width), ranks.shape)
+    found = MergedLists(rows.reshape(num_users, -1), scores.reshape(num_users, -1), sources).at(order)
+    found.rows[np.take_along_axis(ranks, order, 1) == LAST] = 0
+    found = _padded(found, limit)
+    return _diversify(found, limit, plan.diversity, categories) if diverse and categories else found
 
 
-def _usable(rows: list[int], scores: list[float], step: int, excluded: Collection[int]) -> Iterator[Entry]:
-    for row, score in zip(rows, scores, strict=True):
-        if row and row not in excluded:
-            yield row, score, step
+def _pool_ranks(rows: Rows, scores: Scores) -> Rows:
+    """(U, Q K) places in the order of falling scores, ties by row."""
+    flat, values = rows.reshape(len(rows), -1), scores.reshape(len(rows), -1)
+    ranks = np.empty_like(flat)
+    order = np.lexsort((flat, -values), axis=1)
+    np.put_along_axis(ranks, order, np.arange(flat.shape[1])[None], 1)
+    return np.where(flat == 0, LAST, ranks)
 
 
-def _unique(entries: Iterable[Entry]) -> list[Entry]:
-    # a dict keeps the order of first sight
-    first: dict[int, Entry] = {}
-    for entry in entries:
-        first.setdefault(entry[0], entry)
-    return list(first.values())
-
-
-def _by_quota(steps: Sequence[list[Entry]], shares: Sequence[int]) -> list[Entry]:
-    """Each step's share in order; what a short step leaves open is filled with the others' next best."""
-    chosen: dict[int, Entry] = {}
-    for entries, share in zip(steps, shares, strict=True):
+def _quota_ranks(rows: Rows, shares: Sequence[int]) -> Rows:
+    """(U, Q K) places: each step's share in order of the steps, then what was left over, in the same order."""
+    num_users, num_steps, width = rows.shape
+    places = np.broadcast_to(np.arange(num_steps * width).reshape(num_steps, width), rows.shape)
+    ranks = np.where(rows == 0, LAST, places + num_steps * width)
+    taken = rows[:, 0, :0]
+    for step, share in enumerate(shares):
         # an item an earlier step took does not use up a place of this one
-        stop = len(chosen) + share
-        for entry in entries:
-            if len(chosen) >= stop:
-                break
-            chosen.setdefault(entry[0], entry)
-    return _unique(chain(chosen.values(), *steps))
+        free = (rows[:, step] != 0) & ~_among(rows[:, step], taken)
+        chosen = free & (free.cumsum(1) <= share)
+        ranks[:, step][chosen] = places[:, step][chosen]
+        taken = np.concatenate([taken, np.where(chosen, rows[:, step], 0)], 1)
+    return ranks.reshape(num_users, -1)
 
 
-def _diverse(pool: list[Entry], limit: int, penalty: float, categories: Ragged) -> Iterator[Entry]:
-    """Greedy arg max of score - penalty * (chosen items that share a category)."""
+def _among(rows: Rows, taken: Rows) -> Flags:
+    """(U, K) whether each row stands among its user's `taken` (U, T)."""
+    if rows.size * taken.shape[1] <= MAX_COMPARED:
+        among: Flags = (rows[:, :, None] == taken[:, None]).any(2)
+        return among
+    users = np.arange(len(rows))[:, None] * (int(max(rows.max(initial=0), taken.max(initial=0))) + 1)
+    return np.isin(users + rows, users + taken)
+
+
+def _first_of_each(rows: Rows, ranks: Rows, limit: int) -> Rows:
+    """(U, L) positions by rank, each item where it stands first; the caller empties what has the rank LAST."""
+    order = np.argsort(ranks, axis=1, kind="stable")
+    # nearly always the start of the order repeats nothing and nothing has to be looked for behind it
+    start = np.take_along_axis(rows, order[:, :limit], 1)
+    if limit < order.shape[1] and not _repeats(start).any():
+        return order[:, :limit]
+    again = _repeats(np.take_along_axis(rows, order, 1))
+    np.put_along_axis(ranks, order, np.where(again, LAST, np.take_along_axis(ranks, order, 1)), 1)
+    return np.argsort(ranks, axis=1, kind="stable")[:, :limit]
+
+
+def _repeats(rows: Rows) -> Flags:
+    """(U, M) true where a row other than 0 stood before."""
+    order = np.argsort(rows, axis=1, kind="stable")
+    sorted_rows = np.take_along_axis(rows, order, 1)
+    again = np.zeros(rows.shape, dtype=np.bool_)
+    again[:, 1:] = (sorted_rows[:, 1:] == sorted_rows[:, :-1]) & (sorted_rows[:, 1:] != 0)
+    found = np.empty_like(again)
+    np.put_along_axis(found, order, again, 1)
+    return found
+
+
+def _padded(lists: MergedLists, limit: int) -> MergedLists:
+    """At least `limit` wide."""
+    missing = limit - lists.rows.shape[1]
+    if missing <= 0:
+        return lists
+    wide = ((0, 0), (0, missing))
+    return MergedLists(np.pad(lists.rows, wide), np.pad(lists.scores, wide), np.pad(lists.sources, wide))
+
+
+def _diversify(pools: MergedLists, limit: int, penalty: float, categories: Ragged) -> MergedLists:
+    """The pools re-ranked, each user alone: what is chosen next depends on what was."""
+    orders = [list(_diverse(pools.of(user), limit, penalty, categories)) for user in range(len(pools.rows))]
+    # what a pool has too little of are its own empty places, at its end
+    places = np.full((len(orders), limit), pools.rows.shape[1] - 1)
+    for place, order in zip(places, orders, strict=True):
+        place[: len(order)] = order
+    lists = pools.at(places)
+    lists.rows[np.arange(limit) >= np.array([len(order) for order in orders])[:, None]] = 0
+    return lists
+
+
+def _diverse(pool: Merged, limit: int, penalty: float, categories: Ragged) -> Iterator[int]:
+    """Positions by greedy arg max of score - penalty * (chosen items that share a category)."""
     taken: Counter[int] = Counter()
     # row r of the catalogue stands at r - 1
-    left = [(entry, categories[entry[0] - 1].tolist()) for entry in pool]
+    own = [categories[row - 1].tolist() for row in pool.rows.tolist()]
+    left, scores = list(range(len(own))), pool.scores.tolist()
     while left and limit:
-        best = max(range(len(left)), key=lambda i: left[i][0][1] - penalty * sum(taken[c] for c in left[i][1]))
-        entry, own = left.pop(best)
-        taken.update(own)
+        best = max(left, key=lambda i: scores[i] - penalty * sum(taken[c] for c in own[i]))
+        left.remove(best)
+        taken.update(own[best])
         limit -= 1
-        yield entry
+        yield best

@@ -33,6 +33,7 @@ class Generator(Protocol):
     def item_vectors(self) -> Tensor: ...
     def states(self, tokens: Tokens, users: Tensor) -> Tensor: ...
     def extend(self, tokens: Tokens, users: Tensor, cache: KeyValueCache) -> Tensor: ...
+    def extend_last(self, tokens: Tokens, users: Tensor, cache: KeyValueCache, last: Tensor) -> Tensor: ...
     def new_cache(self, batch_size: int, capacity: int) -> KeyValueCache: ...
 
 
@@ -71,6 +72,13 @@ class Decoding:
         states = self.network.extend(tokens, self.users, self.cache)
         self.cache.lengths = self.cache.lengths + tokens.rows.shape[1]
         return states
+
+    def feed_all(self, tokens: Tokens, lengths: Tensor) -> Tensor:
+        """(B, D) the state of token `lengths` of every sequence; those behind it were padding and are forgotten."""
+        state = self.network.extend_last(tokens, self.users, self.cache, lengths)
+        # the next token of each sequence goes right behind its own last item
+        self.cache.lengths = 1 + lengths
+        return state
 
     def generate(self, state: Tensor) -> Tensor:
         """(B,) the items that each state ranks first."""
@@ -131,13 +139,7 @@ def recall_queries(network: Generator, batch: Batch, plan: PromptPlan) -> Querie
     tail = plan.num_prompts if plan.placement is Placement.TAIL else 0
     decoding = Decoding(network, batch.users, 1 + L + inside + tail + plan.num_steps)
     plain = network.plain_tokens(batch)
-    if inside:
-        state = expand_history(decoding, batch, plan.num_prompts)
-    else:
-        states = decoding.feed(plain)
-        # padding was fed too; the next token of each sequence goes right behind its own last item
-        decoding.cache.lengths = 1 + batch.lengths
-        state = pick(states, batch.lengths)
+    state = expand_history(decoding, batch, plan.num_prompts) if inside else decoding.feed_all(plain, batch.lengths)
     # what was generated inside the history is not an answer; only what follows the last real item is reported
     decoding.generated.clear()
     # generated items after the end all stand before the same, unknown next item

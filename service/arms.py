@@ -60,7 +60,7 @@ def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = Engine
     except (BundleRefused, CheckpointError) as error:
         raise ConfigurationError(f"arm {name}: {error}") from error
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
-    engine = Engine(encoder, bundle.index, plan, catalogue.categories, limits)
+    engine = Engine(encoder, bundle.index, plan, catalogue.categories, limits, pin_compute_threads)
     log.info(
         "arm_ready",
         arm=name,

@@ -1,9 +1,12 @@
-"""Many waiting requests, one encode, one search: batches form while the last one computes.
+"""Many waiting requests, one look-up, one encode, one search: batches form while the last one computes.
 
-No timer, bounded, nobody hangs. What waits is taken as soon as the compute thread is free, up to a number of history
-items. Work whose caller has gone or whose deadline has passed is dropped and counted, never computed. A batch that
-fails fails each of its members, loudly. Knows the encoder and the index by protocol only. Source: the batching of
-text-embeddings-inference.
+    waiting -> batch -> known vectors (one trip to the cache) -> encode -> search and merge -> answers
+
+No timer, bounded, nobody hangs. Encoding has a thread, search and merge another, so that a batch is encoded while the
+one before it is searched; at most one batch is ahead of another. Work whose caller has gone or whose deadline has
+passed is dropped and counted, never computed. A batch that fails fails each of its members, loudly. The same history
+twice in a batch is encoded once; what a batch has encoded, the next finds in the cache. Knows the encoder and the
+index by protocol only. Source: the batching of text-embeddings-inference.
 """
 
 import asyncio
@@ -12,19 +15,22 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from itertools import chain
+from typing import Protocol, TypeVar
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
-from index.base import ItemIndex
+from index.base import Barred, ItemIndex
 from model.catalogue import Ragged
-from model.merging import Merged, merge
+from model.merging import Merged, MergedLists, merge
 from model.records import History, QueryVectors, ServingPlan
-from service.cache import CachedVectors
+from service.cache import CachedVectors, VectorCache
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded
 
 CLOSE_SECONDS = 5.0
+T = TypeVar("T")
 log = structlog.get_logger()
 
 
@@ -43,10 +49,11 @@ class Question:
     """What one request wants of an arm."""
 
     history: History
-    limit: int
+    limit: int  # 0 = vectors alone, no search
     excluded: Collection[int] = frozenset()  # item rows that may not appear
     vectors: CachedVectors | None = None  # known already: search only
     deadline: float = float("inf")  # time.monotonic()
+    key: bytes | None = None  # of the vectors in the cache; None = not asked, not kept
 
     @property
     def weight(self) -> int:
@@ -64,6 +71,7 @@ class Found:
     vectors: CachedVectors
     merged: Merged
     timings_ms: dict[str, float]
+    known: bool = False  # the vectors were not computed for this
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +81,23 @@ class EngineLimits:
     max_batch: int = 256
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
     question: Question
     answer: "asyncio.Future[Found]"
     since: float = field(default_factory=time.monotonic)
+    known: bool = False
+
+    def fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+    def expire(self) -> None:
+        self.fail(DeadlineExceeded("the deadline passed before the answer was ready"))
 
 
 class Engine:
-    """One arm's compute: belongs to one event loop, owns one thread."""
+    """One arm's compute: belongs to one event loop, owns two threads."""
 
     def __init__(
         self,
@@ -90,20 +106,22 @@ class Engine:
         plan: ServingPlan,
         categories: Ragged | None = None,
         limits: EngineLimits = EngineLimits(),
+        prepare_thread: Callable[[], None] = lambda: None,
     ) -> None:
-        self._encoder, self._index, self._plan, self._categories, self._limits = (
-            encoder,
-            index,
-            plan,
-            categories,
-            limits,
-        )
+        """prepare_thread: runs first in each of the two threads; the number of compute threads is a thread's own."""
+        self._encoder, self._index, self._plan = encoder, index, plan
+        self._categories, self._limits = categories, limits
         self._waiting: deque[_Waiting] = deque()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="recall-engine")
+        self._encoding, self._searching = (
+            ThreadPoolExecutor(1, f"recall-{stage}", prepare_thread) for stage in ("encode", "search")
+        )
         self._worker: asyncio.Task[None] | None = None
+        self._finishing: asyncio.Task[None] | None = None
+        self.cache: VectorCache | None = None
         self.dropped: Counter[str] = Counter()
         self.last_batch_at = float("-inf")  # time.monotonic() when a batch was last computed
         self.on_batch: Callable[[int, int], None] = lambda _size, _waiting: None
+        self.on_times: Callable[[dict[str, float]], None] = lambda _times_ms: None  # of a batch that was answered
 
     @property
     def num_waiting(self) -> int:
@@ -114,33 +132,46 @@ class Engine:
         if len(self._waiting) >= self._limits.max_waiting:
             self.dropped["queue_full"] += 1
             raise Overloaded("the recall queue is full; try again in a moment")
-        waiting = _Waiting(question, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(question, loop.create_future())
         self._waiting.append(waiting)
         # it runs in the next round of the loop: whoever asks in this one is in its first batch
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
+        if question.deadline == float("inf"):
+            return await waiting.answer
+        # the loop's clock is time.monotonic; a handle costs a tenth of asyncio.timeout
+        timer = loop.call_at(question.deadline, waiting.expire)
         try:
-            # the loop's clock is time.monotonic; an answer that nobody hears any more is dropped where it stands
-            async with asyncio.timeout_at(question.deadline):
-                return await waiting.answer
-        except TimeoutError:
-            raise DeadlineExceeded("the deadline passed before the answer was ready") from None
+            return await waiting.answer
+        finally:
+            timer.cancel()
 
     async def close(self) -> None:
-        """Fails whoever still waits and ends the thread."""
+        """Fails whoever still waits and ends the threads."""
         for waiting in self._waiting:
-            self._fail(waiting, EngineFailed("the service is stopping"))
+            waiting.fail(EngineFailed("the service is stopping"))
         self._waiting.clear()
-        if self._worker:
-            # the batch under way is waited for, its callers still get their answers; but a stuck one not for ever
-            await asyncio.wait([self._worker], timeout=CLOSE_SECONDS)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        # batches under way are waited for, their callers still get their answers; but a stuck one not for ever
+        until = time.monotonic() + CLOSE_SECONDS
+        while (tasks := [task for task in (self._worker, self._finishing) if task]) and time.monotonic() < until:
+            await asyncio.wait(tasks, timeout=max(0.0, until - time.monotonic()))
+        for thread in (self._encoding, self._searching):
+            thread.shutdown(wait=False, cancel_futures=True)
 
     async def _work(self) -> None:
         try:
             while batch := self._take():
                 self.on_batch(len(batch), len(self._waiting))
-                await self._serve(batch)
+                started = time.monotonic()
+                await self._look_up(batch)
+                vectors = await self._guard(batch, self._encoding, self._encode, [w.question for w in batch])
+                if vectors is not None:
+                    self._keep(batch, vectors)
+                    # one batch is searched while one is encoded, never more
+                    if self._finishing:
+                        await asyncio.wait([self._finishing])
+                    self._finishing = asyncio.create_task(self._finish(batch, vectors, started))
         finally:
             self._worker = None
 
@@ -156,7 +187,7 @@ class Engine:
             waiting = self._waiting.popleft()
             if waiting.question.deadline < now:
                 self.dropped["deadline"] += 1
-                self._fail(waiting, DeadlineExceeded("the deadline passed while the request waited"))
+                waiting.expire()
             elif waiting.answer.done():
                 self.dropped["client_gone"] += 1
             else:
@@ -164,53 +195,114 @@ class Engine:
                 tokens += weight
         return batch
 
-    async def _serve(self, batch: list[_Waiting]) -> None:
-        started = time.monotonic()
+    async def _look_up(self, batch: Sequence[_Waiting]) -> None:
+        """Gives the batch the vectors that are known, in one trip."""
+        asked = [waiting for waiting in batch if waiting.question.key and not waiting.question.vectors]
+        if not self.cache or not asked:
+            return
+        found = await self.cache.get_many([waiting.question.key for waiting in asked if waiting.question.key])
+        for waiting, vectors in zip(asked, found, strict=True):
+            if vectors:
+                waiting.question, waiting.known = waiting.question.with_vectors(vectors), True
+
+    def _keep(self, batch: Sequence[_Waiting], vectors: Sequence["Encoded"]) -> None:
+        """What was computed goes into the cache, once a key."""
+        fresh = {w.question.key: one.vectors for w, one in zip(batch, vectors, strict=True) if not w.question.vectors}
+        if self.cache:
+            self.cache.put_many([(key, kept) for key, kept in fresh.items() if key])
+
+    async def _finish(self, batch: Sequence[_Waiting], vectors: Sequence["Encoded"], started: float) -> None:
         try:
-            loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(self._thread, self.compute, [w.question for w in batch])
+            questions = [waiting.question for waiting in batch]
+            found = await self._guard(batch, self._searching, self._search, questions, vectors)
+            self.last_batch_at = time.monotonic()
+            if found:
+                self.on_times(found[0].timings_ms)
+            for waiting, answer in zip(batch, found or (), strict=False):
+                answer.timings_ms["queue"] = 1e3 * (started - waiting.since)
+                if waiting.answer.done():
+                    self.dropped["late"] += 1
+                else:
+                    waiting.answer.set_result(replace(answer, known=waiting.known))
+        finally:
+            self._finishing = None
+
+    async def _guard(
+        self, batch: Sequence[_Waiting], thread: ThreadPoolExecutor, work: Callable[..., T], *given: object
+    ) -> T | None:
+        """Runs work of a batch in a thread; None when it failed, and then each member has heard of it."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, work, *given)
         except Exception as error:  # noqa: BLE001 - the batch boundary: whatever broke, every member must hear of it
             log.error("engine_batch_failed", error=repr(error)[:500], batch=len(batch))
             self.dropped["engine_failed"] += len(batch)
             for waiting in batch:
-                self._fail(waiting, EngineFailed("the recall engine failed on this batch"))
-            return
-        self.last_batch_at = time.monotonic()
-        for waiting, answer in zip(batch, found, strict=True):
-            answer.timings_ms["queue"] = 1e3 * (started - waiting.since)
-            if waiting.answer.done():
-                self.dropped["late"] += 1
-            else:
-                waiting.answer.set_result(answer)
-
-    @staticmethod
-    def _fail(waiting: _Waiting, error: Exception) -> None:
-        if not waiting.answer.done():
-            waiting.answer.set_exception(error)
+                waiting.fail(EngineFailed("the recall engine failed on this batch"))
+            return None
 
     def compute(self, questions: Sequence[Question]) -> list[Found]:
         """Encode, search and merge, in order; also what offline evaluation calls, so both give the same lists."""
-        t0 = time.perf_counter()
-        vectors = self._vectors(questions)
-        t1 = time.perf_counter()
-        # deep enough that nothing excluded can shorten the list
-        depths = [min(q.limit + len(q.excluded), self._index.num_items) for q in questions]
-        hits = self._index.search(np.concatenate([v.vectors for v in vectors]), max(depths))
-        t2 = time.perf_counter()
-        merged, start = [], 0
-        for question, own, depth in zip(questions, vectors, depths, strict=True):
-            part = slice(start, start := start + len(own.vectors))
-            # cut to its own depth: a deep neighbour must not change a pooled list
-            rows, scores = hits.rows[part, :depth], hits.scores[part, :depth]
-            merged.append(merge(rows, scores, question.excluded, question.limit, self._plan, self._categories))
-        t3 = time.perf_counter()
-        timings = {"encode": 1e3 * (t1 - t0), "search": 1e3 * (t2 - t1), "merge": 1e3 * (t3 - t2)}
-        # times of the whole batch: each member waited for all of it
-        return [Found(v, m, dict(timings)) for v, m in zip(vectors, merged, strict=True)]
+        return self._search(questions, self._encode(questions))
 
-    def _vectors(self, questions: Sequence[Question]) -> list[CachedVectors]:
-        fresh = [q.history for q in questions if q.vectors is None]
-        encoded = self._encoder.encode(fresh) if fresh else None
-        # in the order of the questions that lacked vectors
-        computed = iter([CachedVectors(v, p) for v, p in zip(*encoded, strict=True)] if encoded else [])
-        return [q.vectors or next(computed) for q in questions]
+    def _encode(self, questions: Sequence[Question]) -> list["Encoded"]:
+        """Vectors of each question: those it brought, or new ones; the same history is encoded once."""
+        started = time.perf_counter()
+        places: dict[History, int] = {}
+        for question in questions:
+            if question.vectors is None:
+                places.setdefault(question.history, len(places))
+        encoded = self._encoder.encode(list(places)) if places else None
+        computed = [CachedVectors(v, p) for v, p in zip(*encoded, strict=True)] if encoded else []
+        milliseconds = 1e3 * (time.perf_counter() - started)
+        return [Encoded(q.vectors or computed[places[q.history]], milliseconds) for q in questions]
+
+    def _search(self, questions: Sequence[Question], encoded: Sequence["Encoded"]) -> list[Found]:
+        started = time.perf_counter()
+        longest = max(question.limit for question in questions)
+        merged = [NOTHING] * len(questions)
+        searched = started
+        if longest:
+            queries = np.concatenate([one.vectors.vectors for one in encoded])  # (B Q, D)
+            num_queries = len(queries) // len(questions)
+            hits = self._index.search(queries, min(longest, self._index.num_items), bar(questions, num_queries))
+            searched = time.perf_counter()
+            shape = (len(questions), num_queries, -1)
+            merged = self._merge(questions, hits.rows.reshape(shape), hits.scores.reshape(shape))
+        times = {"search": 1e3 * (searched - started), "merge": 1e3 * (time.perf_counter() - searched)}
+        # times of the whole batch: each member waited for all of it
+        return [Found(e.vectors, m, {"encode": e.encode_ms, **times}) for e, m in zip(encoded, merged, strict=True)]
+
+    def _merge(
+        self, questions: Sequence[Question], rows: NDArray[np.int64], scores: NDArray[np.float32]
+    ) -> list[Merged]:
+        """Final lists from hits (B, Q, K): questions for lists of one length are merged together."""
+        merged = [NOTHING] * len(questions)
+        lengths = np.array([question.limit for question in questions])
+        for limit in np.unique(lengths[lengths > 0]).tolist():
+            members = np.flatnonzero(lengths == limit)
+            # cut to its own depth: a deep neighbour must not change a pooled list
+            lists = merge(rows[members, :, :limit], scores[members, :, :limit], limit, self._plan, self._categories)
+            for place, member in enumerate(members.tolist()):
+                merged[member] = lists.of(place)
+        return merged
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A question's vectors between the two threads."""
+
+    vectors: CachedVectors
+    encode_ms: float  # of its batch
+
+
+NOTHING = MergedLists(
+    np.zeros((1, 0), dtype=np.int64), np.zeros((1, 0), dtype=np.float32), np.zeros((1, 0), dtype=np.int64)
+).of(0)
+
+
+def bar(questions: Sequence[Question], num_queries: int) -> Barred:
+    """What each question excludes, for each of its query vectors."""
+    sizes = [len(question.excluded) for question in questions for _ in range(num_queries)]
+    rows = chain.from_iterable(question.excluded for question in questions for _ in range(num_queries))
+    total = sum(sizes)
+    return Barred(np.repeat(np.arange(len(sizes)), sizes), np.fromiter(rows, np.int64, total))

@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Iterator
 
+import numpy as np
+
 from model.catalogue import Catalogue
 from model.merging import Merged
 
@@ -14,8 +16,12 @@ def complete(catalogue: Catalogue, merged: Merged, excluded: Collection[int], li
     if missing <= 0:
         return merged
     # score 0: a popularity count is not an inner product
-    fill = list(_popular(catalogue, {*excluded, *merged.rows}, missing))
-    return Merged(merged.rows + fill, merged.scores + [0.0] * len(fill), merged.sources + [FILLED] * len(fill))
+    fill = list(_popular(catalogue, {*excluded, *merged.rows.tolist()}, missing))
+    return Merged(
+        np.append(merged.rows, np.array(fill, dtype=np.int64)),
+        np.append(merged.scores, np.zeros(len(fill), dtype=np.float32)),
+        np.append(merged.sources, np.full(len(fill), FILLED)),
+    )
 
 
 def _popular(catalogue: Catalogue, excluded: Collection[int], limit: int) -> Iterator[int]:

@@ -38,7 +38,7 @@ class OfflineArm:
             questions = [self.question(user, split, limit) for user in users[start : start + BATCH]]
             for question, found in zip(questions, self.arm.engine.compute(questions), strict=True):
                 self.known[question.history] = found.vectors
-                yield complete(self.arm.catalogue, found.merged, question.excluded, limit).rows
+                yield complete(self.arm.catalogue, found.merged, question.excluded, limit).rows.tolist()
 
 
 def evaluate(

@@ -14,8 +14,7 @@ from model.catalogue import Catalogue, ExternalId
 from model.merging import Merged
 from model.records import History, ServingPlan
 from service.cache import CachedVectors, VectorCache, cache_key
-from service.coalesce import SingleFlight
-from service.engine import Engine, Found, Question
+from service.engine import NOTHING, Engine, Found, Question
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.history import HistoryStore
@@ -91,7 +90,8 @@ class Recaller:
         self, arms: Mapping[str, Arm], assigner: Assigns, histories: HistoryStore, cache: VectorCache | None
     ) -> None:
         self.arms, self.assigner, self._histories, self._cache = arms, assigner, histories, cache
-        self._flights: SingleFlight[bytes, CachedVectors] = SingleFlight()
+        for arm in arms.values():
+            arm.engine.cache = cache
 
     async def recall(self, ask: Ask) -> Answer:
         """Raises UnknownArm, Overloaded or DeadlineExceeded; a failed engine is answered by the labelled fallback."""
@@ -101,13 +101,14 @@ class Recaller:
         external = await self._history(ask, degraded)
         clock.lap("history")
         history, excluded = self._to_rows(arm, ask, external, degraded)
-        question = Question(history, ask.top_n, excluded, deadline=ask.deadline)
+        key = self._key(arm, history)
+        found: Found | None = None
         try:
-            found, cache = await self._find(arm, question)
-            served, merged = arm.name, found.merged
+            found = await arm.engine.ask(Question(history, ask.top_n, excluded, deadline=ask.deadline, key=key))
         except EngineFailed:
-            found, cache, served, merged = None, "off", FALLBACK, Merged([], [], [])
             degraded.append(FALLBACK)
+        served, merged = (arm.name, found.merged) if found else (FALLBACK, NOTHING)
+        cache = "off" if not found or not key else "hit" if found.known else "miss"
         clock.lap("find")
         listed = complete(arm.catalogue, merged, excluded, ask.top_n)
         if len(listed.rows) > len(merged.rows):
@@ -126,8 +127,11 @@ class Recaller:
 
     async def vectors(self, arm: Arm, history: History, deadline: float = float("inf")) -> CachedVectors:
         """Query vectors alone, for POST /embed."""
-        found, _ = await self._find(arm, Question(history, 1, deadline=deadline))
-        return found.vectors
+        key = self._key(arm, history)
+        return (await arm.engine.ask(Question(history, 0, deadline=deadline, key=key))).vectors
+
+    def _key(self, arm: Arm, history: History) -> bytes | None:
+        return cache_key(arm.bundle, arm.plan_digest, history) if self._cache else None
 
     async def probe(self, arm: Arm, deadline: float) -> None:
         """Raises what a request would raise when the arm's engine does not answer; a busy engine that works is well."""
@@ -159,30 +163,6 @@ class Recaller:
         # an unknown user is row 0, which training knows
         user = arm.catalogue.users.row(ask.user_id)
         return History(rows[-arm.window :], user), frozenset(rows).union(arm.catalogue.items.rows(ask.exclude))
-
-    async def _find(self, arm: Arm, question: Question) -> tuple[Found, str]:
-        """The arm's hits, through the cache; a key in flight is computed once, and all others only search."""
-        if self._cache is None:
-            return await arm.engine.ask(question), "off"
-        cache, key = self._cache, cache_key(arm.bundle, arm.plan_digest, question.history)
-        [known] = await cache.get_many([key])
-        first: list[Found] = []
-
-        async def compute() -> CachedVectors:
-            first.append(await arm.engine.ask(question))
-            cache.put_many([(key, first[0].vectors)])
-            return first[0].vectors
-
-        try:
-            vectors = known or await self._flights.do(key, compute)
-        except DeadlineExceeded:
-            # The deadline of the caller who came first; whoever has more time left asks again.
-            if question.deadline <= time.monotonic():
-                raise
-            return await self._find(arm, question)
-        # followers of a flight have other exclusions: they only search
-        found = first[0] if first else await arm.engine.ask(question.with_vectors(vectors))
-        return found, "hit" if known else "miss"
 
 
 class Clock:

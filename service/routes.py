@@ -3,10 +3,10 @@
 import asyncio
 import hmac
 import math
+import os
 import platform
 import time
 from typing import Any
-from uuid import uuid4
 
 import torch
 from fastapi import APIRouter, Request, Response
@@ -34,6 +34,7 @@ from service.schemas import (
 from service.wiring import Service
 
 HEALTH_SECONDS = 1.0
+REQUEST_ID = "recall.request_id"  # in the ASGI scope
 router = APIRouter()
 
 
@@ -44,9 +45,10 @@ def service_of(request: Request) -> Service:
 
 def request_id_of(request: Request) -> str:
     """Ours, never the client's: it goes into logs and streams."""
-    if not hasattr(request.state, "request_id"):
-        request.state.request_id = uuid4().hex
-    return str(request.state.request_id)
+    scope = request.scope
+    if REQUEST_ID not in scope:
+        scope[REQUEST_ID] = os.urandom(16).hex()
+    return str(scope[REQUEST_ID])
 
 
 def timeout_ms(request: Request) -> float:

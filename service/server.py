@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 GRACE_SECONDS = 10
+SWITCH_SECONDS = 0.0001
 
 
 class Server(uvicorn.Server):
@@ -23,6 +25,15 @@ class Server(uvicorn.Server):
         )
         self._app, self._on_start = app, on_start
         self._greeting: asyncio.Task[None] | None = None  # held, or the loop may forget it
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        # computing threads would hold the interpreter for 5 ms at a time while replies wait to be written
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_SECONDS)
+        try:
+            super().run(sockets)
+        finally:
+            sys.setswitchinterval(before)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         with self.capture_signals():

@@ -20,6 +20,7 @@ from service.recall import Answer, Recaller
 from service.redis_link import RedisLink
 
 BUCKETS = tuple(15e-6 * 2**step for step in range(18))  # 15 us .. 2 s
+REQUEST_STAGES = ("history", "queue", "find", "total")
 SIZES = tuple(float(2**step) for step in range(10))
 
 
@@ -45,24 +46,33 @@ class Metrics:
         self._waiting = Gauge(
             "recall_waiting", "Requests left in the queue when a batch starts", ["arm"], registry=self.registry
         )
-        self._stage = lru_cache(maxsize=256)(self._stages.labels)  # a cached child costs half of .labels()
+        # a cached child costs half of .labels()
+        self._stage = lru_cache(maxsize=256)(self._stages.labels)
+        self._served_as = lru_cache(maxsize=256)(self._served.labels)
+        self._responded_as = lru_cache(maxsize=256)(self._requests.labels)
 
     def answered(self, answer: Answer) -> None:
-        for stage, milliseconds in answer.timings_ms.items():
-            self._stage(answer.arm.name, stage).observe(milliseconds / 1e3)
-        self._served.labels(answer.arm.name, answer.served, answer.cache).inc()
+        """What a request has of its own; encode, search and merge are a batch's (`watch`)."""
+        for stage in REQUEST_STAGES:
+            if stage in answer.timings_ms:
+                self._stage(answer.arm.name, stage).observe(answer.timings_ms[stage] / 1e3)
+        self._served_as(answer.arm.name, answer.served, answer.cache).inc()
         for cause in answer.degraded:
             self._degraded.labels(cause).inc()
 
     def responded(self, route: str, status: int) -> None:
-        self._requests.labels(route, str(status)).inc()
+        self._responded_as(route, str(status)).inc()
 
     def watch(self, arm: str, engine: Engine) -> None:
         def on_batch(size: int, waiting: int) -> None:
             self._batch.labels(arm).observe(size)
             self._waiting.labels(arm).set(waiting)
 
-        engine.on_batch = on_batch
+        def on_times(times_ms: dict[str, float]) -> None:
+            for stage, milliseconds in times_ms.items():
+                self._stage(arm, stage).observe(milliseconds / 1e3)
+
+        engine.on_batch, engine.on_times = on_batch, on_times
 
 
 class ComponentCollector(Collector):

@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
+from model.merging import Merged
 from service.errors import BadRequest, BodyTooLarge, MalformedBody, RecallError
 from service.recall import Answer, Arm, Ask
 from service.schemas import RecallRequest
@@ -106,20 +107,26 @@ def to_columns(answer: Answer, explain: bool) -> dict[str, Any]:
         "bundle": arm.bundle,
         "arm": arm.name,
         "experiment": experiment,
-        "items": arm.catalogue.items.external(listed.rows),
+        "items": ids_column(arm, listed),
         "scores": listed.scores,
         "cache": answer.cache,
         "degraded": answer.degraded,
         "timings_ms": {name: round(value, 3) for name, value in answer.timings_ms.items()},
     }
     if explain:
-        columns["sources"] = [arm.source_name(source) for source in listed.sources]
+        columns["sources"] = [arm.source_name(source) for source in listed.sources.tolist()]
         columns["prompts"] = answer.prompts
     return columns
 
 
+def ids_column(arm: Arm, listed: Merged) -> Any:
+    """Integers as an array, which orjson writes as it is; strings as a list."""
+    ids = arm.catalogue.items.column(listed.rows)
+    return ids if ids.dtype.kind == "i" else ids.tolist()
+
+
 def reply(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(body), status, dict(headers or {}), JSON)
+    return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), status, dict(headers or {}), JSON)
 
 
 def to_problem(error: RecallError, request_id: str | None) -> dict[str, Any]:

@@ -75,11 +75,12 @@ class TopLists:
 
     def merged(self, plan: ServingPlan, limit: int) -> NDArray[np.int64]:
         """(U, limit) final lists, 0 where a list is short."""
-        lists = np.zeros((len(self.rows), limit), dtype=np.int64)
-        for out, rows, scores in zip(lists, self.rows, self.scores, strict=True):
-            found = merge(rows, scores, (), limit, plan, self.categories).rows
-            out[: len(found)] = found
-        return lists
+        parts = range(0, len(self.rows), MAX_BATCH_USERS)
+        lists = [self._merged(slice(start, start + MAX_BATCH_USERS), plan, limit) for start in parts]
+        return np.concatenate(lists)
+
+    def _merged(self, part: slice, plan: ServingPlan, limit: int) -> NDArray[np.int64]:
+        return merge(self.rows[part], self.scores[part], limit, plan, self.categories).rows
 
 
 @torch.inference_mode()

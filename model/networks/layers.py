@@ -54,15 +54,23 @@ class KeyValueCache:
         # the mask needs the widest length; a number on the host avoids waiting for the device
         self.width = 0  # slots in use by the longest sequence; known on the host, so no copy from the device
 
+    def is_first(self, num_new: int) -> bool:
+        """Whether the tokens being added are all there are: then they stand side by side, from slot 0."""
+        return self.width == num_new
+
     def slots(self, num_new: int) -> Tensor:
         """(B, T) where the next T tokens of each sequence go."""
         return self.lengths[:, None] + torch.arange(num_new, device=self.lengths.device)
 
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Stores (B, H, T, W) keys and values at `slots` (B, T); returns all that is stored up to `width`."""
-        index = slots[:, None, :, None].expand_as(keys)
-        self.keys[layer].scatter_(2, index, keys)
-        self.values[layer].scatter_(2, index, values)
+        if self.is_first(keys.shape[2]):
+            self.keys[layer][:, :, : self.width] = keys
+            self.values[layer][:, :, : self.width] = values
+        else:
+            index = slots[:, None, :, None].expand_as(keys)
+            self.keys[layer].scatter_(2, index, keys)
+            self.values[layer].scatter_(2, index, values)
         return self.keys[layer][:, :, : self.width], self.values[layer][:, :, : self.width]
 
 
@@ -153,8 +161,21 @@ class Attention(nn.Module):
         q, k, v = self.heads(x)
         slots = cache.slots(x.shape[1])
         keys, values = cache.write(layer, slots, k, v)
+        if cache.is_first(x.shape[1]):
+            return self.join(F.scaled_dot_product_attention(q, k, v, is_causal=True))
+        return self._look(q, keys, values, slots)
+
+    def extend_last(self, x: Tensor, cache: KeyValueCache, layer: int, last: Tensor) -> Tensor:
+        """(B, 1, D) as `extend`, but the state of one new token a sequence alone: `last` (B,), 0 .. T - 1."""
+        q, k, v = self.heads(x)
+        slots = cache.slots(x.shape[1])
+        keys, values = cache.write(layer, slots, k, v)
+        q = q.gather(2, last[:, None, None, None].expand(-1, q.shape[1], 1, q.shape[3]))
+        return self._look(q, keys, values, slots.gather(1, last[:, None]))
+
+    def _look(self, q: Tensor, keys: Tensor, values: Tensor, slots: Tensor) -> Tensor:
         # slot s may see slots 0 .. s; padding of shorter sequences lies behind their own slots
-        visible = torch.arange(keys.shape[2], device=x.device) <= slots[:, :, None]  # (B, T, width)
+        visible = torch.arange(keys.shape[2], device=q.device) <= slots[:, :, None]  # (B, T, width)
         return self.join(F.scaled_dot_product_attention(q, keys, values, attn_mask=visible[:, None]))
 
 
@@ -174,6 +195,10 @@ class Block(nn.Module):
 
     def extend(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
         return self._rest(x, self.attention.extend(x, cache, layer))
+
+    def extend_last(self, x: Tensor, cache: KeyValueCache, layer: int, last: Tensor) -> Tensor:
+        own = x.gather(1, last[:, None, None].expand(-1, 1, x.shape[2]))  # (B, 1, D)
+        return self._rest(own, self.attention.extend_last(x, cache, layer, last))
 
     def _rest(self, x: Tensor, attended: Tensor) -> Tensor:
         x = self.norm_attention(x + self.drop(attended))

@@ -78,6 +78,18 @@ class RecGPT(Network):
             x = block.extend(x, cache, layer)  # type: ignore[operator]
         return x
 
+    def extend_last(self, tokens: Tokens, users: Tensor, cache: KeyValueCache, last: Tensor) -> Tensor:
+        """(B, D) as `extend`, but the state of one new token a sequence alone: `last` (B,), 0 .. T - 1.
+
+        The last block then needs keys and values of all tokens, and the rest of its work for one.
+        """
+        cache.width += tokens.rows.shape[1]
+        x = self.embed(tokens, users)
+        for layer, block in enumerate(self.blocks[:-1]):
+            x = block.extend(x, cache, layer)  # type: ignore[operator]
+        top = len(self.blocks) - 1
+        return self.blocks[top].extend_last(x, cache, top, last)[:, 0]  # type: ignore[no-any-return, operator]
+
     def training_pairs(self, batch: Batch, num_prompts: int = 0) -> tuple[Tensor, Tensor]:
         """Pre-training, or prompt-tuning on the expanded sequence; targets exist at real positions only."""
         users = batch.users

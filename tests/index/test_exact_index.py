@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from index import exact
+from index.base import Barred
 from index.exact import ExactIndex
 
 whole = st.integers(-2, 2).map(float)  # few values, so that scores tie
@@ -54,11 +55,30 @@ def test_a_query_scores_the_same_to_the_last_bit_in_any_batch(items, queries, on
 
 def test_every_pass_has_the_same_shape(items, queries, monkeypatch):
     shapes = []
-    index = ExactIndex(items)
-    best = index._best
-    monkeypatch.setattr(index, "_best", lambda part, real, k: shapes.append(part.shape) or best(part, real, k))
-    index.search(queries, 10)
+    product = exact.torch.mm
+    monkeypatch.setattr(
+        exact.torch, "mm", lambda part, *rest, out: shapes.append(part.shape) or product(part, *rest, out=out)
+    )
+    ExactIndex(items).search(queries, 10)
     assert set(shapes) == {(exact.QUERIES_PER_PASS["cpu"], items.shape[1])}
+
+
+def barred_at_random(num_queries, num_items, seed=0):
+    """Some queries may not find a third of the items, one may not find any, some may find all."""
+    may = np.random.default_rng(seed).random((num_queries, num_items)) < 2 / 3
+    may[::3], may[1] = True, False
+    queries, places = (~may).nonzero()
+    return Barred(queries, places + 1), may
+
+
+def test_barred_items_are_not_found_and_do_not_shorten_a_list(items, queries):
+    barred, may = barred_at_random(len(queries), len(items))
+    hits = ExactIndex(items).search(queries, 50, barred)
+    scores = np.where(may, queries @ items.T, -np.inf)
+    rows = np.argsort(-scores, axis=1, kind="stable")[:, :50] + 1
+    rows[1] = 0
+    np.testing.assert_array_equal(hits.rows, rows)
+    assert np.isneginf(hits.scores[1]).all()
 
 
 def test_takes_read_only_vectors_and_queries(items, queries):

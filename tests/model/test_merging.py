@@ -1,22 +1,33 @@
-"""From hits to one list: quotas, the pool, diversity; never an item twice, never an excluded one."""
+"""From hits to one list: quotas, the pool, diversity; never an item twice; a batch as one by one."""
+
+from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model import merging
 from model.catalogue import Ragged
 from model.merging import merge, split_limit
 from model.records import PromptPlan, ServingPlan
 
 
-def merge_lists(lists, limit, excluded=(), quotas=(), scores=None, diversity=0.0, categories=None):
+class Columns(NamedTuple):
+    rows: list[int]
+    scores: list[float]
+    sources: list[int]
+
+
+def merge_lists(lists, limit, quotas=(), scores=None, diversity=0.0, categories=None):
     """Hits (Q, K); without scores each list falls from 1 by .01 a place."""
     rows = np.array(lists, dtype=np.int64)
     if scores is None:
         scores = np.tile(1 - 0.01 * np.arange(rows.shape[1]), (len(rows), 1))
     plan = ServingPlan(PromptPlan(num_steps=len(quotas) or 1), quotas, diversity)
-    return merge(rows, np.array(scores, dtype=np.float32), excluded, limit, plan, categories)
+    found = merge(rows[None], np.array(scores, dtype=np.float32)[None], limit, plan, categories).of(0)
+    return Columns(*(column.tolist() for column in found))
 
 
 @pytest.mark.parametrize(
@@ -70,10 +81,6 @@ def test_a_short_step_is_filled_from_the_other(lists):
 def test_filling_from_two_steps_repeats_nothing():
     merged = merge_lists([[1, 2, 3, 4], [2, 3, 4, 5], [9, 0, 0, 0]], 6, quotas=(1, 1, 4))
     assert merged.rows == [1, 2, 9, 3, 4, 5]
-
-
-def test_excluded_items_give_their_place_to_the_next():
-    assert merge_lists([[1, 2, 3], [4, 5, 6]], 2, {1, 4}, quotas=(1, 1)).rows == [2, 5]
 
 
 def test_the_pool_is_by_score():
@@ -144,13 +151,49 @@ STEP = st.builds(
 HITS = st.lists(STEP, min_size=1, max_size=4)
 
 
-@given(HITS, st.sets(st.integers(1, NUM_ITEMS), max_size=4), st.integers(0, NUM_ITEMS + 2), st.booleans(), st.data())
-def test_as_long_as_it_can_be_and_nothing_twice(hits, excluded, limit, by_quota, data):
+@given(HITS, st.integers(0, NUM_ITEMS + 2), st.booleans(), st.data())
+def test_as_long_as_it_can_be_and_nothing_twice(hits, limit, by_quota, data):
     quotas = tuple(data.draw(st.integers(1, 9)) for _ in hits) if by_quota else ()
-    merged = merge_lists(hits, limit, excluded, quotas)
-    usable = {row for step in hits for row in step} - excluded - {0}
+    merged = merge_lists(hits, limit, quotas)
+    usable = {row for step in hits for row in step} - {0}
     assert len(merged.rows) == len(set(merged.rows)) == min(limit, len(usable))
     assert set(merged.rows) <= usable
+
+
+def one_by_one(rows, scores, limit, quotas):
+    """The same in the words of the paper: a dict keeps the order of first sight."""
+    steps = [
+        [(row, score, step) for row, score in zip(*both, strict=True) if row]
+        for step, both in enumerate(zip(rows.tolist(), scores.tolist(), strict=True))
+    ]
+    pool = [entry for step in steps for entry in step]
+    chosen = {}
+    for entries, share in zip(steps, split_limit(limit, quotas) if quotas else [], strict=False):
+        stop = len(chosen) + share
+        for entry in entries:
+            if len(chosen) < stop:
+                chosen.setdefault(entry[0], entry)
+    for entry in pool if quotas else sorted(pool, key=lambda entry: (-entry[1], entry[0])):
+        chosen.setdefault(entry[0], entry)
+    return list(chosen.values())[:limit]
+
+
+@given(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 4), st.integers(1, 40), st.booleans(), st.booleans())
+def test_a_batch_is_merged_as_one_by_one(seed, num_users, num_queries, limit, by_quota, by_sorting):
+    rng, width = np.random.default_rng(seed), 25
+    # many items in common, some lists short, scores that tie
+    rows = np.stack([[rng.permutation(60)[:width] + 1 for _ in range(num_queries)] for _ in range(num_users)])
+    for lists in rows.reshape(-1, width)[::3]:
+        lists[rng.integers(width + 1) :] = 0
+    scores = -np.sort(-rng.integers(0, 30, rows.shape), axis=2).astype(np.float32)
+    quotas = tuple(rng.integers(1, 9, num_queries).tolist()) if by_quota else ()
+    plan = ServingPlan(PromptPlan(num_steps=num_queries), quotas)
+    with mock.patch.object(merging, "MAX_COMPARED", 0 if by_sorting else 1 << 22):
+        lists = merge(rows, scores, limit, plan)
+    for user in range(num_users):
+        assert list(zip(*(c.tolist() for c in lists.of(user)), strict=True)) == one_by_one(
+            rows[user], scores[user], limit, quotas
+        )
 
 
 @given(HITS, st.integers(1, 14))

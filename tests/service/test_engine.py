@@ -41,7 +41,7 @@ def test_any_batch_answers_like_single_requests(engines, arm, questions):
     together = engines[arm].compute(questions)
     for question, found in zip(questions, together, strict=True):
         [alone] = engines[arm].compute([question])
-        assert found.merged.rows == alone.merged.rows
+        assert found.merged.rows.tolist() == alone.merged.rows.tolist()
         assert found.merged.scores == pytest.approx(alone.merged.scores, abs=1e-5)
         assert found.vectors.vectors.tolist() == alone.vectors.vectors.tolist()
 
@@ -52,7 +52,7 @@ def test_known_vectors_among_new_ones_give_the_same_lists(engines, questions, kn
     engine = engines["recgpt"]
     expected = engine.compute(questions)
     mixed = [q.with_vectors(expected[n].vectors) if n in known else q for n, q in enumerate(questions)]
-    assert [found.merged.rows for found in engine.compute(mixed)] == [found.merged.rows for found in expected]
+    assert [found.merged.rows.tolist() for found in engine.compute(mixed)] == [f.merged.rows.tolist() for f in expected]
 
 
 class Gated:
@@ -133,7 +133,7 @@ def test_answers_go_to_those_who_asked():
             return [one.merged for one in found], [engine.compute([q])[0].merged for q in questions]
 
     together, alone = run(main)
-    assert [one.rows for one in together] == [one.rows for one in alone]
+    assert [one.rows.tolist() for one in together] == [one.rows.tolist() for one in alone]
 
 
 def test_batch_ends_where_its_tokens_do_and_a_larger_question_goes_alone():

@@ -69,10 +69,10 @@ def failed_answer(with_cache, **asked):
 @pytest.mark.parametrize("with_cache", [True, False])
 def test_failed_engine_is_answered_by_the_popular_items_and_says_so(with_cache):
     answer = failed_answer(with_cache, history=[139, 138], exclude=[137], top_n=3)
-    assert answer.listed.rows == [37, 36, 35]
+    assert answer.listed.rows.tolist() == [37, 36, 35]
     assert (answer.served, answer.assignment.arm) == ("fallback", "only")
     assert answer.degraded == ["fallback", "filled"]
-    assert [answer.arm.source_name(source) for source in answer.listed.sources] == ["popular"] * 3
+    assert [answer.arm.source_name(source) for source in answer.listed.sources.tolist()] == ["popular"] * 3
 
 
 def test_fallback_is_not_kept_in_the_cache():

@@ -1,4 +1,4 @@
-"""A real service process for benchmarks: starts `recall serve`, waits until it is ready, ends it."""
+"""A real service process to measure: starts `recall serve`, waits until it is ready, ends it."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ def running(arms: dict[str, Path], *options: str) -> Iterator[str]:
         command = [sys.executable, "-m", "service.cli", "serve", *pairs, "--port", str(port), "--log-level", "warning"]
         command += ["--state-dir", folder, *options]
         with (Path(folder) / "log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
+            process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603  (our own command)
             try:
                 wait_ready(f"http://127.0.0.1:{port}", process, Path(folder) / "log")
                 yield f"http://127.0.0.1:{port}"
