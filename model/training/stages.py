@@ -77,7 +77,8 @@ def stage_key(recipe: Recipe, number: int, data_digest: str, seed: int, device: 
     """The same for stages that end with the same weights: stages up to `number`, data, seed, machine kind and code."""
     # plans are searched between stages and change no weights; diversity is part of what epochs are compared by
     plan = PlanSearch(diversity=recipe.plan.diversity)
-    settings = recipe_settings(replace(recipe, stages=recipe.stages[: number + 1], plan=plan))
+    settings = recipe_settings(replace(recipe, plan=plan))
+    settings["stages"] = settings["stages"][: number + 1]
     facts = [settings, data_digest, seed, device, torch.get_num_threads(), torch.__version__, _code_digest()]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -110,3 +110,9 @@ def test_later_stages_and_plans_do_not_matter():
     plan = PlanSearch(num_prompts=(3,), placements=(Placement.TAIL,))
     other = replace(TINY, name="other", arm="one", stages=(PRETRAIN,), plan=plan)
     assert stage_key(TINY, 0, "data", 0, "cpu") == stage_key(other, 0, "data", 0, "cpu")
+
+
+def test_a_stage_that_may_not_be_the_last_has_a_key_too():
+    pretrain = replace(PRETRAIN, objective="pretrain")
+    recipe = replace(TINY, system="s3rec", stages=(pretrain, PRETRAIN))
+    assert stage_key(recipe, 0, "data", 0, "cpu") != stage_key(recipe, 1, "data", 0, "cpu")
