@@ -5,7 +5,7 @@ python -m docs.generate [--check]
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import typer
@@ -40,11 +40,17 @@ def settings() -> str:
 def commands() -> str:
     group = typer.main.get_command(command)
     assert isinstance(group, TyperGroup)  # noqa: S101
-    parts = []
+    return "\n\n".join(describe("recall", group))
+
+
+def describe(parent: str, group: TyperGroup) -> Iterator[str]:
+    """Each command with its options, those of a group behind the group's name."""
     for name, one in sorted(group.commands.items()):
+        if isinstance(one, TyperGroup):
+            yield from describe(f"{parent} {name}", one)
+            continue
         rows = [[f"`{'/'.join(p.opts)}`", getattr(p, "help", "") or ""] for p in one.params if p.name != "help"]
-        parts.append(f"### recall {name}\n\n{(one.help or '').strip()}\n\n{table(['option', 'meaning'], rows)}")
-    return "\n\n".join(parts)
+        yield f"### {parent} {name}\n\n{(one.help or '').strip()}\n\n{table(['option', 'meaning'], rows)}"
 
 
 def routes() -> str:

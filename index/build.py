@@ -4,22 +4,36 @@ The only module here that knows the model.
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from index.auto import DEFAULT_WANTED, Wanted, choose_index
+from index.base import ItemIndex
 from index.bundle import BundleContents, GoldenQueries, Manifest, write_bundle
 from index.factory import build_index
 from model import __version__
 from model.checkpoint import CONFIG, Checkpoint
 from model.encoder import UserEncoder, pin_compute_threads
-from model.records import History
+from model.records import History, QueryVectors
 
 NUM_GOLDEN = 32
+AUTO = "auto"
 
 
-def build_bundle(checkpoint_folder: Path, target: Path, spec: str = "exact", seed: int = 0) -> Manifest:
-    """Writes a bundle of a checkpoint, atomically. spec: "exact" or a FAISS factory string.
+def build_bundle(
+    checkpoint_folder: Path,
+    target: Path,
+    spec: str = "exact",
+    seed: int = 0,
+    wanted: Wanted = DEFAULT_WANTED,
+    say: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Writes a bundle of a checkpoint, atomically. spec: "exact", "auto" or a FAISS factory string.
+
+    wanted: what "auto" chooses by; `say` is told what it tried and why it chose.
 
     Raises CheckpointError, BundleRefused or ValueError with the reason; what stood at `target` stays then.
     """
@@ -28,18 +42,29 @@ def build_bundle(checkpoint_folder: Path, target: Path, spec: str = "exact", see
     encoder = UserEncoder(checkpoint)
     vectors = encoder.item_vectors().numpy()
     histories = golden_histories(checkpoint, seed)
+    queries = encoder.encode(histories)
+    index = _choose(vectors, queries, wanted, say) if spec == AUTO else build_index(vectors, spec)
     contents = BundleContents(
         arm_kind=checkpoint.network.kind,
         checkpoint=checkpoint_folder,
         vectors=vectors,
-        index=build_index(vectors, spec),
-        golden=GoldenQueries.of(histories, encoder.encode(histories), vectors),
+        index=index,
+        golden=GoldenQueries.of(histories, queries, vectors),
         data_digest=checkpoint.provenance.data_digest,
         config_digest=hashlib.sha256((checkpoint_folder / CONFIG).read_bytes()).hexdigest(),
         code_version=__version__,
         metrics=checkpoint.provenance.metrics,
     )
     return write_bundle(target, contents)
+
+
+def _choose(
+    vectors: NDArray[np.float32], queries: QueryVectors, wanted: Wanted, say: Callable[[str], None]
+) -> ItemIndex:
+    """By the query vectors of the golden histories: what the service will ask."""
+    choice = choose_index(vectors, queries.vectors.reshape(-1, vectors.shape[1]), wanted, say)
+    say(choice.reason)
+    return choice.index
 
 
 def golden_histories(checkpoint: Checkpoint, seed: int) -> list[History]:

@@ -28,6 +28,12 @@ class ExactIndex:
         self._items = torch.from_numpy(source).to(device)  # (N, D)
 
     @property
+    def vectors(self) -> NDArray[np.float32]:
+        """(N, D) on the host; shared on the CPU."""
+        found: NDArray[np.float32] = self._items.cpu().numpy()
+        return found
+
+    @property
     def num_items(self) -> int:
         return self._items.shape[0]
 

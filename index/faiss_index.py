@@ -104,6 +104,10 @@ class FaissIndex:
         """Like `parse`, from a file that the caller trusts."""
         return cls.parse(np.fromfile(path, dtype=np.uint8), spec, effort, shape)
 
+    def with_effort(self, effort: SearchEffort) -> "FaissIndex":
+        """The same index, looked through harder or less hard."""
+        return replace(self, effort=effort, parameters=_parameters(self.native, effort))
+
     def save(self, path: Path) -> None:
         load_faiss().write_index(self._on_cpu(), str(path))
 

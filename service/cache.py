@@ -1,8 +1,8 @@
-"""Query vectors kept between requests: Redis, or the memory of this process.
+"""Query vectors kept between requests: the memory of this process, Redis behind it.
 
 The key is a digest of all that can change the vectors. A value names its bundle and carries a checksum over itself and
 its key, so old, torn, foreign or misdirected bytes are a miss, never an answer; nothing is unpickled. Losing the cache
-makes a request slower and never fails it. One computation for one key in flight: service/coalesce.py, SingleFlight.
+makes a request slower and never fails it. One computation for one key in flight: service/engine.py.
 """
 
 import asyncio
@@ -140,6 +140,10 @@ class RedisVectorCache:
         self.hits = self.misses = self.dropped = 0
         self.refused: Counter[Refusal] = Counter()
 
+    @property
+    def levels(self) -> "dict[str, Level]":
+        return {"redis": self}
+
     async def get_many(self, keys: Sequence[bytes]) -> list[CachedVectors | None]:
         return await self._reads.ask(keys) if keys else []
 
@@ -209,6 +213,10 @@ class MemoryVectorCache:
         self.hits = self.misses = self.dropped = 0
         self.refused: Counter[Refusal] = Counter()
 
+    @property
+    def levels(self) -> "dict[str, Level]":
+        return {"memory": self}
+
     async def get_many(self, keys: Sequence[bytes]) -> list[CachedVectors | None]:
         return [self._get(key) for key in keys]
 
@@ -237,3 +245,39 @@ class MemoryVectorCache:
     def _forget(self, key: bytes) -> None:
         old = self._kept.pop(key, None)
         self.num_bytes -= old.num_bytes if old else 0
+
+
+class TieredVectorCache:
+    """The memory of this process before Redis: what is asked again here costs no trip, what another process knows one.
+
+    A key of the memory is never older than its value in Redis, since both are named by all that can change them.
+    """
+
+    def __init__(self, near: MemoryVectorCache, far: RedisVectorCache) -> None:
+        self.near, self.far = near, far
+
+    @property
+    def levels(self) -> "dict[str, Level]":
+        """By the name that metrics give them."""
+        return {"memory": self.near, "redis": self.far}
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[CachedVectors | None]:
+        found = await self.near.get_many(keys)
+        missing = [key for key, vectors in zip(keys, found, strict=True) if vectors is None]
+        if not missing:
+            return found
+        answers = await self.far.get_many(missing)
+        self.near.put_many([(key, vectors) for key, vectors in zip(missing, answers, strict=True) if vectors])
+        late = iter(answers)
+        return [vectors if vectors is not None else next(late) for vectors in found]
+
+    def put_many(self, entries: Sequence[tuple[bytes, CachedVectors]]) -> None:
+        self.near.put_many(entries)
+        self.far.put_many(entries)
+
+    async def flush(self) -> None:
+        await self.far.flush()
+
+
+Level = MemoryVectorCache | RedisVectorCache
+VectorCaches = Level | TieredVectorCache

@@ -1,6 +1,7 @@
 """The `recall` command: prepare, train, build, evaluate, serve, query. Each step reads what the one before wrote.
 
-demo does it all on synthetic logs, doctor looks at the machine, reproduce and tune make the table of systems.
+demo does it all on synthetic logs, doctor looks at the machine, reproduce and tune make the table of systems, bench
+measures.
 """
 
 import sys
@@ -10,7 +11,7 @@ from typing import Annotated
 import typer
 
 from model import __version__
-from service.commands import data, doctor, reproduce, serving, training, tuning
+from service.commands import bench, data, doctor, reproduce, serving, training, tuning
 from service.commands.console import err, out
 from service.errors import RecallError
 from service.telemetry import configure_logging
@@ -38,6 +39,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(bench.bench, name="bench")
 
 
 @app.callback(invoke_without_command=True)

@@ -124,6 +124,10 @@ class Engine:
         self.on_times: Callable[[dict[str, float]], None] = lambda _times_ms: None  # of a batch that was answered
 
     @property
+    def index_spec(self) -> str:
+        return self._index.spec
+
+    @property
     def num_waiting(self) -> int:
         return len(self._waiting)
 

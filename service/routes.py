@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import itertools
 import math
 import os
 import platform
@@ -35,6 +36,7 @@ from service.wiring import Service
 
 HEALTH_SECONDS = 1.0
 REQUEST_ID = "recall.request_id"  # in the ASGI scope
+PROCESS_ID, COUNT = os.urandom(10).hex(), itertools.count()  # a random number a request would be a system call each
 router = APIRouter()
 
 
@@ -47,7 +49,7 @@ def request_id_of(request: Request) -> str:
     """Ours, never the client's: it goes into logs and streams."""
     scope = request.scope
     if REQUEST_ID not in scope:
-        scope[REQUEST_ID] = os.urandom(16).hex()
+        scope[REQUEST_ID] = f"{PROCESS_ID}{next(COUNT):012x}"
     return str(scope[REQUEST_ID])
 
 

@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     cache_ttl_s: int = Field(
         3600, ge=0, description="Life of vectors cached in Redis; 0 = no cache. In memory the oldest go first."
     )
+    memory_cache_mb: int = Field(
+        128, ge=0, description="Vectors kept in this process before Redis is asked, oldest out first; 0 = Redis alone."
+    )
     redis_timeout_ms: float = Field(
         20, gt=0, description="Longest wait for one trip to the cache; a slow Redis is a miss."
     )

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.cache import MemoryVectorCache, RedisVectorCache
+from service.cache import VectorCaches
 from service.engine import Engine
 from service.experiments.exposure import ExposureLog
 from service.recall import Answer, Recaller
@@ -81,7 +81,7 @@ class ComponentCollector(Collector):
     def __init__(
         self,
         recaller: Recaller,
-        cache: RedisVectorCache | MemoryVectorCache | None,
+        cache: VectorCaches | None,
         links: Iterable[RedisLink],
         exposures: ExposureLog | None,
     ) -> None:
@@ -110,14 +110,16 @@ class ComponentCollector(Collector):
     def _cache_metrics(self) -> Iterator[Metric]:
         if self._cache is None:
             return
-        lookups = CounterMetricFamily("recall_cache_lookups", "Query vectors asked of the cache", labels=["result"])
-        lookups.add_metric(["hit"], self._cache.hits)
-        lookups.add_metric(["miss"], self._cache.misses)
-        yield lookups
+        lookups = CounterMetricFamily(
+            "recall_cache_lookups", "Query vectors asked of the cache, by level", labels=["level", "result"]
+        )
         refused = CounterMetricFamily("recall_cache_refused", "Stored values not used", labels=["reason"])
-        for reason, count in self._cache.refused.items():
-            refused.add_metric([reason], count)
-        yield refused
+        for level, cache in self._cache.levels.items():
+            lookups.add_metric([level, "hit"], cache.hits)
+            lookups.add_metric([level, "miss"], cache.misses)
+            for reason, count in cache.refused.items():
+                refused.add_metric([reason], count)
+        yield from (lookups, refused)
 
 
 def configure_logging(level: str) -> None:

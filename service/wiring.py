@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from service.arms import choose_device, load_arm
-from service.cache import CacheLimits, MemoryVectorCache, RedisVectorCache
+from service.cache import CacheLimits, MemoryVectorCache, RedisVectorCache, TieredVectorCache, VectorCaches
 from service.embedded_redis import EmbeddedRedis
 from service.engine import EngineLimits
 from service.errors import ConfigurationError
@@ -36,7 +36,7 @@ class Stores:
 
     histories: HistoryStore
     feedback: FeedbackSink
-    cache: RedisVectorCache | MemoryVectorCache | None
+    cache: VectorCaches | None
     exposures: ExposureLog | None
     links: tuple[RedisLink, ...] = ()
 
@@ -93,8 +93,12 @@ def load_assigner(path: Path | None, arms: Collection[str]) -> Assigner:
 
 def memory_stores(settings: Settings) -> Stores:
     histories = MemoryHistory(settings.max_history)
-    cache = MemoryVectorCache() if settings.cache_ttl_s else None
+    cache = memory_cache(settings) if settings.cache_ttl_s else None
     return Stores(histories, MemoryFeedback(histories), cache, None)
+
+
+def memory_cache(settings: Settings) -> MemoryVectorCache:
+    return MemoryVectorCache(max_bytes=settings.memory_cache_mb * 2**20)
 
 
 async def redis_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
@@ -111,8 +115,10 @@ async def redis_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
         stack.push_async_callback(link.close)
     exposures = ExposureLog(events_link)
     stack.push_async_callback(exposures.close)
-    cache = RedisVectorCache(cache_link, CacheLimits(settings.cache_ttl_s)) if settings.cache_ttl_s else None
-    if cache:
+    cache: VectorCaches | None = None
+    if settings.cache_ttl_s:
+        far = RedisVectorCache(cache_link, CacheLimits(settings.cache_ttl_s))
+        cache = TieredVectorCache(memory_cache(settings), far) if settings.memory_cache_mb else far
         stack.push_async_callback(cache.flush)
     histories = RedisHistory(history_link, settings.max_history)
     return Stores(

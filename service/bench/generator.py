@@ -40,6 +40,7 @@ class Load:
     history: int = 50
     top_n: int = 100
     users_a_request: int = 1  # above 1: bodies of POST /recall/batch
+    arm: str | None = None  # of a batch; single requests name it in the path
     distinct: int = 0  # different histories, asked in turn; 0 = none comes twice
     deadline_ms: float = 100.0  # goodput is what is answered within it
     connections: int = 512
@@ -95,7 +96,8 @@ class Bodies:
             {"user_id": user, "history": history, "top_n": load.top_n}
             for user, history in zip(users, histories, strict=True)
         ]
-        body = orjson.dumps(asks[0] if load.users_a_request == 1 else {"requests": asks})
+        arm = {"arm": load.arm} if load.arm else {}
+        body = orjson.dumps(asks[0] if load.users_a_request == 1 else {"requests": asks, **arm})
         return b"%s%d%s%s" % (self._head, len(body), HEAD_END, body)
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from model.data.sequences import SequenceData
 from model.training.recipes import Recipe, load_recipe
-from service.commands.console import last_line, out, progress_bar
+from service.commands.console import err, last_line, out, progress_bar
 
 Option = typer.Option
 DataFolder = Annotated[Path, Option("--data", help="Folder that `recall prepare` wrote.")]
@@ -71,13 +71,22 @@ def build(
     output: Annotated[Path, Option(help="Bundle folder; an old bundle there is replaced in one step.")],
     index: Annotated[
         str,
-        Option(help="exact, or a FAISS factory string (IVF1024,Flat, HNSW32): faster on millions of items, not exact."),
+        Option(
+            help="exact; auto = the fastest that finds enough of the exact hits, exact while that is cheap; or a FAISS "
+            "factory string (IVF1024,Flat, HNSW32): faster on millions of items, not exact."
+        ),
     ] = "exact",
+    recall_floor: Annotated[
+        float, Option(min=0.5, max=1.0, help="Share of the exact 100 best that auto wants.")
+    ] = 0.97,
+    max_index_mb: Annotated[int | None, Option(min=1, help="Memory that auto may take; default: any.")] = None,
 ) -> None:
     """Make a bundle: weights, item vectors, index and golden queries under one checksum; what `recall serve` loads."""
+    from index.auto import Wanted
     from index.build import build_bundle
 
-    manifest = build_bundle(checkpoint, output, index)
+    wanted = Wanted(recall_floor=recall_floor, max_bytes=max_index_mb * 2**20 if max_index_mb else None)
+    manifest = build_bundle(checkpoint, output, index, wanted=wanted, say=lambda text: err.print(text, markup=False))
     facts = {"kind": manifest.arm_kind, "items": manifest.num_items, "dim": manifest.dim, "index": manifest.index_spec}
     last_line({"bundle": str(output), "digest": manifest.digest, **facts})
 

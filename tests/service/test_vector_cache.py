@@ -19,6 +19,7 @@ from service.cache import (
     MemoryVectorCache,
     RedisVectorCache,
     Refusal,
+    TieredVectorCache,
     cache_key,
     decode,
     encode,
@@ -290,3 +291,35 @@ def test_frozen_redis_makes_nobody_wait(tmp_path):
     assert failures[Cause.TIMEOUT] == 3
     assert failures[Cause.OPEN] == 7
     assert max(waits) < 0.2  # 20 ms asked; the machine is shared
+
+
+def test_what_is_near_is_not_asked_of_redis(server):
+    async def main():
+        async with open_cache("redis", server) as far:
+            cache = TieredVectorCache(MemoryVectorCache(), far)
+            cache.put_many([(key_of(n), vectors(n)) for n in range(3)])
+            await cache.flush()
+            found = await cache.get_many([key_of(n) for n in range(3)])
+            return found, far.hits + far.misses, cache.near.hits
+
+    found, asked_far, hits_near = asyncio.run(main())
+    assert all(same(one, vectors(n)) for n, one in enumerate(found))
+    assert (asked_far, hits_near) == (0, 3)
+
+
+def test_what_redis_knows_is_near_the_next_time(server):
+    async def main():
+        async with open_cache("redis", server) as far:
+            far.put_many([(key_of(n), vectors(n)) for n in (1, 3)])
+            await far.flush()
+            cache = TieredVectorCache(MemoryVectorCache(), far)
+            first = await cache.get_many([key_of(n) for n in range(4)])
+            second = await cache.get_many([key_of(n) for n in range(4)])
+            return first, second, far.hits, far.misses
+
+    first, second, hits, misses = asyncio.run(main())
+    for found in (first, second):
+        assert [one is not None for one in found] == [False, True, False, True]
+        assert same(found[1], vectors(1))
+        assert same(found[3], vectors(3))
+    assert (hits, misses) == (2, 4)

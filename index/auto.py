@@ -1,0 +1,145 @@
+"""Which index for which catalogue: exact while it is cheap, then the fastest that finds enough, measured here and now.
+
+Nothing is assumed of an approximate index: each candidate is built over the vectors themselves, its effort raised until
+it finds the wanted share of the exact hits, and the fastest of those is taken. What was tried is returned with it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.base import ItemIndex
+from index.evaluate import recall_of, time_search
+from index.exact import ExactIndex
+from index.faiss_index import DEFAULT_EFFORT, FaissIndex, SearchEffort
+
+RECALL_FLOOR = 0.97
+EXACT_ITEMS = 50_000  # up to here exact search takes less than the network (recall bench engine)
+NUM_PROBES, TIMED_QUERIES = 128, 32
+EFFORTS = (16, 32, 64, 128, 256, 512)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an index has to do."""
+
+    k: int = 100
+    recall_floor: float = RECALL_FLOOR
+    max_bytes: int | None = None  # of the index in memory; None = any
+
+
+DEFAULT_WANTED = Wanted()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """One index measured on the probes."""
+
+    spec: str
+    effort: SearchEffort
+    recall: float  # recall@k against exact
+    query_us: float
+    num_bytes: int
+    build_s: float
+
+    def fits(self, wanted: Wanted) -> bool:
+        small = wanted.max_bytes is None or self.num_bytes <= wanted.max_bytes
+        return small and self.recall >= wanted.recall_floor
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The index taken, why, and what it was compared with."""
+
+    index: ItemIndex
+    reason: str
+    tried: Sequence[Tried]
+
+
+def choose_index(
+    vectors: NDArray[np.float32],
+    queries: NDArray[np.float32] | None = None,
+    wanted: Wanted = DEFAULT_WANTED,
+    say: Say = lambda _: None,
+) -> Choice:
+    """An index over (N, D) vectors. queries: (Q, D) such as the service will ask, by default items with noise.
+
+    Falls back to exact search, and says so, when no approximate index finds enough within the memory.
+    """
+    exact = ExactIndex(vectors)
+    if exact.num_items <= EXACT_ITEMS:
+        return Choice(exact, f"exact: {exact.num_items:,} items are at most {EXACT_ITEMS:,}, nothing is faster", ())
+    probes = sample_queries(vectors, NUM_PROBES) if queries is None else queries[:NUM_PROBES]
+    oracle = Oracle(exact, probes, wanted)
+    tried: list[Tried] = []
+    best: tuple[FaissIndex, Tried] | None = None
+    for index, row in oracle.candidates():
+        tried.append(row)
+        say(f"{row.spec} {row.effort}: recall {row.recall:.3f}, {row.query_us:.0f} us, {row.num_bytes / 2**20:.0f} MiB")
+        if row.fits(wanted) and (best is None or row.query_us < best[1].query_us):
+            best = index, row
+    base = time_search(exact, probes[:TIMED_QUERIES], wanted.k, num_runs=3)
+    floor = f"recall@{wanted.k} of {wanted.recall_floor}"
+    if best is None or best[1].query_us >= base:
+        why = f"no approximate index reaches {floor}" if best is None else f"none that reaches {floor} is faster"
+        return Choice(exact, f"exact: {why}; {base:.0f} us a query", tried)
+    row = best[1]
+    reason = (
+        f"{row.spec}: recall@{wanted.k} {row.recall:.3f}, {row.query_us:.0f} us a query against {base:.0f} of exact"
+    )
+    return Choice(best[0], f"{reason}, {row.num_bytes / 2**20:.0f} MiB, built in {row.build_s:.0f} s", tried)
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Exact hits of the probes, and candidates measured against them."""
+
+    exact: ExactIndex
+    probes: NDArray[np.float32]
+    wanted: Wanted
+
+    def candidates(self) -> Iterator[tuple[FaissIndex, Tried]]:
+        """Each kind at the lowest effort that finds enough, or at its highest."""
+        expected = self.exact.search(self.probes, self.wanted.k).rows
+        for spec in specs(self.exact.num_items):
+            started = perf_counter()
+            built = FaissIndex.build(self.exact.vectors, spec)
+            build_s = perf_counter() - started
+            for index in efforts(built):
+                recall = recall_of(index.search(self.probes, self.wanted.k).rows, expected)
+                if recall >= self.wanted.recall_floor:
+                    break
+            query_us = time_search(index, self.probes[:TIMED_QUERIES], self.wanted.k, num_runs=3)
+            row = Tried(
+                spec=spec,
+                effort=index.effort,
+                recall=round(recall, 4),
+                query_us=round(query_us, 1),
+                num_bytes=index.num_bytes,
+                build_s=round(build_s, 1),
+            )
+            yield index, row
+
+
+def specs(num_items: int) -> tuple[str, ...]:
+    """Factory strings worth trying: a graph, and lists with whole or 8-bit vectors."""
+    lists = 2 ** round(np.log2(4 * num_items**0.5))
+    return (f"IVF{lists},Flat", f"IVF{lists},SQ8", "HNSW32")
+
+
+def efforts(index: FaissIndex) -> Iterator[FaissIndex]:
+    for effort in EFFORTS:
+        yield index.with_effort(replace(DEFAULT_EFFORT, nprobe=effort, ef_search=max(2 * effort, 100)))
+
+
+def sample_queries(vectors: NDArray[np.float32], num_queries: int, seed: int = 0) -> NDArray[np.float32]:
+    """(Q, D) items with noise as long as they are: near the items, but none of them."""
+    rng = np.random.default_rng(seed)
+    chosen = vectors[rng.choice(len(vectors), num_queries, replace=len(vectors) < num_queries)]
+    noise = rng.standard_normal(chosen.shape).astype(np.float32)
+    scale = np.linalg.norm(chosen, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
+    return np.ascontiguousarray(chosen + noise * scale)
