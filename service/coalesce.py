@@ -1,18 +1,16 @@
-"""Many callers, one call: a batch from whoever asks while the last batch is away, and one computation for one key.
+"""Many callers, one call: a batch from whoever asks while the last batch is away.
 
-Neither uses a timer: an idle system answers at once, a busy one forms batches by itself. Knows nothing of Redis.
+No timer: an idle system answers at once, a busy one forms batches by itself. Knows nothing of Redis.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
-Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,40 +69,3 @@ class Coalescer(Generic[K, V]):
             else:
                 asked.answer.set_result(list(outcome[start:end]))
             start = end
-
-
-class _Flight(Generic[V]):
-    __slots__ = ("task", "waiters")
-
-    def __init__(self, task: "asyncio.Future[V]") -> None:
-        self.task, self.waiters = task, 0
-
-
-class SingleFlight(Generic[Name, V]):
-    """The same name in flight is computed once.
-
-    The computation belongs to no caller: one who is cancelled leaves the others waiting, the last who leaves ends it.
-    What it raises, all who wait get; the next caller starts afresh.
-    """
-
-    def __init__(self) -> None:
-        self._flights: dict[Name, _Flight[V]] = {}
-
-    async def do(self, name: Name, supplier: Callable[[], Awaitable[V]]) -> V:
-        flight = self._flights.get(name)
-        if flight is None:
-            flight = self._flights[name] = _Flight(asyncio.ensure_future(supplier()))
-            flight.task.add_done_callback(partial(self._land, name, flight))
-        flight.waiters += 1
-        try:
-            return await asyncio.shield(flight.task)
-        finally:
-            flight.waiters -= 1
-            if not flight.waiters and not flight.task.done():
-                # before the cancellation: a newcomer must not join a dying flight
-                self._land(name, flight, None)
-                flight.task.cancel()
-
-    def _land(self, name: Name, flight: _Flight[V], _: object) -> None:
-        if self._flights.get(name) is flight:
-            del self._flights[name]
