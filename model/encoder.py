@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Checkpoint
-from model.networks.base import Queries
 from model.networks.layers import Batch
 from model.passes import Pass, alike
 from model.records import History, PromptPlan, QueryVectors
@@ -56,11 +55,12 @@ class UserEncoder:
         """(B, Q, D) query vectors and (B, P) generated item rows, in the order of `histories` (B >= 1)."""
         parts = list(self._parts(histories))
         answers = [self._run([histories[i] for i in part], size, length) for part, size, length in parts]
+        if len(answers) == 1:
+            return answers[0]
         # passes are formed by length; the answers go back to the order that was asked for
         order = np.argsort([i for part, _, _ in parts for i in part])
-        vectors = torch.cat([answer.vectors for answer in answers]).cpu().numpy()
-        prompts = torch.cat([answer.prompts for answer in answers]).cpu().numpy()
-        return QueryVectors(vectors[order], prompts[order])
+        vectors = np.concatenate([answer.vectors for answer in answers])
+        return QueryVectors(vectors[order], np.concatenate([answer.prompts for answer in answers])[order])
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -98,20 +98,20 @@ class UserEncoder:
         """The largest size that is filled, else the smallest."""
         return next((size for size in self.sizes if size <= num_left), self.sizes[-1])
 
-    def _run(self, histories: Sequence[History], size: int, length: int) -> Queries:
+    def _run(self, histories: Sequence[History], size: int, length: int) -> QueryVectors:
         windows: list[tuple[int, ...]] = [self.window(h) for h in histories]
         users = [h.user for h in histories]
         self._check(windows, users)
+        # a pass that is not full is filled up with empty histories of the unknown user
         rows = np.zeros((size, length), dtype=np.int64)
+        numbers = np.zeros((2, size), dtype=np.int64)  # lengths and users
         for row, window in zip(rows, windows, strict=False):
             row[: len(window)] = window
-        # a pass that is not full is filled up with empty histories of the unknown user
-        spare = [0] * (size - len(histories))
-        batch = Batch(
-            torch.from_numpy(rows), torch.tensor([len(w) for w in windows] + spare), torch.tensor(users + spare)
-        )
-        answer = self._pass(size, length).run(batch.to(self.device))
-        return Queries(*(part[: len(histories)] for part in answer))
+        numbers[:, : len(users)] = [len(window) for window in windows], users
+        # few calls into torch: each gives the interpreter's lock away, and may wait to get it back
+        batch = Batch(*map(torch.from_numpy, (rows, numbers[0], numbers[1])))
+        vectors, prompts = (part.numpy(force=True) for part in self._pass(size, length).run(batch.to(self.device)))
+        return QueryVectors(vectors[: len(users)], prompts[: len(users)])
 
     def _check(self, windows: Sequence[Sequence[int]], users: Sequence[int]) -> None:
         """Bounds on the host: an out-of-range row on a GPU poisons its context."""

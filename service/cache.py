@@ -10,6 +10,7 @@ import struct
 from array import array
 from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
@@ -106,8 +107,23 @@ def decode(key: bytes, stored: bytes) -> CachedVectors | Refusal:
     return CachedVectors(vectors, prompts) if np.isfinite(vectors).all() else Refusal.NOT_FINITE
 
 
+class Trip(StrEnum):
+    """What asking `get_many` means for a request whose key is not near."""
+
+    NONE = "none"  # there is nothing further away
+    OVERLAPPED = "overlapped"  # asked while the request waits for the encoder anyway, never waited for
+    AWAITED = "awaited"  # nothing is near: without waiting nothing would ever be found
+
+
 class VectorCache(Protocol):
-    """Where query vectors are kept. Neither method raises: trouble is a miss, and a value may vanish at any time."""
+    """Where query vectors are kept. No method raises: trouble is a miss, and a value may vanish at any time."""
+
+    @property
+    def trip(self) -> Trip: ...
+
+    def near(self, key: bytes) -> CachedVectors | None:
+        """What is known in this process, at once."""
+        ...
 
     async def get_many(self, keys: Sequence[bytes]) -> list[CachedVectors | None]:
         """One entry a key, in order; None = compute it."""
@@ -127,6 +143,9 @@ class CacheLimits:
     ttl_s: int = 3600
     max_batch: int = 256  # keys a round trip
     max_pending: int = 4096  # entries waiting to be written; beyond it the oldest is dropped
+    write_delay_s: float = (
+        0.02  # nobody waits for a write, and a pipeline costs the event loop the same for 1 and for 50
+    )
 
 
 class RedisVectorCache:
@@ -137,12 +156,20 @@ class RedisVectorCache:
         self._reads = Coalescer(self._load, limits.max_batch)
         self._pending: deque[tuple[bytes, CachedVectors]] = deque()
         self._writer: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()  # write at once
         self.hits = self.misses = self.dropped = 0
         self.refused: Counter[Refusal] = Counter()
 
     @property
     def levels(self) -> "dict[str, Level]":
         return {"redis": self}
+
+    @property
+    def trip(self) -> Trip:
+        return Trip.AWAITED
+
+    def near(self, key: bytes) -> CachedVectors | None:  # noqa: ARG002
+        return None
 
     async def get_many(self, keys: Sequence[bytes]) -> list[CachedVectors | None]:
         return await self._reads.ask(keys) if keys else []
@@ -157,8 +184,10 @@ class RedisVectorCache:
             self._writer = asyncio.create_task(self._write_all())
 
     async def flush(self) -> None:
+        self._hurry.set()
         while self._writer:
             await asyncio.wait([self._writer])
+        self._hurry.clear()
 
     async def _load(self, keys: list[bytes]) -> list[CachedVectors | None]:
         try:
@@ -184,6 +213,9 @@ class RedisVectorCache:
     async def _write_all(self) -> None:
         try:
             while self._pending:
+                if not self._hurry.is_set():
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._hurry.wait(), self._limits.write_delay_s)
                 size = min(len(self._pending), self._limits.max_batch)
                 await self._write([self._pending.popleft() for _ in range(size)])
         finally:
@@ -217,8 +249,12 @@ class MemoryVectorCache:
     def levels(self) -> "dict[str, Level]":
         return {"memory": self}
 
+    @property
+    def trip(self) -> Trip:
+        return Trip.NONE
+
     async def get_many(self, keys: Sequence[bytes]) -> list[CachedVectors | None]:
-        return [self._get(key) for key in keys]
+        return [self.near(key) for key in keys]
 
     def put_many(self, entries: Sequence[tuple[bytes, CachedVectors]]) -> None:
         for key, value in entries:
@@ -233,7 +269,7 @@ class MemoryVectorCache:
     async def flush(self) -> None:
         return
 
-    def _get(self, key: bytes) -> CachedVectors | None:
+    def near(self, key: bytes) -> CachedVectors | None:
         found = self._kept.get(key)
         if found is None:
             self.misses += 1
@@ -253,26 +289,29 @@ class TieredVectorCache:
     A key of the memory is never older than its value in Redis, since both are named by all that can change them.
     """
 
-    def __init__(self, near: MemoryVectorCache, far: RedisVectorCache) -> None:
-        self.near, self.far = near, far
+    def __init__(self, memory: MemoryVectorCache, far: RedisVectorCache) -> None:
+        self.memory, self.far = memory, far
 
     @property
     def levels(self) -> "dict[str, Level]":
         """By the name that metrics give them."""
-        return {"memory": self.near, "redis": self.far}
+        return {"memory": self.memory, "redis": self.far}
+
+    @property
+    def trip(self) -> Trip:
+        return Trip.OVERLAPPED
+
+    def near(self, key: bytes) -> CachedVectors | None:
+        return self.memory.near(key)
 
     async def get_many(self, keys: Sequence[bytes]) -> list[CachedVectors | None]:
-        found = await self.near.get_many(keys)
-        missing = [key for key, vectors in zip(keys, found, strict=True) if vectors is None]
-        if not missing:
-            return found
-        answers = await self.far.get_many(missing)
-        self.near.put_many([(key, vectors) for key, vectors in zip(missing, answers, strict=True) if vectors])
-        late = iter(answers)
-        return [vectors if vectors is not None else next(late) for vectors in found]
+        """Asks Redis alone: what is near is asked for by `near`."""
+        found = await self.far.get_many(keys)
+        self.memory.put_many([(key, vectors) for key, vectors in zip(keys, found, strict=True) if vectors])
+        return found
 
     def put_many(self, entries: Sequence[tuple[bytes, CachedVectors]]) -> None:
-        self.near.put_many(entries)
+        self.memory.put_many(entries)
         self.far.put_many(entries)
 
     async def flush(self) -> None:

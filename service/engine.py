@@ -1,12 +1,14 @@
 """Many waiting requests, one look-up, one encode, one search: batches form while the last one computes.
 
-    waiting -> batch -> known vectors (one trip to the cache) -> encode -> search and merge -> answers
+    asked -> known vectors, from the cache -> waiting -> batch -> encode -> search and merge -> answers
 
-No timer, bounded, nobody hangs. Encoding has a thread, search and merge another, so that a batch is encoded while the
-one before it is searched; at most one batch is ahead of another. Work whose caller has gone or whose deadline has
-passed is dropped and counted, never computed. A batch that fails fails each of its members, loudly. The same history
-twice in a batch is encoded once; what a batch has encoded, the next finds in the cache. Knows the encoder and the
-index by protocol only. Source: the batching of text-embeddings-inference.
+No timer, bounded, nobody hangs. Three stages run at once, each with batches of its own: the cache is asked for all who
+came while it answered the last ones; encoding has a thread, search and merge another, and at most one batch is searched
+while one is encoded. A cache that is a trip away is asked where the trip ends before the encoder is free; nobody waits
+for it (docs/decisions/0015-redis-off-the-path.md). Work whose caller has gone or whose deadline has passed is dropped
+and counted, never computed. A batch that fails fails each of its members, loudly. The same history twice in a batch is
+encoded once; what a batch has encoded, the next finds in the cache. Knows the encoder and the index by protocol only.
+Source: the batching of text-embeddings-inference.
 """
 
 import asyncio
@@ -26,10 +28,11 @@ from index.base import Barred, ItemIndex
 from model.catalogue import Ragged
 from model.merging import Merged, MergedLists, merge
 from model.records import History, QueryVectors, ServingPlan
-from service.cache import CachedVectors, VectorCache
+from service.cache import CachedVectors, Trip, VectorCache
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded
 
 CLOSE_SECONDS = 5.0
+WORTH_A_TRIP = 16  # who finds so many waiting will not be encoded before a trip to the cache ends
 T = TypeVar("T")
 log = structlog.get_logger()
 
@@ -87,6 +90,10 @@ class _Waiting:
     answer: "asyncio.Future[Found]"
     since: float = field(default_factory=time.monotonic)
     known: bool = False
+    taken: bool = False  # it is being computed
+
+    def learn(self, vectors: CachedVectors) -> None:
+        self.question, self.known = self.question.with_vectors(vectors), True
 
     def fail(self, error: Exception) -> None:
         if not self.answer.done():
@@ -111,10 +118,13 @@ class Engine:
         """prepare_thread: runs first in each of the two threads; the number of compute threads is a thread's own."""
         self._encoder, self._index, self._plan = encoder, index, plan
         self._categories, self._limits = categories, limits
-        self._waiting: deque[_Waiting] = deque()
+        self._asked: deque[_Waiting] = deque()  # the cache has not been asked for them yet
+        self._held: set[_Waiting] = set()  # those who wait for it
+        self._waiting: deque[_Waiting] = deque()  # ready to be computed
         self._encoding, self._searching = (
             ThreadPoolExecutor(1, f"recall-{stage}", prepare_thread) for stage in ("encode", "search")
         )
+        self._looking: asyncio.Task[None] | None = None
         self._worker: asyncio.Task[None] | None = None
         self._finishing: asyncio.Task[None] | None = None
         self.cache: VectorCache | None = None
@@ -129,19 +139,20 @@ class Engine:
 
     @property
     def num_waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._held) + len(self._waiting)
 
     async def ask(self, question: Question) -> Found:
         """Raises Overloaded, DeadlineExceeded or EngineFailed."""
-        if len(self._waiting) >= self._limits.max_waiting:
+        if self.num_waiting >= self._limits.max_waiting:
             self.dropped["queue_full"] += 1
             raise Overloaded("the recall queue is full; try again in a moment")
         loop = asyncio.get_running_loop()
         waiting = _Waiting(question, loop.create_future())
-        self._waiting.append(waiting)
-        # it runs in the next round of the loop: whoever asks in this one is in its first batch
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
+        # workers run in the next round of the loop: whoever asks in this one is in their first batch
+        if self.cache and self._ask_cache(self.cache, waiting):
+            self._held.add(waiting)
+        else:
+            self._make_ready([waiting])
         if question.deadline == float("inf"):
             return await waiting.answer
         # the loop's clock is time.monotonic; a handle costs a tenth of asyncio.timeout
@@ -153,22 +164,56 @@ class Engine:
 
     async def close(self) -> None:
         """Fails whoever still waits and ends the threads."""
-        for waiting in self._waiting:
+        for waiting in (*self._held, *self._waiting):
             waiting.fail(EngineFailed("the service is stopping"))
-        self._waiting.clear()
+        for queue in (self._asked, self._held, self._waiting):
+            queue.clear()
         # batches under way are waited for, their callers still get their answers; but a stuck one not for ever
         until = time.monotonic() + CLOSE_SECONDS
-        while (tasks := [task for task in (self._worker, self._finishing) if task]) and time.monotonic() < until:
+        while (
+            tasks := [task for task in (self._looking, self._worker, self._finishing) if task]
+        ) and time.monotonic() < until:
             await asyncio.wait(tasks, timeout=max(0.0, until - time.monotonic()))
         for thread in (self._encoding, self._searching):
             thread.shutdown(wait=False, cancel_futures=True)
 
+    def _make_ready(self, ready: Sequence[_Waiting]) -> None:
+        self._waiting.extend(ready)
+        self._worker = self._worker or asyncio.create_task(self._work())
+
+    def _ask_cache(self, cache: VectorCache, waiting: _Waiting) -> bool:
+        """Gives a question the vectors that are near, or asks for those further away; true when it has to wait."""
+        if waiting.question.key is None or waiting.question.vectors:
+            return False
+        if vectors := cache.near(waiting.question.key):
+            waiting.learn(vectors)
+            return False
+        awaited = cache.trip is Trip.AWAITED
+        if awaited or (cache.trip is Trip.OVERLAPPED and len(self._waiting) >= WORTH_A_TRIP):
+            self._asked.append(waiting)
+            self._looking = self._looking or asyncio.create_task(self._look_up(cache))
+        return awaited
+
+    async def _look_up(self, cache: VectorCache) -> None:
+        """Trips for all who came meanwhile; a cache never raises, at worst it knows nothing."""
+        try:
+            while self._asked:
+                batch, self._asked = self._asked, deque()
+                found = await cache.get_many([w.question.key for w in batch if w.question.key])
+                for waiting, vectors in zip(batch, found, strict=True):
+                    if vectors and not waiting.taken:
+                        waiting.learn(vectors)
+                if held := [waiting for waiting in batch if waiting in self._held]:
+                    self._held.difference_update(held)
+                    self._make_ready(held)
+        finally:
+            self._looking = None
+
     async def _work(self) -> None:
         try:
             while batch := self._take():
-                self.on_batch(len(batch), len(self._waiting))
+                self.on_batch(len(batch), self.num_waiting)
                 started = time.monotonic()
-                await self._look_up(batch)
                 vectors = await self._guard(batch, self._encoding, self._encode, [w.question for w in batch])
                 if vectors is not None:
                     self._keep(batch, vectors)
@@ -195,19 +240,10 @@ class Engine:
             elif waiting.answer.done():
                 self.dropped["client_gone"] += 1
             else:
+                waiting.taken = True
                 batch.append(waiting)
                 tokens += weight
         return batch
-
-    async def _look_up(self, batch: Sequence[_Waiting]) -> None:
-        """Gives the batch the vectors that are known, in one trip."""
-        asked = [waiting for waiting in batch if waiting.question.key and not waiting.question.vectors]
-        if not self.cache or not asked:
-            return
-        found = await self.cache.get_many([waiting.question.key for waiting in asked if waiting.question.key])
-        for waiting, vectors in zip(asked, found, strict=True):
-            if vectors:
-                waiting.question, waiting.known = waiting.question.with_vectors(vectors), True
 
     def _keep(self, batch: Sequence[_Waiting], vectors: Sequence["Encoded"]) -> None:
         """What was computed goes into the cache, once a key."""

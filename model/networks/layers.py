@@ -35,6 +35,8 @@ class Batch:
         return cls(rows, lengths, torch.as_tensor(list(users), dtype=torch.int64))
 
     def to(self, device: torch.device) -> Self:
+        if self.rows.device == device:
+            return self
         return type(self)(self.rows.to(device), self.lengths.to(device), self.users.to(device))
 
     @property

@@ -293,18 +293,17 @@ def test_frozen_redis_makes_nobody_wait(tmp_path):
     assert max(waits) < 0.2  # 20 ms asked; the machine is shared
 
 
-def test_what_is_near_is_not_asked_of_redis(server):
+def test_what_was_put_is_near_and_in_redis(server):
     async def main():
         async with open_cache("redis", server) as far:
             cache = TieredVectorCache(MemoryVectorCache(), far)
             cache.put_many([(key_of(n), vectors(n)) for n in range(3)])
             await cache.flush()
-            found = await cache.get_many([key_of(n) for n in range(3)])
-            return found, far.hits + far.misses, cache.near.hits
+            return [cache.near(key_of(n)) for n in range(4)], await far.get_many([key_of(n) for n in range(3)])
 
-    found, asked_far, hits_near = asyncio.run(main())
-    assert all(same(one, vectors(n)) for n, one in enumerate(found))
-    assert (asked_far, hits_near) == (0, 3)
+    near, stored = asyncio.run(main())
+    assert near[3] is None
+    assert all(same(near[n], vectors(n)) and same(stored[n], vectors(n)) for n in range(3))
 
 
 def test_what_redis_knows_is_near_the_next_time(server):
@@ -313,13 +312,13 @@ def test_what_redis_knows_is_near_the_next_time(server):
             far.put_many([(key_of(n), vectors(n)) for n in (1, 3)])
             await far.flush()
             cache = TieredVectorCache(MemoryVectorCache(), far)
-            first = await cache.get_many([key_of(n) for n in range(4)])
-            second = await cache.get_many([key_of(n) for n in range(4)])
-            return first, second, far.hits, far.misses
+            before = [cache.near(key_of(n)) for n in range(4)]
+            found = await cache.get_many([key_of(n) for n in range(4)])
+            return before, found, [cache.near(key_of(n)) for n in range(4)]
 
-    first, second, hits, misses = asyncio.run(main())
-    for found in (first, second):
-        assert [one is not None for one in found] == [False, True, False, True]
-        assert same(found[1], vectors(1))
-        assert same(found[3], vectors(3))
-    assert (hits, misses) == (2, 4)
+    before, found, after = asyncio.run(main())
+    assert before == [None] * 4
+    for known in (found, after):
+        assert [one is not None for one in known] == [False, True, False, True]
+        assert same(known[1], vectors(1))
+        assert same(known[3], vectors(3))
