@@ -147,6 +147,7 @@ class Generator:
         self.statuses: Counter[int] = Counter()
         self.pending = self.received = self.good = 0
         self.measured_from = 0.0
+        self.is_over = False
         self.drained = asyncio.Event()
         self.reconnecting: set[asyncio.Task[None]] = set()
 
@@ -175,6 +176,9 @@ class Generator:
             self.drained.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.drained.wait(), load.drain_s)
+        self.is_over = True
+        for connection in self.open:
+            connection.transport.close()
         return self._report(num_measured, spent)
 
     async def _connect(self) -> None:
@@ -222,6 +226,8 @@ class Generator:
 
     def gone(self, connection: Connection) -> None:
         """A connection that the service closed is replaced; what was asked on it is lost."""
+        if self.is_over:
+            return
         self.open.discard(connection)
         if connection in self.idle:
             self.idle.remove(connection)
@@ -230,8 +236,10 @@ class Generator:
         task.add_done_callback(self.reconnecting.discard)
 
     def _report(self, num_measured: int, spent: float) -> Measured:
-        milliseconds = np.array(self.latencies or [np.inf]) * 1e3
-        p50, p90, p99, p999 = np.percentile(milliseconds, [50, 90, 99, 99.9]).tolist()
+        milliseconds = np.array(self.latencies) * 1e3
+        # interpolating between infinities would be no number
+        found = np.percentile(milliseconds, [50, 90, 99, 99.9, 100]) if len(milliseconds) else np.full(5, np.inf)
+        p50, p90, p99, p999, longest = found.tolist()
         return Measured(
             offered=self.load.rate,
             completed=round(len(self.latencies) / self.load.seconds, 1),
@@ -239,7 +247,7 @@ class Generator:
             p90_ms=round(p90, 3),
             p99_ms=round(p99, 3),
             p999_ms=round(p999, 3),
-            max_ms=round(float(milliseconds.max()), 3),
+            max_ms=round(longest, 3),
             goodput=round(self.good / max(num_measured, 1), 5),
             statuses={str(status): count for status, count in sorted(self.statuses.items())},
             lost=num_measured - sum(self.statuses.values()),
