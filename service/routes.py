@@ -124,10 +124,12 @@ async def recall(request: Request) -> Response:
     "/recall/batch", responses=with_problems(BatchResponse), openapi_extra=body_of(BatchRequest), tags=["recall"]
 )
 async def recall_batch(request: Request) -> Response:
-    """Many users in one call: order kept, a bad member answered with its own problem."""
+    """Many users in one call: order kept, a bad member answered with its own problem. JSON or MessagePack."""
     service = service_of(request)
     timeout_ms(request)  # a bad header is the whole batch's fault, not each member's
-    body = wire.parse(BatchRequest, await wire.read_body(request, service.settings.max_batch_body_bytes))
+    packed = request.headers.get("content-type", "").startswith(wire.MSGPACK)
+    parse = wire.parse_packed if packed else wire.parse
+    body = parse(BatchRequest, await wire.read_body(request, service.settings.max_batch_body_bytes))
     if len(body.requests) > service.settings.max_batch_requests:
         raise BadRequest(f"requests: at most {service.settings.max_batch_requests}")
     if body.arm is not None and body.arm not in service.recaller.arms:
@@ -135,7 +137,8 @@ async def recall_batch(request: Request) -> Response:
     members = (
         _member(request, member, f"{request_id_of(request)}-{n}", body.arm) for n, member in enumerate(body.requests)
     )
-    return wire.reply({"responses": await asyncio.gather(*members)})
+    found = {"responses": await asyncio.gather(*members)}
+    return wire.reply_packed(found) if wire.MSGPACK in request.headers.get("accept", "") else wire.reply(found)
 
 
 async def _member(request: Request, member: dict[str, Any], request_id: str, pinned: str | None) -> dict[str, Any]:

@@ -3,8 +3,11 @@
 import time
 from itertools import groupby, pairwise
 
+import orjson
+import ormsgpack
 import pytest
 
+PACKED = "application/msgpack"
 ARMS = pytest.mark.parametrize("arm", ["recgpt", "comirec"])
 KEYS = {"request_id", "bundle", "arm", "experiment", "items", "scores", "cache", "degraded", "timings_ms"}
 
@@ -175,6 +178,29 @@ def test_batch_keeps_the_order(recall, known):
     requests = [{"history": known[n : n + 3], "top_n": 5} for n in range(40)]
     batch = recall("/recall/batch", requests=requests, arm="recgpt")["responses"]
     assert [one["items"] for one in batch] == [recall("/recall/recgpt", **body)["items"] for body in requests]
+
+
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_packed_batch_is_the_same_batch(client, known, asks, answers):
+    body = {"requests": [{"history": known[:3], "top_n": 5, "explain": True}, {"history": [1], "top_n": 0}]}
+    body["arm"] = "comirec"
+    expected = client.post("/recall/batch", json=body).json()["responses"]
+    content = ormsgpack.packb(body) if asks else orjson.dumps(body)
+    headers = {"content-type": PACKED if asks else "application/json", "accept": PACKED if answers else "*/*"}
+    reply = client.post("/recall/batch", content=content, headers=headers)
+    assert reply.headers["content-type"] == (PACKED if answers else "application/json")
+    found = (ormsgpack.unpackb if answers else orjson.loads)(reply.content)["responses"]
+    assert found[0]["items"] == expected[0]["items"]
+    assert found[0]["scores"] == pytest.approx(expected[0]["scores"], rel=1e-6)
+    assert found[1]["code"] == expected[1]["code"] == "bad_request"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xc1", b"\x81\xa8requests", b"\x91" * 5000, ormsgpack.packb([1, 2])])
+def test_what_is_no_packed_batch_is_refused(client, content):
+    reply = client.post("/recall/batch", content=content, headers={"content-type": PACKED})
+    assert reply.status_code in (400, 422)
+    assert reply.json()["code"] in ("malformed_body", "bad_request")
 
 
 def test_bad_member_of_a_batch_gets_its_own_problem(recall):
