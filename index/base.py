@@ -48,3 +48,8 @@ class ItemIndex(Protocol):
         Scores do not increase along a row; no item stands twice in a row. Does not change `vectors`.
         Raises ValueError for a wrong width or k < 1.
         """
+
+
+def first_rows(index: ItemIndex, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(Q,) row of the best item of each vector; 0 where the index found none."""
+    return index.search(vectors, 1).rows[:, 0]

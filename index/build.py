@@ -5,14 +5,16 @@ The only module here that knows the model.
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.auto import DEFAULT_WANTED, Wanted, choose_index
-from index.base import ItemIndex
+from index.base import ItemIndex, first_rows
 from index.bundle import BundleContents, GoldenQueries, Manifest, write_bundle
+from index.exact import ExactIndex
 from index.factory import build_index
 from model import __version__
 from model.checkpoint import CONFIG, Checkpoint
@@ -44,6 +46,9 @@ def build_bundle(
     histories = golden_histories(checkpoint, seed)
     queries = encoder.encode(histories)
     index = _choose(vectors, queries, wanted, say) if spec == AUTO else build_index(vectors, spec)
+    if propose_from(index, encoder):
+        # as the service will generate
+        queries = encoder.encode(histories)
     contents = BundleContents(
         arm_kind=checkpoint.network.kind,
         checkpoint=checkpoint_folder,
@@ -56,6 +61,11 @@ def build_bundle(
         metrics=checkpoint.provenance.metrics,
     )
     return write_bundle(target, contents)
+
+
+def propose_from(index: ItemIndex, encoder: UserEncoder) -> bool:
+    """Where the catalogue is too large for exact search, what is generated comes from the index too."""
+    return index.spec != ExactIndex.spec and encoder.propose_with(partial(first_rows, index))
 
 
 def _choose(

@@ -6,17 +6,19 @@ network, to give the same bits as the others; so an answer does not depend, to t
 batch (docs/decisions/0005-same-answer-in-any-batch.md). Few shapes are also what CUDA graphs need.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.checkpoint import Checkpoint
 from model.networks.layers import Batch
+from model.networks.recgpt import RecGPT
 from model.passes import Pass, alike
 from model.records import History, PromptPlan, QueryVectors
 
@@ -61,6 +63,24 @@ class UserEncoder:
         order = np.argsort([i for part, _, _ in parts for i in part])
         vectors = np.concatenate([answer.vectors for answer in answers])
         return QueryVectors(vectors[order], np.concatenate([answer.prompts for answer in answers])[order])
+
+    def propose_with(self, first_rows: Callable[[NDArray[np.float32]], NDArray[np.int64]]) -> bool:
+        """Lets an index over the network's own items pick what is generated; false where the network has no use for it.
+
+        first_rows: (B, D) vectors to the (B,) rows of their best items. For catalogues so large that scoring all items
+        for every generated one costs more than the rest (docs/decisions/0016-large-catalogues.md).
+        """
+        if not isinstance(self.network, RecGPT) or self.plan.num_steps + self.plan.num_prompts < 2:
+            return False
+
+        def propose(states: Tensor) -> Tensor:
+            return torch.from_numpy(first_rows(states.cpu().float().numpy())).to(states.device)
+
+        self.network.proposer = propose
+        # what was traced before scores the whole catalogue
+        self._passes.clear()
+        self.__dict__.pop("sizes", None)
+        return True
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:

@@ -44,7 +44,8 @@ class Pass:
     def of(cls, network: Network, plan: PromptPlan, size: int, length: int) -> "Pass":
         """network: in eval mode, on the CPU, its weights final: a trace may hold them as constants."""
         eager = _Answers(network, plan).eval()
-        if network.item_vectors().device.type != "cpu":
+        # a trace would keep what an index proposed for the probe
+        if network.item_vectors().device.type != "cpu" or getattr(network, "proposer", None):
             return cls(size, length, False, eager)
         probe = _probe(network, size, length)
         with torch.no_grad(), warnings.catch_warnings():

@@ -31,6 +31,7 @@ class Generator(Protocol):
     def plain_tokens(self, batch: Batch) -> Tokens: ...
     def train(self, mode: bool = True) -> object: ...
     def item_vectors(self) -> Tensor: ...
+    def propose(self, states: Tensor) -> Tensor: ...
     def states(self, tokens: Tokens, users: Tensor) -> Tensor: ...
     def extend(self, tokens: Tokens, users: Tensor, cache: KeyValueCache) -> Tensor: ...
     def extend_last(self, tokens: Tokens, users: Tensor, cache: KeyValueCache, last: Tensor) -> Tensor: ...
@@ -63,7 +64,6 @@ class Decoding:
 
     def __init__(self, network: Generator, users: Tensor, capacity: int) -> None:
         self.network, self.users = network, users
-        self.table = network.item_vectors()
         self.cache = network.new_cache(len(users), capacity)
         self.generated: list[Tensor] = []  # (B,) each
 
@@ -82,7 +82,7 @@ class Decoding:
 
     def generate(self, state: Tensor) -> Tensor:
         """(B,) the items that each state ranks first."""
-        self.generated.append(top_item(state, self.table))
+        self.generated.append(self.network.propose(state))
         return self.generated[-1]
 
     def step(self, state: Tensor, positions: Tensor) -> Tensor:

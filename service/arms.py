@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 import torch
 
+from index.build import propose_from
 from index.bundle import BundleRefused, open_bundle
 from model.checkpoint import Checkpoint, CheckpointError
 from model.encoder import UserEncoder, pin_compute_threads
@@ -55,6 +56,7 @@ def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = Engine
         bundle = open_bundle(folder, device)
         checkpoint = Checkpoint.load(bundle.checkpoint_path)
         encoder = UserEncoder(checkpoint, device)
+        propose_from(bundle.index, encoder)
         # the proof, and the warm-up: every padded length is computed once
         bundle.replay(encoder.encode)
     except (BundleRefused, CheckpointError) as error:

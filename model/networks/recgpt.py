@@ -7,6 +7,7 @@ do not move real items. The table that ranks is the item embedding: it is also w
 holds.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +19,8 @@ from model.networks.base import Network, NetworkConfig, Queries
 from model.networks.layers import Batch, Block, KeyValueCache, Width, init_weights, layer_norm
 from model.networks.tokens import Tokens
 from model.records import PromptPlan
+
+Proposer = Callable[[Tensor], Tensor]  # states (B, D) -> rows (B,), 0 where it knows none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,7 @@ class RecGPT(Network):
     def __init__(self, config: RecGPTConfig) -> None:
         super().__init__()
         self.config = config
+        self.proposer: Proposer | None = None  # in place of scores for the whole catalogue; set while serving only
         self.width = Width(config.dim, config.num_heads, config.num_members)
         whole = config.dim * config.num_members
         self.items = nn.Embedding(config.num_items + 2, whole, padding_idx=0)
@@ -53,6 +57,14 @@ class RecGPT(Network):
         with torch.no_grad():
             self.items.weight[0].zero_()
             self.users.weight.zero_()  # a user unseen in training is the unknown user, not noise
+
+    def propose(self, states: Tensor) -> Tensor:
+        """(B,) rows of the items that states (B, D) rank first: what is generated next."""
+        if self.proposer is None:
+            return prompts.top_item(states, self.item_vectors())
+        rows = self.proposer(states)
+        # an approximate index may find nothing at all
+        return torch.where(rows > 0, rows, prompts.top_item(states, self.item_vectors())) if (rows < 1).any() else rows
 
     def embed(self, tokens: Tokens, users: Tensor) -> Tensor:
         x = self.items(tokens.rows) + self.positions(tokens.positions) + self.users(users)[:, None]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from index.auto import choose_index
+from index.build import propose_from
 from index.factory import build_index
 from model.encoder import UserEncoder, pin_compute_threads
 from model.records import History
@@ -56,6 +57,7 @@ class Bench:
         encoder = UserEncoder(checkpoint)
         vectors = encoder.item_vectors().numpy()
         index = choose_index(vectors).index if self.index == "auto" else build_index(vectors, self.index)
+        propose_from(index, encoder)
         return Engine(encoder, index, checkpoint.plan)
 
     def measure(self, engine: Engine, history: int, batch: int, runs: int) -> Point:

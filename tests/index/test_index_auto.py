@@ -5,9 +5,13 @@ import pytest
 
 from index import auto
 from index.auto import Wanted, choose_index, sample_queries
+from index.build import build_bundle, propose_from
+from index.bundle import open_bundle
 from index.evaluate import recall_of
 from index.exact import ExactIndex
 from index.faiss_index import FaissIndex
+from model.encoder import UserEncoder
+from service.bench.bundles import Sizes, make_checkpoint
 
 N, D = 4000, 16
 
@@ -64,3 +68,15 @@ def test_probes_are_near_items_and_no_items(vectors):
     nearest = np.linalg.norm(vectors[None] - queries[:, None], axis=2).min(1)
     assert nearest.min() > 0
     assert np.median(nearest) < np.median(np.linalg.norm(vectors - vectors.mean(0), axis=1)) * 1.2
+
+
+def test_a_bundle_with_another_index_generates_by_it_and_replays(tmp_path):
+    """Built and opened by the same rule, the golden queries agree."""
+    make_checkpoint(Sizes(num_items=400, dim=16, num_layers=1, max_length=10)).save(tmp_path / "checkpoint")
+    build_bundle(tmp_path / "checkpoint", tmp_path / "bundle", "HNSW16")
+    bundle = open_bundle(tmp_path / "bundle")
+    encoder = UserEncoder.open(bundle.checkpoint_path)
+    assert propose_from(bundle.index, encoder)
+    bundle.replay(encoder.encode)
+    exact = UserEncoder.open(bundle.checkpoint_path)
+    assert not propose_from(ExactIndex(bundle.vectors.copy()), exact)

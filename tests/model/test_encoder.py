@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.encoder import UserEncoder, padded_length
+from model.encoder import MAIN_SIZE, UserEncoder, padded_length
 from model.networks import build_network
 from model.records import History, Placement, PromptPlan, ServingPlan
 
@@ -135,3 +135,48 @@ def test_item_vectors_leave_out_padding_and_start(encoder):
 )
 def test_padded_length(length, max_length, padded):
     assert padded_length(length, max_length) == padded
+
+
+def test_an_index_over_the_items_generates_what_scores_would(make_network, make_checkpoint):
+    plan = ServingPlan(PromptPlan(1, Placement.TAIL, 2))
+    dense, indexed = (UserEncoder(make_checkpoint(make_network(seed=4), plan)) for _ in range(2))
+    table, asked = dense.item_vectors().numpy(), []
+
+    def first_rows(vectors):
+        asked.append(len(vectors))
+        return (vectors @ table.T).argmax(1) + 1
+
+    histories = [History(tuple(range(1, 1 + n)), n % 3) for n in range(9)]
+    indexed.encode(histories)  # traced before the index comes
+    assert indexed.propose_with(first_rows)
+    assert np.array_equal(indexed.encode(histories).prompts, dense.encode(histories).prompts)
+    np.testing.assert_allclose(indexed.encode(histories).vectors, dense.encode(histories).vectors, atol=1e-5)
+    assert asked
+
+
+def test_where_an_index_finds_nothing_scores_decide(make_network, make_checkpoint):
+    plan = ServingPlan(PromptPlan(0, Placement.NONE, 2))
+    dense, indexed = (UserEncoder(make_checkpoint(make_network(seed=4), plan)) for _ in range(2))
+    indexed.propose_with(lambda vectors: np.zeros(len(vectors), dtype=np.int64))
+    assert np.array_equal(indexed.encode([History((1, 2))]).prompts, dense.encode([History((1, 2))]).prompts)
+
+
+@pytest.mark.parametrize(("kind", "plan"), [("comirec", PromptPlan()), ("recgpt", PromptPlan())])
+def test_what_generates_nothing_needs_no_index(make_network, make_checkpoint, kind, plan):
+    encoder = UserEncoder(make_checkpoint(make_network(kind), ServingPlan(plan)))
+    assert not encoder.propose_with(lambda vectors: pytest.fail("asked"))
+    encoder.encode([History((1,))])
+
+
+def test_every_size_of_a_pass_gives_the_same_bits(encoder):
+    assert MAIN_SIZE["cpu"] in encoder.sizes
+    histories = [History(tuple(1 + (n * k) % NUM_ITEMS for k in range(1 + n % 20)), n % 5) for n in range(37)]
+    whole = encoder.encode(histories)
+    for start, size in ((0, 16), (16, 8), (24, 4), (28, 9)):
+        part = encoder.encode(histories[start : start + size])
+        assert np.array_equal(part.vectors, whole.vectors[start : start + size])
+
+
+def test_passes_are_traced(encoder):
+    encoder.encode([History((1, 2))])
+    assert all(one.traced for one in encoder._passes.values())
