@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 DATA   ?= ../shared/data
 RUNS   ?= runs
 
-.PHONY: help install demo test check docs results reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline
+.PHONY: help install demo test check docs results bench peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -44,6 +44,14 @@ serving-cost: $(STAMP) ## encode and search of each system against one plain dec
 
 training-speed: $(STAMP) ## an epoch against the plain fp32, padded, unchunked way (after quality-beauty)
 	$(BIN)/python -m benchmarks.training_speed --data $(RUNS)/beauty/data
+
+bench: $(STAMP) ## recall bench http: the highest rate within a p99 of 30 ms, on this machine
+	$(BIN)/recall bench http --output $(RUNS)/bench
+
+peers: ## against a plain FastAPI handler, Ray Serve and BentoML, in an environment of their own
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet -c constraints.txt -e '.[cpu,bench]' -r benchmarks/peers/requirements.txt
+	.venv-peers/bin/python -m benchmarks.peers.compare
 
 reproduce: $(STAMP) ## the table of systems, paper's recipe and ours, 3 seeds: hours; resumable (DATA=...)
 	$(BIN)/recall reproduce --data $(DATA) --recipe both --work $(RUNS)
