@@ -74,6 +74,7 @@ class Bundle:
     manifest: Manifest
     vectors: NDArray[np.float32]  # (N, D), read-only
     index: ItemIndex
+    exact: ExactIndex  # over the same memory: the oracle, and `index` itself where that is exact
     golden: GoldenQueries
 
     @property
@@ -110,14 +111,15 @@ def open_bundle(path: Path, device: str = "cpu") -> Bundle:
         data = _read_parts(root, manifest)
         vectors = _parse_vectors(data[VECTORS], manifest)
         golden = GoldenQueries.parse(data[GOLDEN], manifest)
-        index = _parse_index(data.get(INDEX), vectors, manifest, device)
-        _check_spots(index, vectors, manifest.recall_floor)
+        exact = ExactIndex(vectors, device)
+        index = _parse_index(data.get(INDEX), exact, manifest, device)
+        _check_spots(index, exact, manifest.recall_floor)
         golden.check_index(index, manifest.recall_floor)
     except (OSError, ImportError, ValueError) as error:
         raise BundleRefused(f"bundle {path} is refused: {error}") from error
     # only now: torch shares memory with writeable arrays and copies others
     vectors.setflags(write=False)
-    return Bundle(root, manifest, vectors, index, golden)
+    return Bundle(root, manifest, vectors, index, exact, golden)
 
 
 def write_bundle(target: Path, contents: BundleContents) -> Manifest:
@@ -162,21 +164,19 @@ def _parse_vectors(data: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.fl
     return vectors
 
 
-def _parse_index(
-    data: NDArray[np.uint8] | None, vectors: NDArray[np.float32], manifest: Manifest, device: str
-) -> ItemIndex:
+def _parse_index(data: NDArray[np.uint8] | None, exact: ExactIndex, manifest: Manifest, device: str) -> ItemIndex:
     if data is None:
-        return ExactIndex(vectors, device)
+        return exact
     shape = (manifest.num_items, manifest.dim)
     return place(FaissIndex.parse(data, manifest.index_spec, manifest.effort, shape), device)
 
 
-def _check_spots(index: ItemIndex, vectors: NDArray[np.float32], floor: float) -> None:
-    # exact search was built from these very vectors
-    if isinstance(index, ExactIndex):
+def _check_spots(index: ItemIndex, exact: ExactIndex, floor: float) -> None:
+    if index is exact:
         return
+    vectors = exact.vectors
     spots = np.linspace(0, len(vectors) - 1, min(SPOT_QUERIES, len(vectors)), dtype=np.int64)
-    expected = ExactIndex(vectors).search(vectors[spots], SPOT_HITS).rows
+    expected = exact.search(vectors[spots], SPOT_HITS).rows
     recall = recall_of(index.search(vectors[spots], SPOT_HITS).rows, expected)
     if not recall >= min(SPOT_FLOOR, floor):
         raise BundleRefused(f"the index finds {recall:.3f} of the neighbours of its own items")

@@ -44,6 +44,7 @@ class UserEncoder:
         self.plan: PromptPlan = checkpoint.plan.prompts
         self.max_length = self.network.config.max_length
         self._passes: dict[tuple[int, int], Pass] = {}
+        self.num_tokens = self.num_padding = 0  # computed so far: of items, and of nothing
 
     @classmethod
     def open(cls, folder: Path, device: str = "cpu") -> "UserEncoder":
@@ -128,6 +129,8 @@ class UserEncoder:
         for row, window in zip(rows, windows, strict=False):
             row[: len(window)] = window
         numbers[:, : len(users)] = [len(window) for window in windows], users
+        self.num_tokens += int(numbers[0].sum())
+        self.num_padding += rows.size - int(numbers[0].sum())
         # few calls into torch: each gives the interpreter's lock away, and may wait to get it back
         batch = Batch(*map(torch.from_numpy, (rows, numbers[0], numbers[1])))
         vectors, prompts = (part.numpy(force=True) for part in self._pass(size, length).run(batch.to(self.device)))

@@ -19,6 +19,7 @@ from model.encoder import UserEncoder, pin_compute_threads
 from model.records import ServingPlan
 from service.engine import Engine, EngineLimits
 from service.errors import ConfigurationError
+from service.quality import WatchedIndex
 from service.recall import Arm
 
 log = structlog.get_logger()
@@ -62,7 +63,8 @@ def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = Engine
     except (BundleRefused, CheckpointError) as error:
         raise ConfigurationError(f"arm {name}: {error}") from error
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
-    engine = Engine(encoder, bundle.index, plan, catalogue.categories, limits, pin_compute_threads)
+    index = bundle.index if bundle.index is bundle.exact else WatchedIndex(bundle.index, bundle.exact)
+    engine = Engine(encoder, index, plan, catalogue.categories, limits, pin_compute_threads)
     log.info(
         "arm_ready",
         arm=name,

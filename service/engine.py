@@ -134,8 +134,12 @@ class Engine:
         self.on_times: Callable[[dict[str, float]], None] = lambda _times_ms: None  # of a batch that was answered
 
     @property
-    def index_spec(self) -> str:
-        return self._index.spec
+    def index(self) -> ItemIndex:
+        return self._index
+
+    @property
+    def encoder(self) -> Encoder:
+        return self._encoder
 
     @property
     def num_waiting(self) -> int:

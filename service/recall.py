@@ -7,7 +7,7 @@ Imports protocols and records only: no torch, FAISS, Redis or FastAPI.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from model.catalogue import Catalogue, ExternalId
@@ -15,10 +15,11 @@ from model.merging import Merged
 from model.records import History, ServingPlan
 from service.cache import CachedVectors, VectorCache, cache_key
 from service.engine import NOTHING, Engine, Found, Question
-from service.errors import DeadlineExceeded, EngineFailed, Overloaded, UnknownArm
+from service.errors import DeadlineExceeded, EngineFailed, Overloaded, RecallError, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.history import HistoryStore
 from service.merge import FILLED, complete
+from service.quality import overlap
 
 FALLBACK = "fallback"
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
@@ -116,6 +117,15 @@ class Recaller:
         prompts = arm.catalogue.items.external(row for row in found.vectors.prompts.tolist() if row) if found else []
         timings = {**clock.laps_ms, **(found.timings_ms if found else {}), "total": clock.total_ms}
         return Answer(ask.request_id, arm, assignment, served, listed, prompts, cache, degraded, timings)
+
+    async def overlap(self, ask: Ask, answer: Answer) -> float | None:
+        """The share of items that the other arms would have answered too; None when one of them cannot say."""
+        others = [name for name in self.arms if name != answer.arm.name]
+        try:
+            answers = [await self.recall(replace(ask, pinned=name, forced=None)) for name in others]
+        except RecallError:
+            return None
+        return overlap([one.arm.catalogue.items.column(one.listed.rows) for one in (answer, *answers)])
 
     def assign(self, ask: Ask) -> Assignment:
         """The arm of the path, or the experiment's."""

@@ -89,7 +89,22 @@ async def answer_one(request: Request, body: RecallRequest, **how: Any) -> Answe
     answer = await service.recaller.recall(ask)
     service.metrics.answered(answer)
     expose(service, ask, answer)
+    if len(service.recaller.arms) > 1 and service.metrics.wants_overlap():
+        compare(service, ask, answer)
     return answer
+
+
+def compare(service: Service, ask: Ask, answer: Answer) -> None:
+    """Puts a sampled question to the other arms, after its answer and behind its back."""
+
+    async def measure() -> None:
+        share = await service.recaller.overlap(ask, answer)
+        if share is not None:
+            service.metrics.overlap.add(share)
+
+    task = asyncio.create_task(measure())
+    service.background.add(task)
+    task.add_done_callback(service.background.discard)
 
 
 def expose(service: Service, ask: Ask, answer: Answer) -> None:

@@ -3,6 +3,7 @@
 No ids of users or items anywhere.
 """
 
+import itertools
 import logging
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,12 +11,14 @@ from functools import lru_cache
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from model.encoder import UserEncoder
 from service.cache import VectorCaches
 from service.engine import Engine
 from service.experiments.exposure import ExposureLog
+from service.quality import SAMPLE_ANSWERS, Coverage, Mean, WatchedIndex
 from service.recall import Answer, Recaller
 from service.redis_link import RedisLink
 
@@ -46,6 +49,9 @@ class Metrics:
         self._waiting = Gauge(
             "recall_waiting", "Requests left in the queue when a batch starts", ["arm"], registry=self.registry
         )
+        self.coverage: dict[str, Coverage] = {}
+        self.overlap = Mean()
+        self._answers = itertools.count(1)
         # a cached child costs half of .labels()
         self._stage = lru_cache(maxsize=256)(self._stages.labels)
         self._served_as = lru_cache(maxsize=256)(self._served.labels)
@@ -57,8 +63,13 @@ class Metrics:
             if stage in answer.timings_ms:
                 self._stage(answer.arm.name, stage).observe(answer.timings_ms[stage] / 1e3)
         self._served_as(answer.arm.name, answer.served, answer.cache).inc()
+        self.coverage.setdefault(answer.arm.name, Coverage(len(answer.arm.catalogue.items))).add(answer.listed.rows)
         for cause in answer.degraded:
             self._degraded.labels(cause).inc()
+
+    def wants_overlap(self) -> bool:
+        """True for one answer in SAMPLE_ANSWERS."""
+        return next(self._answers) % SAMPLE_ANSWERS == 0
 
     def responded(self, route: str, status: int) -> None:
         self._responded_as(route, str(status)).inc()
@@ -84,8 +95,10 @@ class ComponentCollector(Collector):
         cache: VectorCaches | None,
         links: Iterable[RedisLink],
         exposures: ExposureLog | None,
+        metrics: Metrics,
     ) -> None:
         self._recaller, self._cache, self._links, self._exposures = recaller, cache, list(links), exposures
+        self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
         dropped = CounterMetricFamily(
@@ -96,6 +109,7 @@ class ComponentCollector(Collector):
                 dropped.add_metric([name, reason], count)
         yield dropped
         yield from self._cache_metrics()
+        yield from self._quality_metrics()
         failures = CounterMetricFamily("recall_redis_failures", "Calls Redis did not serve", labels=["role", "cause"])
         for link in self._links:
             for cause, count in link.failures.items():
@@ -106,6 +120,29 @@ class ComponentCollector(Collector):
             exposures.add_metric(["written"], self._exposures.written)
             exposures.add_metric(["dropped"], self._exposures.dropped)
             yield exposures
+
+    def _quality_metrics(self) -> Iterator[Metric]:
+        tokens = CounterMetricFamily(
+            "recall_tokens", "Positions computed: of items, or padding", labels=["arm", "kind"]
+        )
+        recall = GaugeMetricFamily(
+            "recall_index_recall", "Share of exact hits that an approximate index finds, sampled", labels=["arm"]
+        )
+        for name, arm in self._recaller.arms.items():
+            if isinstance(arm.engine.encoder, UserEncoder):
+                tokens.add_metric([name, "item"], arm.engine.encoder.num_tokens)
+                tokens.add_metric([name, "padding"], arm.engine.encoder.num_padding)
+            if isinstance(arm.engine.index, WatchedIndex) and arm.engine.index.recall.count:
+                recall.add_metric([name], arm.engine.index.recall.value)
+        coverage = GaugeMetricFamily(
+            "recall_coverage", "Share of the catalogue answered in the last one to two hours", labels=["arm"]
+        )
+        for name, seen in self._metrics.coverage.items():
+            coverage.add_metric([name], seen.share)
+        overlap = GaugeMetricFamily("recall_overlap", "Share of items that the arms have in common, sampled", labels=[])
+        if self._metrics.overlap.count:
+            overlap.add_metric([], self._metrics.overlap.value)
+        yield from (tokens, recall, coverage, overlap)
 
     def _cache_metrics(self) -> Iterator[Metric]:
         if self._cache is None:

@@ -6,7 +6,7 @@ The only place that chooses between Redis and its twins.
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -49,6 +49,7 @@ class Service:
     recaller: Recaller
     stores: Stores
     metrics: Metrics
+    background: set["asyncio.Task[None]"] = field(default_factory=set)  # held, or the loop may forget them
 
 
 @asynccontextmanager
@@ -68,7 +69,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         recaller, metrics = Recaller(arms, assigner, stores.histories, stores.cache), Metrics()
         for name, arm in arms.items():
             metrics.watch(name, arm.engine)
-        metrics.registry.register(ComponentCollector(recaller, stores.cache, stores.links, stores.exposures))
+        metrics.registry.register(ComponentCollector(recaller, stores.cache, stores.links, stores.exposures, metrics))
         yield Service(settings, recaller, stores, metrics)
 
 

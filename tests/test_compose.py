@@ -228,9 +228,10 @@ def test_prometheus_asks_the_published_route(services: dict[str, Any]) -> None:
 @pytest.fixture
 def metric_names() -> set[str]:
     link = RedisLink("redis://127.0.0.1:1/0", "cache")
-    registry: CollectorRegistry = Metrics().registry
+    metrics = Metrics()
+    registry: CollectorRegistry = metrics.registry
     no_arms: Any = SimpleNamespace(arms={})
-    registry.register(ComponentCollector(no_arms, MemoryVectorCache(), [link], ExposureLog(link)))
+    registry.register(ComponentCollector(no_arms, MemoryVectorCache(), [link], ExposureLog(link), metrics))
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}
     return {metric.name + suffix for metric in registry.collect() for suffix in suffixes[metric.type]}
 

@@ -73,7 +73,7 @@ class Bench:
             num_items=self.sizes.num_items,
             history=history,
             batch=batch,
-            index=engine.index_spec,
+            index=engine.index.spec,
             encode_us=round(encode, 1),
             search_us=round(search, 1),
             merge_us=round(merge, 1),

@@ -229,3 +229,9 @@ def run_recall(tmp_path_factory):
 
         yield run
         forker.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def known(tiny):
+    """Item ids, row 1 first."""
+    return tiny.catalogue.items.ids.tolist()

@@ -12,12 +12,6 @@ ARMS = pytest.mark.parametrize("arm", ["recgpt", "comirec"])
 KEYS = {"request_id", "bundle", "arm", "experiment", "items", "scores", "cache", "degraded", "timings_ms"}
 
 
-@pytest.fixture(scope="session")
-def known(tiny):
-    """Item ids, row 1 first."""
-    return tiny.catalogue.items.ids.tolist()
-
-
 def test_answer_has_its_columns_and_no_more(recall, known):
     answer = recall(user_id=1, history=known[:5], top_n=10)
     assert answer.keys() == KEYS
