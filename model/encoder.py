@@ -24,6 +24,9 @@ from model.records import History, PromptPlan, QueryVectors
 
 MAIN_SIZE = {"cpu": 8, "cuda": 256}  # sequences a pass; what other sizes are proven against
 OTHER_SIZES = {"cpu": (4, 16), "cuda": ()}
+MANY_ITEMS = (
+    100_000  # scoring that many takes longer than the network: other sizes gain nothing, and take long to prove
+)
 SHORTEST = 15  # with START, 16 tokens
 
 
@@ -87,6 +90,8 @@ class UserEncoder:
     def sizes(self) -> tuple[int, ...]:
         """Sequences a pass, largest first: those whose answers are the main size's to the bit. Traces every shape."""
         main, others = MAIN_SIZE[self.device.type], OTHER_SIZES[self.device.type]
+        if self.network.config.num_items > MANY_ITEMS:
+            return (main,)
         return tuple(sorted([main, *(size for size in others if self._is_proven(size, main))], reverse=True))
 
     def _is_proven(self, size: int, main: int) -> bool:

@@ -180,3 +180,10 @@ def test_every_size_of_a_pass_gives_the_same_bits(encoder):
 def test_passes_are_traced(encoder):
     encoder.encode([History((1, 2))])
     assert all(one.traced for one in encoder._passes.values())
+
+
+def test_a_large_catalogue_has_one_size(make_network, make_checkpoint, monkeypatch):
+    monkeypatch.setattr("model.encoder.MANY_ITEMS", NUM_ITEMS - 1)
+    encoder = UserEncoder(make_checkpoint(make_network()))
+    assert encoder.sizes == (MAIN_SIZE["cpu"],)
+    assert len(encoder.encode([History((n,)) for n in range(1, 12)]).vectors) == 11
