@@ -1,4 +1,4 @@
-"""Bundles of any size with fresh weights: what a request costs depends on sizes, not on what was learnt."""
+"""Bundles of any size with fresh weights: what a request costs depends on sizes, hardly on what was learnt."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,9 @@ from model.catalogue import Catalogue, IdMap
 from model.checkpoint import Checkpoint, Provenance
 from model.networks import build_network
 from model.records import Placement, PromptPlan, ServingPlan
+from service.bench.index import clustered
 
+SPREAD = 0.3
 TWO_STEPS = ServingPlan(PromptPlan(0, Placement.NONE, 2), (7, 3))
 
 
@@ -29,10 +31,16 @@ class Sizes:
 
 
 def make_checkpoint(sizes: Sizes) -> Checkpoint:
-    """Items 0 .. N-1, no users, weights drawn with the seed."""
+    """Items 0 .. N-1, no users, weights drawn with the seed; items in clusters, as learnt ones are.
+
+    The table weighs more than the fresh rest of the network, so that query vectors lie near items: what an approximate
+    index finds of them says something of trained tables, and lists differ between histories.
+    """
     torch.manual_seed(sizes.seed)
     names = ("num_items", "dim", "num_layers", "num_heads", "max_length")
     network = build_network("recgpt", {name: getattr(sizes, name) for name in names})
+    with torch.no_grad():
+        network.item_vectors().copy_(SPREAD * torch.from_numpy(clustered(sizes.num_items, sizes.dim, sizes.seed)))
     counts = np.random.default_rng(sizes.seed).integers(1, 100, sizes.num_items)
     catalogue = Catalogue(IdMap.of(range(sizes.num_items)), IdMap.of([]), counts)
     return Checkpoint(network, sizes.plan, catalogue, Provenance("0" * 64, "random", "none", sizes.seed, "bench"))
