@@ -26,8 +26,8 @@ from model.records import History
 from service.arms import load_arm
 from service.bench.bundles import Sizes, make_bundle
 from service.bench.target import Target, serving
-from service.engine import Question
 from service.merge import complete
+from service.questions import Question
 from service.recall import Arm
 
 CONNECTIONS, SAMPLES, REPEATS = 64, 40, 1 / 3

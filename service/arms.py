@@ -17,9 +17,10 @@ from index.bundle import BundleRefused, open_bundle
 from model.checkpoint import Checkpoint, CheckpointError
 from model.encoder import UserEncoder, pin_compute_threads
 from model.records import ServingPlan
-from service.engine import Engine, EngineLimits
+from service.engine import Engine
 from service.errors import ConfigurationError
 from service.quality import WatchedIndex
+from service.questions import EngineLimits
 from service.recall import Arm
 
 log = structlog.get_logger()

@@ -14,22 +14,23 @@ Source: the batching of text-embeddings-inference.
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Protocol, TypeVar
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from index.base import Barred, ItemIndex
+from index.base import ItemIndex
 from model.catalogue import Ragged
-from model.merging import Merged, MergedLists, merge
+from model.merging import Merged, merge
 from model.records import History, QueryVectors, ServingPlan
-from service.cache import CachedVectors, Trip, VectorCache
+from service.cache import Trip, VectorCache
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded
+from service.questions import NOTHING, Encoded, EngineLimits, Found, Question, bar
+from service.stored import CachedVectors
 
 CLOSE_SECONDS = 5.0
 WORTH_A_TRIP = 16  # who finds so many waiting will not be encoded before a trip to the cache ends
@@ -45,43 +46,6 @@ class Encoder(Protocol):
 
         Raises ValueError for rows outside the catalogue.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What one request wants of an arm."""
-
-    history: History
-    limit: int  # 0 = vectors alone, no search
-    excluded: Collection[int] = frozenset()  # item rows that may not appear
-    vectors: CachedVectors | None = None  # known already: search only
-    deadline: float = float("inf")  # time.monotonic()
-    key: bytes | None = None  # of the vectors in the cache; None = not asked, not kept
-
-    @property
-    def weight(self) -> int:
-        """Tokens it costs to compute."""
-        return 1 + (0 if self.vectors else len(self.history.items))
-
-    def with_vectors(self, vectors: CachedVectors) -> "Question":
-        return replace(self, vectors=vectors)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """An arm's answer, still in rows."""
-
-    vectors: CachedVectors
-    merged: Merged
-    timings_ms: dict[str, float]
-    known: bool = False  # the vectors were not computed for this
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLimits:
-    max_waiting: int = 1024
-    max_batch_tokens: int = 4096
-    max_batch: int = 256
 
 
 @dataclass(slots=True, eq=False)
@@ -249,13 +213,13 @@ class Engine:
                 tokens += weight
         return batch
 
-    def _keep(self, batch: Sequence[_Waiting], vectors: Sequence["Encoded"]) -> None:
+    def _keep(self, batch: Sequence[_Waiting], vectors: Sequence[Encoded]) -> None:
         """What was computed goes into the cache, once a key."""
         fresh = {w.question.key: one.vectors for w, one in zip(batch, vectors, strict=True) if not w.question.vectors}
         if self.cache:
             self.cache.put_many([(key, kept) for key, kept in fresh.items() if key])
 
-    async def _finish(self, batch: Sequence[_Waiting], vectors: Sequence["Encoded"], started: float) -> None:
+    async def _finish(self, batch: Sequence[_Waiting], vectors: Sequence[Encoded], started: float) -> None:
         try:
             questions = [waiting.question for waiting in batch]
             found = await self._guard(batch, self._searching, self._search, questions, vectors)
@@ -288,7 +252,7 @@ class Engine:
         """Encode, search and merge, in order; also what offline evaluation calls, so both give the same lists."""
         return self._search(questions, self._encode(questions))
 
-    def _encode(self, questions: Sequence[Question]) -> list["Encoded"]:
+    def _encode(self, questions: Sequence[Question]) -> list[Encoded]:
         """Vectors of each question: those it brought, or new ones; the same history is encoded once."""
         started = time.perf_counter()
         places: dict[History, int] = {}
@@ -300,7 +264,7 @@ class Engine:
         milliseconds = 1e3 * (time.perf_counter() - started)
         return [Encoded(q.vectors or computed[places[q.history]], milliseconds) for q in questions]
 
-    def _search(self, questions: Sequence[Question], encoded: Sequence["Encoded"]) -> list[Found]:
+    def _search(self, questions: Sequence[Question], encoded: Sequence[Encoded]) -> list[Found]:
         started = time.perf_counter()
         longest = max(question.limit for question in questions)
         merged = [NOTHING] * len(questions)
@@ -329,24 +293,3 @@ class Engine:
             for place, member in enumerate(members.tolist()):
                 merged[member] = lists.of(place)
         return merged
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A question's vectors between the two threads."""
-
-    vectors: CachedVectors
-    encode_ms: float  # of its batch
-
-
-NOTHING = MergedLists(
-    np.zeros((1, 0), dtype=np.int64), np.zeros((1, 0), dtype=np.float32), np.zeros((1, 0), dtype=np.int64)
-).of(0)
-
-
-def bar(questions: Sequence[Question], num_queries: int) -> Barred:
-    """What each question excludes, for each of its query vectors."""
-    sizes = [len(question.excluded) for question in questions for _ in range(num_queries)]
-    rows = chain.from_iterable(question.excluded for question in questions for _ in range(num_queries))
-    total = sum(sizes)
-    return Barred(np.repeat(np.arange(len(sizes)), sizes), np.fromiter(rows, np.int64, total))

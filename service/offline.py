@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from model.data.sequences import SequenceData, Split
 from model.evaluation.protocol import Exam
 from model.records import History
-from service.cache import CachedVectors
-from service.engine import Question
 from service.merge import complete
+from service.questions import Question
 from service.recall import Arm
+from service.stored import CachedVectors
 
 BATCH = 64
 

@@ -13,13 +13,15 @@ from typing import Protocol
 from model.catalogue import Catalogue, ExternalId
 from model.merging import Merged
 from model.records import History, ServingPlan
-from service.cache import CachedVectors, VectorCache, cache_key
-from service.engine import NOTHING, Engine, Found, Question
+from service.cache import VectorCache
+from service.engine import Engine
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded, RecallError, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.history import HistoryStore
 from service.merge import FILLED, complete
 from service.quality import overlap
+from service.questions import NOTHING, Found, Question
+from service.stored import CachedVectors, cache_key
 
 FALLBACK = "fallback"
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive

@@ -14,13 +14,13 @@ import structlog
 from service.arms import choose_device, load_arm
 from service.cache import CacheLimits, MemoryVectorCache, RedisVectorCache, TieredVectorCache, VectorCaches
 from service.embedded_redis import EmbeddedRedis
-from service.engine import EngineLimits
 from service.errors import ConfigurationError
 from service.experiments.assignment import DEFAULT_FILE, Assigner
 from service.experiments.exposure import ExposureLog
 from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
 from service.experiments.rules import FEATURE
 from service.history import HistoryStore, MemoryHistory, RedisHistory
+from service.questions import EngineLimits
 from service.recall import Arm, Recaller
 from service.redis_link import LinkLimits, RedisLink
 from service.settings import Settings

@@ -18,7 +18,8 @@ from index.factory import build_index
 from model.encoder import UserEncoder, pin_compute_threads
 from model.records import History
 from service.bench.bundles import Sizes, make_checkpoint
-from service.engine import Engine, Question
+from service.engine import Engine
+from service.questions import Question
 
 CATALOGUES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 HISTORIES = (10, 25, 50, 100, 200, 400, 1000)

@@ -1,5 +1,6 @@
 """recall tune: the search for a recipe's settings, on the validation split."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from model.data.sequences import SequenceData
 from model.training.recipes import Recipe, load_recipe
-from service.commands.console import last_line, out, progress_bar, read_words
+from service.commands.console import last_line, out, progress_bar, read_words, takes
 
 if TYPE_CHECKING:
     import optuna
@@ -15,32 +16,38 @@ if TYPE_CHECKING:
 Option = typer.Option
 
 
-def tune(
-    system: Annotated[str, Option(help="Section of the recipe: recgpt, comirec, sasrec ..")],
-    data: Annotated[Path, Option(help="Folder that `recall prepare` wrote.")],
-    journal: Annotated[Path, Option(help="File that keeps every trial; the same file goes on where it stopped.")],
-    recipe: Annotated[str, Option(help="The recipe to start from, and its metric; as in `recall train`.")] = "default",
-    trials: Annotated[int, Option(min=1, help="How many the journal shall hold in the end.")] = 40,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneCommand:
+    """The options of `recall tune`."""
+
+    system: Annotated[str, Option(help="Section of the recipe: recgpt, comirec, sasrec ..")]
+    data: Annotated[Path, Option(help="Folder that `recall prepare` wrote.")]
+    journal: Annotated[Path, Option(help="File that keeps every trial; the same file goes on where it stopped.")]
+    recipe: Annotated[str, Option(help="The recipe to start from, and its metric; as in `recall train`.")] = "default"
+    trials: Annotated[int, Option(min=1, help="How many the journal shall hold in the end.")] = 40
     max_epochs: Annotated[
         int | None, Option(min=1, help="Cut every stage to this: quicker, and less like the real training.")
-    ] = None,
+    ] = None
     only: Annotated[
         str | None, Option(help="Settings to search, with commas: learning_rate,network.dropout. Default: all.")
-    ] = None,
-    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
-) -> None:
+    ] = None
+    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto"
+
+
+@takes(TuneCommand)
+def tune(options: TuneCommand) -> None:
     """Search settings on the validation split, never on test; the best recipe section is printed as YAML."""
     from model.training.search import Search
     from model.training.trainer import with_epochs
     from service.arms import choose_device
 
-    chosen = load_recipe(recipe, system)
-    chosen = with_epochs(chosen, max_epochs) if max_epochs is not None else chosen
+    chosen = load_recipe(options.recipe, options.system)
+    chosen = with_epochs(chosen, options.max_epochs) if options.max_epochs is not None else chosen
     check_tunable(chosen)
-    names = tuple(read_words(only) or ())
-    search = Search(chosen, SequenceData.load(data), journal, choose_device(device), only=names)
+    names = tuple(read_words(options.only) or ())
+    search = Search(chosen, SequenceData.load(options.data), options.journal, choose_device(options.device), only=names)
     with progress_bar() as bar:
-        task = bar.add_task(f"{system} trials", total=trials)
+        task = bar.add_task(f"{options.system} trials", total=options.trials)
 
         def show(trial: "optuna.trial.FrozenTrial") -> None:
             bar.update(task, completed=trial.number + 1)
@@ -50,9 +57,9 @@ def tune(
                 markup=False,
             )
 
-        best = search.run(trials, show)
+        best = search.run(options.trials, show)
     out.print(as_section(best), markup=False)
-    last_line({"journal": str(journal), "study": search.name, "metric": chosen.metric})
+    last_line({"journal": str(options.journal), "study": search.name, "metric": chosen.metric})
 
 
 def check_tunable(recipe: Recipe) -> None:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from index.exact import ExactIndex
 from model.records import History, QueryVectors, ServingPlan
 from service.arms import load_arm
-from service.engine import Engine, EngineLimits, Question
+from service.engine import Engine
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded
+from service.questions import EngineLimits, Question
 
 N, D = 300, 4
 HANG_S = 20

@@ -12,20 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.records import History
-from service.cache import (
-    HEADER,
-    CachedVectors,
-    CacheLimits,
-    MemoryVectorCache,
-    RedisVectorCache,
-    Refusal,
-    TieredVectorCache,
-    cache_key,
-    decode,
-    encode,
-)
+from service.cache import CacheLimits, MemoryVectorCache, RedisVectorCache, TieredVectorCache
 from service.embedded_redis import EmbeddedRedis
 from service.redis_link import Cause, LinkLimits, RedisLink
+from service.stored import HEADER, CachedVectors, Refusal, cache_key, decode, encode
 
 KEY = cache_key("bundle", "plan", History((1, 2, 3)))
 PATIENT = LinkLimits(timeout_ms=2000)
