@@ -7,7 +7,7 @@ came while it answered the last ones; encoding has a thread, search and merge an
 while one is encoded. A cache that is a trip away is asked where the trip ends before the encoder is free; nobody waits
 for it (docs/decisions/0015-redis-off-the-path.md). Work whose caller has gone or whose deadline has passed is dropped
 and counted, never computed. A batch that fails fails each of its members, loudly. The same history twice in a batch is
-encoded once; what a batch has encoded, the next finds in the cache. Knows the encoder and the index by protocol only.
+encoded once, and what a batch has encoded the next one finds. Knows the encoder and the index by protocol only.
 Source: the batching of text-embeddings-inference.
 """
 
@@ -21,18 +21,18 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
-from index.base import ItemIndex
+from index.base import Hits, ItemIndex
 from model.catalogue import Ragged
-from model.merging import Merged, merge
 from model.records import History, QueryVectors, ServingPlan
 from service.cache import Trip, VectorCache
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded
+from service.merge import merge_each
 from service.questions import NOTHING, Encoded, EngineLimits, Found, Question, bar
 from service.stored import CachedVectors
 
 CLOSE_SECONDS = 5.0
+MAX_RECENT = 4096
 WORTH_A_TRIP = 16  # who finds so many waiting will not be encoded before a trip to the cache ends
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -85,6 +85,7 @@ class Engine:
         self._asked: deque[_Waiting] = deque()  # the cache has not been asked for them yet
         self._held: set[_Waiting] = set()  # those who wait for it
         self._waiting: deque[_Waiting] = deque()  # ready to be computed
+        self._recent: dict[History, CachedVectors] = {}  # encoded since the queue was last empty
         self._encoding, self._searching = (
             ThreadPoolExecutor(1, f"recall-{stage}", prepare_thread) for stage in ("encode", "search")
         )
@@ -191,6 +192,7 @@ class Engine:
                     self._finishing = asyncio.create_task(self._finish(batch, vectors, started))
         finally:
             self._worker = None
+            self._recent.clear()
 
     def _take(self) -> list[_Waiting]:
         """The oldest work that fits one batch, without what nobody waits for any more."""
@@ -209,22 +211,28 @@ class Engine:
                 self.dropped["client_gone"] += 1
             else:
                 waiting.taken = True
+                # a thousand at once ask for one history: those of the second batch find what the first has encoded
+                if waiting.question.vectors is None and (known := self._recent.get(waiting.question.history)):
+                    waiting.learn(known)
                 batch.append(waiting)
                 tokens += weight
         return batch
 
     def _keep(self, batch: Sequence[_Waiting], vectors: Sequence[Encoded]) -> None:
         """What was computed goes into the cache, once a key."""
-        fresh = {w.question.key: one.vectors for w, one in zip(batch, vectors, strict=True) if not w.question.vectors}
+        fresh = [(w.question, one.vectors) for w, one in zip(batch, vectors, strict=True) if not w.question.vectors]
+        if len(self._recent) > MAX_RECENT:
+            self._recent.clear()
+        self._recent |= {question.history: found for question, found in fresh}
         if self.cache:
-            self.cache.put_many([(key, kept) for key, kept in fresh.items() if key])
+            self.cache.put_many(list({question.key: found for question, found in fresh if question.key}.items()))
 
     async def _finish(self, batch: Sequence[_Waiting], vectors: Sequence[Encoded], started: float) -> None:
         try:
             questions = [waiting.question for waiting in batch]
             found = await self._guard(batch, self._searching, self._search, questions, vectors)
-            self.last_batch_at = time.monotonic()
             if found:
+                self.last_batch_at = time.monotonic()
                 self.on_times(found[0].timings_ms)
             for waiting, answer in zip(batch, found or (), strict=False):
                 answer.timings_ms["queue"] = 1e3 * (started - waiting.since)
@@ -275,21 +283,8 @@ class Engine:
             hits = self._index.search(queries, min(longest, self._index.num_items), bar(questions, num_queries))
             searched = time.perf_counter()
             shape = (len(questions), num_queries, -1)
-            merged = self._merge(questions, hits.rows.reshape(shape), hits.scores.reshape(shape))
+            lists = Hits(hits.rows.reshape(shape), hits.scores.reshape(shape))
+            merged = merge_each(questions, lists, self._plan, self._categories)
         times = {"search": 1e3 * (searched - started), "merge": 1e3 * (time.perf_counter() - searched)}
         # times of the whole batch: each member waited for all of it
         return [Found(e.vectors, m, {"encode": e.encode_ms, **times}) for e, m in zip(encoded, merged, strict=True)]
-
-    def _merge(
-        self, questions: Sequence[Question], rows: NDArray[np.int64], scores: NDArray[np.float32]
-    ) -> list[Merged]:
-        """Final lists from hits (B, Q, K): questions for lists of one length are merged together."""
-        merged = [NOTHING] * len(questions)
-        lengths = np.array([question.limit for question in questions])
-        for limit in np.unique(lengths[lengths > 0]).tolist():
-            members = np.flatnonzero(lengths == limit)
-            # cut to its own depth: a deep neighbour must not change a pooled list
-            lists = merge(rows[members, :, :limit], scores[members, :, :limit], limit, self._plan, self._categories)
-            for place, member in enumerate(members.tolist()):
-                merged[member] = lists.of(place)
-        return merged

@@ -1,13 +1,30 @@
-"""The last step: what the arm left open is filled with popular items, labelled as such."""
+"""The last steps: hits to a list a question, and what an arm left open filled with popular items, labelled as such."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from model.catalogue import Catalogue
-from model.merging import Merged
+from index.base import Hits
+from model.catalogue import Catalogue, Ragged
+from model.merging import Merged, merge
+from model.records import ServingPlan
+from service.questions import NOTHING, Question
 
 FILLED = -1  # stands where a source would: the item came from no query vector
+
+
+def merge_each(questions: Sequence[Question], hits: Hits, plan: ServingPlan, categories: Ragged | None) -> list[Merged]:
+    """A list for each question from hits (B, Q, K): those for lists of one length are merged together."""
+    merged = [NOTHING] * len(questions)
+    lengths = np.array([question.limit for question in questions])
+    for limit in np.unique(lengths[lengths > 0]).tolist():
+        members = np.flatnonzero(lengths == limit)
+        # cut to its own depth: a deep neighbour must not change a pooled list
+        rows, scores = hits.rows[members, :, :limit], hits.scores[members, :, :limit]
+        lists = merge(rows, scores, limit, plan, categories)
+        for place, member in enumerate(members.tolist()):
+            merged[member] = lists.of(place)
+    return merged
 
 
 def complete(catalogue: Catalogue, merged: Merged, excluded: Collection[int], limit: int) -> Merged:

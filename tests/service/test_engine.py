@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from index.exact import ExactIndex
 from model.records import History, QueryVectors, ServingPlan
 from service.arms import load_arm
+from service.cache import Trip
 from service.engine import Engine
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded
 from service.questions import EngineLimits, Question
+from service.stored import CachedVectors
 
 N, D = 300, 4
 HANG_S = 20
@@ -322,3 +324,108 @@ def test_close_does_not_wait_for_a_stuck_batch(monkeypatch):
         return (await asyncio.gather(task, return_exceptions=True))[0]
 
     assert not isinstance(run(main), asyncio.CancelledError)
+
+
+@pytest.mark.parametrize("key", [None, b"one"])
+def test_a_thousand_who_ask_for_one_history_are_encoded_once(key):
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder, EngineLimits(max_batch=50)) as engine:
+            asks = [asyncio.create_task(engine.ask(ask_for(7, key=key))) for _ in range(1000)]
+            await asyncio.to_thread(encoder.taken.wait, HANG_S)
+            encoder.gate.set()
+            found = await asyncio.gather(*asks)
+            return (
+                encoder.batches,
+                {tuple(one.merged.rows.tolist()) for one in found},
+                sum(not one.known for one in found),
+            )
+
+    batches, lists, computed = run(main)
+    assert batches == [[(7,)]]
+    assert (len(lists), computed) == (1, 50)
+
+
+def test_a_failed_batch_is_no_sign_of_life():
+    async def main():
+        async with open_engine(Gated()) as engine:
+            await asyncio.gather(engine.ask(ask_for(13)), return_exceptions=True)
+            return engine.last_batch_at
+
+    assert run(main) == float("-inf")
+
+
+class Slow:
+    """A cache a trip away that knows one key, and counts its trips."""
+
+    def __init__(self, trip, known):
+        self.trip, self.known, self.trips, self.kept = trip, known, [], []
+
+    def near(self, key):
+        return None
+
+    async def get_many(self, keys):
+        self.trips.append(list(keys))
+        await asyncio.sleep(0.005)
+        return [self.known.get(key) for key in keys]
+
+    def put_many(self, entries):
+        self.kept += [key for key, _ in entries]
+
+
+def known_vectors(item):
+    return CachedVectors(ITEMS[item - 1][None], np.zeros(0, dtype=np.int64))
+
+
+def test_a_cache_without_memory_before_it_is_waited_for():
+    async def main():
+        encoder, cache = Gated(), Slow(Trip.AWAITED, {b"3": known_vectors(3)})
+        async with open_engine(encoder) as engine:
+            engine.cache = cache
+            found = await asyncio.gather(*(engine.ask(ask_for(n, key=b"%d" % n)) for n in (2, 3, 4)))
+            return [one.known for one in found], encoder.batches, cache.trips, cache.kept
+
+    assert run(main) == ([False, True, False], [[(2,), (4,)]], [[b"2", b"3", b"4"]], [b"2", b"4"])
+
+
+def test_an_idle_engine_does_not_wait_for_a_trip():
+    async def main():
+        encoder, cache = Gated(), Slow(Trip.OVERLAPPED, {b"3": known_vectors(3)})
+        async with open_engine(encoder) as engine:
+            engine.cache = cache
+            found = await engine.ask(ask_for(3, key=b"3"))
+            return found.known, cache.trips
+
+    assert run(main) == (False, [])
+
+
+def test_who_waits_anyway_learns_what_a_trip_brings():
+    async def main():
+        encoder, cache = (
+            Gated(is_open=False),
+            Slow(Trip.OVERLAPPED, {b"%d" % n: known_vectors(n) for n in range(20, 99)}),
+        )
+        async with open_engine(encoder) as engine:
+            engine.cache = cache
+            tasks = await start(engine, *(ask_for(n, key=b"%d" % n) for n in range(20, 60)))
+            await asyncio.sleep(0.05)
+            encoder.gate.set()
+            found = await asyncio.gather(*tasks)
+            return [one.known for one in found], len(cache.trips), len(encoder.batches[1])
+
+    known, num_trips, num_encoded = run(main)
+    assert known == [False] * 17 + [True] * 24
+    assert num_trips >= 1
+    assert num_encoded == 16
+
+
+def test_closing_fails_who_waits_for_a_trip():
+    async def main():
+        engine = Engine(Gated(), ExactIndex(ITEMS), ServingPlan())
+        engine.cache = Slow(Trip.AWAITED, {})
+        task = asyncio.create_task(engine.ask(ask_for(2, key=b"2")))
+        await asyncio.sleep(0)
+        await engine.close()
+        return (await asyncio.gather(task, return_exceptions=True))[0]
+
+    assert isinstance(run(main), EngineFailed)
