@@ -25,12 +25,15 @@ UNMEASURED = {"/health", "/ready", "/metrics"}
 log = structlog.get_logger()
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """An ASGI application whose lifespan loads the arms; it answers nothing before they are proven."""
+def create_app(settings: Settings, engine_address: str | None = None) -> FastAPI:
+    """An ASGI application whose lifespan loads the arms; it answers nothing before they are proven.
+
+    engine_address: of the process that computes; None = this one does.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_service(settings) as service:
+        async with open_service(settings, engine_address) as service:
             app.state.service = service
             # What was loaded lives as long as the process: the collector need not walk it again and again.
             gc.collect()

@@ -14,7 +14,10 @@ import torch
 
 from index.build import propose_from
 from index.bundle import BundleRefused, open_bundle
-from model.checkpoint import Checkpoint, CheckpointError
+from index.files import read_manifest, settled
+from index.manifest import CHECKPOINT
+from model.catalogue import Catalogue
+from model.checkpoint import CATALOGUE, CONFIG, Checkpoint, CheckpointError, read_plan
 from model.encoder import UserEncoder, pin_compute_threads
 from model.records import ServingPlan
 from service.engine import Engine
@@ -22,6 +25,7 @@ from service.errors import ConfigurationError
 from service.quality import WatchedIndex
 from service.questions import EngineLimits
 from service.recall import Arm
+from service.remote import EngineLink, RemoteEngine
 
 log = structlog.get_logger()
 
@@ -84,6 +88,23 @@ def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = Engine
         encoder.max_length,
         engine,
     )
+
+
+def load_front(name: str, folder: Path, link: EngineLink) -> Arm:
+    """An arm whose engine is in another process, which has proven the bundle: ids and plan, no weights.
+
+    Raises ConfigurationError with the reason where the folder does not hold them.
+    """
+    try:
+        manifest = read_manifest(settled(folder).resolve(strict=True))
+        checkpoint = folder / CHECKPOINT
+        config = json.loads((checkpoint / CONFIG).read_text(encoding="utf-8"))
+        catalogue, plan = Catalogue.load(checkpoint / CATALOGUE), read_plan(config["plan"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigurationError(f"arm {name}: {error}") from error
+    window = int(config["network"]["max_length"])
+    engine = RemoteEngine(name, link)
+    return Arm(name, config["kind"], manifest.digest[:16], catalogue, plan, plan_digest(plan), window, engine)
 
 
 def plan_digest(plan: ServingPlan) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from model.data.sequences import SequenceData, Split
 from model.evaluation.protocol import Exam
 from model.records import History
+from service.engine import Engine
 from service.merge import complete
 from service.questions import Question
 from service.recall import Arm
@@ -36,7 +38,7 @@ class OfflineArm:
         """Item rows for each user row, `limit` of them whenever the catalogue allows."""
         for start in range(0, len(users), BATCH):
             questions = [self.question(user, split, limit) for user in users[start : start + BATCH]]
-            for question, found in zip(questions, self.arm.engine.compute(questions), strict=True):
+            for question, found in zip(questions, cast(Engine, self.arm.engine).compute(questions), strict=True):
                 self.known[question.history] = found.vectors
                 yield complete(self.arm.catalogue, found.merged, question.excluded, limit).rows.tolist()
 

@@ -6,7 +6,8 @@ Imports protocols and records only: no torch, FAISS, Redis or FastAPI.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -14,7 +15,6 @@ from model.catalogue import Catalogue, ExternalId
 from model.merging import Merged
 from model.records import History, ServingPlan
 from service.cache import VectorCache
-from service.engine import Engine
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded, RecallError, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.history import HistoryStore
@@ -39,11 +39,28 @@ class Arm:
     plan: ServingPlan
     plan_digest: str
     window: int  # newest history items that can change the answer
-    engine: Engine
+    engine: "AsksEngine"
 
     def source_name(self, source: int) -> str:
         """step1, interest3, popular .."""
         return "popular" if source == FILLED else f"{SOURCE_NAMES.get(self.kind, 'vector')}{source + 1}"
+
+
+class AsksEngine(Protocol):
+    """What computes for an arm: an Engine of this process, or one of another (service/remote.py)."""
+
+    cache: VectorCache | None
+    dropped: Counter[str]
+    last_batch_at: float
+    on_batch: Callable[[int, int], None]
+    on_times: Callable[[dict[str, float]], None]
+
+    async def ask(self, question: Question) -> Found: ...
+    async def close(self) -> None: ...
+    @property
+    def index(self) -> object: ...
+    @property
+    def encoder(self) -> object: ...
 
 
 class Assigns(Protocol):
@@ -90,9 +107,16 @@ class Recaller:
     """Answers requests with the arms it was given."""
 
     def __init__(
-        self, arms: Mapping[str, Arm], assigner: Assigns, histories: HistoryStore, cache: VectorCache | None
+        self,
+        arms: Mapping[str, Arm],
+        assigner: Assigns,
+        histories: HistoryStore,
+        cache: VectorCache | None,
+        caches_elsewhere: bool = False,
     ) -> None:
-        self.arms, self.assigner, self._histories, self._cache = arms, assigner, histories, cache
+        """caches_elsewhere: vectors are cached beside engines of another process, which need the keys."""
+        self.arms, self.assigner, self._histories = arms, assigner, histories
+        self._has_cache = cache is not None or caches_elsewhere
         for arm in arms.values():
             arm.engine.cache = cache
 
@@ -143,7 +167,7 @@ class Recaller:
         return (await arm.engine.ask(Question(history, 0, deadline=deadline, key=key))).vectors
 
     def _key(self, arm: Arm, history: History) -> bytes | None:
-        return cache_key(arm.bundle, arm.plan_digest, history) if self._cache else None
+        return cache_key(arm.bundle, arm.plan_digest, history) if self._has_cache else None
 
     async def probe(self, arm: Arm, deadline: float) -> None:
         """Raises what a request would raise when the arm's engine does not answer; a busy engine that works is well."""

@@ -32,6 +32,7 @@ from service.schemas import (
     RecallRequest,
     RecallResponse,
 )
+from service.telemetry import add_up
 from service.wiring import Service
 
 HEALTH_SECONDS = 1.0
@@ -244,8 +245,12 @@ async def ready(request: Request) -> Response:
 
 @router.get("/metrics", response_class=PlainTextResponse, tags=["operations"])
 async def metrics(request: Request) -> Response:
-    """Prometheus text."""
-    return Response(generate_latest(service_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    """Prometheus text, of all processes together."""
+    service = service_of(request)
+    if service.link is None:
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    told = await service.link.call("metrics", {})
+    return Response(add_up(told["texts"]), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/arms", tags=["operations"])

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
@@ -17,7 +17,7 @@ SWITCH_SECONDS = 0.0001
 class Server(uvicorn.Server):
     """`run` raises what the app's lifespan raises; uvicorn would print the traceback and exit with 3."""
 
-    def __init__(self, app: FastAPI, on_start: Callable[[], None]) -> None:
+    def __init__(self, app: FastAPI, on_start: Callable[[], Awaitable[None] | None]) -> None:
         super().__init__(
             uvicorn.Config(
                 app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=GRACE_SECONDS
@@ -43,8 +43,13 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            # in a thread: the greeting of `recall demo` asks this very service
-            self._greeting = asyncio.create_task(asyncio.to_thread(self._on_start))
+            self._greeting = asyncio.create_task(self._greet())
+
+    async def _greet(self) -> None:
+        # in a thread where it may block: the greeting of `recall demo` asks this very service
+        started = await asyncio.to_thread(self._on_start)
+        if started is not None:
+            await started
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -31,6 +31,12 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 opens the port to the network.")
     port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 = any free one, printed at start.")
+    http_workers: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="HTTP processes before one engine process; 0 = one process for all, best on up to 2 cores.",
+    )
     max_body_bytes: int = Field(
         64 * 1024, ge=1024, description="Larger single requests get 413 before they are parsed."
     )

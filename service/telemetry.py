@@ -6,20 +6,20 @@ No ids of users or items anywhere.
 import itertools
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from model.encoder import UserEncoder
 from service.cache import VectorCaches
-from service.engine import Engine
 from service.experiments.exposure import ExposureLog
 from service.quality import SAMPLE_ANSWERS, Coverage, Mean, WatchedIndex
-from service.recall import Answer, Recaller
+from service.recall import Answer, AsksEngine, Recaller
 from service.redis_link import RedisLink
 
 BUCKETS = tuple(15e-6 * 2**step for step in range(18))  # 15 us .. 2 s
@@ -74,7 +74,7 @@ class Metrics:
     def responded(self, route: str, status: int) -> None:
         self._responded_as(route, str(status)).inc()
 
-    def watch(self, arm: str, engine: Engine) -> None:
+    def watch(self, arm: str, engine: AsksEngine) -> None:
         def on_batch(size: int, waiting: int) -> None:
             self._batch.labels(arm).observe(size)
             self._waiting.labels(arm).set(waiting)
@@ -157,6 +157,36 @@ class ComponentCollector(Collector):
             for reason, count in cache.refused.items():
                 refused.add_metric([reason], count)
         yield from (lookups, refused)
+
+
+AVERAGED = {"recall_coverage", "recall_overlap", "recall_index_recall", "recall_waiting"}  # the rest adds up
+
+
+def add_up(texts: Sequence[str]) -> bytes:
+    """The metrics of several processes as those of one: counts and histograms added, shares averaged."""
+    registry = CollectorRegistry()
+    registry.register(_Summed(texts))
+    return generate_latest(registry)
+
+
+class _Summed(Collector):
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = texts
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], list[float]]] = {}
+        for family in (one for text in self._texts for one in text_string_to_metric_families(text)):
+            families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            for sample in family.samples:
+                if not sample.name.endswith("_created"):
+                    key = (sample.name, tuple(sorted(sample.labels.items())))
+                    values.setdefault(family.name, {}).setdefault(key, []).append(sample.value)
+        for name, metric in families.items():
+            for (sample_name, labels), found in values.get(name, {}).items():
+                total = sum(found) / (len(found) if name in AVERAGED else 1)
+                metric.add_sample(sample_name, dict(labels), total)
+            yield metric
 
 
 def configure_logging(level: str) -> None:

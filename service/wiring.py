@@ -7,11 +7,13 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
+from prometheus_client import generate_latest
 
-from service.arms import choose_device, load_arm
+from service.arms import choose_device, load_arm, load_front
 from service.cache import CacheLimits, MemoryVectorCache, RedisVectorCache, TieredVectorCache, VectorCaches
 from service.embedded_redis import EmbeddedRedis
 from service.errors import ConfigurationError
@@ -23,6 +25,7 @@ from service.history import HistoryStore, MemoryHistory, RedisHistory
 from service.questions import EngineLimits
 from service.recall import Arm, Recaller
 from service.redis_link import LinkLimits, RedisLink
+from service.remote import EngineLink
 from service.settings import Settings
 from service.telemetry import ComponentCollector, Metrics
 
@@ -49,28 +52,43 @@ class Service:
     recaller: Recaller
     stores: Stores
     metrics: Metrics
+    link: EngineLink | None = None  # to the process that computes, where that is another
     background: set["asyncio.Task[None]"] = field(default_factory=set)  # held, or the loop may forget them
 
 
 @asynccontextmanager
-async def open_service(settings: Settings) -> AsyncIterator[Service]:
-    """Everything is up inside, and down again outside.
+async def open_service(settings: Settings, engine_address: str | None = None) -> AsyncIterator[Service]:
+    """Everything is up inside, and down again outside. engine_address: of the process that computes; None = this one.
 
     Raises ConfigurationError before anything answers.
     """
     async with AsyncExitStack() as stack:
-        # hashing and replaying take seconds; signals should work meanwhile
-        arms = await asyncio.to_thread(load_arms, settings)
+        link = EngineLink(engine_address) if engine_address else None
+        if link:
+            stack.push_async_callback(link.close)
+            arms = {name: load_front(name, folder, link) for name, folder in settings.arms.items()}
+        else:
+            # hashing and replaying take seconds; signals should work meanwhile
+            arms = await asyncio.to_thread(load_arms, settings)
         # closed last: everything that may still ask an engine is closed before it
         for arm in arms.values():
             stack.push_async_callback(arm.engine.close)
         assigner = load_assigner(settings.experiments, arms)
         stores = memory_stores(settings) if settings.uses_memory else await redis_stores(settings, stack)
-        recaller, metrics = Recaller(arms, assigner, stores.histories, stores.cache), Metrics()
+        # beside a remote engine the cache is the engine's
+        cache = None if link else stores.cache
+        recaller = Recaller(arms, assigner, stores.histories, cache, link is not None and settings.cache_ttl_s > 0)
+        metrics = Metrics()
         for name, arm in arms.items():
             metrics.watch(name, arm.engine)
-        metrics.registry.register(ComponentCollector(recaller, stores.cache, stores.links, stores.exposures, metrics))
-        yield Service(settings, recaller, stores, metrics)
+        metrics.registry.register(ComponentCollector(recaller, cache, stores.links, stores.exposures, metrics))
+        if link:
+            link.metrics = partial(scrape, metrics)
+        yield Service(settings, recaller, stores, metrics, link)
+
+
+def scrape(metrics: Metrics) -> str:
+    return generate_latest(metrics.registry).decode()
 
 
 def load_arms(settings: Settings) -> dict[str, Arm]:
@@ -102,9 +120,29 @@ def memory_cache(settings: Settings) -> MemoryVectorCache:
     return MemoryVectorCache(max_bytes=settings.memory_cache_mb * 2**20)
 
 
+async def with_redis(settings: Settings, stack: AsyncExitStack) -> Settings:
+    """The settings with the URL of an embedded redis-server where they have none."""
+    if settings.redis_url:
+        return settings
+    return settings.model_copy(update={"redis_url": await _embed(settings, stack)})
+
+
+async def engine_cache(settings: Settings, stack: AsyncExitStack) -> tuple[VectorCaches | None, tuple[RedisLink, ...]]:
+    """The cache of an engine process, and its link to Redis."""
+    if not settings.cache_ttl_s:
+        return None, ()
+    if settings.uses_memory:
+        return memory_cache(settings), ()
+    link = RedisLink(settings.redis_url or "", "cache", LinkLimits(settings.redis_timeout_ms))
+    stack.push_async_callback(link.close)
+    far = RedisVectorCache(link, CacheLimits(settings.cache_ttl_s))
+    stack.push_async_callback(far.flush)
+    return (TieredVectorCache(memory_cache(settings), far) if settings.memory_cache_mb else far), (link,)
+
+
 async def redis_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     """Two roles, each with its own link and patience; without a URL both live in an embedded redis-server."""
-    url = settings.redis_url or await _embed(settings, stack)
+    url = (await with_redis(settings, stack)).redis_url or ""
     events_url = settings.events_redis_url or url
     # three links: a slow event must not open the breaker of the cache, nor of history reads
     cache_link = RedisLink(url, "cache", LinkLimits(settings.redis_timeout_ms))

@@ -64,16 +64,40 @@ def run_server(settings: Settings, on_start: Callable[[str], None]) -> None:
     configure_logging(settings.log_level)
     # before the port is open: nobody's request should wait for a bundle that is still being trained
     wait_for_bundles(list(settings.arms.values()), settings.bundle_wait_s)
+    if settings.http_workers:
+        run_workers(settings, on_start)
+        return
     with listen(settings.host, settings.port) as listener:
         url = f"http://{settings.host}:{listener.getsockname()[1]}"
         Server(create_app(settings), lambda: on_start(url)).run([listener])
+
+
+def run_workers(settings: Settings, on_start: Callable[[str], None]) -> None:
+    """Several HTTP processes before the engines of this one."""
+    from service.workers import run_engine
+
+    if settings.uses_memory:
+        raise ConfigurationError("--http-workers share histories by Redis: --redis-url memory is for one process")
+    # bound and not listening: known to be free, and nobody's request ends there
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            held.bind((settings.host, settings.port))
+        except OSError as error:
+            raise ValueError(taken(settings.host, settings.port, error)) from error
+        port = held.getsockname()[1]
+        run_engine(settings, port, lambda: on_start(f"http://{settings.host}:{port}"))
+
+
+def taken(host: str, port: int, error: OSError) -> str:
+    return f"cannot listen on {host}:{port} ({error.strerror}); choose another --port"
 
 
 def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=2048)
     except OSError as error:
-        raise ValueError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port") from error
+        raise ValueError(taken(host, port, error)) from error
 
 
 def announce(url: str) -> None:
