@@ -21,6 +21,7 @@ import orjson
 HEAD_END = b"\r\n\r\n"
 LENGTH = b"content-length: "
 TICK_S = 0.001
+PROBLEM, PARTIAL = b'"retryable":', 207  # of a refused member; counted as this status
 
 
 JSON = "application/json"
@@ -127,8 +128,12 @@ class Connection(asyncio.Protocol):
         start = head.find(LENGTH) + len(LENGTH)
         size = end + len(HEAD_END) + int(head[start : start + 12].split(b"\r", 1)[0])
         if len(self.buffer) >= size:
+            status = int(head[9:12])
+            # a batch is answered with 200 even where members of it were refused
+            if status == 200 and self.owner.load.users_a_request > 1 and PROBLEM in self.buffer:
+                status = PARTIAL
             self.buffer = self.buffer[size:]
-            self.owner.answered(self, int(head[9:12]), size)
+            self.owner.answered(self, status, size)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.owner.gone(self)

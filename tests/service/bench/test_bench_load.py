@@ -55,6 +55,14 @@ def test_batches_of_users_are_counted_as_users(target):
     assert trial.users_s == pytest.approx(4 * trial.measured.completed)
 
 
+def test_a_batch_with_refused_members_is_not_answered(target):
+    """Longer lists than the service takes: each member is a problem, the batch a 200."""
+    load = Load(port=target.port, path="/recall/batch", rate=20.0, top_n=5000, users_a_request=2, **QUICK)
+    trial = run_trial(target, load)
+    assert trial.measured.statuses.keys() == {"207"}
+    assert not trial.holds(10_000.0)
+
+
 def test_it_is_known_what_the_service_holds_in_memory(target):
     assert target.memory_mb > 50
     assert target.start_s > 0
