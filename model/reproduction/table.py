@@ -167,7 +167,7 @@ def make_row(done: Done, measured: Measured) -> Row:
         settings=settings,
         num_users=measured.num_users,
         epochs=done.epochs,
-        seconds=round(provenance.training_seconds, 1),
+        seconds=round(provenance.training_seconds, 2),
         measure_seconds=round(measured.seconds, 2),
         peak_memory_mb=facts.peak_memory_mb(),
         data_digest=provenance.data_digest,
