@@ -90,8 +90,7 @@ async def _internal_error(request: Request, error: Exception) -> Response:
 class Direct:
     """POST to the routes that are asked thousands of times a second, without the framework's own way to them.
 
-    The same handlers as the router's, which documents them and answers every other method. Measured: 60 us a request
-    (docs/decisions/0014-traced-passes.md).
+    The same handlers as the router's, which documents them and answers every other method.
     """
 
     def __init__(self, app: ASGIApp, routes: Mapping[str, APIRoute]) -> None:

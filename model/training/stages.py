@@ -7,6 +7,7 @@ trained: a stage starts from weights and seed alone (tests/model/test_stages.py)
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -64,7 +65,7 @@ class StageFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         facts = {"reports": [asdict(report) for report in result.reports], "seconds": result.seconds}
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in result.weights.items()}
-        fresh = self._file(key).with_suffix(".tmp")
+        fresh = self._file(key).with_suffix(f".{os.getpid()}.tmp")  # runs side by side may train the same stage
         save_file(weights, fresh, {"facts": json.dumps(facts)})
         # a run that is interrupted leaves no half file under the name that is looked for
         fresh.replace(self._file(key))
