@@ -1,5 +1,7 @@
 """Brute force in torch, CPU or CUDA: the oracle for every other index, and the default up to some million items."""
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,13 +11,15 @@ from index.base import Barred, Hits
 from index.hits import check_items, check_search, empty_hits
 
 QUERIES_PER_PASS = {"cpu": 16, "cuda": 256}
+FEWER = {"cpu": (4, 8), "cuda": ()}  # a few queries alone need not pay for all, where their scores come out the same
 
 
 class ExactIndex:
     """Every inner product, computed. Equal scores stand in row order, also where k cuts through a tie.
 
-    A pass always has the same number of queries, filled up with zeros: with one compute thread a query's scores are
-    the same to the last bit in any batch. Between devices near ties may swap. A pass holds 4 N bytes a query.
+    A pass has one of few numbers of queries, filled up, and only such as give the same scores to the last bit: with one
+    compute thread a query's answer is the same in any batch. Between devices near ties may swap. A pass holds 4 N bytes
+    a query.
     On the CPU a writeable C-contiguous array is shared, not copied: leave it unchanged afterwards.
     """
 
@@ -45,20 +49,42 @@ class ExactIndex:
     def num_bytes(self) -> int:
         return self._items.nbytes
 
+    @cached_property
+    def pass_sizes(self) -> tuple[int, ...]:
+        """Queries a pass, smallest first: those that give a query the scores of the largest, tried on random ones."""
+        device = self._items.device
+        probe = torch.randn(QUERIES_PER_PASS[device.type], self.dim, generator=torch.Generator().manual_seed(0))
+        whole = self._scores(probe.to(device))
+
+        def is_alike(size: int) -> bool:
+            parts = [probe[start : start + size].to(device) for start in range(0, len(probe), size)]
+            return torch.equal(torch.cat([self._scores(part) for part in parts]), whole)
+
+        return (*(size for size in FEWER[device.type] if is_alike(size)), len(probe))
+
+    def _scores(self, queries: Tensor, into: Tensor | None = None) -> Tensor:
+        """(Q, N) inner products; `into`: a buffer of an earlier pass, used where it fits."""
+        num_queries = len(queries)
+        if into is None or len(into) < num_queries:
+            into = torch.empty(num_queries, self.num_items, device=self._items.device)
+        return torch.mm(queries, self._items.T, out=into[:num_queries])
+
     @torch.inference_mode()
     def search(self, vectors: NDArray[np.float32], k: int, barred: Barred | None = None) -> Hits:
         check_search(vectors, k, self.dim)
         hits = empty_hits(len(vectors), k)
         real, device = min(k, self.num_items), self._items.device
-        size = QUERIES_PER_PASS[device.type]
-        padded = np.zeros((size, self.dim), dtype=np.float32)
-        queries, scores = torch.from_numpy(padded), torch.empty(size, self.num_items, device=device)  # (Q, D), (Q, N)
-        for start in range(0, len(vectors), size):
-            part = slice(start, min(start + size, len(vectors)))
+        largest = QUERIES_PER_PASS[device.type]
+        padded = np.zeros((largest, self.dim), dtype=np.float32)
+        queries, scores = torch.from_numpy(padded), torch.empty(0, device=device)  # (Q, D), (Q, N)
+        for start in range(0, len(vectors), largest):
+            part = slice(start, min(start + largest, len(vectors)))
+            num_queries = part.stop - start
+            size = next((fewer for fewer in self.pass_sizes if fewer >= num_queries), largest)
             # what an earlier pass left behind them is computed and not read
-            padded[: part.stop - start] = vectors[part]
-            torch.mm(queries if device.type == "cpu" else queries.to(device), self._items.T, out=scores)
-            found, own = scores[: part.stop - start], barred.within(part) if barred else None
+            padded[:num_queries] = vectors[part]
+            scores = self._scores(queries[:size].to(device), scores)
+            found, own = scores[:num_queries], barred.within(part) if barred else None
             best = best_on_gpu(found, real, own) if device.type == "cuda" else best_on_cpu(found.numpy(), real, own)
             hits.rows[part, :real], hits.scores[part, :real] = best
         # what is barred everywhere else too: fewer than k items may be left

@@ -20,6 +20,8 @@ from model.networks.layers import Batch, KeyValueCache
 from model.networks.tokens import Tokens
 from model.records import Placement, PromptPlan
 
+BLOCK = 64  # scores that are compared at once
+
 
 class Generator(Protocol):
     """What generation needs of a causal network (RecGPT; any other decoder over the same tokens)."""
@@ -50,8 +52,18 @@ def answering(network: Generator) -> Iterator[None]:
 
 
 def top_item(states: Tensor, table: Tensor) -> Tensor:
-    """(B,) rows 1..N of the highest inner product; states (B, D), table (N, D)."""
-    return (states @ table.T).argmax(1) + 1
+    """(B,) rows 1..N of the highest inner product, the first of equal ones; states (B, D), table (N, D)."""
+    scores = states @ table.T
+    num_items = scores.shape[1]
+    if num_items <= BLOCK:
+        return scores.argmax(1) + 1
+    # finding the highest score is several times faster than finding where it is: the block first, then the place in it
+    whole = num_items // BLOCK * BLOCK
+    blocks = scores[:, :whole].unflatten(1, (-1, BLOCK)).amax(2)  # type: ignore[no-untyped-call]
+    best = torch.cat([blocks, scores[:, whole - 1 :].amax(1, keepdim=True)], 1).argmax(1)
+    # the last block is as long as the others and overlaps the one before, where nothing is as high
+    start = (best * BLOCK).clamp(max=num_items - BLOCK)
+    return start + scores.gather(1, start[:, None] + torch.arange(BLOCK, device=scores.device)).argmax(1) + 1
 
 
 def pick(states: Tensor, index: Tensor) -> Tensor:

@@ -53,14 +53,27 @@ def test_a_query_scores_the_same_to_the_last_bit_in_any_batch(items, queries, on
         np.testing.assert_array_equal(np.concatenate([part.scores for part in parts]), whole.scores)
 
 
-def test_every_pass_has_the_same_shape(items, queries, monkeypatch):
-    shapes = []
-    product = exact.torch.mm
+def test_every_pass_has_one_of_few_shapes(items, queries, monkeypatch, one_thread):
+    index, shapes, product = ExactIndex(items), [], exact.torch.mm
+    assert exact.QUERIES_PER_PASS["cpu"] in index.pass_sizes
     monkeypatch.setattr(
-        exact.torch, "mm", lambda part, *rest, out: shapes.append(part.shape) or product(part, *rest, out=out)
+        exact.torch, "mm", lambda part, *rest, out: shapes.append(len(part)) or product(part, *rest, out=out)
     )
-    ExactIndex(items).search(queries, 10)
-    assert set(shapes) == {(exact.QUERIES_PER_PASS["cpu"], items.shape[1])}
+    for num_queries in (1, 4, 5, 16, 17, 30):
+        index.search(np.resize(queries, (num_queries, items.shape[1])), 10)
+    assert set(shapes) <= set(index.pass_sizes)
+
+
+def test_a_pass_that_scores_otherwise_is_not_used(items, queries, monkeypatch, one_thread):
+    product = exact.torch.mm
+
+    def rounds_small_passes(part, *rest, out):
+        return product(part, *rest, out=out).add_(1e-7 * (len(part) < exact.QUERIES_PER_PASS["cpu"]))
+
+    monkeypatch.setattr(exact.torch, "mm", rounds_small_passes)
+    index = ExactIndex(items)
+    assert index.pass_sizes == (exact.QUERIES_PER_PASS["cpu"],)
+    np.testing.assert_array_equal(index.search(queries[:1], 5).scores, index.search(queries, 5).scores[:1])
 
 
 def barred_at_random(num_queries, num_items, seed=0):
