@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 GRACE_SECONDS = 10
-SWITCH_SECONDS = 0.0001
+SWITCH_SECONDS = 0.0003
 
 
 class Server(uvicorn.Server):
