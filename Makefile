@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 DATA   ?= ../shared/data
 RUNS   ?= runs
 
-.PHONY: help install demo test check docs results bench peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline
+.PHONY: help install demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -23,6 +23,10 @@ demo: $(STAMP) ## synthetic logs -> train both arms -> bundles -> serve -> one a
 
 test: $(STAMP) ## the whole test suite
 	$(BIN)/pytest
+
+test-kernels: $(STAMP) ## the CUDA kernel in Triton's interpreter on the CPU (Triton: 190 MB to fetch, 1 GB on disk)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[kernels]'
+	$(BIN)/pytest tests/model/test_kernels.py
 
 check: $(STAMP) ## ruff, mypy strict, and the generated docs against the code
 	$(BIN)/ruff check .
@@ -44,6 +48,9 @@ serving-cost: $(STAMP) ## encode and search of each system against one plain dec
 
 training-speed: $(STAMP) ## an epoch against the plain fp32, padded, unchunked way (after quality-beauty)
 	$(BIN)/python -m benchmarks.training_speed --data $(RUNS)/beauty/data
+
+bench-gpu: $(STAMP) ## the GPU path on a GPU: correctness, graphs, engine, index, roofline
+	$(BIN)/python -m benchmarks.gpu --http
 
 bench: $(STAMP) ## recall bench http: the highest rate within a p99 of 30 ms, on this machine
 	$(BIN)/recall bench http --output $(RUNS)/bench

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from index.base import Barred, Hits
 from index.hits import check_items, check_search, empty_hits
+from model.kernels import best_items
 
 QUERIES_PER_PASS = {"cpu": 16, "cuda": 256}
 FEWER = {"cpu": (4, 8), "cuda": ()}  # a few queries alone need not pay for all, where their scores come out the same
@@ -18,8 +19,8 @@ class ExactIndex:
     """Every inner product, computed. Equal scores stand in row order, also where k cuts through a tie.
 
     A pass has one of few numbers of queries, filled up, and only such as give the same scores to the last bit: with one
-    compute thread a query's answer is the same in any batch. Between devices near ties may swap. A pass holds 4 N bytes
-    a query.
+    compute thread a query's answer is the same in any batch. Between devices near ties may swap. On the CPU a pass
+    holds 4 N bytes a query, on CUDA a sixteenth of that.
     On the CPU a writeable C-contiguous array is shared, not copied: leave it unchanged afterwards.
     """
 
@@ -83,10 +84,13 @@ class ExactIndex:
             size = next((fewer for fewer in self.pass_sizes if fewer >= num_queries), largest)
             # what an earlier pass left behind them is computed and not read
             padded[:num_queries] = vectors[part]
-            scores = self._scores(queries[:size].to(device), scores)
-            found, own = scores[:num_queries], barred.within(part) if barred else None
-            best = best_on_gpu(found, real, own) if device.type == "cuda" else best_on_cpu(found.numpy(), real, own)
-            hits.rows[part, :real], hits.scores[part, :real] = best
+            own = barred.within(part) if barred else None
+            if device.type == "cuda":
+                best = best_on_gpu(queries[:size].to(device), self._items, real, own)
+            else:
+                scores = self._scores(queries[:size], scores)
+                best = best_on_cpu(scores[:num_queries].numpy(), real, own)
+            hits.rows[part, :real], hits.scores[part, :real] = (found[:num_queries] for found in best)
         # what is barred everywhere else too: fewer than k items may be left
         hits.rows[np.isneginf(hits.scores)] = 0
         return hits
@@ -117,18 +121,17 @@ def best_on_cpu(
     return places[:, :k] + 1, values[:, :k]
 
 
-def best_on_gpu(scores: Tensor, k: int, barred: Barred | None = None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The same where the scores lie."""
+def best_on_gpu(
+    queries: Tensor, items: Tensor, k: int, barred: Barred | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The same from (Q, D) queries and (N, D) items where they lie, without the scores of all items."""
+    most = int(np.bincount(barred.queries).max(initial=0)) if barred is not None else 0
+    # one more shows a tie at the cut
+    scores, rows = best_items(queries, items, min(k + 1, len(items)), most)
     if barred is not None:
-        queries, rows = (torch.from_numpy(part).to(scores.device) for part in (barred.queries, barred.rows - 1))
-        scores[queries, rows] = -torch.inf
-    values, places = scores.topk(min(k + 1, scores.shape[1]))
-    if k < scores.shape[1]:
-        tied = values[:, k - 1] == values[:, k]
-        for query in tied.nonzero().flatten().tolist():
-            same = (scores[query] >= values[query, k]).nonzero().flatten()
-            places[query, :k] = same[scores[query, same].sort(descending=True, stable=True).indices[:k]]
-    # ascending rows first, so that the stable sort by score keeps them within a tie
-    places = places[:, :k].sort(dim=1).values
-    values, order = scores.gather(1, places).sort(dim=1, descending=True, stable=True)
-    return (places.gather(1, order) + 1).cpu().numpy(), values.cpu().numpy()
+        pairs = torch.from_numpy(barred.queries * len(items) + barred.rows - 1).to(items.device)
+        owners = torch.arange(len(rows), device=rows.device)[:, None] * len(items)
+        scores = scores.masked_fill(torch.isin(owners + rows, pairs), -torch.inf)
+    # rows rise along the candidates, so a stable sort keeps them in row order within a tie
+    values, order = scores.sort(dim=1, descending=True, stable=True)
+    return (rows.gather(1, order)[:, :k] + 1).cpu().numpy(), values[:, :k].cpu().numpy()

@@ -6,6 +6,7 @@ network, to give the same bits as the others; so an answer does not depend, to t
 batch (docs/decisions/0005-same-answer-in-any-batch.md). Few shapes are also what CUDA graphs need.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
@@ -23,7 +24,7 @@ from model.passes import Pass, alike
 from model.records import History, PromptPlan, QueryVectors
 
 MAIN_SIZE = {"cpu": 8, "cuda": 256}  # sequences a pass; what other sizes are proven against
-OTHER_SIZES = {"cpu": (4, 16), "cuda": ()}
+OTHER_SIZES = {"cpu": (4, 16), "cuda": (8, 64)}
 MANY_ITEMS = (
     100_000  # scoring that many takes longer than the network: other sizes gain nothing, and take long to prove
 )
@@ -48,6 +49,7 @@ class UserEncoder:
         self.max_length = self.network.config.max_length
         self._passes: dict[tuple[int, int], Pass] = {}
         self.num_tokens = self.num_padding = 0  # computed so far: of items, and of nothing
+        self.num_eager: Counter[str] = Counter()  # passes that ran operation by operation, by reason
 
     @classmethod
     def open(cls, folder: Path, device: str = "cpu") -> "UserEncoder":
@@ -95,7 +97,8 @@ class UserEncoder:
         return tuple(sorted([main, *(size for size in others if self._is_proven(size, main))], reverse=True))
 
     def _is_proven(self, size: int, main: int) -> bool:
-        pairs = [(self._pass(size, length), self._pass(main, length)) for length in self.lengths]
+        # the main size first: graphs on a GPU share memory best when the largest is captured first
+        pairs = [(self._pass(main, length), self._pass(size, length)) for length in reversed(self.lengths)]
         return all(alike(one, other, self.network) for one, other in pairs)
 
     @cached_property
@@ -138,7 +141,10 @@ class UserEncoder:
         self.num_padding += rows.size - int(numbers[0].sum())
         # few calls into torch: each gives the interpreter's lock away, and may wait to get it back
         batch = Batch(*map(torch.from_numpy, (rows, numbers[0], numbers[1])))
-        vectors, prompts = (part.numpy(force=True) for part in self._pass(size, length).run(batch.to(self.device)))
+        prepared = self._pass(size, length)
+        if prepared.eager:
+            self.num_eager[prepared.eager] += 1
+        vectors, prompts = (part.numpy(force=True) for part in prepared.run(batch.to(self.device)))
         return QueryVectors(vectors[: len(users)], prompts[: len(users)])
 
     def _check(self, windows: Sequence[Sequence[int]], users: Sequence[int]) -> None:

@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from model.kernels import best_items
 from model.networks.base import NetworkConfig, Queries
 from model.networks.layers import Batch, KeyValueCache
 from model.networks.tokens import Tokens
@@ -53,6 +54,9 @@ def answering(network: Generator) -> Iterator[None]:
 
 def top_item(states: Tensor, table: Tensor) -> Tensor:
     """(B,) rows 1..N of the highest inner product, the first of equal ones; states (B, D), table (N, D)."""
+    if states.is_cuda:
+        scores, rows = best_items(states, table, 1)
+        return rows.gather(1, scores.argmax(1, keepdim=True))[:, 0] + 1
     scores = states @ table.T
     num_items = scores.shape[1]
     if num_items <= BLOCK:
@@ -89,7 +93,7 @@ class Decoding:
         """(B, D) the state of token `lengths` of every sequence; those behind it were padding and are forgotten."""
         state = self.network.extend_last(tokens, self.users, self.cache, lengths)
         # the next token of each sequence goes right behind its own last item
-        self.cache.lengths = 1 + lengths
+        self.cache.lengths, self.cache.even = 1 + lengths, False
         return state
 
     def generate(self, state: Tensor) -> Tensor:
@@ -126,6 +130,7 @@ def expand_history(decoding: Decoding, batch: Batch, num_prompts: int) -> Tensor
         last = torch.where((batch.lengths == t)[:, None], state, last)
     # shorter histories ran on through padding: what was stored for it lies behind their length and is overwritten next
     decoding.cache.lengths = 1 + batch.lengths + num_prompts * (batch.lengths - 1).clamp(min=0)
+    decoding.cache.even = False
     return last
 
 

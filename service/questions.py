@@ -44,7 +44,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    max_waiting: int = 1024
+    max_waiting: int = 2048
     max_batch_tokens: int = 4096
     max_batch: int = 256
 

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
         4096, ge=64, description="History items computed at once; more = throughput, less = latency."
     )
     max_waiting: int = Field(
-        1024, ge=1, description="Requests in an arm's queue; beyond it 429, so that nobody waits for long."
+        2048, ge=1, description="Requests in an arm's queue; beyond it 429, so that nobody waits for long."
     )
     request_timeout_ms: float = Field(1000, gt=0, description="Deadline when the client sends no X-Request-Timeout-Ms.")
 

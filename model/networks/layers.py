@@ -55,6 +55,7 @@ class KeyValueCache:
         self.lengths = torch.zeros(shape[0], dtype=torch.int64, device=like.device)  # filled slots of each sequence
         # the mask needs the widest length; a number on the host avoids waiting for the device
         self.width = 0  # slots in use by the longest sequence; known on the host, so no copy from the device
+        self.even = True  # all sequences are equally long: what is added to them stands side by side
 
     def is_first(self, num_new: int) -> bool:
         """Whether the tokens being added are all there are: then they stand side by side, from slot 0."""
@@ -66,9 +67,10 @@ class KeyValueCache:
 
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Stores (B, H, T, W) keys and values at `slots` (B, T); returns all that is stored up to `width`."""
-        if self.is_first(keys.shape[2]):
-            self.keys[layer][:, :, : self.width] = keys
-            self.values[layer][:, :, : self.width] = values
+        if self.even:
+            new = slice(self.width - keys.shape[2], self.width)
+            self.keys[layer][:, :, new] = keys
+            self.values[layer][:, :, new] = values
         else:
             index = slots[:, None, :, None].expand_as(keys)
             self.keys[layer].scatter_(2, index, keys)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.reproduction.rows import Row
+from model.reproduction.rows import Row, latest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Series = Mapping[str, Sequence[tuple[float, float]]]  # name -> points (x, y)
 MIN_SYSTEMS = 3  # fewer are no figure
+MARKS, NUM_COLOURS = "osD", 10  # matplotlib's C0 to C9
 METRICS = ("NDCG@10", "NDCG@50", "NDCG@5")
 
 
@@ -72,12 +73,13 @@ def _milliseconds(row: Row) -> float | None:
 
 
 def _by_cost(rows: Sequence[Row], cost: Callable[[Row], float | None]) -> Series:
-    points: dict[str, list[tuple[float, float]]] = {}
+    chosen: dict[str, list[Row]] = {}
     for row in rows:
-        x = cost(row)
-        # one point a seed, so that the spread is seen; 0 seconds (no training) have no place on a log axis
-        if row.study is None and row.recipe == "best" and row.split == "test" and x:
-            points.setdefault(row.system, []).append((x, main_metric(row)))
+        # 0 seconds (no training) have no place on a log axis
+        if row.study is None and row.recipe == "best" and row.split == "test" and cost(row):
+            chosen.setdefault(row.system, []).append(row)
+    # one point a seed, so that the spread is seen; none of a recipe that was changed since
+    points = {name: [(cost(row) or 0.0, main_metric(row)) for row in latest(own)] for name, own in chosen.items()}
     return points if len(points) >= MIN_SYSTEMS else {}
 
 
@@ -125,9 +127,11 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def _draw_panel(panel: "Axes", figure: Figure, series: Series) -> None:
-    for name, points in series.items():
+    for number, (name, points) in enumerate(series.items()):
         x, y = zip(*points, strict=True)
-        panel.plot(x, y, "o-" if figure.lines else "o", markersize=4, label=name)
+        # ten colours, then another mark: no two series look alike
+        mark, colour = MARKS[number // NUM_COLOURS % len(MARKS)], f"C{number % NUM_COLOURS}"
+        panel.plot(x, y, f"{mark}-" if figure.lines else mark, color=colour, markersize=4, label=name)
     panel.set_xlabel(figure.axes[0])
     panel.set_ylabel(figure.axes[1])
     if figure.log_x:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from model.reproduction import figures
-from model.reproduction.rows import Row
+from model.reproduction.rows import Row, latest
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 NOT_RUN, NOTHING = "not run", ""
@@ -109,15 +109,6 @@ class Book:
 
     def cell(self, dataset: str, system: str, recipe: str, split: str) -> Cell:
         return self.cells.get((dataset, system, recipe, split), Cell(()))
-
-
-def latest(rows: Sequence[Row]) -> list[Row]:
-    """Those that were made as the last one was: a recipe that changed starts its cell anew. One row a seed."""
-    # rows are only ever appended: the last one was measured last
-    last = rows[-1]
-    alike = [r for r in rows if (r.data_digest, r.recipe_digest) == (last.data_digest, last.recipe_digest)]
-    # of two rows of one seed the later one stays
-    return list({row.seed: row for row in alike}.values())
 
 
 def render(rows: Sequence[Row], published: Published | None = None) -> str:

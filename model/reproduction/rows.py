@@ -110,3 +110,12 @@ class Results:
         finally:
             # closing gives the lock back, also when writing failed
             os.close(folder)
+
+
+def latest(rows: Sequence[Row]) -> list[Row]:
+    """Those that were made as the last one was: a recipe that changed starts its cell anew. One row a seed."""
+    # rows are only ever appended: the last one was measured last
+    last = rows[-1]
+    alike = [r for r in rows if (r.data_digest, r.recipe_digest) == (last.data_digest, last.recipe_digest)]
+    # of two rows of one seed the later one stays
+    return list({row.seed: row for row in alike}.values())

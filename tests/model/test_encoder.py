@@ -148,10 +148,12 @@ def test_an_index_over_the_items_generates_what_scores_would(make_network, make_
 
     histories = [History(tuple(range(1, 1 + n)), n % 3) for n in range(9)]
     indexed.encode(histories)  # traced before the index comes
+    assert not indexed.num_eager
     assert indexed.propose_with(first_rows)
     assert np.array_equal(indexed.encode(histories).prompts, dense.encode(histories).prompts)
     np.testing.assert_allclose(indexed.encode(histories).vectors, dense.encode(histories).vectors, atol=1e-5)
     assert asked
+    assert set(indexed.num_eager) == {"index_proposes"}
 
 
 def test_where_an_index_finds_nothing_scores_decide(make_network, make_checkpoint):
@@ -179,7 +181,8 @@ def test_every_size_of_a_pass_gives_the_same_bits(encoder):
 
 def test_passes_are_traced(encoder):
     encoder.encode([History((1, 2))])
-    assert all(one.traced for one in encoder._passes.values())
+    assert not any(one.eager for one in encoder._passes.values())
+    assert not encoder.num_eager
 
 
 def test_a_large_catalogue_has_one_size(make_network, make_checkpoint, monkeypatch):

@@ -70,3 +70,10 @@ def test_files_are_small(tmp_path):
 def test_the_page_shows_what_there_is():
     assert "](figures/prompts.png)" in render(prompts())
     assert "## Figures" not in render([ROW])
+
+
+def test_a_superseded_recipe_is_not_drawn():
+    old = [replace(row, recipe_digest="old", seed=1) for row in systems()]
+    new = [replace(row, recipe_digest="new", metrics={"NDCG@10": 0.06}) for row in systems()]
+    training = available([*old, *new])[0]
+    assert training.panels([*old, *new])["beauty"] == {name: [(60, 0.06)] for name in ("recgpt", "sasrec", "bpr")}
