@@ -30,7 +30,7 @@ PEERS = {
     "Ray Serve": ["-m", "benchmarks.peers.ray_serve", "{port}"],
     "BentoML": ["-m", "bentoml", "serve", "benchmarks.peers.bento:Recall", "--port", "{port}"],
 }
-START_S, STEP, CLOSER = 180.0, 1.6, 1.1
+START_S, FIRST, STEP, CLOSER = 180.0, 50.0, 1.6, 1.1
 
 
 @contextlib.contextmanager
@@ -79,7 +79,7 @@ def run(load: Load) -> Measured:
 
 def highest(load: Load, p99_ms: float) -> Measured | None:
     """The fastest trial that keeps to the p99 and loses nothing."""
-    low, high, best = 0.0, 50.0, None
+    low, high, best = 0.0, FIRST, None
 
     def holds(rate: float) -> bool:
         nonlocal best

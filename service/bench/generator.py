@@ -20,6 +20,7 @@ import orjson
 
 HEAD_END = b"\r\n\r\n"
 LENGTH = b"content-length: "
+CHUNKED, LAST_CHUNK = b"transfer-encoding: chunked", b"0\r\n\r\n"
 TICK_S = 0.001
 PROBLEM, PARTIAL = b'"retryable":', 207  # of a refused member; counted as this status
 
@@ -125,8 +126,7 @@ class Connection(asyncio.Protocol):
         if end < 0:
             return
         head = self.buffer[:end].lower()
-        start = head.find(LENGTH) + len(LENGTH)
-        size = end + len(HEAD_END) + int(head[start : start + 12].split(b"\r", 1)[0])
+        size = self._size(head, end + len(HEAD_END))
         if len(self.buffer) >= size:
             status = int(head[9:12])
             # a batch is answered with 200 even where members of it were refused
@@ -134,6 +134,14 @@ class Connection(asyncio.Protocol):
                 status = PARTIAL
             self.buffer = self.buffer[size:]
             self.owner.answered(self, status, size)
+
+    def _size(self, head: bytes, body: int) -> int:
+        """Bytes of the whole answer, or more than are here while its end is not known; body: where it begins."""
+        if CHUNKED in head:
+            # nothing else was asked on this connection, so what ends the answer ends the buffer
+            return len(self.buffer) + (not self.buffer.endswith(LAST_CHUNK))
+        start = head.find(LENGTH) + len(LENGTH)
+        return body + int(head[start : start + 12].split(b"\r", 1)[0])
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.owner.gone(self)

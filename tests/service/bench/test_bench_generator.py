@@ -13,8 +13,8 @@ PATIENT = {"seconds": 0.6, "warmup_s": 0.2, "connections": 8, "drain_s": 2.0, "d
 class Answering(asyncio.Protocol):
     """Answers every request after a while, every `refuse`th with 503, and remembers the bodies."""
 
-    def __init__(self, seen, delay_s, refuse):
-        self.seen, self.delay_s, self.refuse, self.buffer = seen, delay_s, refuse, b""
+    def __init__(self, seen, delay_s, refuse, chunked):
+        self.seen, self.delay_s, self.refuse, self.chunked, self.buffer = seen, delay_s, refuse, chunked, b""
 
     def connection_made(self, transport):
         self.transport = transport
@@ -33,14 +33,19 @@ class Answering(asyncio.Protocol):
 
     def answer(self, number):
         status = b"503 Busy" if self.refuse and number % self.refuse == 0 else b"200 OK"
-        self.transport.write(b"HTTP/1.1 %s\r\nContent-Length: 5\r\n\r\nhello" % status)
+        if self.chunked:
+            # in two pieces, the first of which ends nothing
+            self.transport.write(b"HTTP/1.1 %s\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n" % status)
+            asyncio.get_running_loop().call_later(0.01, self.transport.write, b"0\r\n\r\n")
+        else:
+            self.transport.write(b"HTTP/1.1 %s\r\nContent-Length: 5\r\n\r\nhello" % status)
 
 
-def run_against(delay_s=0.0, refuse=0, **load):
+def run_against(delay_s=0.0, refuse=0, chunked=False, **load):
     async def main():
         seen = []
         server = await asyncio.get_running_loop().create_server(
-            lambda: Answering(seen, delay_s, refuse), "127.0.0.1", 0
+            lambda: Answering(seen, delay_s, refuse, chunked), "127.0.0.1", 0
         )
         async with server:
             port = server.sockets[0].getsockname()[1]
@@ -71,6 +76,13 @@ def test_refusals_are_told_apart():
     measured, _ = run_against(refuse=4, rate=300.0)
     assert set(measured.statuses) == {"200", "503"}
     assert 0.6 < measured.goodput < 0.9
+
+
+def test_answers_in_chunks_are_read_to_their_end():
+    measured, _ = run_against(chunked=True, rate=100.0)
+    assert measured.statuses == {"200": sum(measured.statuses.values())}
+    assert measured.lost == 0
+    assert measured.p50_ms > 9
 
 
 def test_what_is_late_is_no_goodput():
