@@ -72,8 +72,8 @@ class IdMap:
 
     def rows(self, external: Iterable[ExternalId]) -> tuple[int, ...]:
         """Rows of the known ids, in order; unknown ids are left out."""
-        get = self._rows.get
-        return tuple(row for row in (get(one, 0) for one in external) if row)
+        # None of an unknown id; rows start at 1
+        return tuple(filter(None, map(self._rows.get, external)))
 
     def column(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """(K,) external ids of rows 1..N that are known to be inside; for answers, without a list of Python objects."""
