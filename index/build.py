@@ -5,6 +5,7 @@ The only module here that knows the model.
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from index.base import ItemIndex, first_rows
 from index.bundle import BundleContents, GoldenQueries, Manifest, write_bundle
 from index.exact import ExactIndex
 from index.factory import build_index
+from index.faiss_index import FaissIndex
 from model import __version__
 from model.checkpoint import CONFIG, Checkpoint
 from model.encoder import UserEncoder, pin_compute_threads
 from model.records import History, QueryVectors
 
 NUM_GOLDEN = 32
+LIGHTER, MIN_PROBE, MIN_EF_SEARCH = 8, 8, 32
 AUTO = "auto"
 
 
@@ -64,8 +67,22 @@ def build_bundle(
 
 
 def propose_from(index: ItemIndex, encoder: UserEncoder) -> bool:
-    """Where the catalogue is too large for exact search, what is generated comes from the index too."""
-    return index.spec != ExactIndex.spec and encoder.propose_with(partial(first_rows, index))
+    """Where the catalogue is too large for exact search, what is generated comes from the index too.
+
+    One item is found with a fraction of the effort that a hundred take (docs/decisions/0016-large-catalogues.md).
+    """
+    return index.spec != ExactIndex.spec and encoder.propose_with(partial(first_rows, for_one(index)))
+
+
+def for_one(index: ItemIndex) -> ItemIndex:
+    """The same index, looked through only as hard as its single best item needs."""
+    if not isinstance(index, FaissIndex):
+        return index
+    effort = index.effort
+    fewer, shorter = max(effort.nprobe // LIGHTER, MIN_PROBE), max(effort.ef_search // LIGHTER, MIN_EF_SEARCH)
+    return index.with_effort(
+        replace(effort, nprobe=min(fewer, effort.nprobe), ef_search=min(shorter, effort.ef_search))
+    )
 
 
 def _choose(

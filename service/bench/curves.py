@@ -8,12 +8,15 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
 
 from index.auto import choose_index
 from index.build import propose_from
+from index.evaluate import recall_of
+from index.exact import ExactIndex
 from index.factory import build_index
 from model.encoder import UserEncoder, pin_compute_threads
 from model.records import History
@@ -23,6 +26,7 @@ from service.questions import Question
 
 CATALOGUES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 HISTORIES = (10, 25, 50, 100, 200, 400, 1000)
+PROBES = 64  # histories whose query vectors an approximate index is measured with
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
@@ -38,6 +42,7 @@ class Point:
     search_us: float
     merge_us: float
     product_us: float  # scores of one query vector alone
+    recall: float  # recall@top_n of the index against exact search, for these questions' query vectors
 
     @property
     def total_us(self) -> float:
@@ -79,7 +84,19 @@ class Bench:
             search_us=round(search, 1),
             merge_us=round(merge, 1),
             product_us=round(self.product_us(runs), 1),
+            recall=round(self.recall(engine), 4),
         )
+
+    def recall(self, engine: Engine) -> float:
+        """Of the index, for the query vectors of random histories."""
+        if engine.index.spec == ExactIndex.spec:
+            return 1.0
+        rng = np.random.default_rng(self.sizes.seed + 1)
+        rows = rng.integers(1, self.sizes.num_items + 1, (PROBES, self.sizes.max_length)).tolist()
+        queries = engine.encoder.encode([History(tuple(row)) for row in rows]).vectors.reshape(-1, self.sizes.dim)
+        exact = ExactIndex(cast(UserEncoder, engine.encoder).item_vectors().numpy())
+        found, expected = (index.search(queries, self.top_n).rows for index in (engine.index, exact))
+        return recall_of(found, expected)
 
     def product_us(self, runs: int) -> float:
         items = torch.randn(self.sizes.num_items, self.sizes.dim)

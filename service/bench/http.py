@@ -12,6 +12,7 @@ from service.bench.load import Say, Trial, confirm, find_rate, run_trial, summar
 from service.bench.target import Target
 
 WARM_RATE = 400.0
+CURVES = ("uncached", "cached", "batch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class HttpBench:
     users_a_batch: int = 64
     cached_histories: int = 2000
     seed: int = 0
+    only: tuple[str, ...] = CURVES
 
     def load(self, target: Target) -> Load:
         return Load(
@@ -59,23 +61,25 @@ class Curve:
 def bench_http(target: Target, bench: HttpBench, say: Say = lambda _: None) -> Iterator[Curve]:
     """Yields a curve as soon as it is measured."""
     single = bench.load(target)
-    say("histories that were never asked before")
-    uncached = measure("uncached", target, replace(single, rate=400.0), bench, say)
-    yield uncached
-    if uncached.held:
-        half = replace(single, rate=uncached.held[0].load.rate / 2, seconds=2 * bench.seconds)
-        yield Curve("half rate", [], [run_trial(target, replace(half, seed=91 + n)) for n in range(bench.runs)])
-    say("histories whose vectors are cached")
-    cached = replace(single, distinct=bench.cached_histories)
-    # each of them once, so that all are known
-    run_trial(target, replace(cached, rate=WARM_RATE, seconds=2 * bench.cached_histories / WARM_RATE))
-    yield measure("cached", target, replace(cached, rate=800.0), bench, say)
-    say(f"batches of {bench.users_a_batch} users")
-    batch = replace(
-        single, path="/recall/batch", arm=bench.arm, users_a_request=bench.users_a_batch, connections=64, rate=8.0
-    )
-    # a batch takes as long as its users together: what is asked of it is users a second, not a p99
-    yield measure("batch", target, replace(batch, deadline_ms=1000.0), replace(bench, p99_ms=500.0), say)
+    if "uncached" in bench.only:
+        say("histories that were never asked before")
+        uncached = measure("uncached", target, replace(single, rate=400.0), bench, say)
+        yield uncached
+        if uncached.held:
+            half = replace(single, rate=uncached.held[0].load.rate / 2, seconds=2 * bench.seconds)
+            yield Curve("half rate", [], [run_trial(target, replace(half, seed=91 + n)) for n in range(bench.runs)])
+    if "cached" in bench.only:
+        say("histories whose vectors are cached")
+        cached = replace(single, distinct=bench.cached_histories)
+        # each of them once, so that all are known
+        run_trial(target, replace(cached, rate=WARM_RATE, seconds=2 * bench.cached_histories / WARM_RATE))
+        yield measure("cached", target, replace(cached, rate=800.0), bench, say)
+    if "batch" in bench.only:
+        say(f"batches of {bench.users_a_batch} users")
+        batch = replace(single, path="/recall/batch", arm=bench.arm, users_a_request=bench.users_a_batch)
+        # a batch takes as long as its users together: what is asked of it is users a second, not a p99
+        batch = replace(batch, connections=64, rate=8.0, deadline_ms=1000.0)
+        yield measure("batch", target, batch, replace(bench, p99_ms=500.0), say)
 
 
 def measure(name: str, target: Target, load: Load, bench: HttpBench, say: Say) -> Curve:

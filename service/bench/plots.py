@@ -18,13 +18,18 @@ Draw = Callable[["Axes"], None]
 
 def latency_against_rate(curves: Sequence[Curve]) -> Draw:
     def draw(axes: "Axes") -> None:
-        for curve in curves:
+        for number, curve in enumerate(curves):
             trials = sorted(curve.trials, key=lambda trial: trial.load.rate)
             rates = [trial.load.rate * trial.load.users_a_request for trial in trials]
             for name, style in (("p50_ms", "o--"), ("p99_ms", "o-")):
                 values = [getattr(trial.measured, name) for trial in trials]
-                axes.plot(rates, values, style, markersize=3, label=f"{curve.name}, {name[:3]}")
+                axes.plot(rates, values, style, color=f"C{number}", markersize=3, label=f"{curve.name}, {name[:3]}")
         axes.set(xlabel="users a second, offered", ylabel="ms", xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            # 2000, not 2 x 10^3
+            axis.set_major_formatter("{x:,.0f}")
+            axis.set_minor_formatter("{x:,.0f}")
+        axes.tick_params(which="both", labelsize=6)
         axes.legend(fontsize=6)
 
     return draw

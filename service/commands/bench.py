@@ -36,6 +36,7 @@ class HttpCommand:
     p99_ms: Annotated[float, Option(min=1, help="What the rate must keep to.")] = 30.0
     seconds: Annotated[float, Option(min=1, help="Of each trial; longer = steadier.")] = 4.0
     runs: Annotated[int, Option(min=1, help="Longer trials of the rate that is reported.")] = 3
+    only: Annotated[str, Option(help="What to measure, with commas.")] = "uncached,cached,batch"
     serve: Annotated[str, Option(help="Further options of `recall serve`, in one string.")] = ""
     output: Output = None
 
@@ -57,6 +58,7 @@ def bench_http(options: HttpCommand) -> None:
         p99_ms=options.p99_ms,
         seconds=options.seconds,
         runs=options.runs,
+        only=curves_of(options.only),
     )
     with under_load(options) as target:
         curves = []
@@ -73,6 +75,16 @@ def bench_http(options: HttpCommand) -> None:
         figures = {"latency against rate": latency_against_rate([curve for curve in curves if curve.trials])}
         err.print(f"figures in {write(options.output, figures, found)}", markup=False)
     last_line(found)
+
+
+def curves_of(text: str) -> tuple[str, ...]:
+    """Raises ValueError for a name that is none of theirs."""
+    from service.bench.http import CURVES
+
+    names = tuple(name.strip() for name in text.split(","))
+    if unknown := [name for name in names if name not in CURVES]:
+        raise ValueError(f"--only knows {', '.join(CURVES)}, not {', '.join(unknown)}")
+    return names
 
 
 @contextmanager
@@ -125,10 +137,10 @@ def bench_engine(
         "batch": list(curves.by_batch(sizes, runs=runs)),
     }
     for name, measured in points.items():
-        table = Table(name, "index", "encode us", "search us", "merge us", "total us", "one product us")
+        table = Table(name, "index", "recall", "encode us", "search us", "merge us", "total us", "one product us")
         for p in measured:
             times = (p.encode_us, p.search_us, p.merge_us, p.total_us, p.product_us)
-            table.add_row(str(getattr(p, name)), p.index, *(f"{time:,.0f}" for time in times))
+            table.add_row(str(getattr(p, name)), p.index, f"{p.recall:.3f}", *(f"{time:,.0f}" for time in times))
         out.print(table)
     found = machine_facts() | {name: [asdict(point) for point in rows] for name, rows in points.items()}
     if output:

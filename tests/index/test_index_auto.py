@@ -5,11 +5,11 @@ import pytest
 
 from index import auto
 from index.auto import Wanted, choose_index, sample_queries
-from index.build import build_bundle, propose_from
+from index.build import build_bundle, for_one, propose_from
 from index.bundle import open_bundle
 from index.evaluate import recall_of
 from index.exact import ExactIndex
-from index.faiss_index import FaissIndex
+from index.faiss_index import FaissIndex, SearchEffort
 from model.encoder import UserEncoder
 from service.bench.bundles import Sizes, make_checkpoint
 
@@ -80,3 +80,14 @@ def test_a_bundle_with_another_index_generates_by_it_and_replays(tmp_path):
     bundle.replay(encoder.encode)
     exact = UserEncoder.open(bundle.checkpoint_path)
     assert not propose_from(ExactIndex(bundle.vectors.copy()), exact)
+
+
+def test_one_item_is_looked_for_with_less_effort(vectors):
+    index = FaissIndex.build(vectors, "IVF64,Flat", SearchEffort(nprobe=64))
+    light = for_one(index)
+    assert (light.effort.nprobe, index.effort.nprobe) == (8, 64)
+    assert for_one(index.with_effort(SearchEffort(nprobe=2))).effort.nprobe == 2  # never more than for the whole list
+    queries = sample_queries(vectors, 50)
+    found = light.search(queries, 1).rows == ExactIndex(vectors).search(queries, 1).rows
+    assert found.mean() > 0.9
+    assert for_one(exact := ExactIndex(vectors)) is exact

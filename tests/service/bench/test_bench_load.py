@@ -9,6 +9,7 @@ from service.bench.bundles import Sizes, make_bundle
 from service.bench.generator import Load, Measured
 from service.bench.load import Trial, confirm, find_rate, run_trial, summary
 from service.bench.target import serving
+from service.commands.bench import curves_of
 
 QUICK = {"seconds": 1.0, "warmup_s": 0.3, "connections": 16, "drain_s": 10.0, "deadline_ms": 10_000.0}
 FINE = Measured(
@@ -115,3 +116,9 @@ def test_what_does_not_hold(change):
     trial = Trial(load=Load(port=1), measured=replace(FINE, **change), cpu_us={}, busy={}, batch_sizes={}, stages_ms={})
     assert not trial.holds(30.0)
     assert replace(trial, measured=FINE).holds(30.0)
+
+
+def test_curves_are_chosen_by_name():
+    assert curves_of("batch, cached") == ("batch", "cached")
+    with pytest.raises(ValueError, match="uncached, cached, batch, not warm"):
+        curves_of("cached,warm")
