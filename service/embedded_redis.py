@@ -169,7 +169,7 @@ class EmbeddedRedis:
             "logfile": os.fspath(self._folder / "redis.log"),
             "appendonly": "yes",
             "appendfsync": "everysec",
-            # to write the file anew takes a fork and a core for a second, and vectors fill the usual 64 MB in 30 seconds
+            # writing the file anew takes a fork and a core for a second; vectors fill the usual 64 MB in 30 seconds
             "auto-aof-rewrite-min-size": "512mb",
             "no-appendfsync-on-rewrite": "yes",
             "save": "",
