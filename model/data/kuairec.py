@@ -1,8 +1,13 @@
 """KuaiRec: a matrix of 1,411 users x 3,327 videos without a gap. Data: kuairec.com (CC BY-SA 4.0), the official demo.
 
-`train` and `valid` are (user, video) positives of all 7,176 users; `test_pos` holds every positive of the complete
-matrix (watch ratio >= 2), `small_items` its videos. The test ranks those videos alone, which occur in train and valid
-with other users only. Pairs carry no time: within a user they stand in the order of the file, which means nothing.
+`train` and `valid` of the file are (user, video) positives of all 7,176 users; `test_pos` holds every positive of the
+complete matrix (watch ratio >= 2), `small_items` its videos. Those videos alone are ranked; they occur in train and
+valid with other users only. Pairs carry no time: within a user they stand in the order of the file, which means
+nothing.
+
+Training gets both `train` and `valid`. What the app's recommender chose to show says little about a matrix in which
+everybody saw everything, so a part of the matrix's users is the validation split, the others are the test
+(docs/decisions/0019-kuairec-validation.md).
 
 The catalogue is every video and user that occurs; categories come from item_tags.json beside the file, where it is.
 """
@@ -20,6 +25,7 @@ from model.data.sequences import SequenceData
 
 PARTS = ("train", "valid", "test_pos")
 ITEMS, TAGS = "small_items", "item_tags.json"
+VALID_SHARE = 0.2  # of the matrix's users
 Pairs = NDArray[np.int64]  # (P, 2) user, video
 
 
@@ -36,13 +42,22 @@ def read_kuairec(path: Path, name: str) -> tuple[SequenceData, ReadReport]:
     users, items = IdMap(np.unique(pairs[:, 0])), IdMap(np.union1d(pairs[:, 1], small))
     if strangers := len(np.setdiff1d(parts["test_pos"][:, 1], small)):
         raise DataError(f"{path}: {strangers} videos of test_pos are not in {ITEMS}, so the matrix is not complete")
-    train, valid, test = (_sequences(parts[part], users, items) for part in PARTS)
+    known = _first_of_equal(np.concatenate([parts["train"], parts["valid"]]))
+    for_valid = np.isin(parts["test_pos"][:, 0], _validation_users(parts["test_pos"]))
+    split = known, parts["test_pos"][for_valid], parts["test_pos"][~for_valid]
+    train, valid, test = (_sequences(part, users, items) for part in split)
     tags = path.with_name(TAGS)
     categories = encode_categories(items, read_categories(tags)) if tags.is_file() else None
     counts = np.bincount(train.values, minlength=len(items) + 1)[1:].astype(np.int64)
     candidates = _rows(items, small).astype(np.int32)
     catalogue = Catalogue(items, users, counts, categories)
     return SequenceData(name, catalogue, train, valid, test, "given", candidates), report
+
+
+def _validation_users(complete: Pairs) -> NDArray[np.int64]:
+    """The same for the same file, whatever the seed of a training."""
+    everybody = np.unique(complete[:, 0])
+    return np.random.default_rng(0).choice(everybody, round(VALID_SHARE * len(everybody)), replace=False)
 
 
 def _read(path: Path) -> dict[str, NDArray[np.int64]]:

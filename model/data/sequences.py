@@ -31,7 +31,7 @@ class SequenceData:
     valid: Ragged
     test: Ragged
     protocol: Protocol
-    candidates: NDArray[np.int32] | None = None  # item rows that `test` ranks; None = the whole catalogue
+    candidates: NDArray[np.int32] | None = None  # item rows that are ranked; None = the whole catalogue
 
     def history(self, user: int, split: Split) -> NDArray[np.int32]:
         """What is known of a user row (1..U) when `split` is predicted."""

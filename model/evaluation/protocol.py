@@ -1,6 +1,6 @@
 """The protocol: rank the whole catalogue for every user who has a target, never what is in the user's history.
 
-Where a data set names its test candidates, the test split ranks those alone (KuaiRec's fully observed videos).
+Where a data set names candidates, those alone are ranked (KuaiRec's fully observed videos).
 The validation split is predicted from the training sequence, the test split from training and validation.
 Used while training, on the validation split; `recall evaluate` scores a bundle's own answers instead
 (service/offline.py).
@@ -46,7 +46,7 @@ class Exam:
     @property
     def barred(self) -> NDArray[np.bool_] | None:
         """(N,) items that are not ranked; None = all are."""
-        if self.split != "test" or self.data.candidates is None:
+        if self.data.candidates is None:
             return None
         barred = np.ones(len(self.data.catalogue.items), dtype=np.bool_)
         barred[self.data.candidates - 1] = False

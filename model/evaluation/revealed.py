@@ -3,27 +3,40 @@
 Only for data whose test pairs are complete (KuaiRec): elsewhere what is not told may be what nobody was shown.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from model.catalogue import Ragged
-from model.data.sequences import SequenceData
+from model.data.sequences import SequenceData, Split
+from model.evaluation.protocol import Exam
 
 COUNTS = (10, 20, 50)
 
 
-def reveal(data: SequenceData, count: int, seed: int = 0) -> SequenceData:
-    """The data set with `count` random test positives of each user at the end of what is known of them.
+def exams_of(data: SequenceData, split: Split, max_users: int | None = None) -> Iterator[tuple[str, Exam]]:
+    """Every exam of a split, by name: the plain one, and where test pairs are complete one for each count told."""
+    yield split, Exam.of(data, split, max_users)
+    if data.protocol == "given":
+        for count in COUNTS:
+            yield f"{split}, {count} revealed", Exam.of(reveal(data, count, split), split, max_users)
+
+
+def reveal(data: SequenceData, count: int, split: Split = "test", seed: int = 0) -> SequenceData:
+    """The data set with `count` random positives of each user of a split at the end of what is known of them.
 
     At most half of a user's positives are told: every user stays in the exam, at every count. The choice depends on
     seed and data alone, so every system gets the same.
     """
     rng = np.random.default_rng(seed)
+    before = "valid" if split == "test" else "train"
+    pasts: Ragged = getattr(data, before)
+    complete: Ragged = getattr(data, split)
     known, targets = [], []
-    for user in range(len(data.test)):
-        positives = rng.permutation(data.test[user])
+    for user in range(len(complete)):
+        positives = rng.permutation(complete[user])
         told = min(count, len(positives) // 2)
-        known.append([*data.valid[user].tolist(), *positives[:told].tolist()])
+        known.append([*pasts[user].tolist(), *positives[:told].tolist()])
         targets.append(positives[told:].tolist())
-    return replace(data, valid=Ragged.of(known), test=Ragged.of(targets))
+    return replace(data, **{before: Ragged.of(known), split: Ragged.of(targets)})

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from model.checkpoint import Checkpoint
 from model.data.sequences import Protocol, SequenceData
 from model.evaluation.protocol import Exam, TopLists, top_lists
-from model.evaluation.revealed import COUNTS, reveal
+from model.evaluation.revealed import exams_of
 from model.networks.base import Network
 from model.records import ServingPlan
 
@@ -43,18 +43,10 @@ class Measured:
     seconds: float
 
 
-def exams(data: SequenceData) -> Iterator[tuple[str, Exam]]:
-    """Every test of a data set, by the name of its split."""
-    yield "test", Exam.of(data, "test")
-    if data.protocol == "given":
-        for count in COUNTS:
-            yield f"test, {count} revealed", Exam.of(reveal(data, count), "test")
-
-
 def measure_test(checkpoint: Checkpoint, data: SequenceData) -> list[Measured]:
     """The test split, once, with the plan that validation chose."""
     measured = []
-    for split, exam in exams(data):
+    for split, exam in exams_of(data, "test"):
         started = time.perf_counter()
         # the exam was built before: seconds are those of ranking and scoring
         metrics = measure(checkpoint.network, checkpoint.plan, exam)

@@ -6,12 +6,14 @@ The weights of a blend's parts, then its plan, are those that are best on the va
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from statistics import fmean
 
 import torch
 
 from model.checkpoint import Checkpoint
 from model.data.sequences import SequenceData
 from model.evaluation.protocol import Exam
+from model.evaluation.revealed import exams_of
 from model.networks.base import Network
 from model.networks.blend import Blend, BlendConfig
 from model.training.plans import choose_plan, measure_plan, plain_plan
@@ -41,9 +43,9 @@ def fit(
     parts = list(_train_parts(recipe, data, seed, device, on_epoch, kept))
     started = time.perf_counter()
     blend = _join([part.network for part in parts], data).to(torch.device(device)).eval()
-    exam = Exam.of(data, "valid", recipe.max_eval_users)
-    _weigh_parts(blend, exam, recipe)
-    plan, metrics = choose_plan(blend, exam, recipe.plan, recipe.metric)
+    exams = [exam for _, exam in exams_of(data, "valid", recipe.max_eval_users)]
+    _weigh_parts(blend, exams, recipe)
+    plan, metrics = choose_plan(blend, exams[0], recipe.plan, recipe.metric)
     seconds = time.perf_counter() - started + sum(part.provenance.training_seconds for part in parts)
     return Checkpoint(blend, plan, data.catalogue, provenance_of(recipe, data, seed, seconds, metrics))
 
@@ -69,13 +71,13 @@ def _join(networks: Sequence[Network], data: SequenceData) -> Blend:
     return Blend(BlendConfig(parts=parts, max_length=networks[0].config.max_length, **sizes), networks)
 
 
-def _weigh_parts(blend: Blend, exam: Exam, recipe: Recipe) -> None:
+def _weigh_parts(blend: Blend, exams: Sequence[Exam], recipe: Recipe) -> None:
     """One part after the other, each against what stands before it."""
     plan = plain_plan(recipe.plan)
     for part in range(1, len(blend.parts)):
         found = {}
         for weight in recipe.plan.part_weights:
             blend.weights[part] = weight
-            found[weight] = measure_plan(blend, exam, plan, recipe.metric)
+            found[weight] = fmean(measure_plan(blend, exam, plan, recipe.metric) for exam in exams)
         # on a tie the first weight of the recipe stands
         blend.weights[part] = max(found, key=found.__getitem__)

@@ -5,13 +5,14 @@ Defaults stand here once; unknown keys are errors.
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from model.evaluation.metrics import NAMES
 from model.records import Placement
 from model.training.sections import RecipeName, read_sections
 
 T = TypeVar("T")
+Loss = Literal["softmax", "bce", "bpr"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,11 @@ class Stage:
     num_prompts: int = 0  # generated items before each real one while training (the paper's K)
     learning_rate: float = 1e-3
     objective: Literal["next", "pretrain"] = "next"  # the next item, or what the system itself pre-trains on
+    loss: Loss | None = None  # None = the recipe's
 
     def __post_init__(self) -> None:
+        if self.loss is not None:
+            check_loss(self.loss)
         if self.objective not in ("next", "pretrain"):
             raise ValueError(f"objective is {self.objective!r}; it is next or pretrain")
         if self.objective == "pretrain" and self.num_prompts:
@@ -32,6 +36,11 @@ class Stage:
             raise ValueError(f"num_epochs is {self.num_epochs}; a stage needs at least 1")
         if not isinstance(self.learning_rate, float) or not self.learning_rate > 0:
             raise ValueError(f"learning_rate is {self.learning_rate!r}; it is a number above 0, such as 0.001")
+
+
+def check_loss(loss: str) -> None:
+    if loss not in get_args(Loss):
+        raise ValueError(f"loss is {loss!r}; it is softmax, bce or bpr")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +66,7 @@ class Recipe:
     stages: tuple[Stage, ...]
     network: Mapping[str, Any] = field(default_factory=dict)
     parts: tuple["Recipe", ...] = ()  # of a blend: each trained alone
-    loss: Literal["softmax", "bce", "bpr"] = "softmax"  # over the whole catalogue, or against one sampled item
+    loss: Loss = "softmax"  # over the whole catalogue, or against one sampled item
     batch_users: int = 256
     warmup_steps: int = 200
     weight_decay: float = 0.0
@@ -68,6 +77,9 @@ class Recipe:
     max_eval_users: int = 10_000
     plan: PlanSearch = field(default_factory=PlanSearch)
 
+    def loss_of(self, stage: Stage) -> Loss:
+        return stage.loss or self.loss
+
     @property
     def all_stages(self) -> tuple[Stage, ...]:
         """In the order they are trained: its own, or its parts'."""
@@ -76,8 +88,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if bool(self.parts) != (self.system == "blend"):
             raise ValueError("parts are what a blend has, and only a blend")
-        if self.loss not in ("softmax", "bce", "bpr"):
-            raise ValueError(f"loss is {self.loss!r}; it is softmax, bce or bpr")
+        check_loss(self.loss)
         if self.stages and self.stages[-1].objective != "next":
             raise ValueError("the last stage is a pretrain stage; one on the next item must follow")
         for name in ("batch_users", "evaluate_every", "patience", "max_eval_users"):

@@ -169,7 +169,7 @@ class Trainer:
         if stage.objective == "pretrain":
             return self.network.pretraining_loss(batch), len(batch.users)
         queries, targets = self.network.training_pairs(batch, stage.num_prompts)
-        loss = member_losses(self.network, queries, targets - 1, self.recipe.loss)
+        loss = member_losses(self.network, queries, targets - 1, self.recipe.loss_of(stage))
         return loss + self.network.extra_loss(), len(targets)
 
 
@@ -178,8 +178,9 @@ def check_recipe(recipe: Recipe, network: Network) -> None:
     if network.trained != bool(recipe.stages):
         reason = "needs at least one stage" if network.trained else "is not trained; its recipe has stages: []"
         raise ValueError(f"{recipe.system} {reason}")
-    if network.hard_negatives and recipe.loss != "softmax":
-        raise ValueError(f"hard_negatives weighs the negatives of the softmax; the recipe's loss is {recipe.loss}")
+    others = {recipe.loss_of(stage) for stage in recipe.stages} - {"softmax"}
+    if network.hard_negatives and others:
+        raise ValueError(f"hard_negatives weighs the negatives of the softmax; the recipe's loss is {min(others)}")
 
 
 def member_losses(network: Network, queries: Tensor, targets: Tensor, loss: str = "softmax") -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.data.sequences import SequenceData
 from model.evaluation.protocol import Exam, top_lists
-from model.evaluation.revealed import reveal
+from model.evaluation.revealed import exams_of, reveal
 from model.networks import build_network
 from model.records import PromptPlan
 
@@ -46,8 +46,21 @@ def test_every_user_stays(data):
 
 
 def test_the_seed_decides(data):
-    first, again, other = (told(reveal(data, 5, seed), data, 1) for seed in (0, 0, 1))
+    first, again, other = (told(reveal(data, 5, seed=seed), data, 1) for seed in (0, 0, 1))
     assert first == again != other
+
+
+def test_of_the_validation_split_it_is_told_behind_training(data):
+    revealed = reveal(replace(data, valid=data.test, test=data.valid), 5, "valid")
+    assert revealed.history(1, "valid").tolist()[:2] == [1, 2]
+    assert len(revealed.history(1, "valid")) == 7
+    assert sorted([*revealed.history(1, "valid").tolist()[2:], *revealed.targets(1, "valid").tolist()]) == TEST[0]
+    assert revealed.test.values.tolist() == data.valid.values.tolist()
+
+
+def test_exams_by_name(data):
+    assert [name for name, _ in exams_of(data, "test")] == ["test", *(f"test, {n} revealed" for n in (10, 20, 50))]
+    assert [name for name, _ in exams_of(replace(data, protocol="by-time"), "valid")] == ["valid"]
 
 
 def test_the_history_before_stays(data):
@@ -66,8 +79,8 @@ def test_the_test_ranks_candidates_only_and_not_what_was_told(data):
     assert ranked(revealed, "test")[0] == {*range(21, 41)} - {*told(revealed, data, 1)}
 
 
-def test_validation_and_data_without_candidates_rank_everything(data):
-    assert ranked(data, "valid")[0] == {*range(3, 41)}
+def test_validation_ranks_candidates_only_and_data_without_candidates_everything(data):
+    assert ranked(data, "valid")[0] == {*range(21, 41)}
     assert ranked(replace(data, candidates=None), "test")[0] == {*range(1, 41)} - {1, 2, 7}
 
 

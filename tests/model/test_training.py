@@ -77,6 +77,14 @@ def test_learns_what_can_be_learnt(data, recipe, num_epochs):
     assert checkpoint.provenance.metrics["recall@5"] > 0.3 + popularity_recall(data)
 
 
+def test_a_stage_may_have_a_loss_of_its_own(data):
+    stages = Stage(num_epochs=1, loss="bce"), Stage(num_epochs=1, learning_rate=1e-6)
+    losses = []
+    Trainer(replace(TINY, stages=stages), data).fit(lambda report: losses.append(report.loss))
+    # at the start every item scores about the same: two sigmoids of 0, then one of 40 items
+    assert losses == pytest.approx([2 * np.log(2), np.log(NUM_ITEMS)], rel=0.05)
+
+
 @pytest.mark.parametrize("recipe", [TINY, TINY_COMIREC], ids=["recgpt", "comirec"])
 def test_the_same_seed_gives_the_same_weights(data, recipe):
     first = weights_of(recipe, data, seed=3)

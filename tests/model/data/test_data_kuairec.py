@@ -37,9 +37,25 @@ def external(data, user):
 
 def test_pairs_stand_in_the_order_of_the_file(write):
     data, report = read_kuairec(write(), "k")
-    assert external(data, 7) == [[30, 10], [20], [60]]
-    assert external(data, 2) == [[10, 50], [30], [40, 60]]
+    assert external(data, 7) == [[30, 10, 20], [], [60]]
+    assert external(data, 2) == [[10, 50, 30], [], [40, 60]]
     assert (data.protocol, report.rows_read, report.rows_bad) == ("given", 9, 0)
+
+
+def test_a_pair_of_train_and_valid_is_trained_on_once(write):
+    data, report = read_kuairec(write(valid=[[7, 30], [2, 30]]), "k")
+    assert external(data, 7)[0] == [30, 10]
+    assert report.rows_bad == 0
+
+
+def test_a_fifth_of_the_matrix_users_is_for_validation(write):
+    matrix = [[user, item] for user in range(10) for item in (40, 60)]
+    data, _ = read_kuairec(write(test_pos=matrix), "k")
+    again, _ = read_kuairec(write(test_pos=matrix[::-1]), "k")
+    chosen = data.users_with_targets("valid").tolist()
+    assert len(chosen) == 2
+    assert again.users_with_targets("valid").tolist() == chosen
+    assert sorted([*chosen, *data.users_with_targets("test").tolist()]) == [*range(1, 11)]
 
 
 def test_candidates_are_the_small_items_positive_or_not(write):
@@ -49,7 +65,7 @@ def test_candidates_are_the_small_items_positive_or_not(write):
 
 def test_repeated_pairs_are_left_out_and_reported(write):
     data, report = read_kuairec(write(valid=[[7, 20], [7, 20], [2, 30]]), "k")
-    assert external(data, 7)[1] == [20]
+    assert external(data, 7)[0] == [30, 10, 20]
     assert [str(bad) for bad in report.first_bad] == ["line 6: the pair stands in valid already"]
 
 
@@ -105,14 +121,15 @@ def real(shared_data):
 @pytest.mark.data
 def test_the_real_matrix(real):
     sizes = [len(part.values) for part in (real.train, real.valid, real.test)]
-    assert sizes == [96_134, 36_386, 216_147]
+    assert sizes[0] == 96_134 + 36_386
+    assert sizes[1] + sizes[2] == 216_147
     assert (len(real.catalogue.users), len(real.candidates)) == (7_176, 3_327)
-    assert len(real.users_with_targets("test")) == 1_411
+    assert [len(real.users_with_targets(split)) for split in ("valid", "test")] == [282, 1_129]
 
 
 def popularity(data, count):
-    """NDCG@10 of the candidates with the most positives in train and valid."""
-    counts = np.bincount([*data.train.values, *data.valid.values], minlength=len(data.catalogue.items) + 1)
+    """NDCG@10 of the candidates with the most positives in the file's train and valid."""
+    counts = np.bincount(data.train.values, minlength=len(data.catalogue.items) + 1)
     ranked = data.candidates[np.argsort(-counts[data.candidates], kind="stable")][:200]
     exam = Exam.of(reveal(data, count), "test")
     lists = [ranked[~np.isin(ranked, exam.data.history(user, "test"))][:10] for user in exam.users.tolist()]
