@@ -14,8 +14,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from model.catalogue import Ragged
 from model.networks.layers import Batch, init_weights
 from model.networks.one_pass import FromPrefixes, PrefixConfig
+from model.networks.spectrum import factorise
 from model.networks.tokens import Tokens
 
 
@@ -26,6 +28,8 @@ class ComiRecConfig(PrefixConfig):
     num_iterations: int = 3  # routing rounds of DR
     hard_negatives: float = 0.0  # REMI's beta: a negative of score s weighs exp(beta s) in the softmax
     routing_regularisation: float = 0.0  # REMI's lambda: against interests that read one position only
+    separate_tables: bool = False  # one table for what was watched, one for what is ranked, as in FISM
+    backward: float = 0.5  # of separate tables that start from co-occurrence: what a pair counts against its order
 
 
 class SelfAttentive(nn.Module):
@@ -98,6 +102,7 @@ class ComiRec(FromPrefixes):
         super().__init__()
         self.config = config
         self.items = nn.Embedding(config.num_items + 2, config.dim, padding_idx=0)
+        self.read = nn.Embedding(config.num_items + 2, config.dim, padding_idx=0) if config.separate_tables else None
         self.norm = nn.LayerNorm(config.dim)
         self.drop = nn.Dropout(config.dropout)
         if config.variant not in VARIANTS:
@@ -106,13 +111,28 @@ class ComiRec(FromPrefixes):
         self.regularisation: Tensor | float = 0.0  # of the last training pass
         self.interests = VARIANTS[config.variant](config)  # keeps its own start: alike interests would stay alike
 
+    @property
+    def reading(self) -> nn.Embedding:
+        """The table of what was watched."""
+        return self.items if self.read is None else self.read
+
+    def start_from(self, histories: Ragged, categories: Ragged | None = None) -> None:
+        spread = self.config.spectral_start
+        if self.read is None or not spread:
+            super().start_from(histories, categories)
+            return
+        factors = factorise(histories, self.config.num_items, self.config.dim, self.config.backward)
+        with torch.no_grad():
+            self.read.weight[1 : self.start_row] = spread * factors.left
+            self.item_vectors().copy_(spread * factors.right)
+
     def vectors(self, batch: Batch) -> Tensor:
         """(B, K, D) interests of START, v_1 .. v_L, read newest first: the position of an item is its age."""
         oldest_first = Tokens.plain(batch.rows, self.start_row)
         age = batch.lengths[:, None] - oldest_first.positions  # (B, T); also where the token of age j stands
         # where age is negative there is only padding; it is masked by `age >= 0`
         rows = oldest_first.rows.gather(1, age.clamp(min=0))
-        interests, weights = self.interests(self.drop(self.norm(self.items(rows))), age >= 0)
+        interests, weights = self.interests(self.drop(self.norm(self.reading(rows))), age >= 0)
         if self.training and self.config.routing_regularisation:
             self.regularisation = self.config.routing_regularisation * spread(weights, age >= 0)
         return interests  # type: ignore[no-any-return]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.catalogue import Ragged
 from model.networks.layers import Batch
 from model.records import Placement, PromptPlan
 
@@ -32,6 +33,25 @@ def test_self_attention_follows_the_formula(make_network):
     logits = np.tanh((H + P[: len(H)]) @ W1.T) @ W2.T  # (T, K)
     A = np.exp(logits) / np.exp(logits).sum(0)
     np.testing.assert_allclose(interests_of(network, ITEMS)[0], A.T @ H, atol=1e-5)
+
+
+def test_separate_tables_read_one_and_rank_by_the_other(make_network):
+    network = make_network("comirec", separate_tables=True)
+    before = interests_of(network, ITEMS)
+    with torch.no_grad():
+        network.items.weight += 1
+    assert torch.equal(interests_of(network, ITEMS), before)
+    with torch.no_grad():
+        network.read.weight[ITEMS] += torch.randn(len(ITEMS), network.config.dim)
+    assert not torch.equal(interests_of(network, ITEMS), before)
+
+
+def test_separate_tables_start_as_a_pair(make_network):
+    network = make_network("comirec", separate_tables=True, spectral_start=0.05, backward=0.0)
+    network.start_from(Ragged.of([[1, 2]] * 50 + [[3, 4]] * 50))
+    scores = network.read.weight[[1, 3]] @ network.item_vectors().T
+    # what follows is ranked first, not the item itself
+    assert (scores.argmax(1) + 1).tolist() == [2, 4]
 
 
 def slow_squash(vector):
