@@ -3,7 +3,10 @@
 Each with an engine of its own.
 """
 
+import contextlib
 import json
+import os
+import threading
 import time
 from dataclasses import asdict
 from hashlib import sha256
@@ -52,6 +55,18 @@ def wait_for_bundles(folders: list[Path], limit_s: float) -> None:
         time.sleep(0.5)
 
 
+def prepare_compute_thread() -> None:
+    """What each thread of an engine does first: one compute thread, and no haste.
+
+    A batch of encoding is milliseconds, a turn of the event loop is microseconds. On Linux a thread that wakes up may
+    push another off its core; as SCHED_BATCH the computing threads do not, and replies leave while they compute.
+    """
+    pin_compute_threads()
+    # other systems have no such policy, and a sandbox may forbid it: then all threads are alike
+    with contextlib.suppress(AttributeError, OSError):
+        os.sched_setscheduler(threading.get_native_id(), os.SCHED_BATCH, os.sched_param(0))
+
+
 def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = EngineLimits()) -> Arm:
     """Opens and proves a bundle.
 
@@ -69,7 +84,7 @@ def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = Engine
         raise ConfigurationError(f"arm {name}: {error}") from error
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
     index = bundle.index if bundle.index is bundle.exact else WatchedIndex(bundle.index, bundle.exact)
-    engine = Engine(encoder, index, plan, catalogue.categories, limits, pin_compute_threads)
+    engine = Engine(encoder, index, plan, catalogue.categories, limits, prepare_compute_thread)
     log.info(
         "arm_ready",
         arm=name,

@@ -31,7 +31,7 @@ PEERS = {
     "Ray Serve": ["-m", "benchmarks.peers.ray_serve", "{port}"],
     "BentoML": ["-m", "bentoml", "serve", "benchmarks.peers.bento:Recall", "--port", "{port}"],
 }
-START_S, FIRST, STEP, CLOSER = 180.0, 50.0, 1.6, 1.1
+START_S, FIRST, STEP, CLOSER = 180.0, 50.0, 1.6, 1.03
 
 
 @contextlib.contextmanager

@@ -30,13 +30,12 @@ def reveal(data: SequenceData, count: int, split: Split = "test", seed: int = 0)
     seed and data alone, so every system gets the same.
     """
     rng = np.random.default_rng(seed)
-    before = "valid" if split == "test" else "train"
-    pasts: Ragged = getattr(data, before)
-    complete: Ragged = getattr(data, split)
+    pasts, complete = (data.valid, data.test) if split == "test" else (data.train, data.valid)
     known, targets = [], []
     for user in range(len(complete)):
         positives = rng.permutation(complete[user])
         told = min(count, len(positives) // 2)
         known.append([*pasts[user].tolist(), *positives[:told].tolist()])
         targets.append(positives[told:].tolist())
-    return replace(data, **{before: Ragged.of(known), split: Ragged.of(targets)})
+    past, left = Ragged.of(known), Ragged.of(targets)
+    return replace(data, valid=past, test=left) if split == "test" else replace(data, train=past, valid=left)

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import os
 import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from index.build import build_bundle
+from service.arms import prepare_compute_thread
 
 WEIGHTS = "checkpoint/weights.safetensors"
 RULE = {
@@ -175,3 +178,11 @@ def test_gpu_that_is_not_there(refused, arm_options):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     assert "torch sees no GPU" in refused(*arm_options, "--device", "cuda")
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="this system has no SCHED_BATCH")
+def test_computing_threads_do_not_push_others_aside():
+    before = os.sched_getscheduler(0)
+    with ThreadPoolExecutor(1, initializer=prepare_compute_thread) as computing:
+        assert computing.submit(os.sched_getscheduler, 0).result() == os.SCHED_BATCH
+    assert os.sched_getscheduler(0) == before
