@@ -17,6 +17,8 @@ Draw = Callable[["Axes"], None]
 
 
 def latency_against_rate(curves: Sequence[Curve]) -> Draw:
+    from matplotlib.ticker import LogLocator  # noqa: PLC0415  (an extra)
+
     def draw(axes: "Axes") -> None:
         for number, curve in enumerate(curves):
             trials = sorted(curve.trials, key=lambda trial: trial.load.rate)
@@ -26,11 +28,13 @@ def latency_against_rate(curves: Sequence[Curve]) -> Draw:
                 axes.plot(rates, values, style, color=f"C{number}", markersize=3, label=f"{curve.name}, {name[:3]}")
         axes.set(xlabel="users a second, offered", ylabel="ms", xscale="log", yscale="log")
         for axis in (axes.xaxis, axes.yaxis):
-            # 2000, not 2 x 10^3
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            # 2,000, not 2 x 10^3
             axis.set_major_formatter("{x:,.0f}")
-            axis.set_minor_formatter("{x:,.0f}")
+            axis.set_minor_formatter("")
         axes.tick_params(which="both", labelsize=6)
-        axes.legend(fontsize=6)
+        # long enough to tell a broken line from a whole one
+        axes.legend(fontsize=6, handlelength=5)
 
     return draw
 
