@@ -6,8 +6,7 @@ category already chosen) (ComiRec, KDD 2020, section 3.4). Pure functions over a
 and an answer does not depend on its batch.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -145,26 +144,34 @@ def _padded(lists: MergedLists, limit: int) -> MergedLists:
 
 
 def _diversify(pools: MergedLists, limit: int, penalty: float, categories: Ragged) -> MergedLists:
-    """The pools re-ranked, each user alone: what is chosen next depends on what was."""
-    orders = [list(_diverse(pools.of(user), limit, penalty, categories)) for user in range(len(pools.rows))]
-    # what a pool has too little of are its own empty places, at its end
-    places = np.full((len(orders), limit), pools.rows.shape[1] - 1)
-    for place, order in zip(places, orders, strict=True):
-        place[: len(order)] = order
+    """The pools re-ranked: again and again the arg max of score - penalty * (chosen items that share a category)."""
+    users = np.arange(len(pools.rows))
+    own = _counters_of(pools.rows, categories)  # (C, U, M)
+    taken = np.zeros((len(users), _num_counters(categories)))
+    values = np.where(pools.rows == 0, -np.inf, pools.scores.astype(np.float64))
+    places = np.zeros((len(users), limit), dtype=np.int64)
+    for place in range(limit):
+        # of equal ones the first
+        best = np.argmax(values - penalty * taken.take(own).sum(0), axis=1)
+        places[:, place] = best
+        values[users, best] = -np.inf
+        taken.ravel()[own[:, users, best]] += 1
+        taken[:, -1] = 0
     lists = pools.at(places)
-    lists.rows[np.arange(limit) >= np.array([len(order) for order in orders])[:, None]] = 0
+    lists.rows[np.arange(limit) >= np.count_nonzero(pools.rows, axis=1)[:, None]] = 0
     return lists
 
 
-def _diverse(pool: Merged, limit: int, penalty: float, categories: Ragged) -> Iterator[int]:
-    """Positions by greedy arg max of score - penalty * (chosen items that share a category)."""
-    taken: Counter[int] = Counter()
+def _num_counters(categories: Ragged) -> int:
+    """One a category of each user, and a last one that stands for none and stays 0."""
+    return int(categories.values.max(initial=-1)) + 2
+
+
+def _counters_of(rows: Rows, categories: Ragged) -> Rows:
+    """(C, U, M) flat numbers of the counters of each item's categories; rows (U, M), row 0 has none."""
     # row r of the catalogue stands at r - 1
-    own = [categories[row - 1].tolist() for row in pool.rows.tolist()]
-    left, scores = list(range(len(own))), pool.scores.tolist()
-    while left and limit:
-        best = max(left, key=lambda i: scores[i] - penalty * sum(taken[c] for c in own[i]))
-        left.remove(best)
-        taken.update(own[best])
-        limit -= 1
-        yield best
+    lengths = np.where(rows == 0, 0, categories.lengths[rows - 1])
+    places = np.arange(int(lengths.max(initial=0)))[:, None, None]
+    found = np.full((len(places), *rows.shape), _num_counters(categories) - 1)
+    found[places < lengths] = categories.values[(categories.offsets[rows - 1] + places)[places < lengths]]
+    return found + np.arange(len(rows))[:, None] * _num_counters(categories)
