@@ -98,7 +98,9 @@ def test_recgpt_as_published(arm):
     recipe = load_recipe("beauty:paper", arm)
     sizes = {"dim": 64, "num_layers": 1, "num_heads": 2, "max_length": 50, "user_dropout": 0.1, "dropout": 0.5}
     assert (recipe.loss, recipe.batch_users, recipe.network) == ("bce", 256, sizes)
-    assert {stage.learning_rate for stage in recipe.stages} == {0.001}
+    pretraining, *tuning = recipe.stages
+    assert (pretraining.learning_rate, recipe.loss_of(pretraining)) == (0.001, "bce")
+    assert all((stage.learning_rate, recipe.loss_of(stage)) == (0.0005, "softmax") for stage in tuning)
     assert recipe.plan.num_steps == ((2,) if arm == "recgpt" else (1,))
 
 
