@@ -12,6 +12,7 @@ from index.hits import check_items, check_search, empty_hits
 from model.kernels import best_items
 
 QUERIES_PER_PASS = {"cpu": 16, "cuda": 256}
+SELECTED = 1 << 22  # scores that are selected from at once: NumPy writes 8 bytes for each
 FEWER = {"cpu": (4, 8), "cuda": ()}  # a few queries alone need not pay for all, where their scores come out the same
 
 
@@ -49,6 +50,14 @@ class ExactIndex:
     @property
     def num_bytes(self) -> int:
         return self._items.nbytes
+
+    def share(self, table: Tensor) -> bool:
+        """Takes a table (N, D) that holds the same numbers in place of its own memory; False where it does not."""
+        alike = table.device == self._items.device and table.dtype == self._items.dtype
+        if not (alike and table.is_contiguous() and torch.equal(table, self._items)):
+            return False
+        self._items = table
+        return True
 
     @cached_property
     def pass_sizes(self) -> tuple[int, ...]:
@@ -105,6 +114,14 @@ def best_on_cpu(
     """
     if barred is not None:
         scores[barred.queries, barred.rows - 1] = -np.inf
+    together = max(SELECTED // max(scores.shape[1], 1), 1)
+    parts = [_best_of(scores[start : start + together], k) for start in range(0, len(scores), together)]
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([rows for rows, _ in parts]), np.concatenate([values for _, values in parts])
+
+
+def _best_of(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     num_items = scores.shape[1]
     # one more shows a tie at the cut
     kept = min(k + 1, num_items)

@@ -61,7 +61,8 @@ class IdMap:
 
     @cached_property
     def _external(self) -> list[ExternalId]:
-        return [0, *self.ids.tolist()]
+        # the keys of the other way, not a million objects more
+        return [0, *self._rows]
 
     def __len__(self) -> int:
         return len(self.ids)

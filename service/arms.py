@@ -77,6 +77,8 @@ def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = Engine
         bundle = open_bundle(folder, device)
         checkpoint = Checkpoint.load(bundle.checkpoint_path)
         encoder = UserEncoder(checkpoint, device)
+        # the index holds what the network ranks by: once is enough, where nothing was joined or scaled in between
+        bundle.exact.share(encoder.network.item_vectors().detach())
         propose_from(bundle.index, encoder)
         # the proof, and the warm-up: every padded length is computed once
         bundle.replay(encoder.encode)

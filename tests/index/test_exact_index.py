@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -118,3 +119,21 @@ def test_refuses_wrong_queries(items, shape, k, reason):
 def test_refuses_vectors_that_are_no_items(vectors):
     with pytest.raises(ValueError, match="item vectors must be"):
         ExactIndex(vectors)
+
+
+def test_selecting_in_parts_finds_the_same(items, queries, monkeypatch):
+    index = ExactIndex(items)
+    whole = index.search(queries, 7)
+    monkeypatch.setattr(exact, "SELECTED", 2 * len(items))
+    parts = index.search(queries, 7)
+    np.testing.assert_array_equal(parts.rows, whole.rows)
+    np.testing.assert_array_equal(parts.scores, whole.scores)
+
+
+def test_shares_memory_of_the_same_numbers_only(items):
+    index, table = ExactIndex(items), torch.from_numpy(items.copy())
+    assert not index.share(table + 1)
+    assert not index.share(table[:-1])
+    assert not index.share(table.double())
+    assert index.share(table)
+    assert np.shares_memory(index.vectors, table.numpy())
