@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Series = Mapping[str, Sequence[tuple[float, float]]]  # name -> points (x, y)
 MIN_SYSTEMS = 3  # fewer are no figure
 MARKS, NUM_COLOURS = "osD", 10  # matplotlib's C0 to C9
+PANELS_A_ROW, LEGEND_INCHES = 3, 1.4
 METRICS = ("NDCG@10", "NDCG@50", "NDCG@5")
 
 
@@ -113,11 +114,19 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     paths = []
     for figure in available(rows):
         panels = figure.panels(rows)
-        canvas = Canvas(figsize=(4 * len(panels), 3), layout="constrained")
-        row = canvas.subplots(1, len(panels), squeeze=False)[0]
-        for panel, (name, series) in zip(row, panels.items(), strict=True):
-            _draw_panel(panel, figure, series)
+        num_rows = -(-len(panels) // PANELS_A_ROW)
+        size = (4 * min(len(panels), PANELS_A_ROW) + LEGEND_INCHES, 3 * num_rows)
+        canvas = Canvas(figsize=size, layout="constrained")
+        grid = canvas.subplots(num_rows, min(len(panels), PANELS_A_ROW), squeeze=False).ravel()
+        # a system looks the same in every panel, and one legend says how
+        names = list(dict.fromkeys(name for series in panels.values() for name in series))
+        for panel, (name, series) in zip(grid, panels.items(), strict=False):
+            _draw_panel(panel, figure, series, names)
             panel.set_title(name)
+        for spare in grid[len(panels) :]:
+            spare.set_axis_off()
+        shown = {label: mark for panel in grid for mark, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+        canvas.legend(shown.values(), shown.keys(), fontsize=7, loc="outside right center")
         canvas.suptitle(figure.title)
         folder.mkdir(parents=True, exist_ok=True)
         paths.append(folder / f"{figure.name}.png")
@@ -126,8 +135,11 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     return paths
 
 
-def _draw_panel(panel: "Axes", figure: Figure, series: Series) -> None:
-    for number, (name, points) in enumerate(series.items()):
+def _draw_panel(panel: "Axes", figure: Figure, series: Series, names: Sequence[str]) -> None:
+    from matplotlib.ticker import LogLocator  # noqa: PLC0415  (an extra)
+
+    for name, points in series.items():
+        number = names.index(name)
         x, y = zip(*points, strict=True)
         # ten colours, then another mark: no two series look alike
         mark, colour = MARKS[number // NUM_COLOURS % len(MARKS)], f"C{number % NUM_COLOURS}"
@@ -136,4 +148,6 @@ def _draw_panel(panel: "Axes", figure: Figure, series: Series) -> None:
     panel.set_ylabel(figure.axes[1])
     if figure.log_x:
         panel.set_xscale("log")
-    panel.legend(fontsize=6)
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter("{x:,g}")
+        panel.xaxis.set_minor_formatter("")
