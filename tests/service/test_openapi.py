@@ -50,7 +50,10 @@ def test_what_the_document_forbids_is_refused_as_it_says(api, path):
     @FEW
     @given(case=api[path]["POST"].as_strategy(generation_mode=GenerationMode.NEGATIVE))
     def check(case):
-        case.call_and_validate()
+        answer = case.call()
+        # a list longer than the document allows may be longer than a body may be, too: schemathesis does not expect that
+        if answer.status_code != 413:
+            case.validate_response(answer)
 
     check()
 
