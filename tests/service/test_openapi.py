@@ -51,7 +51,7 @@ def test_what_the_document_forbids_is_refused_as_it_says(api, path):
     @given(case=api[path]["POST"].as_strategy(generation_mode=GenerationMode.NEGATIVE))
     def check(case):
         answer = case.call()
-        # a list longer than the document allows may be longer than a body may be, too: schemathesis does not expect that
+        # a list longer than allowed may make a body longer than allowed: schemathesis does not expect that
         if answer.status_code != 413:
             case.validate_response(answer)
 
