@@ -57,6 +57,8 @@ class ExactIndex:
         if not (alike and table.is_contiguous() and torch.equal(table, self._items)):
             return False
         self._items = table
+        # what was proven of the other memory is proven again
+        self.__dict__.pop("pass_sizes", None)
         return True
 
     @cached_property

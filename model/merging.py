@@ -146,32 +146,30 @@ def _padded(lists: MergedLists, limit: int) -> MergedLists:
 def _diversify(pools: MergedLists, limit: int, penalty: float, categories: Ragged) -> MergedLists:
     """The pools re-ranked: again and again the arg max of score - penalty * (chosen items that share a category)."""
     users = np.arange(len(pools.rows))
-    own = _counters_of(pools.rows, categories)  # (C, U, M)
-    taken = np.zeros((len(users), _num_counters(categories)))
+    own = _categories_of(pools.rows, categories)  # (C, U, M)
+    taken = np.zeros((len(users), int(own.max(initial=0)) + 1))
+    counters = own + users[:, None] * taken.shape[1]  # flat places in `taken`
     values = np.where(pools.rows == 0, -np.inf, pools.scores.astype(np.float64))
     places = np.zeros((len(users), limit), dtype=np.int64)
     for place in range(limit):
         # of equal ones the first
-        best = np.argmax(values - penalty * taken.take(own).sum(0), axis=1)
+        best = np.argmax(values - penalty * taken.take(counters).sum(0), axis=1)
         places[:, place] = best
         values[users, best] = -np.inf
-        taken.ravel()[own[:, users, best]] += 1
-        taken[:, -1] = 0
+        taken.ravel()[counters[:, users, best]] += 1
+        taken[:, 0] = 0
     lists = pools.at(places)
     lists.rows[np.arange(limit) >= np.count_nonzero(pools.rows, axis=1)[:, None]] = 0
     return lists
 
 
-def _num_counters(categories: Ragged) -> int:
-    """One a category of each user, and a last one that stands for none and stays 0."""
-    return int(categories.values.max(initial=-1)) + 2
-
-
-def _counters_of(rows: Rows, categories: Ragged) -> Rows:
-    """(C, U, M) flat numbers of the counters of each item's categories; rows (U, M), row 0 has none."""
+def _categories_of(rows: Rows, categories: Ragged) -> Rows:
+    """(C, U, M) categories of the items (U, M), counted from 1; 0 where an item has no further one, or is row 0."""
     # row r of the catalogue stands at r - 1
-    lengths = np.where(rows == 0, 0, categories.lengths[rows - 1])
+    starts = categories.offsets[rows - 1]
+    lengths = np.where(rows == 0, 0, categories.offsets[rows] - starts)
     places = np.arange(int(lengths.max(initial=0)))[:, None, None]
-    found = np.full((len(places), *rows.shape), _num_counters(categories) - 1)
-    found[places < lengths] = categories.values[(categories.offsets[rows - 1] + places)[places < lengths]]
-    return found + np.arange(len(rows))[:, None] * _num_counters(categories)
+    there = places < lengths
+    found = np.zeros(there.shape, dtype=np.int64)
+    found[there] = categories.values[(starts + places)[there]] + 1
+    return found

@@ -1,7 +1,5 @@
 """create_app(settings): wiring, lifespan and error handlers; no logic. Run it with `recall serve`."""
 
-import contextlib
-import ctypes
 import gc
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -39,7 +37,6 @@ def create_app(settings: Settings, engine_address: str | None = None) -> FastAPI
             app.state.service = service
             # What was loaded lives as long as the process: the collector need not walk it again and again.
             gc.collect()
-            give_back()
             gc.freeze()
             # requests leave no cycles behind: looking for them every 700 objects is a pause in every other batch
             gc.set_threshold(*COLLECTOR)
@@ -64,13 +61,6 @@ def create_app(settings: Settings, engine_address: str | None = None) -> FastAPI
     app.add_middleware(Observe, service=lambda: getattr(app.state, "service", None))
     app.openapi = partial(complete_openapi, app, settings)  # type: ignore[method-assign]
     return app
-
-
-def give_back() -> None:
-    """Hands what loading used and freed back to the system; the C library would keep it."""
-    # glibc alone has it
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def direct_routes() -> dict[str, APIRoute]:

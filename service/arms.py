@@ -4,6 +4,7 @@ Each with an engine of its own.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import threading
@@ -67,6 +68,13 @@ def prepare_compute_thread() -> None:
         os.sched_setscheduler(threading.get_native_id(), os.SCHED_BATCH, os.sched_param(0))
 
 
+def give_back() -> None:
+    """Hands what loading used and freed back to the system; the C library would keep it."""
+    # glibc alone has it
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = EngineLimits()) -> Arm:
     """Opens and proves a bundle.
 
@@ -77,7 +85,7 @@ def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = Engine
         bundle = open_bundle(folder, device)
         checkpoint = Checkpoint.load(bundle.checkpoint_path)
         encoder = UserEncoder(checkpoint, device)
-        # the index holds what the network ranks by: once is enough, where nothing was joined or scaled in between
+        # the index holds what the network ranks by: one copy is enough
         bundle.exact.share(encoder.network.item_vectors().detach())
         propose_from(bundle.index, encoder)
         # the proof, and the warm-up: every padded length is computed once
@@ -87,6 +95,7 @@ def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = Engine
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
     index = bundle.index if bundle.index is bundle.exact else WatchedIndex(bundle.index, bundle.exact)
     engine = Engine(encoder, index, plan, catalogue.categories, limits, prepare_compute_thread)
+    give_back()
     log.info(
         "arm_ready",
         arm=name,

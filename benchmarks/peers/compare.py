@@ -90,15 +90,15 @@ def highest(load: Load, p99_ms: float) -> Measured | None:
         best = found if good else best
         return good
 
-    def holds_once(rate: float) -> bool:
+    def holds_in_two_tries(rate: float) -> bool:
         # a machine shared with others stalls now and then: a rate that fails is tried once more
         return holds(rate) or holds(rate)
 
-    while holds_once(high):
+    while holds_in_two_tries(high):
         low, high = high, high * STEP
     while high > CLOSER * max(low, 4.0):
         middle = (low + high) / 2
-        low, high = (middle, high) if holds_once(middle) else (low, middle)
+        low, high = (middle, high) if holds_in_two_tries(middle) else (low, middle)
     return best
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from model.catalogue import Ragged
 from model.networks.layers import Batch, init_weights
 from model.networks.one_pass import FromPrefixes, PrefixConfig
-from model.networks.spectrum import factorise
+from model.networks.spectrum import start_pair
 from model.networks.tokens import Tokens
 
 
@@ -121,10 +121,7 @@ class ComiRec(FromPrefixes):
         if self.read is None or not spread:
             super().start_from(histories, categories)
             return
-        factors = factorise(histories, self.config.num_items, self.config.dim, self.config.backward)
-        with torch.no_grad():
-            self.read.weight[1 : self.start_row] = spread * factors.left
-            self.item_vectors().copy_(spread * factors.right)
+        start_pair(self.read.weight[1 : self.start_row], self.item_vectors(), histories, spread, self.config.backward)
 
     def vectors(self, batch: Batch) -> Tensor:
         """(B, K, D) interests of START, v_1 .. v_L, read newest first: the position of an item is its age."""

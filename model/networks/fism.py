@@ -16,7 +16,7 @@ from model.catalogue import Ragged
 from model.networks.base import NetworkConfig
 from model.networks.layers import INIT_STD, Batch, init_weights
 from model.networks.one_pass import EveryPosition
-from model.networks.spectrum import factorise
+from model.networks.spectrum import start_pair
 from model.networks.tokens import Tokens
 
 RECENCY = 0.7  # the weights start as this to the power of the age
@@ -49,11 +49,7 @@ class FISM(EveryPosition):
         spread = self.config.spectral_start
         if not spread:
             return
-        factors = factorise(histories, self.config.num_items, self.config.dim, self.config.backward)
-        with torch.no_grad():
-            # a pair that is common in the logs scores high before the first step
-            self.read.weight[1 : self.start_row] = spread * factors.left
-            self.item_vectors().copy_(spread * factors.right)
+        start_pair(self.read.weight[1 : self.start_row], self.item_vectors(), histories, spread, self.config.backward)
 
     def states(self, tokens: Tokens) -> Tensor:
         # the same in every row: plain tokens count 0 .. L

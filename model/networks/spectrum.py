@@ -73,6 +73,17 @@ def factorise(histories: Ragged, num_items: int, dim: int, backward: float) -> F
     return Factors(*(pad(part / part.std().clamp(min=1e-9), (0, dim - rank)) for part in parts))
 
 
+@torch.no_grad()
+def start_pair(read: Tensor, ranked: Tensor, histories: Ragged, spread: float, backward: float) -> None:
+    """Fills two tables (N, D), of what was watched and what is ranked: pairs that are common in the logs score high.
+
+    spread: their standard deviation; backward: what a pair counts against its order.
+    """
+    factors = factorise(histories, len(read), read.shape[1], backward)
+    read.copy_(spread * factors.left)
+    ranked.copy_(spread * factors.right)
+
+
 def tied_factors(histories: Ragged, num_items: int, dim: int) -> Tensor:
     """(N, D) for a table that is read and ranks: order does not count, items that avoid each other do not either."""
     left, right = factorise(histories, num_items, dim, backward=1.0)

@@ -72,7 +72,7 @@ def _join(networks: Sequence[Network], data: SequenceData) -> Blend:
 
 
 def _weigh_parts(blend: Blend, exams: Sequence[Exam], recipe: Recipe) -> None:
-    """One part after the other, each against what stands before it."""
+    """One part after the other, each against what stands before it, by the mean over the exams."""
     plan = plain_plan(recipe.plan)
     for part in range(1, len(blend.parts)):
         found = {}

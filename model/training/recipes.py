@@ -30,6 +30,8 @@ class Stage:
             check_loss(self.loss)
         if self.objective not in ("next", "pretrain"):
             raise ValueError(f"objective is {self.objective!r}; it is next or pretrain")
+        if self.objective == "pretrain" and self.loss is not None:
+            raise ValueError("a pretrain stage has its system's own loss; loss belongs to a stage on the next item")
         if self.objective == "pretrain" and self.num_prompts:
             raise ValueError("a pretrain stage has no prompts; num_prompts belongs to a stage on the next item")
         if self.num_epochs < 1:

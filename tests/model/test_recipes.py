@@ -163,6 +163,7 @@ def test_file_that_is_not_yaml(write):
         ("{stages: [{num_epochs: 1, objective: pretrain, num_prompts: 1}]}", "a pretrain stage has no prompts"),
         ("{stages: [{num_epochs: 1, objective: pretrain}]}", "the last stage is a pretrain stage"),
         ("{stages: [{num_epochs: 1}], loss: hinge}", "loss is 'hinge'; it is softmax, bce or bpr"),
+        ("{stages: [{num_epochs: 1, objective: pretrain, loss: bce}]}", "a pretrain stage has its system's own loss"),
         ("{stages: [{num_epochs: 1, loss: hinge}]}", "loss is 'hinge'; it is softmax, bce or bpr"),
         ("{stages: [3]}", "a recipe's Stage is 3; it must be a mapping of num_epochs"),
         ("{stages: [{num_epochs: 1}], warmup_steps: -1}", "warmup_steps is -1; it is a whole number, 0 for none"),

@@ -5,13 +5,12 @@ import json
 import os
 import pickle
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from index.build import build_bundle
-from service.arms import prepare_compute_thread
 
 WEIGHTS = "checkpoint/weights.safetensors"
 RULE = {
@@ -181,8 +180,10 @@ def test_gpu_that_is_not_there(refused, arm_options):
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="this system has no SCHED_BATCH")
-def test_computing_threads_do_not_push_others_aside():
-    before = os.sched_getscheduler(0)
-    with ThreadPoolExecutor(1, initializer=prepare_compute_thread) as computing:
-        assert computing.submit(os.sched_getscheduler, 0).result() == os.SCHED_BATCH
-    assert os.sched_getscheduler(0) == before
+def test_computing_threads_do_not_push_the_event_loop_aside(service, client):
+    assert client.post("/recall/recgpt", json={"history": [10_001]}).status_code == 200
+    main = service.process.pid
+    policies = {int(task.name): os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{main}/task").iterdir()}
+    assert policies[main] == os.SCHED_OTHER
+    # one that encodes and one that searches, for each arm that was asked
+    assert list(policies.values()).count(os.SCHED_BATCH) >= 2
