@@ -8,20 +8,19 @@ window again. Source: arXiv 2404.08675, Algorithm 1 and section "two-step auto-r
 padding or START.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from model.kernels import best_items
 from model.networks.base import NetworkConfig, Queries
 from model.networks.layers import Batch, KeyValueCache
 from model.networks.tokens import Tokens
 from model.records import Placement, PromptPlan
 
-BLOCK = 64  # scores that are compared at once
+Proposer = Callable[[Tensor], Tensor]  # states (B, D) -> rows (B,), 0 where it knows none
 
 
 class Generator(Protocol):
@@ -35,6 +34,7 @@ class Generator(Protocol):
     def train(self, mode: bool = True) -> object: ...
     def item_vectors(self) -> Tensor: ...
     def propose(self, states: Tensor) -> Tensor: ...
+    def proposer_for(self, batch_size: int) -> Proposer: ...
     def states(self, tokens: Tokens, users: Tensor) -> Tensor: ...
     def extend(self, tokens: Tokens, users: Tensor, cache: KeyValueCache) -> Tensor: ...
     def extend_last(self, tokens: Tokens, users: Tensor, cache: KeyValueCache, last: Tensor) -> Tensor: ...
@@ -52,24 +52,6 @@ def answering(network: Generator) -> Iterator[None]:
         network.train(was_training)
 
 
-def top_item(states: Tensor, table: Tensor) -> Tensor:
-    """(B,) rows 1..N of the highest inner product, the first of equal ones; states (B, D), table (N, D)."""
-    if states.is_cuda:
-        scores, rows = best_items(states, table, 1)
-        return rows.gather(1, scores.argmax(1, keepdim=True))[:, 0] + 1
-    scores = states @ table.T
-    num_items = scores.shape[1]
-    if num_items <= BLOCK:
-        return scores.argmax(1) + 1
-    # finding the highest score is several times faster than finding where it is: the block first, then the place in it
-    whole = num_items // BLOCK * BLOCK
-    blocks = scores[:, :whole].unflatten(1, (-1, BLOCK)).amax(2)  # type: ignore[no-untyped-call]
-    best = torch.cat([blocks, scores[:, whole - 1 :].amax(1, keepdim=True)], 1).argmax(1)
-    # the last block is as long as the others and overlaps the one before, where nothing is as high
-    start = (best * BLOCK).clamp(max=num_items - BLOCK)
-    return start + scores.gather(1, start[:, None] + torch.arange(BLOCK, device=scores.device)).argmax(1) + 1
-
-
 def pick(states: Tensor, index: Tensor) -> Tensor:
     """(B, D) the state of one token of each sequence; states (B, T, D), index (B,)."""
     return states[torch.arange(len(states), device=states.device), index]
@@ -81,6 +63,7 @@ class Decoding:
     def __init__(self, network: Generator, users: Tensor, capacity: int) -> None:
         self.network, self.users = network, users
         self.cache = network.new_cache(len(users), capacity)
+        self.propose: Proposer = network.propose
         self.generated: list[Tensor] = []  # (B,) each
 
     def feed(self, tokens: Tokens) -> Tensor:
@@ -98,7 +81,7 @@ class Decoding:
 
     def generate(self, state: Tensor) -> Tensor:
         """(B,) the items that each state ranks first."""
-        self.generated.append(self.network.propose(state))
+        self.generated.append(self.propose(state))
         return self.generated[-1]
 
     def step(self, state: Tensor, positions: Tensor) -> Tensor:
@@ -114,6 +97,8 @@ def expand_history(decoding: Decoding, batch: Batch, num_prompts: int) -> Tensor
     padding and are cut back to their own length afterwards.
     """
     B, L = batch.rows.shape
+    # asked K (L - 1) times
+    decoding.propose = decoding.network.proposer_for(B)
     plain = decoding.network.plain_tokens(batch)
     states = decoding.feed(plain.cut(0, min(2, L + 1)))
     state = states[:, -1]

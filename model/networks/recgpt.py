@@ -7,7 +7,6 @@ do not move real items. The table that ranks is the item embedding: it is also w
 holds.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,9 +17,9 @@ from model import prompts
 from model.networks.base import Network, NetworkConfig, Queries
 from model.networks.layers import Batch, Block, KeyValueCache, Width, init_weights, layer_norm
 from model.networks.tokens import Tokens
+from model.prompts import Proposer
 from model.records import PromptPlan
-
-Proposer = Callable[[Tensor], Tensor]  # states (B, D) -> rows (B,), 0 where it knows none
+from model.top_item import TopItem, top_item
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +60,15 @@ class RecGPT(Network):
     def propose(self, states: Tensor) -> Tensor:
         """(B,) rows of the items that states (B, D) rank first: what is generated next."""
         if self.proposer is None:
-            return prompts.top_item(states, self.item_vectors())
+            return top_item(states, self.item_vectors())
         rows = self.proposer(states)
         # an approximate index may find nothing at all
-        return torch.where(rows > 0, rows, prompts.top_item(states, self.item_vectors())) if (rows < 1).any() else rows
+        return torch.where(rows > 0, rows, top_item(states, self.item_vectors())) if (rows < 1).any() else rows
+
+    def proposer_for(self, batch_size: int) -> Proposer:
+        """`propose` for many batches of that size, while the weights stay as they are."""
+        table = self.item_vectors()
+        return TopItem(table) if self.proposer is None and TopItem.pays(table, batch_size) else self.propose
 
     def embed(self, tokens: Tokens, users: Tensor) -> Tensor:
         x = self.items(tokens.rows) + self.positions(tokens.positions) + self.users(users)[:, None]

@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from model.networks.layers import Batch
 from model.networks.tokens import Tokens
-from model.prompts import BLOCK, answering, expanded_tokens, top_item
+from model.prompts import answering, expanded_tokens
 from model.records import Placement, PromptPlan
 
 NONE, TAIL, ALL = Placement.NONE, Placement.TAIL, Placement.ALL
@@ -199,11 +197,3 @@ def test_mode_comes_back_after_an_error(make_network):
 def test_impossible_plan_is_refused(wrong):
     with pytest.raises(ValueError, match="it must be"):
         PromptPlan(**wrong)
-
-
-@given(st.integers(1, 3 * BLOCK + 2), st.integers(0, 9))
-def test_the_top_item_is_the_first_of_the_highest(num_items, seed):
-    draws = torch.Generator().manual_seed(seed)
-    # whole numbers, so that scores tie
-    states, table = (torch.randint(-2, 3, (size, 3), generator=draws).float() for size in (5, num_items))
-    assert torch.equal(top_item(states, table), (states @ table.T).argmax(1) + 1)
