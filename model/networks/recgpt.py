@@ -27,7 +27,8 @@ class RecGPTConfig(NetworkConfig):
     num_layers: int = 2
     num_heads: int = 2
     num_members: int = 1  # decoders of width `dim` side by side, trained apart, their scores added; cost grows with it
-    user_dropout: float = 0.5  # share of training sequences whose user id is hidden: trains the unknown user
+    # share of training sequences whose user id is hidden: trains the unknown user; 1 = everybody is unknown, always
+    user_dropout: float = 0.5
 
 
 class RecGPT(Network):
@@ -71,6 +72,9 @@ class RecGPT(Network):
         return TopItem(table) if self.proposer is None and TopItem.pays(table, batch_size) else self.propose
 
     def embed(self, tokens: Tokens, users: Tensor) -> Tensor:
+        if self.config.user_dropout == 1:
+            # a row that was never trained is not the unknown user
+            users = torch.zeros_like(users)
         x = self.items(tokens.rows) + self.positions(tokens.positions) + self.users(users)[:, None]
         return self.drop(self.norm(x + self.segments(tokens.segments)))  # type: ignore[no-any-return]  # (B, T, D)
 

@@ -32,6 +32,10 @@ class Windows:
                 users.append(user)
         return cls(rows, np.array(users, dtype=np.int64))
 
+    def mean_positions(self, batch_users: int) -> float:
+        """Items in a batch, on average over an epoch."""
+        return sum(map(len, self.rows)) / -(-len(self.rows) // batch_users)
+
     def batches(self, batch_users: int, rng: np.random.Generator) -> Iterator[Batch]:
         """One epoch in a fresh random order."""
         lengths = np.array([len(row) for row in self.rows])

@@ -70,6 +70,7 @@ class Recipe:
     parts: tuple["Recipe", ...] = ()  # of a blend: each trained alone
     loss: Loss = "softmax"  # over the whole catalogue, or against one sampled item
     batch_users: int = 256
+    equal_positions: bool = False  # in the loss; else every batch weighs the same, those of short histories too
     warmup_steps: int = 200
     weight_decay: float = 0.0
     ema_decay: float = 0.998  # weights are averaged over about 1 / (1 - decay) steps; 0 = off
@@ -98,6 +99,8 @@ class Recipe:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it is a whole number of at least 1")
         if not isinstance(self.warmup_steps, int) or self.warmup_steps < 0:
             raise ValueError(f"warmup_steps is {self.warmup_steps!r}; it is a whole number, 0 for none")
+        if not isinstance(self.equal_positions, bool):
+            raise ValueError(f"equal_positions is {self.equal_positions!r}; it is true or false")
         kind, _, cutoff = str(self.metric).partition("@")
         if kind not in NAMES or not cutoff.isdecimal() or int(cutoff) < 1:
             raise ValueError(f"metric is {self.metric!r}; it is one of {', '.join(NAMES)} at a length, such as ndcg@10")

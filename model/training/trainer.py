@@ -151,10 +151,12 @@ class Trainer:
     ) -> float:
         self.network.train()
         total, num_targets = torch.zeros((), device=self.device), 0
+        mean_positions = self.windows.mean_positions(self.recipe.batch_users)
         for batch in self.windows.batches(self.recipe.batch_users, self.rng):
+            weight = int(batch.lengths.sum()) / mean_positions if self.recipe.equal_positions else 1.0
             loss, count = self._loss(stage, batch.to(self.device))
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            (weight * loss).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             warmup.step()
             if self.recipe.ema_decay:

@@ -79,6 +79,11 @@ def test_hidden_users_train_the_unknown_one(make_network, make_batch):
     assert network.users.weight.grad[0].abs().max() > 0
 
 
+def test_a_network_that_never_saw_users_answers_all_alike(make_network):
+    blind = make_network(user_dropout=1.0)
+    assert np.array_equal(states(blind, [61, 4], user=2), states(blind, [61, 4], user=0))
+
+
 def test_heads_must_divide_the_width(make_network):
     with pytest.raises(ValueError, match="dim 8 is not a multiple of num_heads 3"):
         make_network(num_heads=3)

@@ -85,6 +85,26 @@ def test_a_stage_may_have_a_loss_of_its_own(data):
     assert losses == pytest.approx([2 * np.log(2), np.log(NUM_ITEMS)], rel=0.05)
 
 
+@pytest.mark.parametrize("equal", [True, False])
+def test_positions_weigh_the_same_in_any_batches_if_asked_to(equal):
+    data = make_data([cycle(0, 9), cycle(20, 3), cycle(30, 2)], [[10], [24], [33]], [[11], [25], [34]])
+    still = replace(
+        TINY,
+        stages=(Stage(num_epochs=1, learning_rate=1e-30),),
+        network=TINY.network | {"dropout": 0.0, "user_dropout": 1.0},
+        equal_positions=equal,
+    )
+
+    def gradient(batch_users):
+        trainer, gradients = Trainer(replace(still, batch_users=batch_users), data), []
+        trainer.network.items.weight.register_hook(gradients.append)
+        trainer.fit()
+        return torch.stack(gradients).mean(0)
+
+    whole, parts = gradient(3), gradient(1)
+    assert ((whole - parts).abs().max() < 0.02 * whole.abs().max()) == equal
+
+
 @pytest.mark.parametrize("recipe", [TINY, TINY_COMIREC], ids=["recgpt", "comirec"])
 def test_the_same_seed_gives_the_same_weights(data, recipe):
     first = weights_of(recipe, data, seed=3)
