@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Series = Mapping[str, Sequence[tuple[float, float]]]  # name -> points (x, y)
 MIN_SYSTEMS = 3  # fewer are no figure
 MARKS, NUM_COLOURS = "osD", 10  # matplotlib's C0 to C9
+LEAST_RANGE = 0.1  # of its highest value, what an axis of quality spans: noise shall not look like an effect
 PANELS_A_ROW, LEGEND_INCHES = 3, 1.4
 METRICS = ("NDCG@10", "NDCG@50", "NDCG@5")
 
@@ -144,6 +145,9 @@ def _draw_panel(panel: "Axes", figure: Figure, series: Series, names: Sequence[s
         # ten colours, then another mark: no two series look alike
         mark, colour = MARKS[number // NUM_COLOURS % len(MARKS)], f"C{number % NUM_COLOURS}"
         panel.plot(x, y, f"{mark}-" if figure.lines else mark, color=colour, markersize=4, label=name)
+    low, high = panel.get_ylim()
+    middle, reach = (low + high) / 2, max(high - low, LEAST_RANGE * abs(high)) / 2
+    panel.set_ylim(middle - reach, middle + reach)
     panel.set_xlabel(figure.axes[0])
     panel.set_ylabel(figure.axes[1])
     if figure.log_x:
