@@ -140,6 +140,8 @@ class Attention(nn.Module):
 
     def __init__(self, width: Width, dropout: float) -> None:
         super().__init__()
+        if not 0 <= dropout < 1:
+            raise ValueError(f"attention dropout is {dropout}; it is a share from 0 to below 1")
         self.width, self.dropout = width, dropout
         self.qkv = linear(width.dim, 3 * width.dim, width.num_members)
         self.out = linear(width.dim, width.dim, width.num_members)
@@ -186,10 +188,11 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention and feed-forward with residuals, normalised after each sum (post-norm)."""
 
-    def __init__(self, width: Width, dropout: float) -> None:
+    def __init__(self, width: Width, dropout: float, attention_dropout: float | None = None) -> None:
+        """attention_dropout: share of the attention's weights that is dropped; None = `dropout`, as everywhere else."""
         super().__init__()
         dim, members = width.dim, width.num_members
-        self.attention = Attention(width, dropout)
+        self.attention = Attention(width, dropout if attention_dropout is None else attention_dropout)
         self.forward_net = nn.Sequential(linear(dim, 4 * dim, members), nn.GELU(), linear(4 * dim, dim, members))
         self.norm_attention, self.norm_forward = layer_norm(dim, members), layer_norm(dim, members)
         self.drop = nn.Dropout(dropout)

@@ -8,6 +8,7 @@ holds.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -26,6 +27,7 @@ from model.top_item import TopItem, top_item
 class RecGPTConfig(NetworkConfig):
     num_layers: int = 2
     num_heads: int = 2
+    attention_dropout: float | None = None  # None = dropout
     num_members: int = 1  # decoders of width `dim` side by side, trained apart, their scores added; cost grows with it
     # share of training sequences whose user id is hidden: trains the unknown user; 1 = everybody is unknown, always
     user_dropout: float = 0.5
@@ -52,7 +54,8 @@ class RecGPT(Network):
         self.segments = nn.Embedding(2, whole)
         self.norm = layer_norm(config.dim, config.num_members)
         self.drop = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(self.width, config.dropout) for _ in range(config.num_layers))
+        block = partial(Block, self.width, config.dropout, config.attention_dropout)
+        self.blocks = nn.ModuleList(block() for _ in range(config.num_layers))
         self.apply(init_weights)
         with torch.no_grad():
             self.items.weight[0].zero_()

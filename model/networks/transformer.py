@@ -1,6 +1,7 @@
 """RecGPT's Transformer without users and segments, for the systems that read item ids only: causal, or both ways."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from model.networks.layers import INIT_STD, Block, Width
 class TransformerConfig(NetworkConfig):
     num_layers: int = 2
     num_heads: int = 2
+    attention_dropout: float | None = None  # None = dropout
 
 
 class MaskedBlock(Block):
@@ -38,7 +40,8 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         self.drop = nn.Dropout(config.dropout)
         width = Width(config.dim, config.num_heads)
-        self.blocks = nn.ModuleList(MaskedBlock(width, config.dropout) for _ in range(config.num_layers))
+        block = partial(MaskedBlock, width, config.dropout, config.attention_dropout)
+        self.blocks = nn.ModuleList(block() for _ in range(config.num_layers))
 
     def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
         """(B, T, D); visible: (B, 1, 1, T) tokens that all may see, causal without it."""

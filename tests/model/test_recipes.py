@@ -96,10 +96,11 @@ def test_every_recipe_of_the_table_has_every_system(name, part):
 @pytest.mark.parametrize("arm", [arm for arm in SYSTEMS if arm.startswith("recgpt")])
 def test_recgpt_as_published(arm):
     recipe = load_recipe("beauty:paper", arm)
-    sizes = {"dim": 64, "num_layers": 1, "num_heads": 2, "max_length": 50, "user_dropout": 1.0, "dropout": 0.5}
+    sizes = {"dim": 64, "num_layers": 1, "num_heads": 2, "max_length": 50}
+    sizes |= {"user_dropout": 1.0, "dropout": 0.5, "attention_dropout": 0.0}
     assert (recipe.loss, recipe.batch_users, recipe.equal_positions, recipe.network) == ("bce", 256, True, sizes)
     pretraining, *tuning = recipe.stages
-    assert (pretraining.learning_rate, recipe.loss_of(pretraining)) == (0.001, "bce")
+    assert (pretraining.num_epochs, pretraining.learning_rate, recipe.loss_of(pretraining)) == (300, 0.001, "bce")
     assert all((stage.learning_rate, recipe.loss_of(stage)) == (0.0005, "softmax") for stage in tuning)
     assert recipe.plan.num_steps == ((2,) if arm == "recgpt" else (1,))
 
