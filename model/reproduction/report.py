@@ -15,6 +15,7 @@ import yaml
 
 from model.reproduction import figures
 from model.reproduction.rows import Row, latest
+from model.reproduction.table import systems_of
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 NOT_RUN, NOTHING = "not run", ""
@@ -124,8 +125,9 @@ HEAD = """# Results
 Written by `recall reproduce` from [quality.json](../benchmarks/results/quality.json); `make check` fails when the two
 differ. Paper: {paper}. Record: the best published figures on the same files from item ids alone.
 Ours, `paper`: the paper's settings and loss; ours, `best`: the recipe of this project, chosen on validation. A figure
-is the mean over the seeds ± the standard deviation of the sample; without ± there is one seed. Every command runs in
-the folder of the checkout with the data in `../shared/data`, and skips what quality.json has already."""
+is the mean over the seeds ± the standard deviation of the sample; without ± there is one seed. A cell is empty where
+the paper has no figure or the recipe no such system. Every command runs in the folder of the checkout with the data in
+`../shared/data`, and skips what quality.json has already."""
 
 
 def _pictures(rows: Sequence[Row]) -> list[str]:
@@ -146,12 +148,26 @@ def _section(book: Book, dataset: Dataset, published: Published) -> str:
 
 
 def _figures(book: Book, dataset: Dataset, published: Published, split: str) -> str:
-    lines = []
+    planned = {recipe: _planned(dataset, recipe) for recipe in RECIPES}
+    head, lines = ["system", "paper", "ours, `paper`", "ours, `best`", "record"], []
     for system, label in published.systems.items():
-        ours = [book.cell(dataset.name, system, recipe, split).show(dataset.metrics) for recipe in RECIPES]
+        cells = {recipe: book.cell(dataset.name, system, recipe, split) for recipe in RECIPES}
+        ours = [
+            cell.show(dataset.metrics) if cell.rows or system in planned[recipe] else NOTHING
+            for recipe, cell in cells.items()
+        ]
         printed = dataset.paper.get(system, [])
         lines.append([label, " / ".join(map(number, printed)), *ours, _record(dataset, system)])
-    return table(["system", "paper", "ours, `paper`", "ours, `best`", "record"], lines)
+    # a column in which nothing stands and nothing is missing is left out
+    kept = [column for column in range(len(head)) if any(line[column] for line in lines)]
+    head, *lines = [[line[column] for column in kept] for line in (head, *lines)]
+    return table(head, lines)
+
+
+def _planned(dataset: Dataset, recipe: str) -> set[str]:
+    """Systems whose cell has to have figures."""
+    # the paper's settings are run to be set against its figures: a data set that it does not have needs none
+    return set(systems_of(dataset.name, recipe)) if recipe != "paper" or dataset.paper else set()
 
 
 def _ablation(book: Book, dataset: Dataset, published: Published) -> list[str]:

@@ -11,7 +11,7 @@ from model.training.sections import RecipeName, read_sections
 
 ROOT = Path(__file__).parents[3]
 ROW = Row(
-    dataset="d",
+    dataset="beauty",
     system="recgpt",
     recipe="best",
     seed=0,
@@ -29,7 +29,11 @@ PAGE = Published(
     {"sasrec": "SASRec", "recgpt": "RecGPT"},
     [
         Dataset(
-            "d", "Data", ["HR@5", "NDCG@5"], paper={"sasrec": [0.04, 0.02]}, record={"who": "X", "values": [0.2, 0.1]}
+            "beauty",
+            "Data",
+            ["HR@5", "NDCG@5"],
+            paper={"sasrec": [0.04, 0.02]},
+            record={"who": "X", "values": [0.2, 0.1]},
         )
     ],
 )
@@ -54,8 +58,25 @@ def test_what_is_not_run_says_so():
     assert "Nothing of this data set has been run yet." in lines()
 
 
+def test_what_no_recipe_has_is_not_missing():
+    page = replace(PAGE, systems={**PAGE.systems, "fism": "FISM"})
+    assert "| FISM |  |  | not run |  |" in render([], page).splitlines()
+    # but what was run is shown, planned or not
+    assert (
+        "| FISM |  | .1000 / .0500 | not run |  |"
+        in render([replace(ROW, system="fism", recipe="paper")], page).splitlines()
+    )
+
+
+def test_data_without_figures_of_the_paper_has_no_columns_for_them():
+    page = replace(PAGE, datasets=[Dataset("kuairand", "Data", ["HR@5", "NDCG@5"])])
+    assert "| RecGPT | .1000 / .0500 |" in render([replace(ROW, dataset="kuairand")], page).splitlines()
+    paper = replace(ROW, dataset="kuairand", recipe="paper")
+    assert "| RecGPT | .1000 / .0500 | not run |" in render([paper], page).splitlines()
+
+
 def test_each_cell_has_its_command():
-    command = "`recall reproduce --data ../shared/data --datasets d --systems recgpt --recipe best --seeds 3`"
+    command = "`recall reproduce --data ../shared/data --datasets beauty --systems recgpt --recipe best --seeds 3`"
     found = [line for line in lines(ROW, replace(ROW, seed=2)) if command in line]
     assert found == [f"| RecGPT | best | 2 | 3 | 90 | 2 cores | 2026-01-02 | abc | {command} |"]
 
