@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from model.networks.layers import Batch, init_weights
-from model.networks.one_pass import FromPrefixes, PrefixConfig, last_of, real_tokens
+from model.networks.layers import init_weights
+from model.networks.one_pass import PrefixConfig, SharedPrefixes, states_at
 from model.networks.tokens import Tokens
 
 
@@ -21,7 +21,7 @@ class NARMConfig(PrefixConfig):
     hidden_dim: int = 128  # of the recurrent state
 
 
-class NARM(FromPrefixes):
+class NARM(SharedPrefixes):
     kind: ClassVar[str] = "narm"
 
     def __init__(self, config: NARMConfig) -> None:
@@ -35,10 +35,13 @@ class NARM(FromPrefixes):
         self.b = nn.Linear(2 * config.hidden_dim, config.dim, bias=False)
         self.apply(init_weights)
 
-    def vectors(self, batch: Batch) -> Tensor:
-        states, _ = self.gru(self.drop(self.items(Tokens.plain(batch.rows, self.start_row).rows)))  # (B, T, H)
-        last = last_of(states, batch.lengths)
-        weights = self.v(torch.sigmoid(self.a1(last)[:, None] + self.a2(states))) * real_tokens(batch)[..., None]
-        local = (weights * states).sum(1)
-        query: Tensor = self.b(self.drop(torch.cat([last, local], 1)))
-        return query[:, None]
+    def states(self, tokens: Tokens) -> Tensor:
+        states, _ = self.gru(self.drop(self.items(tokens.rows)))
+        return states  # type: ignore[no-any-return]
+
+    def attend(self, states: Tensor, ends: Tensor, real: Tensor) -> Tensor:
+        last = states_at(states, ends)
+        # (B, P, T)
+        weights = self.v(torch.sigmoid(self.a1(last)[:, :, None] + self.a2(states)[:, None]))[..., 0] * real
+        query: Tensor = self.b(self.drop(torch.cat([last, weights @ states], 2)))
+        return query

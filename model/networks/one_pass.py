@@ -1,7 +1,7 @@
 """What the systems that generate nothing share: one pass over a history gives its query vectors.
 
-Two ways to train one: on random prefixes of each history, where a system reads a history from its end; at every
-position at once, where the state of a position does not see what follows it.
+Three ways to train one: on random prefixes of each history, where a system reads a history from its end; on random
+prefixes that share one pass, and at every position at once, where the state of a position does not see what follows it.
 """
 
 from abc import abstractmethod
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.networks.base import Network, NetworkConfig, Queries
 from model.networks.layers import Batch
-from model.networks.sampling import random_prefixes
+from model.networks.sampling import random_cuts, random_prefixes
 from model.networks.tokens import Tokens
 from model.records import PromptPlan
 
@@ -58,6 +58,34 @@ class FromPrefixes(OnePass):
         return self.vectors(prefixes), targets
 
 
+class SharedPrefixes(OnePass):
+    """Trained on random prefixes of each history as well, where one pass over the history serves all of them."""
+
+    config: PrefixConfig
+
+    @abstractmethod
+    def states(self, tokens: Tokens) -> Tensor:
+        """(B, T, H); a state depends on its own and earlier tokens only."""
+
+    @abstractmethod
+    def attend(self, states: Tensor, ends: Tensor, real: Tensor) -> Tensor:
+        """(B, P, D) queries of prefixes that end with token `ends` (B, P); `real` (B, P, T): their tokens."""
+
+    def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        cuts, real = random_cuts(batch, self.config.prefixes_per_user)
+        # token i of START, v_1 .. v_L is the last one before item i; places that are not real are dropped below
+        ends = cuts.minimum(batch.lengths[:, None] - 1).clamp(min=0)
+        return self._at(batch.rows[:, :-1], ends)[real], batch.rows.gather(1, cuts)[real]
+
+    def vectors(self, batch: Batch) -> Tensor:
+        return self._at(batch.rows, batch.lengths[:, None])
+
+    def _at(self, rows: Tensor, ends: Tensor) -> Tensor:
+        states = self.states(Tokens.plain(rows, self.start_row))
+        tokens = torch.arange(states.shape[1], device=states.device)
+        return self.attend(states, ends, tokens <= ends[..., None])
+
+
 class EveryPosition(OnePass):
     """Trained on the next item at each position; the state of the last token is the query."""
 
@@ -75,12 +103,11 @@ class EveryPosition(OnePass):
         return last_of(states, batch.lengths)[:, None]
 
 
+def states_at(states: Tensor, ends: Tensor) -> Tensor:
+    """(B, P, D) the states of tokens `ends` (B, P)."""
+    return states.gather(1, ends[..., None].expand(-1, -1, states.shape[2]))
+
+
 def last_of(states: Tensor, lengths: Tensor) -> Tensor:
     """(B, D) the state of each history's last token; states (B, T, D) of START, v_1 .. v_L, lengths without START."""
     return states[torch.arange(len(states), device=states.device), lengths]
-
-
-def real_tokens(batch: Batch) -> Tensor:
-    """(B, L + 1) true at START and at real items."""
-    # <= and not <: START stands before the first item
-    return torch.arange(batch.rows.shape[1] + 1, device=batch.rows.device) <= batch.lengths[:, None]

@@ -6,11 +6,17 @@ from torch import Tensor
 from model.networks.layers import Batch
 
 
-def random_prefixes(batch: Batch, per_user: int) -> tuple[Batch, Tensor]:
-    """Up to `per_user` different prefixes of each history, empty to all but one item, and their next items (T,)."""
+def random_cuts(batch: Batch, per_user: int) -> tuple[Tensor, Tensor]:
+    """Up to `per_user` different places of each history, at random: (B, P), and (B, P) which of them are real."""
     # sorted noise is a draw without repetition; 2 is above all noise, so padding comes last
     cuts = torch.rand(batch.rows.shape, device=batch.rows.device).masked_fill(~batch.real, 2).argsort(1)[:, :per_user]
-    users, nth = (cuts < batch.lengths[:, None]).nonzero(as_tuple=True)
+    return cuts, cuts < batch.lengths[:, None]
+
+
+def random_prefixes(batch: Batch, per_user: int) -> tuple[Batch, Tensor]:
+    """Up to `per_user` different prefixes of each history, empty to all but one item, and their next items (T,)."""
+    cuts, real = random_cuts(batch, per_user)
+    users, nth = real.nonzero(as_tuple=True)
     cut = cuts[users, nth]  # the prefix is what stands before it, the target what stands at it
     prefixes = Batch(batch.rows[users, : int(cut.max()) if len(cut) else 0], cut, batch.users[users])
     return prefixes, batch.rows[users, cut]

@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from model.networks.layers import Batch, init_weights
-from model.networks.one_pass import FromPrefixes, PrefixConfig, last_of, real_tokens
+from model.networks.layers import init_weights
+from model.networks.one_pass import PrefixConfig, SharedPrefixes, states_at
 from model.networks.tokens import Tokens
 
 
-class STAMP(FromPrefixes):
+class STAMP(SharedPrefixes):
     kind: ClassVar[str] = "stamp"
 
     def __init__(self, config: PrefixConfig) -> None:
@@ -28,12 +28,14 @@ class STAMP(FromPrefixes):
         self.w0 = nn.Linear(config.dim, 1, bias=False)
         self.memory, self.latest = nn.Linear(config.dim, config.dim), nn.Linear(config.dim, config.dim)
 
-    def vectors(self, batch: Batch) -> Tensor:
-        x = self.drop(self.items(Tokens.plain(batch.rows, self.start_row).rows)) * real_tokens(batch)[..., None]
-        last = last_of(x, batch.lengths)
+    def states(self, tokens: Tokens) -> Tensor:
+        return self.drop(self.items(tokens.rows))  # type: ignore[no-any-return]
+
+    def attend(self, states: Tensor, ends: Tensor, real: Tensor) -> Tensor:
+        last = states_at(states, ends)
         # START counts, so an empty history has a mean too
-        mean = x.sum(1) / (batch.lengths[:, None] + 1)
+        mean = states_at(states.cumsum(1), ends) / (ends[..., None] + 1)
         asked = self.w2(last) + self.w3(mean)
-        weights = self.w0(torch.sigmoid(self.w1(x) + asked[:, None]))  # (B, T, 1), not normalised
-        attended = (weights * x).sum(1)
-        return (torch.tanh(self.memory(attended)) * torch.tanh(self.latest(last)))[:, None]
+        # (B, P, T), not normalised
+        weights = self.w0(torch.sigmoid(self.w1(states)[:, None] + asked[:, :, None]))[..., 0] * real
+        return torch.tanh(self.memory(weights @ states)) * torch.tanh(self.latest(last))

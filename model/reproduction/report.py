@@ -166,8 +166,9 @@ def _figures(book: Book, dataset: Dataset, published: Published, split: str) -> 
 
 def _planned(dataset: Dataset, recipe: str) -> set[str]:
     """Systems whose cell has to have figures."""
-    # the paper's settings are run to be set against its figures: a data set that it does not have needs none
-    return set(systems_of(dataset.name, recipe)) if recipe != "paper" or dataset.paper else set()
+    planned = set(systems_of(dataset.name, recipe))
+    # the paper's settings are run to be set against its figures
+    return planned & {*dataset.paper} if recipe == "paper" else planned
 
 
 def _ablation(book: Book, dataset: Dataset, published: Published) -> list[str]:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from model.catalogue import Ragged
 from model.networks import build_network
 from model.networks.layers import Batch
+from model.networks.sampling import random_prefixes
 from model.networks.tokens import Tokens
 from model.records import PromptPlan
 
@@ -108,6 +109,19 @@ def test_narm_follows_the_formulas(check):
         return network.b(torch.cat([states[-1], local]))
 
     check("narm", slow)
+
+
+@pytest.mark.parametrize("kind", ["stamp", "narm"])
+def test_prefixes_that_share_a_pass_are_answered_as_if_alone(make_network, kind):
+    # more places than the shorter histories have
+    network, batch = make_network(kind, prefixes_per_user=3), Batch.of([[5, 6, 7, 8], [9], [3, 4], []], [0] * 4, 12)
+    torch.manual_seed(0)
+    queries, targets = network.training_pairs(batch)
+    torch.manual_seed(0)
+    prefixes, expected = random_prefixes(batch, 3)
+    torch.testing.assert_close(queries, network.vectors(prefixes)[:, 0], atol=1e-6, rtol=1e-5)
+    assert targets.tolist() == expected.tolist()
+    assert len(targets) == 6
 
 
 @pytest.mark.parametrize("items", [ITEMS, [], [*range(1, 10)]])

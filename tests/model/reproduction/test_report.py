@@ -32,7 +32,7 @@ PAGE = Published(
             "beauty",
             "Data",
             ["HR@5", "NDCG@5"],
-            paper={"sasrec": [0.04, 0.02]},
+            paper={"sasrec": [0.04, 0.02], "recgpt": [0.05, 0.03]},
             record={"who": "X", "values": [0.2, 0.1]},
         )
     ],
@@ -46,11 +46,11 @@ def lines(*rows):
 def test_mean_and_spread_over_seeds():
     second = replace(ROW, seed=1, metrics={"HR@5": 0.12, "NDCG@5": 0.05})
     # the sample's deviation of .10 and .12 is .02 / sqrt(2)
-    assert "| RecGPT |  | not run | .1100±.0141 / .0500±.0000 | .2000 / .1000 (X) |" in lines(ROW, second)
+    assert "| RecGPT | .0500 / .0300 | not run | .1100±.0141 / .0500±.0000 | .2000 / .1000 (X) |" in lines(ROW, second)
 
 
 def test_one_seed_has_no_spread():
-    assert "| RecGPT |  | not run | .1000 / .0500 | .2000 / .1000 (X) |" in lines(ROW)
+    assert "| RecGPT | .0500 / .0300 | not run | .1000 / .0500 | .2000 / .1000 (X) |" in lines(ROW)
 
 
 def test_what_is_not_run_says_so():
