@@ -7,6 +7,8 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import typer
 from typer.core import TyperGroup
@@ -15,9 +17,13 @@ from model.reproduction import figures, report
 from model.reproduction.rows import Results
 from service import errors
 from service.app import create_app
+from service.cache import MemoryVectorCache
 from service.cli import app as command
+from service.experiments.exposure import ExposureLog
+from service.recall import Recaller
+from service.redis_link import RedisLink
 from service.settings import Settings
-from service.telemetry import Metrics
+from service.telemetry import ComponentCollector, Metrics
 
 FOLDER = Path(__file__).parent
 ROWS = Results(FOLDER.parent / "benchmarks" / "results" / "quality.json")
@@ -64,7 +70,13 @@ def routes() -> str:
 
 
 def metrics() -> str:
-    rows = [[f"`{family.name}`", family.type, family.documentation] for family in Metrics().registry.collect()]
+    """What is counted while answering, then what the parts count themselves."""
+    # no arms: names and meanings are the same with any
+    no_arms = cast(Recaller, SimpleNamespace(arms={}))
+    counted, link = Metrics(), RedisLink("redis://127.0.0.1/0", "cache")
+    parts = ComponentCollector(no_arms, MemoryVectorCache(), [link], ExposureLog(link), counted)
+    families = [*counted.registry.collect(), *parts.collect()]
+    rows = [[f"`{one.name}{'_total' * (one.type == 'counter')}`", one.type, one.documentation] for one in families]
     return table(["metric", "type", "meaning"], rows)
 
 

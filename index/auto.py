@@ -74,7 +74,7 @@ def choose_index(
     """
     exact = ExactIndex(vectors)
     if exact.num_items <= EXACT_ITEMS:
-        return Choice(exact, f"exact: {exact.num_items:,} items are at most {EXACT_ITEMS:,}, nothing is faster", ())
+        return Choice(exact, f"exact: {exact.num_items:,} items are at most {EXACT_ITEMS:,}, where it costs little", ())
     probes = sample_queries(vectors, NUM_PROBES) if queries is None else queries[:NUM_PROBES]
     oracle = Oracle(exact, probes, wanted)
     tried: list[Tried] = []

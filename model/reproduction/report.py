@@ -124,10 +124,11 @@ HEAD = """# Results
 
 Written by `recall reproduce` from [quality.json](../benchmarks/results/quality.json); `make check` fails when the two
 differ. Paper: {paper}. Record: the best published figures on the same files from item ids alone.
-Ours, `paper`: the paper's settings and loss; ours, `best`: the recipe of this project, chosen on validation. A figure
-is the mean over the seeds ± the standard deviation of the sample; without ± there is one seed. A cell is empty where
-the paper has no figure or the recipe no such system. Every command runs in the folder of the checkout with the data in
-`../shared/data`, and skips what quality.json has already."""
+Ours, `paper`: the paper's settings and loss, but for what the head of that part of
+[beauty.yaml](../model/training/recipes/beauty.yaml) names; ours, `best`: the recipe of this project, chosen on
+validation. A figure is the mean over the seeds ± the standard deviation of the sample; without ± there is one seed. A
+cell is empty where the paper has no figure or the recipe no such system. Every command runs in the folder of the
+checkout with the data in `../shared/data`, and skips what quality.json has already."""
 
 
 def _pictures(rows: Sequence[Row]) -> list[str]:

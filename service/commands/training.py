@@ -20,7 +20,7 @@ def train(
     output: Annotated[Path, Option(help="Checkpoint folder to write.")],
     recipe: Annotated[
         str,
-        Option(help="Name of a recipe (demo, beauty, kuairand, default) or a .yaml file; beauty:paper = as published."),
+        Option(help="Name of a recipe (demo, beauty, kuairand, default) or a .yaml file; beauty:paper = the paper's."),
     ] = "default",
     seed: Annotated[int, Option(help="The same seed, machine and threads give the same weights.")] = 0,
     device: Annotated[str, Option(help="auto, cpu or cuda; auto takes a GPU when there is one.")] = "auto",
