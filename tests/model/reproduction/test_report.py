@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from model.reproduction.report import PUBLISHED, Dataset, Published, Variant, number, render
+from model.reproduction.report import PUBLISHED, Book, Dataset, Published, Variant, number, render
 from model.reproduction.rows import Results, Row
+from model.reproduction.table import recipe_for
 from model.training.sections import RecipeName, read_sections
+from model.training.settings import recipe_digest
 
 ROOT = Path(__file__).parents[3]
 ROW = Row(
@@ -112,6 +114,16 @@ def test_published_figures_are_whole():
 
 def test_the_rows_of_the_repository_can_be_read():
     assert render(Results(ROOT / "benchmarks" / "results" / "quality.json").rows())
+
+
+def test_the_command_beside_a_figure_runs_the_recipe_that_gave_it():
+    book = Book(Results(ROOT / "benchmarks" / "results" / "quality.json").rows())
+    stale = {
+        (dataset, system, recipe)
+        for (dataset, system, recipe, _), cell in book.cells.items()
+        if {row.recipe_digest for row in cell.rows} != {recipe_digest(recipe_for(dataset, recipe, system))}
+    }
+    assert not stale, "recipes that changed after their rows: run them again, or take the rows out"
 
 
 def test_ablation_sets_each_variant_against_another_seed_by_seed():
