@@ -110,4 +110,4 @@ def states_at(states: Tensor, ends: Tensor) -> Tensor:
 
 def last_of(states: Tensor, lengths: Tensor) -> Tensor:
     """(B, D) the state of each history's last token; states (B, T, D) of START, v_1 .. v_L, lengths without START."""
-    return states[torch.arange(len(states), device=states.device), lengths]
+    return states_at(states, lengths[:, None])[:, 0]
