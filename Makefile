@@ -26,7 +26,7 @@ test: $(STAMP) ## the whole test suite
 
 test-kernels: $(STAMP) ## the CUDA kernel in Triton's interpreter on the CPU (Triton: 190 MB to fetch, 1 GB on disk)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[kernels]'
-	$(BIN)/pytest tests/model/test_kernels.py
+	$(BIN)/pytest tests/model/kernels/test_block_max.py
 
 check: $(STAMP) ## ruff, mypy strict, and the generated docs against the code
 	$(BIN)/ruff check .

@@ -27,16 +27,16 @@ import torch
 
 from index.exact import ExactIndex
 from index.faiss_index import FaissIndex, load_faiss
+from model.batch import Batch
+from model.compiled import CompiledForward
 from model.encoder import UserEncoder
-from model.kernels import BLOCK, block_maxima
-from model.networks.layers import Batch
-from model.passes import Pass
+from model.kernels.block_max import BLOCK, block_maxima
 from model.records import History
-from model.reproduction.facts import machine, versions
-from service.bench.bundles import Sizes, make_bundle, make_checkpoint
-from service.bench.index import clustered
-from service.engine import Engine
-from service.questions import Question
+from recall.bench.bundles import Sizes, make_bundle, make_checkpoint
+from recall.bench.index import clustered
+from recall.reproduction.facts import machine, versions
+from service.engine.engine import Engine
+from service.engine.messages import EngineRequest
 
 K = 100
 LARGE = Sizes(num_items=100_000, dim=128, num_layers=4, num_heads=4)
@@ -83,7 +83,7 @@ def passes(sizes: Sizes, device: str) -> Iterator[dict[str, Any]]:
     checkpoint = make_checkpoint(sizes)
     network = checkpoint.network.to(device).eval()
     for size in (1, 8, 64, 256):
-        made = Pass.of(network, checkpoint.plan.prompts, size, sizes.max_length)
+        made = CompiledForward.of(network, checkpoint.plan.prompts, size, sizes.max_length)
         rows = torch.randint(1, sizes.num_items + 1, (size, sizes.max_length), device=device)
         full = torch.full((size,), sizes.max_length, device=device)
         batch = Batch(rows, full, torch.zeros_like(full))
@@ -104,7 +104,7 @@ def engine(sizes: Sizes, device: str) -> Iterator[dict[str, Any]]:
     encoder = UserEncoder(checkpoint, device)
     compute = Engine(encoder, ExactIndex(encoder.item_vectors().numpy(), device), checkpoint.plan).compute
     for batch in (1, 8, 64, 256, 1024):
-        asked = [Question(History(h.items), K, frozenset(h.items)) for h in histories(sizes, batch, seed=batch)]
+        asked = [EngineRequest(History(h.items), K, frozenset(h.items)) for h in histories(sizes, batch, seed=batch)]
         seconds = median_s(lambda: compute(asked), device, 10)  # noqa: B023
         times = compute(asked)[0].timings_ms
         yield {"batch": batch, "users_s": batch / seconds, "ms": 1e3 * seconds, "stages_ms": times}
@@ -154,7 +154,7 @@ def index(num_items: int, device: str, bound: dict[str, float]) -> Iterator[dict
 def http(sizes: Sizes, device: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         bundle = make_bundle(Path(folder), sizes)
-        command = [sys.executable, "-m", "service.cli", "bench", "http", "--bundle", str(bundle)]
+        command = [sys.executable, "-m", "recall.__main__", "bench", "http", "--bundle", str(bundle)]
         command += ["--items", str(sizes.num_items), "--serve", f"--device {device}", "--p99-ms", "15"]
         ended = subprocess.run(command, capture_output=True, text=True, check=True)
         found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])

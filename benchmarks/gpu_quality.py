@@ -14,16 +14,16 @@ from pathlib import Path
 import torch
 
 from model.checkpoint import Checkpoint
-from model.reproduction.rows import Results, Row
-from model.reproduction.table import Order, Run, Watch, reproduce
-from model.training.recipes import Recipe
+from model.recipes.files import Recipe
 from model.training.stages import EpochReport
+from recall.reproduction.results import Results, Row
+from recall.reproduction.runner import Run, RunCallbacks, RunPlan, reproduce
 
 RECIPES = {"paper": ("paper",), "best": ("best",), "both": ("paper", "best"), "ablation": ("ablation",)}
 
 
 @dataclass
-class Printer(Watch):
+class Printer(RunCallbacks):
     """One line an event; checkpoints of seed 0 where a folder is given."""
 
     checkpoints: Path | None
@@ -72,7 +72,7 @@ def main() -> None:
     results, printer = Results(given.results), Printer(given.checkpoints)
     if given.merge:
         results.append(Results(given.merge).rows())
-    order = Order(
+    order = RunPlan(
         datasets={folder.name: folder for folder in given.data},
         systems=given.systems,
         recipes=RECIPES[given.recipe],

@@ -14,11 +14,11 @@ from typing import Any
 import httpx
 
 from model.data.sequences import SequenceData
-from model.evaluation.protocol import Exam
-from service.arms import load_arm
-from service.bench.target import running
-from service.commands.console import read_pairs
-from service.offline import OfflineArm, check_same_data
+from model.evaluation.protocol import EvalSplit
+from recall.bench.target import running
+from recall.terminal import read_pairs
+from service.engine.loading import load_arm
+from service.engine.offline import OfflineArm, check_same_data
 
 TOP_N, CONCURRENCY = 100, 32
 
@@ -40,7 +40,7 @@ async def ask_all(url: str, arm: str, bodies: list[dict[str, Any]]) -> list[dict
 def compare(url: str, name: str, bundle: Path, data: SequenceData, num_users: int) -> dict[str, Any]:
     arm = load_arm(name, bundle, "cpu")
     check_same_data(arm, data)
-    users: list[int] = Exam.of(data, "test", num_users).users.tolist()
+    users: list[int] = EvalSplit.of(data, "test", num_users).users.tolist()
     items, catalogue = arm.catalogue.items, data.catalogue
     bodies = [
         {"user_id": user_id, "history": items.external(data.history(user, "test").tolist()), "top_n": TOP_N}

@@ -3,7 +3,8 @@
     python -m benchmarks.prompts [--length 50 --batch 64 --items 12101 --threads 1]
 
 `public`: the way of the paper's public code: for every generated item the whole padded window again, scores at every
-position. `window`: what is there so far again, scores at the last position only. `cached`: model/prompts.py. Then the
+position. `window`: what is there so far again, scores at the last position only. `cached`:
+model/generation/prompts.py. Then the
 second step of recall alone: one more token after what is kept, against the whole window once more; picking the
 generated item is part of both. One compute thread, as the service has. The last line is JSON; the generated items of
 all ways must be identical.
@@ -19,11 +20,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.networks.layers import Batch
+from model.batch import Batch
+from model.generation.prompts import Decoding, expand_history
+from model.generation.tokens import Tokens
 from model.networks.recgpt import RecGPT, RecGPTConfig
-from model.networks.tokens import Tokens
-from model.prompts import Decoding, expand_history
-from model.reproduction.facts import machine, versions
+from recall.reproduction.facts import machine, versions
 
 
 def spread_out(network: RecGPT) -> None:

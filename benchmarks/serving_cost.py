@@ -21,8 +21,8 @@ from model.catalogue import Catalogue, IdMap
 from model.checkpoint import Checkpoint, Provenance
 from model.encoder import UserEncoder, pin_compute_threads
 from model.networks import build_network
+from model.recipes.files import Recipe, load_recipe
 from model.records import History, PromptPlan, ServingPlan
-from model.training.recipes import Recipe, load_recipe
 
 LENGTH, BATCH, CANDIDATES = 50, 64, 100
 

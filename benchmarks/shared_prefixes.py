@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.batch import Batch
 from model.networks import build_network
-from model.networks.layers import Batch
 from model.networks.one_pass import SharedPrefixes
 from model.networks.sampling import random_prefixes
 

@@ -23,17 +23,17 @@ import orjson
 
 from model.encoder import pin_compute_threads
 from model.records import History
-from service.arms import load_arm
-from service.bench.bundles import Sizes, make_bundle
-from service.bench.target import Target, serving
-from service.merge import complete
-from service.questions import Question
-from service.recall import Arm
+from recall.bench.bundles import Sizes, make_bundle
+from recall.bench.target import Target, serving
+from service.engine.arms import Arm
+from service.engine.fill import complete
+from service.engine.loading import load_arm
+from service.engine.messages import EngineRequest
 
 CONNECTIONS, SAMPLES, REPEATS = 64, 40, 1 / 3
 
 
-def questions(num_items: int, count: int, seed: int) -> Iterator[dict[str, Any]]:
+def requests(num_items: int, count: int, seed: int) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(seed)
     kept: list[dict[str, Any]] = []
     for _ in range(count):
@@ -53,7 +53,7 @@ def expected(arm: Arm, body: dict[str, Any]) -> list[int]:
     """What the service would answer if nobody else were there."""
     rows = arm.catalogue.items.rows(body["history"])
     excluded = frozenset(rows).union(arm.catalogue.items.rows(body["exclude"]))
-    [found] = arm.engine.compute([Question(History(rows[-arm.window :]), body["top_n"], excluded)])
+    [found] = arm.engine.compute([EngineRequest(History(rows[-arm.window :]), body["top_n"], excluded)])
     listed = complete(arm.catalogue, found.merged, excluded, body["top_n"])
     return arm.catalogue.items.column(listed.rows).tolist()  # type: ignore[no-any-return]
 
@@ -112,7 +112,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bundle = make_bundle(Path(folder), sizes)
         with serving({"recgpt": bundle}, "--request-timeout-ms", "10000") as target:
-            soak = Soak(target, questions(sizes.num_items, options.requests, options.seed), not options.no_check)
+            soak = Soak(target, requests(sizes.num_items, options.requests, options.seed), not options.no_check)
             started = time.monotonic()
             memory = asyncio.run(run(soak, options.requests))
             seconds = time.monotonic() - started

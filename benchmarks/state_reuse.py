@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.prompts import spread_out
-from model.networks.layers import Batch
+from model.batch import Batch
+from model.generation.prompts import Decoding
+from model.generation.tokens import Tokens
 from model.networks.recgpt import RecGPT, RecGPTConfig
-from model.networks.tokens import Tokens
-from model.prompts import Decoding
-from model.reproduction.facts import machine, versions
+from recall.reproduction.facts import machine, versions
 
 REPEATS = 40
 LENGTHS = (5, 10, 20, 35, 49)

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from model.batch import Batch
 from model.data.sequences import SequenceData
-from model.networks.layers import Batch
-from model.training.recipes import Recipe, Stage
+from model.recipes.files import Recipe, Stage
 from model.training.trainer import Trainer
 
 BATCH_USERS, MAX_LENGTH = 256, 50

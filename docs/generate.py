@@ -13,17 +13,18 @@ from typing import cast
 import typer
 from typer.core import TyperGroup
 
-from model.reproduction import figures, report
-from model.reproduction.rows import Results
+from recall.__main__ import app as command
+from recall.reproduction import figures, report
+from recall.reproduction.results import Results
 from service import errors
-from service.app import create_app
-from service.cache import MemoryVectorCache
-from service.cli import app as command
 from service.experiments.exposure import ExposureLog
-from service.recall import Recaller
-from service.redis_link import RedisLink
+from service.http.app import create_app
+from service.pipeline import RecallPipeline
 from service.settings import Settings
-from service.telemetry import ComponentCollector, Metrics
+from service.stores.redis_client import RedisLink
+from service.stores.vector_cache import MemoryVectorCache
+from service.telemetry.collectors import ComponentCollector
+from service.telemetry.metrics import Metrics
 
 FOLDER = Path(__file__).parent
 ROWS = Results(FOLDER.parent / "benchmarks" / "results" / "quality.json")
@@ -72,7 +73,7 @@ def routes() -> str:
 def metrics() -> str:
     """What is counted while answering, then what the parts count themselves."""
     # no arms: names and meanings are the same with any
-    no_arms = cast(Recaller, SimpleNamespace(arms={}))
+    no_arms = cast(RecallPipeline, SimpleNamespace(arms={}))
     counted, link = Metrics(), RedisLink("redis://127.0.0.1/0", "cache")
     parts = ComponentCollector(no_arms, MemoryVectorCache(), [link], ExposureLog(link), counted)
     families = [*counted.registry.collect(), *parts.collect()]

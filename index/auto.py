@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class IndexRequirements:
     """What an index has to do."""
 
     k: int = 100
@@ -34,11 +34,11 @@ class Wanted:
     max_bytes: int | None = None  # of the index in memory; None = any
 
 
-DEFAULT_WANTED = Wanted()
+DEFAULT_REQUIREMENTS = IndexRequirements()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
+class IndexTrial:
     """One index measured on the probes."""
 
     spec: str
@@ -48,7 +48,7 @@ class Tried:
     num_bytes: int
     build_s: float
 
-    def fits(self, wanted: Wanted) -> bool:
+    def fits(self, wanted: IndexRequirements) -> bool:
         small = wanted.max_bytes is None or self.num_bytes <= wanted.max_bytes
         return small and self.recall >= wanted.recall_floor
 
@@ -59,13 +59,13 @@ class Choice:
 
     index: ItemIndex
     reason: str
-    tried: Sequence[Tried]
+    tried: Sequence[IndexTrial]
 
 
 def choose_index(
     vectors: NDArray[np.float32],
     queries: NDArray[np.float32] | None = None,
-    wanted: Wanted = DEFAULT_WANTED,
+    wanted: IndexRequirements = DEFAULT_REQUIREMENTS,
     say: Say = lambda _: None,
 ) -> Choice:
     """An index over (N, D) vectors. queries: (Q, D) such as the service will ask, by default items with noise.
@@ -76,9 +76,9 @@ def choose_index(
     if exact.num_items <= EXACT_ITEMS:
         return Choice(exact, f"exact: {exact.num_items:,} items are at most {EXACT_ITEMS:,}, where it costs little", ())
     probes = sample_queries(vectors, NUM_PROBES) if queries is None else queries[:NUM_PROBES]
-    oracle = Oracle(exact, probes, wanted)
-    tried: list[Tried] = []
-    best: tuple[FaissIndex, Tried] | None = None
+    oracle = TrialRunner(exact, probes, wanted)
+    tried: list[IndexTrial] = []
+    best: tuple[FaissIndex, IndexTrial] | None = None
     for spec in specs(exact.num_items):
         # a graph over so many takes minutes to build: only where lists do not find enough
         if best is not None and "HNSW" in spec and exact.num_items > GRAPH_ITEMS:
@@ -101,18 +101,18 @@ def choose_index(
 
 
 @dataclass(frozen=True)
-class Oracle:
+class TrialRunner:
     """Exact hits of the probes, and candidates measured against them."""
 
     exact: ExactIndex
     probes: NDArray[np.float32]
-    wanted: Wanted
+    wanted: IndexRequirements
 
     @cached_property
     def expected(self) -> NDArray[np.int64]:
         return self.exact.search(self.probes, self.wanted.k).rows
 
-    def candidate(self, spec: str) -> tuple[FaissIndex, Tried]:
+    def candidate(self, spec: str) -> tuple[FaissIndex, IndexTrial]:
         """A kind of index at the lowest effort that finds enough, or at its highest."""
         started = perf_counter()
         built = FaissIndex.build(self.exact.vectors, spec)
@@ -122,7 +122,7 @@ class Oracle:
             if recall >= self.wanted.recall_floor:
                 break
         query_us = time_search(index, self.probes[:TIMED_QUERIES], self.wanted.k, num_runs=3)
-        row = Tried(
+        row = IndexTrial(
             spec=spec,
             effort=index.effort,
             recall=round(recall, 4),

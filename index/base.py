@@ -13,16 +13,16 @@ class Hits(NamedTuple):
     scores: NDArray[np.float32]  # (Q, K) inner products; -inf where the row is 0
 
 
-class Barred(NamedTuple):
+class Exclusions(NamedTuple):
     """Items that may not be found, as pairs of a query's number and an item row, sorted by query."""
 
     queries: NDArray[np.int64]  # (E,) 0 .. Q-1
     rows: NDArray[np.int64]  # (E,) 1 .. N
 
-    def within(self, part: slice) -> "Barred":
+    def within(self, part: slice) -> "Exclusions":
         """Those of a run of queries, counted from its start."""
         first, last = np.searchsorted(self.queries, (part.start, part.stop))
-        return Barred(self.queries[first:last] - part.start, self.rows[first:last])
+        return Exclusions(self.queries[first:last] - part.start, self.rows[first:last])
 
 
 class ItemIndex(Protocol):
@@ -40,7 +40,7 @@ class ItemIndex(Protocol):
     def dim(self) -> int:
         """D."""
 
-    def search(self, vectors: NDArray[np.float32], k: int, barred: Barred | None = None) -> Hits:
+    def search(self, vectors: NDArray[np.float32], k: int, barred: Exclusions | None = None) -> Hits:
         """The k items of highest inner product for each query, without those that are barred from it.
 
         vectors: (Q, D), C-contiguous, finite. k >= 1; at most N rows are real, the rest is row 0 with score

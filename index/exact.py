@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from index.base import Barred, Hits
-from index.hits import check_items, check_search, empty_hits
-from model.kernels import best_items
+from index.base import Exclusions, Hits
+from index.checks import check_items, check_search, empty_hits
+from model.kernels.block_max import best_items
 
 QUERIES_PER_PASS = {"cpu": 16, "cuda": 256}
 SELECTED = 1 << 22  # scores that are selected from at once: NumPy writes 8 bytes for each
@@ -82,7 +82,7 @@ class ExactIndex:
         return torch.mm(queries, self._items.T, out=into[:num_queries])
 
     @torch.inference_mode()
-    def search(self, vectors: NDArray[np.float32], k: int, barred: Barred | None = None) -> Hits:
+    def search(self, vectors: NDArray[np.float32], k: int, barred: Exclusions | None = None) -> Hits:
         check_search(vectors, k, self.dim)
         hits = empty_hits(len(vectors), k)
         real, device = min(k, self.num_items), self._items.device
@@ -108,7 +108,7 @@ class ExactIndex:
 
 
 def best_on_cpu(
-    scores: NDArray[np.float32], k: int, barred: Barred | None = None
+    scores: NDArray[np.float32], k: int, barred: Exclusions | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """(Q, K) rows and scores, best first, ties in row order; scores (Q, N), overwritten where barred; K <= N.
 
@@ -141,7 +141,7 @@ def _best_of(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], ND
 
 
 def best_on_gpu(
-    queries: Tensor, items: Tensor, k: int, barred: Barred | None = None
+    queries: Tensor, items: Tensor, k: int, barred: Exclusions | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The same from (Q, D) queries and (N, D) items where they lie, without the scores of all items."""
     most = int(np.bincount(barred.queries).max(initial=0)) if barred is not None else 0

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.base import Barred, Hits
-from index.hits import check_items, check_search, empty_hits, without_barred
+from index.base import Exclusions, Hits
+from index.checks import check_items, check_search, empty_hits, without_barred
 
 MAX_TRAIN_ROWS = 262_144
 TRAIN_ROWS_A_LIST = 64  # FAISS wants 39 or more a k-means centre
@@ -141,7 +141,7 @@ class FaissIndex:
         faiss.write_index(self._on_cpu(), faiss.PyCallbackIOWriter(lambda block: sizes.append(len(block))))
         return sum(sizes)
 
-    def search(self, vectors: NDArray[np.float32], k: int, barred: Barred | None = None) -> Hits:
+    def search(self, vectors: NDArray[np.float32], k: int, barred: Exclusions | None = None) -> Hits:
         check_search(vectors, k, self.dim)
         if barred is None or not len(barred.rows):
             return self._search(vectors, k)

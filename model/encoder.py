@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.batch import Batch
 from model.checkpoint import Checkpoint
-from model.networks.layers import Batch
+from model.compiled import CompiledForward, bit_identical
 from model.networks.recgpt import RecGPT
-from model.passes import Pass, alike
 from model.records import History, PromptPlan, QueryVectors
 
 MAIN_SIZE = {"cpu": 8, "cuda": 256}  # sequences a pass; what other sizes are proven against
@@ -47,7 +47,7 @@ class UserEncoder:
         self.network = checkpoint.network.to(self.device).eval()
         self.plan: PromptPlan = checkpoint.plan.prompts
         self.max_length = self.network.config.max_length
-        self._passes: dict[tuple[int, int], Pass] = {}
+        self._passes: dict[tuple[int, int], CompiledForward] = {}
         self.num_tokens = self.num_padding = 0  # computed so far: of items, and of nothing
         self.num_eager: Counter[str] = Counter()  # passes that ran operation by operation, by reason
 
@@ -99,16 +99,16 @@ class UserEncoder:
     def _is_proven(self, size: int, main: int) -> bool:
         # the main size first: graphs on a GPU share memory best when the largest is captured first
         pairs = [(self._pass(main, length), self._pass(size, length)) for length in reversed(self.lengths)]
-        return all(alike(one, other, self.network) for one, other in pairs)
+        return all(bit_identical(one, other, self.network) for one, other in pairs)
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
         """What histories are padded to."""
         return tuple(sorted({padded_length(length, self.max_length) for length in range(self.max_length + 1)}))
 
-    def _pass(self, size: int, length: int) -> Pass:
+    def _pass(self, size: int, length: int) -> CompiledForward:
         if (size, length) not in self._passes:
-            self._passes[size, length] = Pass.of(self.network, self.plan, size, length)
+            self._passes[size, length] = CompiledForward.of(self.network, self.plan, size, length)
         return self._passes[size, length]
 
     def _parts(self, histories: Sequence[History]) -> Iterator[tuple[list[int], int, int]]:

@@ -14,7 +14,7 @@
     │   └── EventsUnavailable   events_unavailable  yes        503
     └── ConfigurationError      configuration       no         500   (the service does not start)
 
-Knows nothing of HTTP frameworks: service/app.py turns the tree into answers.
+Knows nothing of HTTP frameworks: service/http/app.py turns the tree into answers.
 """
 
 from typing import ClassVar

@@ -1,9 +1,27 @@
-"""Fixtures of the whole project."""
+"""Fixtures of the whole project: a tiny data set, bundles of it, and one real service process that most tests share."""
 
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+import numpy as np
 import pytest
+import torch
 from hypothesis import settings
+
+from index.bundle.build import build_bundle
+from model.catalogue import Catalogue, IdMap, Ragged
+from model.checkpoint import Checkpoint, Provenance
+from model.data.sequences import SequenceData
+from model.networks import build_network
+from model.records import PromptPlan, ServingPlan
 
 # On a shared machine the time of one example says nothing of the code.
 settings.register_profile("shared", deadline=None)
@@ -17,3 +35,218 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real data sets in {folder}; they are not part of the project")
     return folder
+
+
+NUM_ITEMS, NUM_USERS, WINDOW = 300, 50, 20
+INT_ITEMS, INT_USERS = [10_001 + 7 * n for n in range(NUM_ITEMS)], [500 + 3 * n for n in range(NUM_USERS)]
+TEXT_ITEMS, TEXT_USERS = [f"clip-{n:03}" for n in range(NUM_ITEMS)], [f"ü{n:03}" for n in range(NUM_USERS)]
+SMALL = {"num_items": NUM_ITEMS, "num_users": NUM_USERS, "dim": 16, "max_length": WINDOW, "dropout": 0.0}
+NETWORKS = {"recgpt": SMALL | {"num_layers": 1, "num_heads": 2}, "comirec": SMALL | {"num_interests": 4}}
+PLANS = {"recgpt": ServingPlan(PromptPlan(num_steps=2), quotas=(7, 3)), "comirec": ServingPlan()}
+QA_KEY = "only-for-tests"
+START_LIMIT_S, STOP_LIMIT_S = 60, 20
+# Patient, because on a shared machine a slow answer says nothing of the code.
+PATIENT = ("--request-timeout-ms", "30000", "--redis-timeout-ms", "5000", "--events-timeout-ms", "5000")
+
+
+def make_data(item_ids, user_ids) -> SequenceData:
+    """Histories of 0 to 34 items, so also longer than the window, with repeats."""
+    rng = np.random.default_rng(11)
+    train, valid, test = (
+        Ragged.of(1 + rng.zipf(1.3, size) % NUM_ITEMS for size in sizes)
+        for sizes in (rng.integers(0, 34, NUM_USERS), [1] * NUM_USERS, [1] * NUM_USERS)
+    )
+    counts = np.bincount(train.values, minlength=NUM_ITEMS + 1)[1:].astype(np.int64)
+    catalogue = Catalogue(IdMap.of(item_ids), IdMap.of(user_ids), counts)
+    return SequenceData("tiny", catalogue, train, valid, test, "leave-one-out")
+
+
+def save_checkpoint(kind: str, data: SequenceData, folder: Path) -> Path:
+    """A network as it is before training: every query is different, and that is all these tests need."""
+    torch.manual_seed(5)
+    network = build_network(kind, NETWORKS[kind])
+    with torch.no_grad():
+        for weights in network.parameters():
+            weights.mul_(4)  # far from rounding: scores differ in the first digits
+        if kind == "recgpt":
+            network.users.weight.normal_()  # zero until it is trained
+    provenance = Provenance(data.digest, data.name, "none", 5, "test")
+    Checkpoint(network, PLANS[kind], data.catalogue, provenance).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny() -> SequenceData:
+    return make_data(INT_ITEMS, INT_USERS)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tiny, tmp_path_factory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("checkpoints")
+    words = make_data(TEXT_ITEMS, TEXT_USERS)
+    ints = {kind: save_checkpoint(kind, tiny, root / kind) for kind in ("recgpt", "comirec")}
+    return ints | {"words": save_checkpoint("recgpt", words, root / "words")}
+
+
+@pytest.fixture(scope="session")
+def bundles(checkpoints, tmp_path_factory) -> dict[str, Path]:
+    """recgpt and comirec over integer ids, words over string ids."""
+    root = tmp_path_factory.mktemp("bundles")
+    for arm, checkpoint in checkpoints.items():
+        build_bundle(checkpoint, root / arm)
+    return {arm: root / arm for arm in checkpoints}
+
+
+@pytest.fixture(scope="session")
+def arm_options(bundles) -> list[str]:
+    """What makes `recall serve` serve both arms of the experiment."""
+    return [word for arm in ("recgpt", "comirec") for word in ("--arm", f"{arm}={bundles[arm]}")]
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RECALL_")}
+    return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | more
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running `recall serve`."""
+
+    url: str
+    state: Path
+    log: Path
+    process: "subprocess.Popen[bytes]"
+
+    def stop(self) -> int:
+        """Exit status after SIGTERM."""
+        self.process.terminate()
+        try:
+            return self.process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+
+def wait_for_url(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    """The address that the service prints once it answers; fails with its log when it ends or takes too long."""
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        if found := re.search(r"recall serves at (http://\S+)", log.read_text()):
+            return found[1]
+        time.sleep(0.02)
+    process.kill()
+    pytest.fail(f"the service did not start (status {process.wait()}): {log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def launch(tmp_path_factory):
+    """A context manager: `with launch("--arm", ..) as served`, a service of its own on a free port."""
+
+    @contextmanager
+    def run(*options: str, **environment: str):
+        folder = tmp_path_factory.mktemp("serve")
+        state, log = folder / "state", folder / "log"
+        command = [sys.executable, "-m", "recall.__main__", "serve", "--state-dir", str(state), *options]
+        if "RECALL_PORT" not in environment:
+            command += ["--port", "0"]
+        with log.open("wb") as sink, subprocess.Popen(command, stderr=sink, env=clean_environment(**environment)) as p:
+            try:
+                served = Served(wait_for_url(p, log), state, log, p)
+                wait_until_ready(served.url)
+                yield served
+            finally:
+                if p.poll() is None:
+                    served.stop()
+
+    return run
+
+
+def wait_until_ready(url: str) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while httpx.get(f"{url}/ready", timeout=10).status_code != 200:
+        assert time.monotonic() < deadline, "the service is not ready"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def service(launch, arm_options, bundles):
+    """Both arms of the experiment and the string ids of `words`, with an embedded Redis."""
+    words = ("--arm", f"words={bundles['words']}")
+    with launch(*arm_options, *words, "--qa-key", QA_KEY, *PATIENT) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def client(service):
+    with httpx.Client(base_url=service.url, timeout=60) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def recall(client):
+    """The answer to a request that must succeed: recall("/recall/recgpt", history=[..])."""
+
+    def ask(path: str = "/recall", **body):
+        reply = client.post(path, json=body)
+        assert reply.status_code == 200, reply.text
+        return reply.json()
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def events(service):
+    """A client of the running service's embedded Redis."""
+    import redis
+
+    socket = (service.state / "redis" / "redis.where").read_text()
+    with redis.Redis(unix_socket_path=socket) as one:
+        yield one
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A `recall` command that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def last_line(self):
+        """The result for machines."""
+        return json.loads(self.out.splitlines()[-1])
+
+    @property
+    def sentence(self) -> str:
+        """What a user reads: standard error output without log lines; of click's usage messages the last line."""
+        assert "Traceback" not in self.err, self.err
+        lines = [line for line in self.err.splitlines() if line and not line.startswith("{")]
+        assert len(lines) == 1 or lines[0].startswith("Usage: "), self.err
+        return lines[-1]
+
+
+@pytest.fixture(scope="session")
+def run_recall(tmp_path_factory):
+    """run_recall("build", "--checkpoint", ..): a command in a process of its own, started in milliseconds."""
+    folder = tmp_path_factory.mktemp("commands")
+    out, err = folder / "out", folder / "err"
+    command = [sys.executable, str(Path(__file__).with_name("forker.py"))]
+    environment = clean_environment(PYTHONPATH=os.getcwd())
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as forker:
+
+        def run(*args: object, **more: str) -> Finished:
+            job = {"args": list(map(str, args)), "env": environment | more, "out": str(out), "err": str(err)}
+            forker.stdin.write(json.dumps(job) + "\n")
+            forker.stdin.flush()
+            status = int(forker.stdout.readline())
+            return Finished(status, out.read_text(), err.read_text())
+
+        yield run
+        forker.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def known(tiny):
+    """Item ids, row 1 first."""
+    return tiny.catalogue.items.ids.tolist()

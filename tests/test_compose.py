@@ -16,12 +16,13 @@ import typer
 import yaml
 from prometheus_client import CollectorRegistry
 
-from service.cache import MemoryVectorCache
-from service.cli import app
+from recall.__main__ import app
 from service.experiments.exposure import ExposureLog
-from service.redis_link import RedisLink
 from service.settings import Settings
-from service.telemetry import ComponentCollector, Metrics
+from service.stores.redis_client import RedisLink
+from service.stores.vector_cache import MemoryVectorCache
+from service.telemetry.collectors import ComponentCollector
+from service.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "docker-compose.yml"

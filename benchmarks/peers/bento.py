@@ -6,13 +6,13 @@ from pydantic import BaseModel
 from benchmarks.peers.model import Model
 
 
-class Ask(BaseModel):
+class RecallQuery(BaseModel):
     user_id: int
     history: list[int]
     top_n: int = 100
 
 
-class Answer(BaseModel):
+class RecallResult(BaseModel):
     items: list[int]
     scores: list[float]
 
@@ -23,9 +23,9 @@ class Batched:
         self.model = Model.open()
 
     @bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=30)
-    def answer(self, asks: list[Ask]) -> list[Answer]:
+    def answer(self, asks: list[RecallQuery]) -> list[RecallResult]:
         found = self.model.answer([ask.history for ask in asks], asks[0].top_n)
-        return [Answer.model_validate(one) for one in found]
+        return [RecallResult.model_validate(one) for one in found]
 
 
 @bentoml.service(traffic={"max_concurrency": 512, "timeout": 10})
@@ -33,6 +33,6 @@ class Recall:
     batched = bentoml.depends(Batched)
 
     @bentoml.api(route="/recall")
-    async def recall(self, user_id: int, history: list[int], top_n: int = 100) -> Answer:
-        [answer] = await self.batched.to_async.answer([Ask(user_id=user_id, history=history, top_n=top_n)])
+    async def recall(self, user_id: int, history: list[int], top_n: int = 100) -> RecallResult:
+        [answer] = await self.batched.to_async.answer([RecallQuery(user_id=user_id, history=history, top_n=top_n)])
         return answer

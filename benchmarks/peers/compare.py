@@ -22,9 +22,9 @@ from pathlib import Path
 import httpx
 
 from benchmarks.peers.model import BUNDLE
-from service.bench.bundles import Sizes, make_bundle
-from service.bench.generator import Load, Measured
-from service.bench.target import free_port, serving
+from recall.bench.bundles import Sizes, make_bundle
+from recall.bench.generator import Load, Measured
+from recall.bench.target import free_port, serving
 
 PEERS = {
     "plain FastAPI": ["-m", "uvicorn", "benchmarks.peers.plain:app", "--log-level", "warning", "--port", "{port}"],
@@ -73,7 +73,7 @@ def ask(port: int, path: str, history: list[int]) -> list[int]:
 
 def run(load: Load) -> Measured:
     """One trial of the generator's own process."""
-    command = [sys.executable, "-m", "service.bench.generator", json.dumps(asdict(load))]
+    command = [sys.executable, "-m", "recall.bench.generator", json.dumps(asdict(load))]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     return Measured(**json.loads(ended.stdout.splitlines()[-1]))
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from index.bundle import open_bundle
+from index.bundle.bundle import open_bundle
+from model.batch import Batch
 from model.checkpoint import Checkpoint
 from model.merging import merge
-from model.networks.layers import Batch
 
 BUNDLE = "RECALL_PEER_BUNDLE"  # environment variable: peers start their workers in their own ways
 

@@ -1,4 +1,4 @@
-"""Ranking metrics over recommended lists. Tested against fractions worked out by hand (tests/model/test_metrics.py).
+"""Ranking metrics over recommended lists, tested against fractions worked out by hand.
 
 recall@k: share of a user's targets among the first k. hr@k: share of users with any. precision@k: share of the k that
 are targets. ndcg@k: sum of 1 / log2(rank + 1) over hits, divided by its highest possible value. Each is the mean over

@@ -3,7 +3,7 @@
 Where a data set names candidates, those alone are ranked (KuaiRec's fully observed videos).
 The validation split is predicted from the training sequence, the test split from training and validation.
 Used while training, on the validation split; `recall evaluate` scores a bundle's own answers instead
-(service/offline.py).
+(service/engine/offline.py).
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.batch import Batch
 from model.catalogue import Ragged
 from model.data.sequences import SequenceData, Split
 from model.evaluation.metrics import Relevance, ranking_metrics
 from model.merging import merge
 from model.networks.base import Network
-from model.networks.layers import Batch
 from model.records import PromptPlan, ServingPlan
 
 MAX_BATCH_USERS = 256
@@ -26,7 +26,7 @@ MAX_SCORES = 2**24  # of a batch, so that a large catalogue does not need a larg
 
 
 @dataclass(frozen=True)
-class Exam:
+class EvalSplit:
     """The users a split is measured on."""
 
     data: SequenceData
@@ -34,7 +34,7 @@ class Exam:
     users: NDArray[np.int64]  # user rows
 
     @classmethod
-    def of(cls, data: SequenceData, split: Split, max_users: int | None = None, seed: int = 0) -> "Exam":
+    def of(cls, data: SequenceData, split: Split, max_users: int | None = None, seed: int = 0) -> "EvalSplit":
         """All users with a target, or a random `max_users` of them (the same for a seed)."""
         users = data.users_with_targets(split)
         if max_users is not None and len(users) > max_users:
@@ -84,15 +84,15 @@ class TopLists:
 
 
 @torch.inference_mode()
-def top_lists(network: Network, exam: Exam, plan: PromptPlan, cutoff: int) -> TopLists:
+def top_lists(network: Network, eval_split: EvalSplit, plan: PromptPlan, cutoff: int) -> TopLists:
     """Exact top `cutoff` of every query vector, on the network's device."""
     parts: list[tuple[NDArray[np.int64], torch.Tensor, torch.Tensor]] = []
     table = network.item_vectors()
     cutoff = min(cutoff, len(table))
-    barred = torch.as_tensor(exam.barred, device=table.device) if exam.barred is not None else None
-    for part in exam.batches():
-        users = exam.users[part].tolist()
-        histories = [exam.data.history(user, exam.split) for user in users]
+    barred = torch.as_tensor(eval_split.barred, device=table.device) if eval_split.barred is not None else None
+    for part in eval_split.batches():
+        users = eval_split.users[part].tolist()
+        histories = [eval_split.data.history(user, eval_split.split) for user in users]
         batch = Batch.of(histories, users, network.config.max_length).to(table.device)
         scores = network.queries(batch, plan).vectors @ table.T  # (B, Q, N)
         # minus infinity, not 0: negative scores must not rank behind what was seen
@@ -105,4 +105,4 @@ def top_lists(network: Network, exam: Exam, plan: PromptPlan, cutoff: int) -> To
     order = np.argsort(np.concatenate([part for part, _, _ in parts]))
     found = torch.cat([rows for _, rows, _ in parts]).numpy()[order]
     values = torch.cat([best for _, _, best in parts]).numpy()[order]
-    return TopLists(np.where(np.isneginf(values), 0, found), values, exam.data.catalogue.categories)
+    return TopLists(np.where(np.isneginf(values), 0, found), values, eval_split.data.catalogue.categories)

@@ -10,17 +10,17 @@ import numpy as np
 
 from model.catalogue import Ragged
 from model.data.sequences import SequenceData, Split
-from model.evaluation.protocol import Exam
+from model.evaluation.protocol import EvalSplit
 
 COUNTS = (10, 20, 50)
 
 
-def exams_of(data: SequenceData, split: Split, max_users: int | None = None) -> Iterator[tuple[str, Exam]]:
+def exams_of(data: SequenceData, split: Split, max_users: int | None = None) -> Iterator[tuple[str, EvalSplit]]:
     """Every exam of a split, by name: the plain one, and where test pairs are complete one for each count told."""
-    yield split, Exam.of(data, split, max_users)
+    yield split, EvalSplit.of(data, split, max_users)
     if data.protocol == "given":
         for count in COUNTS:
-            yield f"{split}, {count} revealed", Exam.of(reveal(data, count, split), split, max_users)
+            yield f"{split}, {count} revealed", EvalSplit.of(reveal(data, count, split), split, max_users)
 
 
 def reveal(data: SequenceData, count: int, split: Split = "test", seed: int = 0) -> SequenceData:

@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from model.batch import Batch, Queries
 from model.catalogue import Ragged
-from model.networks.layers import Batch
 from model.networks.spectrum import tied_factors
 from model.records import PromptPlan
 
@@ -23,13 +23,6 @@ class NetworkConfig:
     max_length: int = 50
     dropout: float = 0.5
     spectral_start: float = 0.0  # spread of an item table that starts from co-occurrence counts; 0 = at random
-
-
-class Queries(NamedTuple):
-    """QueryVectors before they leave the device."""
-
-    vectors: Tensor  # (B, Q, D)
-    prompts: Tensor  # (B, P) generated item rows
 
 
 class Network(nn.Module, ABC):

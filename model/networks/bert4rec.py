@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.networks.layers import Batch, init_weights
+from model.batch import Batch
+from model.generation.tokens import Tokens
+from model.networks.layers import init_weights
 from model.networks.one_pass import OnePass, last_of
 from model.networks.sampling import hide_items, one_item
-from model.networks.tokens import Tokens
 from model.networks.transformer import Cloze, TransformerConfig
 
 

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from model.networks.base import Network, NetworkConfig, Queries
-from model.networks.layers import Batch
+from model.batch import Batch, Queries
+from model.networks.base import Network, NetworkConfig
 from model.records import PromptPlan
 
 

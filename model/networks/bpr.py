@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.batch import Batch
 from model.catalogue import Ragged
 from model.networks.base import NetworkConfig
-from model.networks.layers import Batch, init_weights
+from model.networks.layers import init_weights
 from model.networks.one_pass import OnePass
 from model.networks.sampling import hide_users
 

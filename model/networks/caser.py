@@ -12,10 +12,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from model.networks.layers import Batch, init_weights
-from model.networks.one_pass import FromPrefixes, PrefixConfig
+from model.batch import Batch
+from model.generation.tokens import Tokens
+from model.networks.layers import init_weights
+from model.networks.one_pass import PrefixConfig, PrefixTrained
 from model.networks.sampling import hide_users
-from model.networks.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,7 @@ class CaserConfig(PrefixConfig):
     user_dropout: float = 0.5  # share of training prefixes whose user id is hidden: trains the unknown user
 
 
-class Caser(FromPrefixes):
+class Caser(PrefixTrained):
     kind: ClassVar[str] = "caser"
     config: CaserConfig
 

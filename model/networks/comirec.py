@@ -14,11 +14,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from model.batch import Batch
 from model.catalogue import Ragged
-from model.networks.layers import Batch, init_weights
-from model.networks.one_pass import FromPrefixes, PrefixConfig
+from model.generation.tokens import Tokens
+from model.networks.layers import init_weights
+from model.networks.one_pass import PrefixConfig, PrefixTrained
 from model.networks.spectrum import start_pair
-from model.networks.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,7 @@ def spread(weights: Tensor, real: Tensor) -> Tensor:
 VARIANTS: dict[str, type[SelfAttentive] | type[DynamicRouting]] = {"sa": SelfAttentive, "dr": DynamicRouting}
 
 
-class ComiRec(FromPrefixes):
+class ComiRec(PrefixTrained):
     kind: ClassVar[str] = "comirec"
     config: ComiRecConfig
 

@@ -12,12 +12,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from model.batch import Batch
 from model.catalogue import Ragged
+from model.generation.tokens import Tokens
 from model.networks.base import NetworkConfig
-from model.networks.layers import INIT_STD, Batch, init_weights
-from model.networks.one_pass import EveryPosition
+from model.networks.layers import INIT_STD, init_weights
+from model.networks.one_pass import CausalTrained
 from model.networks.spectrum import start_pair
-from model.networks.tokens import Tokens
 
 RECENCY = 0.7  # the weights start as this to the power of the age
 
@@ -30,7 +31,7 @@ class FISMConfig(NetworkConfig):
     backward: float = 0.5  # what a pair counts against its order, in the co-occurrence counts
 
 
-class FISM(EveryPosition):
+class FISM(CausalTrained):
     kind: ClassVar[str] = "fism"
     config: FISMConfig
 

@@ -9,10 +9,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from model.generation.tokens import Tokens
 from model.networks.base import NetworkConfig
 from model.networks.layers import init_weights
-from model.networks.one_pass import EveryPosition
-from model.networks.tokens import Tokens
+from model.networks.one_pass import CausalTrained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,7 @@ class GRU4RecConfig(NetworkConfig):
     hidden_dim: int = 128  # of the recurrent state
 
 
-class GRU4Rec(EveryPosition):
+class GRU4Rec(CausalTrained):
     kind: ClassVar[str] = "gru4rec"
 
     def __init__(self, config: GRU4RecConfig) -> None:

@@ -1,81 +1,17 @@
-"""Parts shared by the networks: the padded batch, causal self-attention with a key/value cache, the catalogue head.
+"""Parts shared by the networks: causal self-attention with a key/value cache, the feed-forward block.
 
-Histories are padded on the right, so causal attention alone hides the padding and a history gives the same states
-alone, in any batch and under any padding. Source: scaled dot product attention, Vaswani 2017.
+Source: scaled dot product attention, Vaswani 2017.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.generation.kv_cache import KeyValueCache
+
 INIT_STD = 0.02
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Histories of B users, padded on the right with row 0."""
-
-    rows: Tensor  # (B, L) item rows, oldest first
-    lengths: Tensor  # (B,) real items in each row, 0..L
-    users: Tensor  # (B,) user rows, 0 = unknown
-
-    @classmethod
-    def of(cls, histories: Sequence[Sequence[int] | NDArray[np.int32]], users: Sequence[int], max_length: int) -> Self:
-        """Keeps the newest `max_length` items of each history."""
-        # as_tensor of an empty list would be float
-        kept = [torch.as_tensor(list(h[-max_length:]) if len(h) else [], dtype=torch.int64) for h in histories]
-        lengths = torch.tensor([len(h) for h in kept])
-        rows = nn.utils.rnn.pad_sequence(kept, batch_first=True) if kept else torch.zeros(0, 0, dtype=torch.int64)
-        return cls(rows, lengths, torch.as_tensor(list(users), dtype=torch.int64))
-
-    def to(self, device: torch.device) -> Self:
-        if self.rows.device == device:
-            return self
-        return type(self)(self.rows.to(device), self.lengths.to(device), self.users.to(device))
-
-    @property
-    def real(self) -> Tensor:
-        """(B, L) true where a real item stands."""
-        return torch.arange(self.rows.shape[1], device=self.rows.device) < self.lengths[:, None]
-
-
-class KeyValueCache:
-    """Keys and values of all layers for B growing sequences, in buffers of fixed capacity."""
-
-    def __init__(self, shape: tuple[int, int, int, int], num_layers: int, like: Tensor) -> None:
-        """shape: (B, H, capacity, head width)."""
-        self.keys = [like.new_zeros(shape) for _ in range(num_layers)]
-        self.values = [like.new_zeros(shape) for _ in range(num_layers)]
-        self.lengths = torch.zeros(shape[0], dtype=torch.int64, device=like.device)  # filled slots of each sequence
-        # the mask needs the widest length; a number on the host avoids waiting for the device
-        self.width = 0  # slots in use by the longest sequence; known on the host, so no copy from the device
-        self.even = True  # all sequences are equally long: what is added to them stands side by side
-
-    def is_first(self, num_new: int) -> bool:
-        """Whether the tokens being added are all there are: then they stand side by side, from slot 0."""
-        return self.width == num_new
-
-    def slots(self, num_new: int) -> Tensor:
-        """(B, T) where the next T tokens of each sequence go."""
-        return self.lengths[:, None] + torch.arange(num_new, device=self.lengths.device)
-
-    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores (B, H, T, W) keys and values at `slots` (B, T); returns all that is stored up to `width`."""
-        if self.even:
-            new = slice(self.width - keys.shape[2], self.width)
-            self.keys[layer][:, :, new] = keys
-            self.values[layer][:, :, new] = values
-        else:
-            index = slots[:, None, :, None].expand_as(keys)
-            self.keys[layer].scatter_(2, index, keys)
-            self.values[layer].scatter_(2, index, values)
-        return self.keys[layer][:, :, : self.width], self.values[layer][:, :, : self.width]
 
 
 class SideBySide(nn.Module):

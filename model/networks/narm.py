@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from model.generation.tokens import Tokens
 from model.networks.layers import init_weights
 from model.networks.one_pass import PrefixConfig, SharedPrefixes, states_at
-from model.networks.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from model.networks.base import Network, NetworkConfig, Queries
-from model.networks.layers import Batch
+from model.batch import Batch, Queries
+from model.generation.tokens import Tokens
+from model.networks.base import Network, NetworkConfig
 from model.networks.sampling import random_cuts, random_prefixes
-from model.networks.tokens import Tokens
 from model.records import PromptPlan
 
 
@@ -48,7 +48,7 @@ class OnePass(Network):
         return Queries(self.vectors(batch), batch.rows.new_zeros(len(batch.rows), 0))
 
 
-class FromPrefixes(OnePass):
+class PrefixTrained(OnePass):
     """Trained on random prefixes of each history: what a query reads is the end of a sequence."""
 
     config: PrefixConfig
@@ -86,7 +86,7 @@ class SharedPrefixes(OnePass):
         return self.attend(states, ends, tokens <= ends[..., None])
 
 
-class EveryPosition(OnePass):
+class CausalTrained(OnePass):
     """Trained on the next item at each position; the state of the last token is the query."""
 
     @abstractmethod

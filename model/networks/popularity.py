@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.batch import Batch
 from model.catalogue import Ragged
 from model.networks.base import NetworkConfig
-from model.networks.layers import Batch
 from model.networks.one_pass import OnePass
 
 

@@ -14,13 +14,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from model import prompts
-from model.networks.base import Network, NetworkConfig, Queries
-from model.networks.layers import Batch, Block, KeyValueCache, Width, init_weights, layer_norm
-from model.networks.tokens import Tokens
-from model.prompts import Proposer
+from model.batch import Batch, Queries
+from model.generation import prompts
+from model.generation.greedy import TopItem, top_item
+from model.generation.kv_cache import KeyValueCache
+from model.generation.prompts import Proposer
+from model.generation.tokens import Tokens
+from model.networks.base import Network, NetworkConfig
+from model.networks.layers import Block, Width, init_weights, layer_norm
 from model.records import PromptPlan
-from model.top_item import TopItem, top_item
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.batch import Batch
 from model.catalogue import Ragged
-from model.networks.layers import Batch, init_weights
-from model.networks.one_pass import EveryPosition, last_of
+from model.generation.tokens import Tokens
+from model.networks.layers import init_weights
+from model.networks.one_pass import CausalTrained, last_of
 from model.networks.sampling import hide_items
-from model.networks.tokens import Tokens
 from model.networks.transformer import Cloze, TransformerConfig
 
 MASKED_ITEM, SEGMENT, ITEM_ATTRIBUTE, MASKED_ATTRIBUTE = 1.0, 0.5, 0.2, 1.0  # weights of the losses
@@ -30,7 +31,7 @@ class S3RecConfig(TransformerConfig):
     num_attributes: int = 0  # categories of the catalogue that pre-training learns from; 0 = none (IPS)
 
 
-class S3Rec(EveryPosition):
+class S3Rec(CausalTrained):
     kind: ClassVar[str] = "s3rec"
     config: S3RecConfig
     labels: Tensor  # (N + 2, A) which attributes an item has; needed while pre-training only

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from model.networks.layers import Batch
+from model.batch import Batch
 
 
 def random_cuts(batch: Batch, per_user: int) -> tuple[Tensor, Tensor]:

@@ -8,13 +8,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from model.generation.tokens import Tokens
 from model.networks.layers import init_weights
-from model.networks.one_pass import EveryPosition
-from model.networks.tokens import Tokens
+from model.networks.one_pass import CausalTrained
 from model.networks.transformer import Transformer, TransformerConfig
 
 
-class SASRec(EveryPosition):
+class SASRec(CausalTrained):
     kind: ClassVar[str] = "sasrec"
 
     def __init__(self, config: TransformerConfig) -> None:

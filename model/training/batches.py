@@ -6,21 +6,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model.batch import Batch
 from model.data.sequences import SequenceData
-from model.networks.layers import Batch
 
 SHUFFLE_BATCHES = 16  # lengths are sorted within windows of this many batches: order stays random, padding small
 
 
 @dataclass(frozen=True)
-class Windows:
+class TrainingWindows:
     """Training sequences cut to what the network can see; longer histories give several."""
 
     rows: list[NDArray[np.int32]]
     users: NDArray[np.int64]
 
     @classmethod
-    def of(cls, data: SequenceData, max_length: int) -> "Windows":
+    def of(cls, data: SequenceData, max_length: int) -> "TrainingWindows":
         """Windows of max_length + 1 items (inputs and last target), cut from the newest end."""
         rows: list[NDArray[np.int32]] = []
         users: list[int] = []

@@ -12,12 +12,12 @@ import torch
 
 from model.checkpoint import Checkpoint
 from model.data.sequences import SequenceData
-from model.evaluation.protocol import Exam
+from model.evaluation.protocol import EvalSplit
 from model.evaluation.revealed import exams_of
 from model.networks.base import Network
 from model.networks.blend import Blend, BlendConfig
+from model.recipes.files import Recipe
 from model.training.plans import choose_plan, measure_plan, plain_plan
-from model.training.recipes import Recipe
 from model.training.stages import EpochReport, StageFolder
 from model.training.trainer import Trainer, provenance_of
 
@@ -43,7 +43,7 @@ def fit(
     parts = list(_train_parts(recipe, data, seed, device, on_epoch, kept))
     started = time.perf_counter()
     blend = _join([part.network for part in parts], data).to(torch.device(device)).eval()
-    exams = [exam for _, exam in exams_of(data, "valid", recipe.max_eval_users)]
+    exams = [eval_split for _, eval_split in exams_of(data, "valid", recipe.max_eval_users)]
     _weigh_parts(blend, exams, recipe)
     plan, metrics = choose_plan(blend, exams[0], recipe.plan, recipe.metric)
     seconds = time.perf_counter() - started + sum(part.provenance.training_seconds for part in parts)
@@ -71,13 +71,13 @@ def _join(networks: Sequence[Network], data: SequenceData) -> Blend:
     return Blend(BlendConfig(parts=parts, max_length=networks[0].config.max_length, **sizes), networks)
 
 
-def _weigh_parts(blend: Blend, exams: Sequence[Exam], recipe: Recipe) -> None:
+def _weigh_parts(blend: Blend, exams: Sequence[EvalSplit], recipe: Recipe) -> None:
     """One part after the other, each against what stands before it, by the mean over the exams."""
     plan = plain_plan(recipe.plan)
     for part in range(1, len(blend.parts)):
         found = {}
         for weight in recipe.plan.part_weights:
             blend.weights[part] = weight
-            found[weight] = fmean(measure_plan(blend, exam, plan, recipe.metric) for exam in exams)
+            found[weight] = fmean(measure_plan(blend, eval_split, plan, recipe.metric) for eval_split in exams)
         # on a tie the first weight of the recipe stands
         blend.weights[part] = max(found, key=found.__getitem__)

@@ -2,7 +2,7 @@
 
 The softmax never holds the whole score matrix. Rows go through in chunks; the gradient of a chunk is formed while its
 scores are still in cache. The products run in bf16 with fp32 softmax: three to six times faster than fp32 on CPUs with
-AMX or AVX512-BF16. Gradients equal the plain way's to about 1e-3 (tests/model/test_losses.py).
+AMX or AVX512-BF16. Gradients equal the plain way's to about 1e-3 (tests/model/training/test_losses.py).
 """
 
 import math

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from model.evaluation.protocol import Exam, top_lists
+from model.evaluation.protocol import EvalSplit, top_lists
 from model.networks.base import Network
+from model.recipes.files import PlanSearch
 from model.records import Placement, PromptPlan, ServingPlan
-from model.training.recipes import PlanSearch
 
 SHARES = 10  # quotas are tried in tenths of the list
 
@@ -16,11 +16,11 @@ def plain_plan(search: PlanSearch, num_prompts: int = 0) -> ServingPlan:
     return ServingPlan(PromptPlan(num_prompts, placement, 1), diversity=search.diversity)
 
 
-def measure_plan(network: Network, exam: Exam, plan: ServingPlan, metric: str) -> float:
+def measure_plan(network: Network, eval_split: EvalSplit, plan: ServingPlan, metric: str) -> float:
     """One metric (name@k) of one plan."""
     cutoff = int(metric.split("@")[1])
-    lists = top_lists(network, exam, plan.prompts, cutoff).merged(plan, cutoff)
-    return exam.score(lists, [cutoff])[metric]
+    lists = top_lists(network, eval_split, plan.prompts, cutoff).merged(plan, cutoff)
+    return eval_split.score(lists, [cutoff])[metric]
 
 
 def prompt_plans(search: PlanSearch) -> Iterator[PromptPlan]:
@@ -41,7 +41,9 @@ def quota_grid(num_steps: int) -> Iterator[tuple[int, ...]]:
         yield (first * rest, *[SHARES - first] * rest)
 
 
-def choose_plan(network: Network, exam: Exam, search: PlanSearch, metric: str) -> tuple[ServingPlan, dict[str, float]]:
+def choose_plan(
+    network: Network, eval_split: EvalSplit, search: PlanSearch, metric: str
+) -> tuple[ServingPlan, dict[str, float]]:
     """The plan with the highest `metric`, tried from cheap to dear, and its metrics at the search's cutoff.
 
     Less than `min_gain` is noise, and not worth what generation costs in every request.
@@ -50,10 +52,10 @@ def choose_plan(network: Network, exam: Exam, search: PlanSearch, metric: str) -
     cutoffs = sorted({search.cutoff, int(metric.split("@")[1])})
     # the lists of a prompt plan are computed once; all quotas are tried on them
     for prompts in prompt_plans(search):
-        lists = top_lists(network, exam, prompts, cutoffs[-1])
+        lists = top_lists(network, eval_split, prompts, cutoffs[-1])
         for quotas in quota_grid(prompts.num_steps):
             plan = ServingPlan(prompts, quotas, search.diversity)
-            metrics = exam.score(lists.merged(plan, cutoffs[-1]), cutoffs)
+            metrics = eval_split.score(lists.merged(plan, cutoffs[-1]), cutoffs)
             # other quotas of the same prompts cost nothing more to serve: there any gain counts
             if best is None or metrics[metric] > best[0] * (1 + search.min_gain * (prompts != best[1].prompts)):
                 best = (metrics[metric], plan, metrics)

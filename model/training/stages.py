@@ -2,7 +2,7 @@
 
 Sections of a recipe often begin alike: RecGPT's four rows share their pre-training, a blend's item-item part is a row
 of its own. With a folder each of these stages is trained once, and what the next run finds there is what it would have
-trained: a stage starts from weights and seed alone (tests/model/test_stages.py).
+trained: a stage starts from weights and seed alone (tests/model/training/test_stages.py).
 """
 
 import hashlib
@@ -18,10 +18,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model.training.recipes import PlanSearch, Recipe
-from model.training.settings import recipe_settings
+from model.recipes.digest import recipe_settings
+from model.recipes.files import PlanSearch, Recipe
 
-CODE = [Path(__file__).parent, Path(__file__).parents[1] / "networks"]
+CODE = [Path(__file__).parents[1] / room for room in ("training", "networks", "generation", "recipes")]
 
 
 @dataclass(frozen=True)

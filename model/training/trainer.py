@@ -15,17 +15,17 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from model import __version__
+from model.batch import Batch
 from model.checkpoint import Checkpoint, Provenance
 from model.data.sequences import SequenceData
-from model.evaluation.protocol import Exam
+from model.evaluation.protocol import EvalSplit
 from model.networks import build_network
 from model.networks.base import Network
-from model.networks.layers import Batch
+from model.recipes.files import Recipe, Stage
 from model.records import ServingPlan
-from model.training.batches import Windows
+from model.training.batches import TrainingWindows
 from model.training.losses import SAMPLED, catalogue_cross_entropy
 from model.training.plans import choose_plan, measure_plan, plain_plan
-from model.training.recipes import Recipe, Stage
 from model.training.stages import EpochReport, StageFolder, StageResult, stage_key
 
 STAGE_STRIDE = 1_000_000  # between the seeds of a run's stages
@@ -53,11 +53,11 @@ class Trainer:
         check_recipe(recipe, self.network)
         self.network.start_from(data.train, data.catalogue.categories)
         self.averaged = AveragedModel(self.network, multi_avg_fn=partial(move_average, recipe.ema_decay))
-        self.windows = Windows.of(data, self.network.config.max_length)
-        self.exam = Exam.of(data, "valid", recipe.max_eval_users)
+        self.windows = TrainingWindows.of(data, self.network.config.max_length)
+        self.eval_split = EvalSplit.of(data, "valid", recipe.max_eval_users)
 
     @property
-    def answering(self) -> Network:
+    def measured(self) -> Network:
         """The network that is measured and kept: the average where there is one."""
         network = cast(Network, self.averaged.module) if self.recipe.ema_decay else self.network
         return network.eval()
@@ -76,21 +76,21 @@ class Trainer:
                 taken.append(self._candidate())
         _, state, plan, metrics = max(taken or [self._candidate()], key=lambda one: one[0])
         # weights and plan were measured together and are kept together
-        self.answering.load_state_dict(state)
+        self.measured.load_state_dict(state)
         seconds = time.perf_counter() - started + earlier
         provenance = provenance_of(self.recipe, self.data, self.seed, seconds, metrics)
-        return Checkpoint(self.answering, plan, self.data.catalogue, provenance)
+        return Checkpoint(self.measured, plan, self.data.catalogue, provenance)
 
     def measure(self, plan: ServingPlan) -> float:
-        return measure_plan(self.answering, self.exam, plan, self.recipe.metric)
+        return measure_plan(self.measured, self.eval_split, plan, self.recipe.metric)
 
     def _candidate(self) -> "Candidate":
         """The weights as they are now, with the plan that is best for them."""
-        plan, metrics = choose_plan(self.answering, self.exam, self.recipe.plan, self.recipe.metric)
+        plan, metrics = choose_plan(self.measured, self.eval_split, self.recipe.plan, self.recipe.metric)
         return metrics[self.recipe.metric], self._snapshot(), plan, metrics
 
     def _snapshot(self) -> dict[str, Tensor]:
-        return {name: value.clone() for name, value in self.answering.state_dict().items()}
+        return {name: value.clone() for name, value in self.measured.state_dict().items()}
 
     def _finish_stage(self, number: int, on_epoch: Callable[[EpochReport], None]) -> float:
         """Runs a stage, or takes it over from another run that has; returns the seconds that this saved."""
@@ -102,7 +102,7 @@ class Trainer:
         if self.kept and not found:
             self.kept.save(key, result)
         # the next stage goes on from the best weights, not from the last
-        self.answering.load_state_dict(result.weights)
+        self.measured.load_state_dict(result.weights)
         self.network.load_state_dict(result.weights)
         return found.seconds if found else 0.0
 

@@ -20,7 +20,7 @@ from growthbook.core import eval_feature
 from service.errors import ConfigurationError, UnknownArm
 from service.experiments.rules import FEATURE, HASH_ATTRIBUTE, check_feature
 
-DEFAULT_FILE = Path(__file__).parents[1] / "experiments.json"
+DEFAULT_FILE = Path(__file__).parent / "default.json"
 
 
 class Reason(StrEnum):

@@ -17,7 +17,7 @@ import orjson
 from redis.asyncio import Redis
 
 from service.experiments.assignment import Assignment
-from service.redis_link import RedisDown, RedisLink
+from service.stores.redis_client import RedisDown, RedisLink
 
 STREAM = "recall:exposures"
 

@@ -15,10 +15,10 @@ import orjson
 from redis.asyncio import Redis
 
 from model.catalogue import ExternalId
-from service.coalesce import Coalescer
 from service.errors import EventsUnavailable
-from service.history import APPEND, MAX_HISTORY, MemoryHistory, encode_item, history_key
-from service.redis_link import RedisDown, RedisLink
+from service.stores.history import APPEND, MAX_HISTORY, MemoryHistory, encode_item, history_key
+from service.stores.microbatch import Microbatcher
+from service.stores.redis_client import RedisDown, RedisLink
 
 STREAM = "recall:feedback"
 
@@ -105,7 +105,7 @@ class RedisFeedback:
 
     def __init__(self, link: RedisLink, limits: FeedbackLimits = FeedbackLimits(), stream: str = STREAM) -> None:
         self._link, self._limits, self._stream = link, limits, stream
-        self._writes = Coalescer(self._write, limits.max_batch)
+        self._writes = Microbatcher(self._write, limits.max_batch)
 
     async def keep(self, event: FeedbackEvent) -> bool:
         try:

@@ -12,10 +12,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from index.bundle import BundleContents, write_bundle
+from index.bundle.bundle import BundleContents, write_bundle
+from index.bundle.golden import GoldenQueries
 from index.factory import build_index
 from index.faiss_index import load_faiss
-from index.golden import GoldenQueries
 from model.records import History, QueryVectors
 
 N, D, Q, G = 900, 16, 2, 12

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from index.base import Barred
+from index.base import Exclusions
 from index.evaluate import recall_of
 from index.exact import ExactIndex
 from index.factory import build_index
@@ -176,7 +176,7 @@ def test_effort_is_whole_and_positive(wrong):
 @pytest.mark.parametrize("spec", ["Flat", "HNSW32"])
 def test_barred_items_are_not_found(items, queries, spec):
     rng = np.random.default_rng(3)
-    barred = Barred(np.repeat(np.arange(len(queries)), 20), rng.integers(1, len(items) + 1, 20 * len(queries)))
+    barred = Exclusions(np.repeat(np.arange(len(queries)), 20), rng.integers(1, len(items) + 1, 20 * len(queries)))
     found = FaissIndex.build(items, spec, SearchEffort(ef_search=900)).search(queries, 30, barred)
     expected = ExactIndex(items).search(queries, 30, barred)
     assert recall_of(found.rows, expected.rows) > (0.99 if spec == "HNSW32" else 0.999999)
@@ -185,7 +185,7 @@ def test_barred_items_are_not_found(items, queries, spec):
 
 
 def test_a_query_that_may_find_nothing_finds_nothing(items, queries):
-    barred = Barred(np.zeros(len(items), dtype=np.int64), np.arange(1, len(items) + 1))
+    barred = Exclusions(np.zeros(len(items), dtype=np.int64), np.arange(1, len(items) + 1))
     hits = FaissIndex.build(items, "Flat").search(queries[:2], 10, barred)
     assert not hits.rows[0].any()
     assert np.isneginf(hits.scores[0]).all()

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from model.batch import Batch
 from model.catalogue import Catalogue, IdMap
 from model.checkpoint import Checkpoint, Provenance
 from model.networks import build_network
 from model.networks.base import Network
-from model.networks.layers import Batch
 from model.records import ServingPlan
 
 NUM_ITEMS, NUM_USERS = 60, 5

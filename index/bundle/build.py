@@ -1,0 +1,107 @@
+"""From a checkpoint to a bundle: item vectors, index, golden queries, manifest.
+
+The only module here that knows the model.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.auto import DEFAULT_REQUIREMENTS, IndexRequirements, choose_index
+from index.base import ItemIndex, first_rows
+from index.bundle.bundle import BundleContents, GoldenQueries, Manifest, write_bundle
+from index.exact import ExactIndex
+from index.factory import build_index
+from index.faiss_index import FaissIndex
+from model import __version__
+from model.checkpoint import CONFIG, Checkpoint
+from model.encoder import UserEncoder, pin_compute_threads
+from model.records import History, QueryVectors
+
+NUM_GOLDEN = 32
+LIGHTER, MIN_PROBE, MIN_EF_SEARCH = 8, 8, 32
+AUTO = "auto"
+
+
+def build_bundle(
+    checkpoint_folder: Path,
+    target: Path,
+    spec: str = "exact",
+    seed: int = 0,
+    wanted: IndexRequirements = DEFAULT_REQUIREMENTS,
+    say: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Writes a bundle of a checkpoint, atomically. spec: "exact", "auto" or a FAISS factory string.
+
+    wanted: what "auto" chooses by; `say` is told what it tried and why it chose.
+
+    Raises CheckpointError, BundleRefused or ValueError with the reason; what stood at `target` stays then.
+    """
+    pin_compute_threads()
+    checkpoint = Checkpoint.load(checkpoint_folder)
+    encoder = UserEncoder(checkpoint)
+    vectors = encoder.item_vectors().numpy()
+    histories = golden_histories(checkpoint, seed)
+    queries = encoder.encode(histories)
+    index = _choose(vectors, queries, wanted, say) if spec == AUTO else build_index(vectors, spec)
+    if propose_from(index, encoder):
+        # as the service will generate
+        queries = encoder.encode(histories)
+    contents = BundleContents(
+        arm_kind=checkpoint.network.kind,
+        checkpoint=checkpoint_folder,
+        vectors=vectors,
+        index=index,
+        golden=GoldenQueries.of(histories, queries, vectors),
+        data_digest=checkpoint.provenance.data_digest,
+        config_digest=hashlib.sha256((checkpoint_folder / CONFIG).read_bytes()).hexdigest(),
+        code_version=__version__,
+        metrics=checkpoint.provenance.metrics,
+    )
+    return write_bundle(target, contents)
+
+
+def propose_from(index: ItemIndex, encoder: UserEncoder) -> bool:
+    """Where the catalogue is too large for exact search, what is generated comes from the index too.
+
+    One item is found with a fraction of the effort that a hundred take (docs/decisions/0016-large-catalogues.md).
+    """
+    return index.spec != ExactIndex.spec and encoder.propose_with(partial(first_rows, for_one(index)))
+
+
+def for_one(index: ItemIndex) -> ItemIndex:
+    """The same index, looked through only as hard as its single best item needs."""
+    if not isinstance(index, FaissIndex):
+        return index
+    effort = index.effort
+    fewer, shorter = max(effort.nprobe // LIGHTER, MIN_PROBE), max(effort.ef_search // LIGHTER, MIN_EF_SEARCH)
+    return index.with_effort(
+        replace(effort, nprobe=min(fewer, effort.nprobe), ef_search=min(shorter, effort.ef_search))
+    )
+
+
+def _choose(
+    vectors: NDArray[np.float32], queries: QueryVectors, wanted: IndexRequirements, say: Callable[[str], None]
+) -> ItemIndex:
+    """By the query vectors of the golden histories: what the service will ask."""
+    choice = choose_index(vectors, queries.vectors.reshape(-1, vectors.shape[1]), wanted, say)
+    say(choice.reason)
+    return choice.index
+
+
+def golden_histories(checkpoint: Checkpoint, seed: int) -> list[History]:
+    """Random histories drawn by popularity, of every length from empty to twice the window, known and unknown users."""
+    rng = np.random.default_rng(seed)
+    config = checkpoint.network.config
+    # an item that nobody watched may be drawn too
+    weights = checkpoint.catalogue.counts + 1.0
+    # empty, short, exactly full and too long: every padded length is replayed at load
+    lengths = np.linspace(0, 2 * config.max_length, NUM_GOLDEN).astype(int)
+    rows = [rng.choice(len(weights), size, p=weights / weights.sum()) + 1 for size in lengths]
+    users = rng.integers(0, config.num_users + 1, NUM_GOLDEN)
+    return [History(tuple(row.tolist()), int(user)) for row, user in zip(rows, users, strict=True)]

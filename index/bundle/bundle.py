@@ -1,0 +1,211 @@
+"""The atomic release: a folder with a checkpoint, item vectors, index and golden queries, whole or refused.
+
+    manifest = write_bundle(Path("bundles/recgpt"), contents)
+    bundle = open_bundle(Path("bundles/recgpt"))
+    bundle.replay(encoder.encode)
+
+Nothing in a bundle is executed or unpickled, and no file is parsed before its size and sha256 were checked.
+Knows nothing of networks: the checkpoint's files are opaque here, and the encoder comes from the caller.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.base import ItemIndex
+from index.bundle.arrays import read_npy
+from index.bundle.files import (
+    check_file,
+    check_listing,
+    folder_beside,
+    list_files,
+    read_checked,
+    read_manifest,
+    record_file,
+    replace_folder,
+    settled,
+    sync_tree,
+)
+from index.bundle.golden import Encode, GoldenQueries
+from index.bundle.manifest import CHECKPOINT, GOLDEN, INDEX, MANIFEST, VECTORS, BundleRefused, Manifest
+from index.checks import check_items
+from index.evaluate import recall_of
+from index.exact import ExactIndex
+from index.factory import place
+from index.faiss_index import DEFAULT_EFFORT, FaissIndex
+
+__all__ = ["Bundle", "BundleContents", "BundleRefused", "GoldenQueries", "Manifest", "open_bundle", "write_bundle"]
+
+RECALL_FLOOR = 0.9
+SPOT_QUERIES, SPOT_HITS, SPOT_FLOOR = 16, 10, 0.5  # an index over other vectors finds next to nothing
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BundleContents:
+    """What goes into a bundle. The checkpoint folder is copied as it is: plain files, no links, nothing pickled."""
+
+    arm_kind: str
+    checkpoint: Path
+    vectors: NDArray[np.float32]  # (N, D), row 1 first
+    index: ItemIndex  # over these vectors: an ExactIndex or a FaissIndex
+    golden: GoldenQueries
+    data_digest: str
+    config_digest: str
+    code_version: str
+    metrics: Mapping[str, float]
+    recall_floor: float = RECALL_FLOOR
+    created: str = field(default_factory=_now)
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """An opened bundle: checked, in memory, never changed. Only `checkpoint_path` still points to the disk."""
+
+    path: Path
+    manifest: Manifest
+    vectors: NDArray[np.float32]  # (N, D), read-only
+    index: ItemIndex
+    exact: ExactIndex  # over the same memory: the oracle, and `index` itself where that is exact
+    golden: GoldenQueries
+
+    @property
+    def digest(self) -> str:
+        return self.manifest.digest
+
+    @property
+    def short_digest(self) -> str:
+        """16 hexadecimal digits: for replies, logs and cache keys."""
+        return self.digest[:16]
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.path / CHECKPOINT
+
+    def replay(self, encode: Encode) -> None:
+        """Encodes the golden histories again: the proof that the caller's encoder belongs to these item vectors.
+
+        Raises BundleRefused when the vectors differ from the stored ones by more than 1e-3 of the largest component.
+        """
+        self.golden.check_encoder(encode)
+
+
+def open_bundle(path: Path, device: str = "cpu") -> Bundle:
+    """A bundle that passed every check, its index on `device`.
+
+    Raises BundleRefused, with the reason in one sentence, for anything else; nothing was served or run by then.
+    """
+    try:
+        root = settled(path).resolve(strict=True)
+        found = list_files(root)
+        manifest = read_manifest(root)
+        check_listing(found, manifest)
+        data = _read_parts(root, manifest)
+        vectors = _parse_vectors(data[VECTORS], manifest)
+        golden = GoldenQueries.parse(data[GOLDEN], manifest)
+        exact = ExactIndex(vectors, device)
+        index = _parse_index(data.get(INDEX), exact, manifest, device)
+        _check_spots(index, exact, manifest.recall_floor)
+        golden.check_index(index, manifest.recall_floor)
+    except (OSError, ImportError, ValueError) as error:
+        raise BundleRefused(f"bundle {path} is refused: {error}") from error
+    # only now: torch shares memory with writeable arrays and copies others
+    vectors.setflags(write=False)
+    return Bundle(root, manifest, vectors, index, exact, golden)
+
+
+def write_bundle(target: Path, contents: BundleContents) -> Manifest:
+    """Writes a bundle beside `target`, opens it as a server would, then puts it in the place of what stood there.
+
+    After an error or a crash the old bundle still opens. Raises BundleRefused for contents that would be refused later,
+    ValueError when `target` is something else than a bundle.
+    """
+    check_items(contents.vectors)
+    target = target.absolute()
+    with folder_beside(target) as folder:
+        _write_parts(folder, contents)
+        manifest = _describe(folder, contents)
+        (folder / MANIFEST).write_bytes(manifest.render())
+        sync_tree(folder)
+        # nothing that a server would refuse is ever put in the old one's place
+        open_bundle(folder)
+        replace_folder(folder, target)
+    return manifest
+
+
+def _read_parts(root: Path, manifest: Manifest) -> dict[str, NDArray[np.uint8]]:
+    parts = {}
+    for path, record in manifest.files.items():
+        if path.startswith(CHECKPOINT):
+            check_file(root, path, record)
+        else:
+            parts[path] = read_checked(root, path, record)
+    return parts
+
+
+def _parse_vectors(data: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.float32]:
+    vectors: NDArray[np.float32] = read_npy(data, "<f4")
+    if vectors.shape != (manifest.num_items, manifest.dim):
+        raise BundleRefused(f"the vectors have shape {vectors.shape}, not ({manifest.num_items}, {manifest.dim})")
+    # one pass finds NaN, infinities, lengths that overflow, and zero rows
+    squares = np.einsum("nd,nd->n", vectors, vectors)
+    if not np.isfinite(squares).all():
+        raise BundleRefused(f"the vector of item row {int(np.isfinite(squares).argmin()) + 1} is not finite")
+    if not squares.all():
+        raise BundleRefused(f"the vector of item row {int(squares.argmin()) + 1} is zero")
+    return vectors
+
+
+def _parse_index(data: NDArray[np.uint8] | None, exact: ExactIndex, manifest: Manifest, device: str) -> ItemIndex:
+    if data is None:
+        return exact
+    shape = (manifest.num_items, manifest.dim)
+    return place(FaissIndex.parse(data, manifest.index_spec, manifest.effort, shape), device)
+
+
+def _check_spots(index: ItemIndex, exact: ExactIndex, floor: float) -> None:
+    if index is exact:
+        return
+    vectors = exact.vectors
+    spots = np.linspace(0, len(vectors) - 1, min(SPOT_QUERIES, len(vectors)), dtype=np.int64)
+    expected = exact.search(vectors[spots], SPOT_HITS).rows
+    recall = recall_of(index.search(vectors[spots], SPOT_HITS).rows, expected)
+    if not recall >= min(SPOT_FLOOR, floor):
+        raise BundleRefused(f"the index finds {recall:.3f} of the neighbours of its own items")
+
+
+def _write_parts(folder: Path, contents: BundleContents) -> None:
+    for path in list_files(contents.checkpoint):
+        copy = folder / CHECKPOINT / path
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(contents.checkpoint / path, copy)
+    np.save(folder / VECTORS, np.ascontiguousarray(contents.vectors, dtype="<f4"), allow_pickle=False)
+    contents.golden.save(folder / GOLDEN)
+    if isinstance(contents.index, FaissIndex):
+        contents.index.save(folder / INDEX)
+
+
+def _describe(folder: Path, contents: BundleContents) -> Manifest:
+    return Manifest(
+        arm_kind=contents.arm_kind,
+        created=contents.created,
+        data_digest=contents.data_digest,
+        config_digest=contents.config_digest,
+        code_version=contents.code_version,
+        metrics=dict(contents.metrics),
+        num_items=contents.vectors.shape[0],
+        dim=contents.vectors.shape[1],
+        num_queries=contents.golden.vectors.shape[1],
+        index_spec=contents.index.spec,
+        effort=contents.index.effort if isinstance(contents.index, FaissIndex) else DEFAULT_EFFORT,
+        recall_floor=contents.recall_floor,
+        files={path: record_file(folder / path) for path in list_files(folder)},
+    )

@@ -1,0 +1,58 @@
+"""An approximate index that is compared with exact search now and then, while it answers."""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.base import Exclusions, Hits, ItemIndex
+from index.evaluate import recall_of
+
+SAMPLE_BATCHES = 500  # one query of so many batches is searched exactly too
+
+
+@dataclass
+class Mean:
+    """A running mean that forgets: of about the last `memory` values."""
+
+    memory: int = 200
+    count: int = 0
+    value: float = 0.0
+
+    def add(self, value: float) -> None:
+        self.count += 1
+        self.value += (value - self.value) / min(self.count, self.memory)
+
+
+class WatchedIndex:
+    """An approximate index whose answers are compared with exact search now and then: `recall` is what it finds.
+
+    The exact search runs on the searching thread, for one query of every `SAMPLE_BATCHES` batches.
+    """
+
+    def __init__(self, index: ItemIndex, exact: ItemIndex, every: int = SAMPLE_BATCHES) -> None:
+        self.inner, self._exact, self._every = index, exact, every
+        self._turn = itertools.count(1)
+        self.recall = Mean()
+
+    @property
+    def spec(self) -> str:
+        return self.inner.spec
+
+    @property
+    def num_items(self) -> int:
+        return self.inner.num_items
+
+    @property
+    def dim(self) -> int:
+        return self.inner.dim
+
+    def search(self, vectors: NDArray[np.float32], k: int, barred: Exclusions | None = None) -> Hits:
+        hits = self.inner.search(vectors, k, barred)
+        if next(self._turn) % self._every == 0 and len(vectors):
+            own = barred.within(slice(0, 1)) if barred else None
+            expected = self._exact.search(vectors[:1], k, own).rows
+            if expected.any():
+                self.recall.add(recall_of(hits.rows[:1], expected))
+        return hits

@@ -1,0 +1,136 @@
+"""A pass: a network at one shape (B, L), prepared once, so that its many small products run without the interpreter.
+
+On the CPU it is traced. Eager calls spend a third of a small pass in Python and take the interpreter's lock after each
+of some hundred operations, which in a busy service means waiting for it as often. A trace runs them all in one call,
+lock released. Why torch.jit and not its successors: docs/decisions/0014-traced-passes.md. On CUDA it is captured as a
+graph: one launch instead of some hundred. What either computes is what the eager network computes, to the bit:
+`Pass.of` compares, and falls back, with the reason, where they differ.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.batch import Batch, Queries
+from model.networks.base import Network
+from model.records import PromptPlan
+
+WARM_CALLS = 3
+Call = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class _Answers(nn.Module):
+    """`Network.queries` between plain tensors, as tracing wants it."""
+
+    def __init__(self, network: Network, plan: PromptPlan) -> None:
+        super().__init__()
+        self.network, self.plan = network, plan
+
+    def forward(self, rows: Tensor, lengths: Tensor, users: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network.queries(Batch(rows, lengths, users), self.plan)
+
+
+@dataclass(frozen=True)
+class CompiledForward:
+    """Histories of B users, padded to L, to their query vectors."""
+
+    size: int  # B
+    length: int  # L
+    eager: str  # why it runs operation by operation, as a label; empty where it is traced or captured
+    call: Call
+
+    @classmethod
+    def of(cls, network: Network, plan: PromptPlan, size: int, length: int) -> "CompiledForward":
+        """network: in eval mode, its weights final: a trace may hold them as constants."""
+        eager = _Answers(network, plan).eval()
+        if getattr(network, "proposer", None):
+            # a trace would keep what an index proposed for the probe
+            return cls(size, length, "index_proposes", eager)
+        device = network.item_vectors().device
+        first, second = (_probe(network, size, length, seed) for seed in range(2))
+        with torch.no_grad(), warnings.catch_warnings():
+            # deprecated in favour of ways that need a compiler on the serving machine
+            warnings.simplefilter("ignore")
+            try:
+                prepared = captured(eager, first) if device.type == "cuda" else traced(eager, first)
+                # the second call of a trace is the optimised one
+                same = all(_equal(prepared(*given), eager(*given)) for given in (first, second))
+                why = "" if same else "differs"
+            except (RuntimeError, AttributeError) as error:
+                why = type(error).__name__
+        return cls(size, length, why, eager if why else prepared)
+
+    @torch.no_grad()
+    def run(self, batch: Batch) -> Queries:
+        return Queries(*self.call(batch.rows, batch.lengths, batch.users))
+
+
+def traced(eager: nn.Module, probe: tuple[Tensor, Tensor, Tensor]) -> Call:
+    call: Call = torch.jit.freeze(torch.jit.trace(eager, probe, check_trace=False).eval())  # type: ignore[no-untyped-call]
+    return call
+
+
+def captured(eager: Call, probe: tuple[Tensor, Tensor, Tensor]) -> Call:
+    """One CUDA graph over tensors of its own; graphs share a pool of memory, so the largest shape is captured first.
+
+    Written to torch's documentation; not run here: no GPU was to be had. Called from one thread at a time.
+    """
+    given = [tensor.clone() for tensor in probe]
+    beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    beside.wait_stream(torch.cuda.current_stream())
+    # libraries choose kernels and workspaces in their first calls, which may not happen while capturing
+    with torch.cuda.stream(beside):
+        for _ in range(WARM_CALLS):
+            eager(*given)
+    torch.cuda.current_stream().wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=_pool()):
+        answers = eager(*given)
+
+    def replay(*batch: Tensor) -> tuple[Tensor, Tensor]:
+        for own, tensor in zip(given, batch, strict=True):
+            own.copy_(tensor)
+        graph.replay()
+        # the next replay writes over them
+        return answers[0].clone(), answers[1].clone()
+
+    return replay
+
+
+@cache
+def _pool() -> Any:
+    return torch.cuda.graph_pool_handle()
+
+
+def _probe(network: Network, size: int, length: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Random histories of every length, the empty one included."""
+    generator = torch.Generator().manual_seed(seed)
+    config = network.config
+    lengths = torch.randint(0, length + 1, (size,), generator=generator)
+    rows = torch.randint(1, config.num_items + 1, (size, length), generator=generator)
+    rows = rows * (torch.arange(length) < lengths[:, None])
+    users = torch.randint(0, config.num_users + 1, (size,), generator=generator)
+    device = network.item_vectors().device
+    return rows.to(device), lengths.to(device), users.to(device)
+
+
+def _equal(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+def bit_identical(one: CompiledForward, other: CompiledForward, network: Network) -> bool:
+    """Whether two sizes give a history the same answer to the bit; sizes are multiples of each other."""
+    small, large = sorted((one, other), key=lambda each: each.size)
+    rows, lengths, users = _probe(network, large.size, large.length, 2)
+    whole = large.run(Batch(rows, lengths, users))
+    for start in range(0, large.size, small.size):
+        part = slice(start, start + small.size)
+        found = small.run(Batch(rows[part], lengths[part], users[part]))
+        if not _equal(found, Queries(whole.vectors[part], whole.prompts[part])):
+            return False
+    return True

@@ -1,0 +1,98 @@
+"""The one item of the catalogue that a state ranks first: what generation asks for at every step.
+
+Alone, a batch's product with the table and its arg max in two passes. For many batches over one table, `TopItem`: the
+product in bf16, which says what may still be first, and fp32 for that alone. The item is the same.
+"""
+
+import torch
+from torch import Tensor
+
+from model.kernels.block_max import best_items
+
+BLOCK = 64  # scores that are compared at once
+MIN_BATCH = 32  # states; below it the bf16 product of oneDNN takes longer than the fp32 one
+UNIT = 1.01 * 2.0**-8  # what rounding to bf16 changes at most, of the number itself
+SUMS = 1e-5  # the same of what the order of an fp32 sum changes, of the product of the lengths
+MOST_CANDIDATES = 16  # a state; where more tie, scoring all costs less than looking for them
+
+
+def top_item(states: Tensor, table: Tensor) -> Tensor:
+    """(B,) rows 1..N of the highest inner product, the first of equal ones; states (B, D), table (N, D)."""
+    if states.is_cuda:
+        scores, rows = best_items(states, table, 1)
+        return rows.gather(1, scores.argmax(1, keepdim=True))[:, 0] + 1
+    scores = states @ table.T
+    num_items = scores.shape[1]
+    if num_items <= BLOCK:
+        return scores.argmax(1) + 1
+    # finding the highest score is several times faster than finding where it is: the block first, then the place in it
+    whole = num_items // BLOCK * BLOCK
+    blocks = scores[:, :whole].unflatten(1, (-1, BLOCK)).amax(2)  # type: ignore[no-untyped-call]
+    best = torch.cat([blocks, scores[:, whole - 1 :].amax(1, keepdim=True)], 1).argmax(1)
+    # the last block is as long as the others and overlaps the one before, where nothing is as high
+    start = (best * BLOCK).clamp(max=num_items - BLOCK)
+    return start + scores.gather(1, start[:, None] + torch.arange(BLOCK, device=scores.device)).argmax(1) + 1
+
+
+class TopItem:
+    """`top_item` of one table, prepared once; worth it from some ten batches on."""
+
+    def __init__(self, table: Tensor) -> None:
+        """table: (N, D) fp32 on the CPU, N > 0; copied in bf16."""
+        half = table.bfloat16()
+        # the last item again until blocks are whole: it ties with itself
+        self.half = torch.cat([half, half[-1:].expand(-len(half) % BLOCK, -1)])
+        self.table = table
+        self.longest = _lengths(table).amax()
+        self.rounding = _lengths(table - half).amax() + SUMS * self.longest
+
+    @staticmethod
+    def pays(table: Tensor, batch_size: int) -> bool:
+        """Whether this processor multiplies bf16 by itself, and the batch is large enough."""
+        return not table.is_cuda and batch_size >= MIN_BATCH and torch.cpu._is_avx512_bf16_supported()
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """(B,) as `top_item`; states (B, D)."""
+        get_local = states.bfloat16()
+        # |s t - s' t'| <= |s - s'| |t| + |s'| |t - t'|
+        error = _lengths(states - get_local) * self.longest + _lengths(get_local.float()) * self.rounding
+        found: Tensor = _found(states, self.table, self.half, error)
+        return found
+
+
+def _lengths(vectors: Tensor) -> Tensor:
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1)
+    return lengths
+
+
+def _first_of_candidates(
+    states: Tensor,
+    table: Tensor,
+    half: Tensor,
+    error: Tensor,
+    size: int = BLOCK,
+    most: int = MOST_CANDIDATES,
+    unit: float = UNIT,
+) -> Tensor:
+    """error: (B,) by how much a product in bf16 may be off before it is rounded itself."""
+    B, N = states.shape[0], table.shape[0]
+    # (N / size, size, B): the maximum of a block is taken lane by lane
+    rough = (half @ states.to(half.dtype).t()).view(-1, size, B)
+    maxima = rough.amax(1).float()
+    highest = maxima.amax(0)
+    # the true score of the roughly highest is no lower than this; rough ones below `least` cannot reach it
+    sure = highest - unit * highest.abs() - 2 * error
+    least = sure - unit * sure.abs()
+    block, user = (maxima >= least).nonzero().unbind(1)
+    pair, place = (rough[block, :, user].float() >= least[user][:, None]).nonzero().unbind(1)
+    if len(pair) > most * B:
+        return (states @ table.T).argmax(1) + 1
+    user, rows = user[pair], (block[pair] * size + place).clamp(max=N - 1)
+    scores = (states[user] * table[rows]).sum(1)
+    best = torch.full_like(error, -torch.inf).scatter_reduce(0, user, scores, "amax")
+    first = torch.where(scores == best[user], rows, N - 1)
+    return torch.full_like(highest, N - 1, dtype=torch.int64).scatter_reduce(0, user, first, "amin") + 1
+
+
+# its branch must survive in a traced pass; scripted, a function sees no constants but its own defaults
+_found = torch.jit.script_if_tracing(_first_of_candidates)  # type: ignore[no-untyped-call]

@@ -1,0 +1,37 @@
+"""The key/value cache: what attention has read of growing sequences, so that one more item costs one token."""
+
+import torch
+from torch import Tensor
+
+
+class KeyValueCache:
+    """Keys and values of all layers for B growing sequences, in buffers of fixed capacity."""
+
+    def __init__(self, shape: tuple[int, int, int, int], num_layers: int, like: Tensor) -> None:
+        """shape: (B, H, capacity, head width)."""
+        self.keys = [like.new_zeros(shape) for _ in range(num_layers)]
+        self.values = [like.new_zeros(shape) for _ in range(num_layers)]
+        self.lengths = torch.zeros(shape[0], dtype=torch.int64, device=like.device)  # filled slots of each sequence
+        # the mask needs the widest length; a number on the host avoids waiting for the device
+        self.width = 0  # slots in use by the longest sequence; known on the host, so no copy from the device
+        self.even = True  # all sequences are equally long: what is added to them stands side by side
+
+    def is_first(self, num_new: int) -> bool:
+        """Whether the tokens being added are all there are: then they stand side by side, from slot 0."""
+        return self.width == num_new
+
+    def slots(self, num_new: int) -> Tensor:
+        """(B, T) where the next T tokens of each sequence go."""
+        return self.lengths[:, None] + torch.arange(num_new, device=self.lengths.device)
+
+    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores (B, H, T, W) keys and values at `slots` (B, T); returns all that is stored up to `width`."""
+        if self.even:
+            new = slice(self.width - keys.shape[2], self.width)
+            self.keys[layer][:, :, new] = keys
+            self.values[layer][:, :, new] = values
+        else:
+            index = slots[:, None, :, None].expand_as(keys)
+            self.keys[layer].scatter_(2, index, keys)
+            self.values[layer].scatter_(2, index, values)
+        return self.keys[layer][:, :, : self.width], self.values[layer][:, :, : self.width]

@@ -1,0 +1,157 @@
+"""Algorithm 1 and the auto-regressive recall of RecGPT: the same functions in training, evaluation and serving.
+
+A history START, v_1 .. v_n is expanded with items the model itself would show next: with placement "all", K generated
+items stand before every real item but the first; with "tail", K stand after the last; with "none", nothing is
+inserted. Then S query vectors are read: the state of the last token, and after it S - 1 times the state of one more
+generated item. Keys and values of everything before are kept, so a generated item costs one token, not the whole
+window again. Source: arXiv 2404.08675, Algorithm 1 and section "two-step auto-regressive recall". Never generates
+padding or START.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from model.batch import Batch, Queries
+from model.generation.kv_cache import KeyValueCache
+from model.generation.tokens import Tokens
+from model.networks.base import NetworkConfig
+from model.records import Placement, PromptPlan
+
+Proposer = Callable[[Tensor], Tensor]  # states (B, D) -> rows (B,), 0 where it knows none
+
+
+class Generator(Protocol):
+    """What generation needs of a causal network (RecGPT; any other decoder over the same tokens)."""
+
+    training: bool
+
+    @property
+    def config(self) -> NetworkConfig: ...
+    def plain_tokens(self, batch: Batch) -> Tokens: ...
+    def train(self, mode: bool = True) -> object: ...
+    def item_vectors(self) -> Tensor: ...
+    def propose(self, states: Tensor) -> Tensor: ...
+    def proposer_for(self, batch_size: int) -> Proposer: ...
+    def states(self, tokens: Tokens, users: Tensor) -> Tensor: ...
+    def extend(self, tokens: Tokens, users: Tensor, cache: KeyValueCache) -> Tensor: ...
+    def extend_last(self, tokens: Tokens, users: Tensor, cache: KeyValueCache, last: Tensor) -> Tensor: ...
+    def new_cache(self, batch_size: int, capacity: int) -> KeyValueCache: ...
+
+
+@contextmanager
+def eval_mode(network: Generator) -> Iterator[None]:
+    """Dropout off inside, as it was afterwards."""
+    was_training = network.training
+    network.train(False)
+    try:
+        yield
+    finally:
+        network.train(was_training)
+
+
+def gather_states(states: Tensor, index: Tensor) -> Tensor:
+    """(B, D) the state of one token of each sequence; states (B, T, D), index (B,)."""
+    return states[torch.arange(len(states), device=states.device), index]
+
+
+class Decoding:
+    """B sequences that grow token by token on the device."""
+
+    def __init__(self, network: Generator, users: Tensor, capacity: int) -> None:
+        self.network, self.users = network, users
+        self.cache = network.new_cache(len(users), capacity)
+        self.propose: Proposer = network.propose
+        self.generated: list[Tensor] = []  # (B,) each
+
+    def feed(self, tokens: Tokens) -> Tensor:
+        """(B, T, D) states of T more tokens of every sequence."""
+        states = self.network.extend(tokens, self.users, self.cache)
+        self.cache.lengths = self.cache.lengths + tokens.rows.shape[1]
+        return states
+
+    def feed_all(self, tokens: Tokens, lengths: Tensor) -> Tensor:
+        """(B, D) the state of token `lengths` of every sequence; those behind it were padding and are forgotten."""
+        state = self.network.extend_last(tokens, self.users, self.cache, lengths)
+        # the next token of each sequence goes right behind its own last item
+        self.cache.lengths, self.cache.even = 1 + lengths, False
+        return state
+
+    def generate(self, state: Tensor) -> Tensor:
+        """(B,) the items that each state ranks first."""
+        self.generated.append(self.propose(state))
+        return self.generated[-1]
+
+    def step(self, state: Tensor, positions: Tensor) -> Tensor:
+        """(B, D) the state after one more generated item, which bears the given positions (B,)."""
+        rows = self.generate(state)[:, None]
+        return self.feed(Tokens(rows, torch.ones_like(rows), positions[:, None]))[:, 0]
+
+
+def expand_history(decoding: Decoding, batch: Batch, num_prompts: int) -> Tensor:
+    """Placement "all": feeds START, v_1, then for each next real item K generated ones and the item itself.
+
+    Returns (B, D): the state of each history's last real item. Sequences shorter than the longest run on through
+    padding and are cut back to their own length afterwards.
+    """
+    B, L = batch.rows.shape
+    # asked K (L - 1) times
+    decoding.propose = decoding.network.proposer_for(B)
+    plain = decoding.network.plain_tokens(batch)
+    states = decoding.feed(plain.cut(0, min(2, L + 1)))
+    state = states[:, -1]
+    last = gather_states(states, batch.lengths.clamp(max=states.shape[1] - 1))
+    # t is the position of the next real item; the state before it is what generates
+    for t in range(2, L + 1):
+        position = plain.positions[:, t]
+        for _ in range(num_prompts - 1):
+            state = decoding.step(state, position)
+        # the last generated item and the real one go in together: one pass of two tokens instead of two passes
+        rows = torch.stack([decoding.generate(state), batch.rows[:, t - 1]], 1)
+        segments = torch.tensor([1, 0], device=rows.device).expand(B, 2)
+        state = decoding.feed(Tokens(rows, segments, position[:, None].expand(B, 2)))[:, 1]
+        last = torch.where((batch.lengths == t)[:, None], state, last)
+    # shorter histories ran on through padding: what was stored for it lies behind their length and is overwritten next
+    decoding.cache.lengths = 1 + batch.lengths + num_prompts * (batch.lengths - 1).clamp(min=0)
+    decoding.cache.even = False
+    return last
+
+
+def expanded_tokens(network: Generator, batch: Batch, num_prompts: int) -> Tokens:
+    """The whole expanded sequence (B, 1 + L + K (L - 1)) of placement "all", for a parallel training pass.
+
+    The prompts come from the network as it is now, without dropout and without gradient.
+    """
+    L = batch.rows.shape[1]
+    plain = network.plain_tokens(batch)
+    if L < 2 or not num_prompts:
+        return plain
+    decoding = Decoding(network, batch.users, 1 + L + num_prompts * (L - 1))
+    with torch.no_grad(), eval_mode(network):
+        expand_history(decoding, batch, num_prompts)
+    return plain.interleave(torch.stack(decoding.generated, 1).view(-1, L - 1, num_prompts))
+
+
+def recall_queries(network: Generator, batch: Batch, plan: PromptPlan) -> Queries:
+    """S query vectors of each history, after expanding it as the plan says."""
+    L = batch.rows.shape[1]
+    inside = plan.num_prompts * max(L - 1, 0) if plan.placement is Placement.ALL else 0
+    tail = plan.num_prompts if plan.placement is Placement.TAIL else 0
+    decoding = Decoding(network, batch.users, 1 + L + inside + tail + plan.num_steps)
+    plain = network.plain_tokens(batch)
+    state = expand_history(decoding, batch, plan.num_prompts) if inside else decoding.feed_all(plain, batch.lengths)
+    # what was generated inside the history is not an answer; only what follows the last real item is reported
+    decoding.generated.clear()
+    # generated items after the end all stand before the same, unknown next item
+    position = (batch.lengths + 1).clamp(max=network.config.max_length)  # no later position is ever trained
+    for _ in range(tail):
+        state = decoding.step(state, position)
+    vectors = [state]
+    for _ in range(plan.num_steps - 1):
+        vectors.append(decoding.step(vectors[-1], position))
+    generated = decoding.generated or [batch.lengths.new_zeros(len(batch.lengths), 0)]
+    prompts = torch.stack(generated, 1) if decoding.generated else generated[0]
+    return Queries(torch.stack(vectors, 1), prompts)

@@ -1,0 +1,159 @@
+"""Recipes: one YAML a data set, in it two parts, in each one section an arm (model/recipes/schema.py).
+
+Defaults stand here once; unknown keys are errors.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal, TypeVar, get_args
+
+from model.evaluation.metrics import NAMES
+from model.recipes.schema import RecipeName, read_sections
+from model.records import Placement
+
+T = TypeVar("T")
+Loss = Literal["softmax", "bce", "bpr"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of training with its own prompts and length."""
+
+    num_epochs: int
+    num_prompts: int = 0  # generated items before each real one while training (the paper's K)
+    learning_rate: float = 1e-3
+    objective: Literal["next", "pretrain"] = "next"  # the next item, or what the system itself pre-trains on
+    loss: Loss | None = None  # None = the recipe's
+
+    def __post_init__(self) -> None:
+        if self.loss is not None:
+            check_loss(self.loss)
+        if self.objective not in ("next", "pretrain"):
+            raise ValueError(f"objective is {self.objective!r}; it is next or pretrain")
+        if self.objective == "pretrain" and self.loss is not None:
+            raise ValueError("a pretrain stage has its system's own loss; loss belongs to a stage on the next item")
+        if self.objective == "pretrain" and self.num_prompts:
+            raise ValueError("a pretrain stage has no prompts; num_prompts belongs to a stage on the next item")
+        if self.num_epochs < 1:
+            raise ValueError(f"num_epochs is {self.num_epochs}; a stage needs at least 1")
+        if not isinstance(self.learning_rate, float) or not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate!r}; it is a number above 0, such as 0.001")
+
+
+def check_loss(loss: str) -> None:
+    if loss not in get_args(Loss):
+        raise ValueError(f"loss is {loss!r}; it is softmax, bce or bpr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSearch:
+    """What is tried on the validation split after training; the best becomes the served plan."""
+
+    cutoff: int = 10  # list length that is judged
+    num_prompts: tuple[int, ...] = (0,)
+    placements: tuple[Placement, ...] = (Placement.NONE,)
+    num_steps: tuple[int, ...] = (1,)
+    diversity: float = 0.0
+    part_weights: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)  # of the later parts of a blend, against the first
+    min_gain: float = 0.01  # a plan that costs more is taken only when it is better by this share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one arm is trained on one data set."""
+
+    name: str
+    arm: str
+    system: str
+    stages: tuple[Stage, ...]
+    network: Mapping[str, Any] = field(default_factory=dict)
+    parts: tuple["Recipe", ...] = ()  # of a blend: each trained alone
+    loss: Loss = "softmax"  # over the whole catalogue, or against one sampled item
+    batch_users: int = 256
+    equal_positions: bool = False  # in the loss; else every batch weighs the same, those of short histories too
+    warmup_steps: int = 200
+    weight_decay: float = 0.0
+    ema_decay: float = 0.998  # weights are averaged over about 1 / (1 - decay) steps; 0 = off
+    evaluate_every: int = 3  # epochs
+    patience: int = 4  # evaluations without a better one
+    metric: str = "ndcg@10"
+    max_eval_users: int = 10_000
+    plan: PlanSearch = field(default_factory=PlanSearch)
+
+    def loss_of(self, stage: Stage) -> Loss:
+        return stage.loss or self.loss
+
+    @property
+    def all_stages(self) -> tuple[Stage, ...]:
+        """In the order they are trained: its own, or its parts'."""
+        return sum((part.all_stages for part in self.parts), self.stages)
+
+    def __post_init__(self) -> None:
+        if bool(self.parts) != (self.system == "blend"):
+            raise ValueError("parts are what a blend has, and only a blend")
+        check_loss(self.loss)
+        if self.stages and self.stages[-1].objective != "next":
+            raise ValueError("the last stage is a pretrain stage; one on the next item must follow")
+        for name in ("batch_users", "evaluate_every", "patience", "max_eval_users"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it is a whole number of at least 1")
+        if not isinstance(self.warmup_steps, int) or self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps is {self.warmup_steps!r}; it is a whole number, 0 for none")
+        if not isinstance(self.equal_positions, bool):
+            raise ValueError(f"equal_positions is {self.equal_positions!r}; it is true or false")
+        kind, _, cutoff = str(self.metric).partition("@")
+        if kind not in NAMES or not cutoff.isdecimal() or int(cutoff) < 1:
+            raise ValueError(f"metric is {self.metric!r}; it is one of {', '.join(NAMES)} at a length, such as ndcg@10")
+
+
+def load_recipe(name_or_path: str, arm: str) -> Recipe:
+    """The section `arm` of a recipe that comes with the package, or of a YAML file; `beauty:paper` is another part.
+
+    Raises ValueError, with the names there are, for an unknown recipe, part, arm or key.
+    """
+    name = RecipeName.of(name_or_path)
+    sections = read_sections(name)
+    if arm not in sections:
+        raise ValueError(f"recipe {str(name)!r} has no arm {arm!r}; it has {', '.join(sections) or 'none'}")
+    return _read(sections[arm], str(name), arm)
+
+
+def _read(section: dict[str, Any], name: str, arm: str) -> Recipe:
+    # lists of YAML become tuples: a recipe is frozen
+    if "stages" not in section:
+        raise ValueError(f"recipe {name!r}, arm {arm!r}: stages are missing; an arm that is not trained has stages: []")
+    section["stages"] = tuple(_record(Stage, stage) for stage in section["stages"] or ())
+    plan = dict(section.pop("plan", {}))
+    plan["placements"] = tuple(Placement(one) for one in plan.get("placements", ["none"]))
+    plan["num_prompts"] = tuple(plan.get("num_prompts", [0]))
+    plan["num_steps"] = tuple(plan.get("num_steps", [1]))
+    if "part_weights" in plan:
+        plan["part_weights"] = tuple(map(float, plan["part_weights"]))
+    if section.get("parts"):
+        # dim, dropout and the like of `common` are for systems; parts only have to see equally far
+        section["network"] = {key: value for key, value in section.get("network", {}).items() if key == "max_length"}
+    section["parts"] = tuple(_read_part(section, part, name, arm) for part in section.get("parts", ()))
+    section["plan"] = _record(PlanSearch, plan)
+    return _record(Recipe, {"name": name, "arm": arm, "system": arm} | section)
+
+
+def _read_part(section: Mapping[str, Any], part: Mapping[str, Any], name: str, arm: str) -> Recipe:
+    """A part of a blend: what it does not say it has from the blend; the settings of its network are its own."""
+    shared = {key: value for key, value in section.items() if key not in ("parts", "stages", "system", "plan")}
+    network = {**section["network"], **part.get("network", {})}
+    return _read({**shared, **part, "network": network}, name, f"{arm}/{part.get('system')}")
+
+
+def _record(kind: type[T], values: Mapping[str, Any]) -> T:
+    known = fields(kind)  # type: ignore[arg-type]
+    names = [f.name for f in known]
+    if not isinstance(values, Mapping):
+        raise ValueError(f"a recipe's {kind.__name__} is {values!r}; it must be a mapping of {', '.join(names)}")
+    if unknown := set(values) - set(names):
+        raise ValueError(
+            f"a recipe has no {', '.join(sorted(map(str, unknown)))} in {kind.__name__}; it has {', '.join(names)}"
+        )
+    required = {f.name for f in known if f.default is MISSING and f.default_factory is MISSING}
+    if missing := required - set(values):
+        raise ValueError(f"a recipe lacks {', '.join(sorted(missing))} in {kind.__name__}")
+    return kind(**values)

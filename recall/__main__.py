@@ -1,0 +1,63 @@
+"""The `recall` command: prepare, train, build, evaluate, serve, query. Each step reads what the one before wrote.
+
+demo does it all on synthetic logs, doctor looks at the machine, reproduce and tune make the table of systems, bench
+measures.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from model import __version__
+from recall import benchmarking, data, doctor, reproducing, serving, training, tuning
+from recall.terminal import err, out
+from service.errors import RecallError
+from service.telemetry.logging import configure_logging
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "RECALL"},
+    help="Recall for a short-video feed: train RecGPT and ComiRec on your logs, serve them, compare them.\n\n"
+    "The way: prepare -> train -> build -> evaluate -> serve -> query. `recall demo` does it all on synthetic logs.",
+)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    data.prepare,
+    training.train,
+    training.build,
+    training.evaluate,
+    serving.serve,
+    serving.query,
+    serving.demo,
+    doctor.doctor,
+    reproducing.reproduce,
+    tuning.tune,
+)
+for command in COMMANDS:
+    app.command()(command)
+app.add_typer(benchmarking.bench, name="bench")
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if show:
+        out.print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Runs a command; a user's mistake is one sentence, not a traceback."""
+    configure_logging("info")
+    try:
+        app()
+    except (RecallError, ValueError, OSError) as error:
+        err.print(f"recall: {error}", markup=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

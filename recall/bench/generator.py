@@ -1,0 +1,299 @@
+"""Open-loop load over HTTP/1.1: requests leave by a clock, not when replies come, so a slow service cannot hide.
+
+Run as a process of its own: `python -m recall.bench.generator '<Load as JSON>'`; the last line of its output is a
+`Measured` as JSON. A latency counts from the moment the request was due, with whatever this process was late itself
+(`lag`); warm-up is left out. Knows HTTP and nothing of recall but the bodies it makes.
+"""
+
+import asyncio
+import json
+import resource
+import sys
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import cast
+
+import numpy as np
+import orjson
+
+HEAD_END = b"\r\n\r\n"
+LENGTH = b"content-length: "
+CHUNKED, LAST_CHUNK = b"transfer-encoding: chunked", b"0\r\n\r\n"
+TICK_S = 0.001
+PROBLEM, PARTIAL = b'"retryable":', 207  # of a refused member; counted as this status
+
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is sent: Poisson arrivals of requests with random histories."""
+
+    port: int
+    host: str = "127.0.0.1"
+    path: str = "/recall"
+    rate: float = 100.0  # requests a second
+    seconds: float = 5.0  # measured
+    warmup_s: float = 1.0
+    num_items: int = 1000  # ids 0 .. N-1
+    history: int = 50
+    top_n: int = 100
+    users_a_request: int = 1  # above 1: bodies of POST /recall/batch
+    arm: str | None = None  # of a batch; single requests name it in the path
+    distinct: int = 0  # different histories, asked in turn; 0 = none comes twice
+    deadline_ms: float = 100.0  # goodput is what is answered within it
+    connections: int = 512
+    drain_s: float = 3.0  # what is not answered this long after the last request is lost
+    seed: int = 0
+    accept: str = JSON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Of the requests that were due after the warm-up."""
+
+    offered: float  # requests a second, as asked
+    completed: float  # answered with 200, a second
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
+    goodput: float  # share of all requests answered with 200 within the deadline
+    statuses: dict[str, int]
+    lost: int  # no answer
+    lag_p99_ms: float  # how late this process itself sent
+    cpu_us: float  # of this process a request
+    received_bytes: int
+
+
+class Bodies:
+    """Bytes of whole requests."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._rng = np.random.default_rng(load.seed)
+        accept = f"accept: {load.accept}\r\n" if load.accept != JSON else ""
+        self._head = (
+            f"POST {load.path} HTTP/1.1\r\nhost: {load.host}\r\ncontent-type: application/json\r\n{accept}"
+            "content-length: "
+        ).encode()
+        self._kept = [self._make() for _ in range(load.distinct)]
+        self._turn = 0
+
+    def next(self) -> bytes:
+        if not self._kept:
+            return self._make()
+        self._turn += 1
+        return self._kept[self._turn % len(self._kept)]
+
+    def _make(self) -> bytes:
+        load = self._load
+        histories = self._rng.integers(0, load.num_items, (load.users_a_request, load.history)).tolist()
+        users = self._rng.integers(0, 2**40, load.users_a_request).tolist()
+        asks = [
+            {"user_id": user, "history": history, "top_n": load.top_n}
+            for user, history in zip(users, histories, strict=True)
+        ]
+        arm = {"arm": load.arm} if load.arm else {}
+        body = orjson.dumps(asks[0] if load.users_a_request == 1 else {"requests": asks, **arm})
+        return b"%s%d%s%s" % (self._head, len(body), HEAD_END, body)
+
+
+class Connection(asyncio.Protocol):
+    """One request at a time; answers are counted, not parsed."""
+
+    def __init__(self, owner: "Generator") -> None:
+        self.owner = owner
+        self.buffer = b""
+        self.due = 0.0
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transport is no subclass of asyncio's
+        self.transport = cast(asyncio.Transport, transport)
+
+    def send(self, due: float, request: bytes) -> None:
+        self.due = due
+        self.transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        end = self.buffer.find(HEAD_END)
+        if end < 0:
+            return
+        head = self.buffer[:end].lower()
+        size = self._size(head, end + len(HEAD_END))
+        if len(self.buffer) >= size:
+            status = int(head[9:12])
+            # a batch is answered with 200 even where members of it were refused
+            if status == 200 and self.owner.load.users_a_request > 1 and PROBLEM in self.buffer:
+                status = PARTIAL
+            self.buffer = self.buffer[size:]
+            self.owner.answered(self, status, size)
+
+    def _size(self, head: bytes, body: int) -> int:
+        """Bytes of the whole answer, or more than are here while its end is not known; body: where it begins."""
+        if CHUNKED in head:
+            # nothing else was asked on this connection, so what ends the answer ends the buffer
+            return len(self.buffer) + (not self.buffer.endswith(LAST_CHUNK))
+        start = head.find(LENGTH) + len(LENGTH)
+        return body + int(head[start : start + 12].split(b"\r", 1)[0])
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.owner.gone(self)
+
+
+class Generator:
+    """Sends by the clock over idle connections; a request that finds none waits, and its waiting counts."""
+
+    def __init__(self, load: Load) -> None:
+        self.load = load
+        self.idle: list[Connection] = []
+        self.open: set[Connection] = set()
+        self.waiting: deque[tuple[float, bytes]] = deque()
+        self.latencies: list[float] = []
+        self.lags: list[float] = []
+        self.statuses: Counter[int] = Counter()
+        self.pending = self.received = self.good = 0
+        self.measured_from = 0.0
+        self.is_over = False
+        self.drained = asyncio.Event()
+        self.reconnecting: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> Measured:
+        load = self.load
+        await self._connect()
+        bodies, cpu = Bodies(load), 0.0
+        requests = deque(bodies.next() for _ in range(int(load.rate * (load.seconds + load.warmup_s) * 1.3) + 10))
+        loop = asyncio.get_running_loop()
+        start = loop.time() + 0.05
+        self.measured_from, last = start + load.warmup_s, start + load.warmup_s + load.seconds
+        num_measured = 0
+        for offset in self._arrivals():
+            due = start + offset
+            if due >= last:
+                break
+            now = await _wait_until(due)
+            if due >= self.measured_from:
+                # making the bodies and the warm-up are not part of what a request costs
+                cpu = cpu or _cpu_seconds()
+                num_measured += 1
+                self.lags.append(now - due)
+            self._send(due, requests.popleft() if requests else bodies.next())
+        spent = _cpu_seconds() - cpu
+        if self.pending:
+            self.drained.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.drained.wait(), load.drain_s)
+        self.is_over = True
+        for connection in self.open:
+            connection.transport.close()
+        return self._report(num_measured, spent)
+
+    async def _connect(self) -> None:
+        for _ in range(self.load.connections):
+            await self._connect_one()
+
+    async def _connect_one(self) -> None:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(lambda: Connection(self), self.load.host, self.load.port)
+        self.open.add(connection)
+        self._free(connection)
+
+    def _free(self, connection: Connection) -> None:
+        if self.waiting:
+            connection.send(*self.waiting.popleft())
+        else:
+            self.idle.append(connection)
+
+    def _arrivals(self) -> Iterator[float]:
+        rng, now = np.random.default_rng(self.load.seed + 1), 0.0
+        while True:
+            for gap in rng.exponential(1 / self.load.rate, 4096).tolist():
+                now += gap
+                yield now
+
+    def _send(self, due: float, request: bytes) -> None:
+        self.pending += 1
+        if self.idle:
+            self.idle.pop().send(due, request)
+        else:
+            self.waiting.append((due, request))
+
+    def answered(self, connection: Connection, status: int, size: int) -> None:
+        self.pending -= 1
+        now, due = asyncio.get_running_loop().time(), connection.due
+        if due >= self.measured_from:
+            self.statuses[status] += 1
+            self.received += size
+            if status == 200:
+                self.latencies.append(now - due)
+                self.good += now - due <= self.load.deadline_ms / 1e3
+        if not self.pending:
+            self.drained.set()
+        self._free(connection)
+
+    def gone(self, connection: Connection) -> None:
+        """A connection that the service closed is replaced; what was asked on it is lost."""
+        if self.is_over:
+            return
+        self.open.discard(connection)
+        if connection in self.idle:
+            self.idle.remove(connection)
+        task = asyncio.get_running_loop().create_task(self._connect_one())
+        self.reconnecting.add(task)
+        task.add_done_callback(self.reconnecting.discard)
+
+    def _report(self, num_measured: int, spent: float) -> Measured:
+        milliseconds = np.array(self.latencies) * 1e3
+        # interpolating between infinities would be no number
+        found = np.percentile(milliseconds, [50, 90, 99, 99.9, 100]) if len(milliseconds) else np.full(5, np.inf)
+        p50, p90, p99, p999, longest = found.tolist()
+        return Measured(
+            offered=self.load.rate,
+            completed=round(len(self.latencies) / self.load.seconds, 1),
+            p50_ms=round(p50, 3),
+            p90_ms=round(p90, 3),
+            p99_ms=round(p99, 3),
+            p999_ms=round(p999, 3),
+            max_ms=round(longest, 3),
+            goodput=round(self.good / max(num_measured, 1), 5),
+            statuses={str(status): count for status, count in sorted(self.statuses.items())},
+            lost=num_measured - sum(self.statuses.values()),
+            lag_p99_ms=round(float(np.percentile(np.array(self.lags or [0.0]) * 1e3, 99)), 3),
+            cpu_us=round(spent / max(num_measured, 1) * 1e6, 1),
+            received_bytes=self.received,
+        )
+
+
+async def _wait_until(due: float) -> float:
+    """The loop's time once it is at least `due`."""
+    loop = asyncio.get_running_loop()
+    while (now := loop.time()) < due:  # noqa: ASYNC110  (it waits for a clock, not for a flag)
+        # a shorter sleep is none to uvloop: it would spin; `lag` tells what the tick costs
+        await asyncio.sleep(max(TICK_S, due - now))
+    return now
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def main(arguments: Sequence[str]) -> None:
+    load = Load(**json.loads(arguments[0]))
+    try:
+        import uvloop
+
+        measured = uvloop.run(Generator(load).run())
+    except ImportError:
+        measured = asyncio.run(Generator(load).run())
+    sys.stdout.write(json.dumps(asdict(measured)) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,91 @@
+"""`recall bench http`: how many requests a second a service answers within a p99, and what binds it.
+
+Four runs: histories that were never asked before, histories whose vectors are cached, batches of users in one
+request, and single requests at half of the first rate.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from recall.bench.generator import Load
+from recall.bench.load import Say, Trial, confirm, find_rate, run_trial, summary
+from recall.bench.target import Target
+
+WARM_RATE = 400.0
+CURVES = ("uncached", "cached", "batch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpBench:
+    """What is asked of the service."""
+
+    arm: str = "recgpt"
+    num_items: int
+    history: int = 50
+    top_n: int = 100
+    p99_ms: float = 30.0
+    seconds: float = 4.0  # of a trial of the search; the last ones take twice as long
+    runs: int = 3
+    users_a_batch: int = 64
+    cached_histories: int = 2000
+    seed: int = 0
+    only: tuple[str, ...] = CURVES
+
+    def load(self, target: Target) -> Load:
+        return Load(
+            host=target.host,
+            port=target.port,
+            path=f"/recall/{self.arm}",
+            seconds=self.seconds,
+            num_items=self.num_items,
+            history=self.history,
+            top_n=self.top_n,
+            deadline_ms=self.p99_ms,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Every trial of one way of asking, and the rate that was held."""
+
+    name: str
+    trials: list[Trial]
+    held: list[Trial]  # at one rate; empty when none was
+
+    @property
+    def result(self) -> dict[str, object]:
+        return summary(self.held) if self.held else {"rate": 0.0, "runs": 0}
+
+
+def bench_http(target: Target, bench: HttpBench, say: Say = lambda _: None) -> Iterator[Curve]:
+    """Yields a curve as soon as it is measured."""
+    single = bench.load(target)
+    if "uncached" in bench.only:
+        say("histories that were never asked before")
+        uncached = measure("uncached", target, replace(single, rate=400.0), bench, say)
+        yield uncached
+        if uncached.held:
+            half = replace(single, rate=uncached.held[0].load.rate / 2, seconds=2 * bench.seconds)
+            yield Curve("half rate", [], [run_trial(target, replace(half, seed=91 + n)) for n in range(bench.runs)])
+    if "cached" in bench.only:
+        say("histories whose vectors are cached")
+        cached = replace(single, distinct=bench.cached_histories)
+        # each of them once, so that all are known
+        run_trial(target, replace(cached, rate=WARM_RATE, seconds=2 * bench.cached_histories / WARM_RATE))
+        yield measure("cached", target, replace(cached, rate=800.0), bench, say)
+    if "batch" in bench.only:
+        say(f"batches of {bench.users_a_batch} users")
+        batch = replace(single, path="/recall/batch", arm=bench.arm, users_a_request=bench.users_a_batch)
+        # a batch takes as long as its users together: what is asked of it is users a second, not a p99
+        batch = replace(batch, connections=64, rate=8.0, deadline_ms=1000.0)
+        yield measure("batch", target, batch, replace(bench, p99_ms=500.0), say)
+
+
+def measure(name: str, target: Target, load: Load, bench: HttpBench, say: Say) -> Curve:
+    best, trials = find_rate(target, load, bench.p99_ms, say)
+    if best is None:
+        return Curve(name, trials, [])
+    longer = replace(load, rate=best.load.rate, seconds=2 * bench.seconds)
+    rate, held = confirm(target, longer, bench.p99_ms, bench.runs, say)
+    return Curve(name, trials + held, held if rate else [])

@@ -1,0 +1,106 @@
+"""A real service process to measure: starts `recall serve`, waits until it is ready, reads what it spends, ends it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+
+@dataclass(frozen=True)
+class Target:
+    """A running service and its processes."""
+
+    url: str
+    pid: int | None = None  # None: somebody else's, of which only the answers are seen
+    start_s: float = 0.0  # from the process's start until it was ready
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
+
+    @property
+    def host(self) -> str:
+        return self.url.removeprefix("http://").rsplit(":", 1)[0]
+
+    def usage(self) -> dict[str, float]:
+        """CPU seconds so far: `http` is the thread of the event loop, `compute` all others, `redis` the child."""
+        if self.pid is None:
+            return {}
+        process = psutil.Process(self.pid)
+        threads = {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
+        main = threads.pop(self.pid, 0.0)
+        spent = {"http": main, "compute": sum(threads.values())}
+        for child in process.children(recursive=True):
+            times = child.cpu_times()
+            part = "redis" if "redis" in child.name() else "http"
+            spent[part] = spent.get(part, 0.0) + times.user + times.system
+        return spent
+
+    @property
+    def memory_mb(self) -> float:
+        """Resident, of the service process."""
+        return float(psutil.Process(self.pid).memory_info().rss / 2**20) if self.pid else 0.0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def serving(arms: dict[str, Path], *options: str) -> Iterator[Target]:
+    """A ready service with these bundles; its state and its log are in a temporary folder."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = [word for name, path in arms.items() for word in ("--arm", f"{name}={path}")]
+        command = [
+            sys.executable,
+            "-m",
+            "recall.__main__",
+            "serve",
+            *pairs,
+            "--port",
+            str(port),
+            "--log-level",
+            "warning",
+        ]
+        command += ["--state-dir", folder, *options]
+        with (Path(folder) / "log").open("wb") as log:
+            started = time.monotonic()
+            process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603  (our own command)
+            try:
+                wait_ready(f"http://127.0.0.1:{port}", process, Path(folder) / "log")
+                yield Target(f"http://127.0.0.1:{port}", process.pid, time.monotonic() - started)
+            finally:
+                process.send_signal(signal.SIGINT)
+                process.wait(20)
+
+
+@contextlib.contextmanager
+def running(arms: dict[str, Path], *options: str) -> Iterator[str]:
+    """The address alone."""
+    with serving(arms, *options) as target:
+        yield target.url
+
+
+def wait_ready(url: str, process: "subprocess.Popen[bytes]", log: Path, limit_s: float = 120) -> None:
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{url}/ready", timeout=1).status_code == 200:
+                return
+        if process.poll() is not None:
+            break
+        time.sleep(0.02)
+    raise RuntimeError(f"the service did not come up (process {os.getpid()} saw): {log.read_text()[-2000:]}")

@@ -1,0 +1,216 @@
+"""recall bench: how fast a service, its engine and its indexes are on this machine. The last line is JSON."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from recall.terminal import err, last_line, out, takes
+
+if TYPE_CHECKING:
+    from recall.bench.http import Curve
+    from recall.bench.target import Target
+
+Option = typer.Option
+Output = Annotated[Path | None, Option(help="Folder for figures (PNG, HTML) and the JSON; none without it.")]
+bench = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpCommand:
+    """The options of `recall bench http`."""
+
+    bundle: Annotated[
+        Path | None, Option(help="Bundle to serve; default: one of --items with fresh weights, two-step recall.")
+    ] = None
+    url: Annotated[str | None, Option(help="A service that runs already, with integer item ids from 0.")] = None
+    items: Annotated[int, Option(min=100, help="Size of the catalogue.")] = 12_101
+    arm: Annotated[str, Option(help="Arm to ask.")] = "recgpt"
+    history: Annotated[int, Option(min=1, help="Ids in each request.")] = 50
+    top_n: Annotated[int, Option(min=1, help="Candidates asked for.")] = 100
+    p99_ms: Annotated[float, Option(min=1, help="What the rate must keep to.")] = 30.0
+    seconds: Annotated[float, Option(min=1, help="Of each trial; longer = steadier.")] = 4.0
+    runs: Annotated[int, Option(min=1, help="Longer trials of the rate that is reported.")] = 3
+    only: Annotated[str, Option(help="What to measure, with commas.")] = "uncached,cached,batch"
+    serve: Annotated[str, Option(help="Further options of `recall serve`, in one string.")] = ""
+    output: Output = None
+
+
+@bench.command("http")
+@takes(HttpCommand)
+def bench_http(options: HttpCommand) -> None:
+    """The highest rate within a p99: new histories, cached ones, batches of users. Open loop, generator apart."""
+    need_extra()
+    from recall.bench.http import HttpBench
+    from recall.bench.http import bench_http as run
+    from recall.bench.plots import latency_against_rate, write
+
+    asked = HttpBench(
+        arm=options.arm,
+        num_items=options.items,
+        history=options.history,
+        top_n=options.top_n,
+        p99_ms=options.p99_ms,
+        seconds=options.seconds,
+        runs=options.runs,
+        only=curves_of(options.only),
+    )
+    with under_load(options) as target:
+        curves = []
+        for curve in run(target, asked, say):
+            curves.append(curve)
+            show_curve(curve)
+        found = machine_facts() | {
+            "asked": asdict(asked),
+            "start_s": round(target.start_s, 2),
+            "memory_mb": round(target.memory_mb),
+            **{curve.name: curve.result for curve in curves},
+        }
+    if options.output:
+        figures = {"latency against rate": latency_against_rate([curve for curve in curves if curve.trials])}
+        err.print(f"figures in {write(options.output, figures, found)}", markup=False)
+    last_line(found)
+
+
+def curves_of(text: str) -> tuple[str, ...]:
+    """Raises ValueError for a name that is none of theirs."""
+    from recall.bench.http import CURVES
+
+    names = tuple(name.strip() for name in text.split(","))
+    if unknown := [name for name in names if name not in CURVES]:
+        raise ValueError(f"--only knows {', '.join(CURVES)}, not {', '.join(unknown)}")
+    return names
+
+
+@contextmanager
+def under_load(options: HttpCommand) -> Iterator["Target"]:
+    """The service that is measured: the one at --url, or one of our own."""
+    from recall.bench.bundles import Sizes, make_bundle
+    from recall.bench.target import Target, serving
+
+    if options.url:
+        yield Target(options.url.rstrip("/"))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = options.bundle or make_bundle(Path(folder), Sizes(num_items=options.items))
+        with serving({options.arm: bundle}, *options.serve.split()) as target:
+            yield target
+
+
+def show_curve(curve: "Curve") -> None:
+    result = curve.result
+    if not result["runs"]:
+        out.print(f"{curve.name}: no rate held", markup=False)
+        return
+    out.print(
+        f"{curve.name}: {result['users_s']:,.0f} users/s in {result['rate']:,.0f} requests/s, "
+        f"p50 {result['p50_ms']:.1f}, p99 {result['p99_ms']:.1f}, p999 {result['p999_ms']:.1f} ms; "
+        f"binds: {result['binding']}; "
+        f"CPU us a user: {result['cpu_us']}",
+        markup=False,
+    )
+
+
+@bench.command("engine")
+def bench_engine(
+    items: Annotated[int, Option(min=100, help="Catalogue of the curves over history and batch.")] = 12_101,
+    largest: Annotated[int, Option(min=10_000, help="Largest catalogue of the curve over catalogues.")] = 1_000_000,
+    runs: Annotated[int, Option(min=1, help="Calls a point; the median counts.")] = 5,
+    output: Output = None,
+) -> None:
+    """Microseconds a user of encode, search and merge against catalogue, history and batch, without HTTP."""
+    need_extra()
+    from recall.bench import curves
+    from recall.bench.bundles import Sizes
+    from recall.bench.plots import cost_against, write
+
+    sizes = Sizes(num_items=items)
+    catalogues = [size for size in curves.CATALOGUES if size <= largest]
+    points = {
+        "num_items": list(curves.by_catalogue(sizes, catalogues, runs)),
+        "history": list(curves.by_history(sizes, runs=runs)),
+        "batch": list(curves.by_batch(sizes, runs=runs)),
+    }
+    for name, measured in points.items():
+        table = Table(name, "index", "recall", "encode us", "search us", "merge us", "total us", "one product us")
+        for p in measured:
+            times = (p.encode_us, p.search_us, p.merge_us, p.total_us, p.product_us)
+            table.add_row(str(getattr(p, name)), p.index, f"{p.recall:.3f}", *(f"{time:,.0f}" for time in times))
+        out.print(table)
+    found = machine_facts() | {name: [asdict(point) for point in rows] for name, rows in points.items()}
+    if output:
+        figures = {f"cost against {name}": cost_against(rows, name) for name, rows in points.items()}
+        err.print(f"figures in {write(output, figures, found)}", markup=False)
+    last_line(found)
+
+
+@bench.command("index")
+def bench_index(
+    bundle: Annotated[Path | None, Option(help="Bundle whose items and queries are used; default: clusters.")] = None,
+    items: Annotated[int, Option(min=1000, help="Vectors in clusters, without a bundle.")] = 100_000,
+    dim: Annotated[int, Option(min=16, help="Their width.")] = 64,
+) -> None:
+    """Recall against exact search, latency, memory and time to build of every kind of index."""
+    need_extra()
+    from index.auto import sample_queries
+    from model.encoder import pin_compute_threads
+    from recall.bench.index import bench_index as run
+    from recall.bench.index import clustered, of_bundle
+
+    pin_compute_threads()
+    vectors = clustered(items, dim) if bundle is None else None
+    pair = (vectors, sample_queries(vectors, 256)) if vectors is not None else of_bundle(bundle or Path())
+    table = Table("index", "effort", "recall@100", "us alone", "us in 64", "MiB", "built in s")
+    rows = []
+    for row in run(*pair):
+        rows.append(asdict(row))
+        err.print(f"{row.spec} {row.effort}: recall {row.recall}", markup=False)
+        table.add_row(
+            row.spec,
+            row.effort,
+            f"{row.recall:.4f}",
+            f"{row.single_us:,.0f}",
+            f"{row.batch_us:,.0f}",
+            f"{row.megabytes:,.0f}",
+            f"{row.build_s:.1f}",
+        )
+    out.print(table)
+    last_line(machine_facts() | {"items": len(pair[0]), "dim": pair[0].shape[1], "rows": rows})
+
+
+@bench.command("all")
+def bench_all(output: Annotated[Path, Option(help="Folder for figures and JSON.")]) -> None:
+    """http, engine and index one after the other, with their defaults."""
+    bench_http(output=output / "http")
+    bench_engine(output=output / "engine")
+    bench_index()
+
+
+def say(text: str) -> None:
+    err.print(text, markup=False)
+
+
+def machine_facts() -> dict[str, Any]:
+    """Where a figure comes from."""
+    import datetime
+
+    from recall.reproduction import facts
+
+    return {
+        "machine": facts.machine("cpu"),
+        "versions": facts.versions(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def need_extra() -> None:
+    """Raises ValueError, with the way out, where the extra is not installed."""
+    import importlib.util
+
+    if missing := [name for name in ("psutil", "matplotlib") if importlib.util.find_spec(name) is None]:
+        raise ValueError(f"recall bench needs {' and '.join(missing)}: pip install 'recgpt-recall[bench]'")

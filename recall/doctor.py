@@ -1,0 +1,80 @@
+"""recall doctor: what this machine has, what the service would choose, and what is missing."""
+
+import importlib
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from recall.terminal import last_line, out
+from service.errors import RecallError
+
+Check = Callable[[], str]
+
+
+def doctor(
+    bundle: Annotated[
+        list[Path] | None, typer.Option(help="Bundle folders to open and prove; may be repeated.")
+    ] = None,
+) -> None:
+    """Check the installation and, when given, bundles; exit status 1 when something is wrong."""
+    checks: dict[str, Check] = {
+        "python": platform.python_version,
+        "cores": lambda: str(os.cpu_count()),
+        "torch": check_torch,
+        "gpu": check_gpu,
+        "faiss": check_faiss,
+        "embedded redis": check_redis,
+    }
+    checks |= {f"bundle {folder}": lambda folder=folder: check_bundle(folder) for folder in bundle or []}  # type: ignore[misc]
+    table = Table("what", "state", "found")
+    failed = []
+    for name, check in checks.items():
+        try:
+            state, found = "ok", check()
+        # one failed check must not hide the others
+        except (ImportError, OSError, ValueError, RuntimeError, RecallError) as error:
+            state, found = "[red]wrong[/red]", str(error)
+            failed.append(name)
+        table.add_row(name, state, found)
+    out.print(table)
+    last_line({"failed": failed})
+    if failed:
+        raise typer.Exit(1)
+
+
+def check_torch() -> str:
+    import torch
+
+    capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+    return f"{torch.__version__}, {capability}, {threads} threads for training, 1 for serving"
+
+
+def check_gpu() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none: training and serving use the CPU"
+
+
+def check_faiss() -> str:
+    faiss = importlib.import_module("faiss")
+    return f"{faiss.__version__}; needed for indexes other than exact"
+
+
+def check_redis() -> str:
+    from service.stores.embedded_redis import EmbeddedRedis
+
+    with tempfile.TemporaryDirectory() as folder, EmbeddedRedis(Path(folder)) as server:
+        return f"starts and answers (process {server.pid})"
+
+
+def check_bundle(folder: Path) -> str:
+    from service.engine.loading import load_arm
+
+    arm = load_arm("checked", folder, "cpu")
+    return f"{arm.kind}, {len(arm.catalogue.items)} items, digest {arm.bundle[:12]}, golden queries replayed"

@@ -1,0 +1,125 @@
+"""recall reproduce: the table of systems, run by run, into benchmarks/results/quality.json and docs/results.md."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from recall.terminal import err, last_line, progress_bar, read_words, takes
+
+if TYPE_CHECKING:
+    from recall.progress import ProgressCallbacks
+    from recall.reproduction.results import Results, Row
+    from recall.reproduction.runner import RunPlan
+
+Option = typer.Option
+RECIPES = {"paper": ("paper",), "best": ("best",), "both": ("paper", "best"), "ablation": ("ablation",)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReproduceCommand:
+    """The options of `recall reproduce`."""
+
+    data: Annotated[Path, Option(help="Folder with s3rec/, kuairand_pure/, kuairec/, or some of them.")]
+    datasets: Annotated[
+        str | None,
+        Option(help="beauty, sports, toys, yelp, kuairand, kuairand-click, kuairec, with commas. Default: all found."),
+    ] = None
+    systems: Annotated[str | None, Option(help="Sections of the recipe, with commas. Default: all.")] = None
+    recipe: Annotated[str, Option(help="paper (its settings and loss), best (ours), both, or ablation.")] = "best"
+    seeds: Annotated[int, Option(min=1, help="How many: 0 .. N-1. Each trains anew.")] = 3
+    results: Annotated[
+        Path,
+        Option(help="JSON list of rows; what it has is not run again."),
+    ] = Path("benchmarks/results/quality.json")
+    report: Annotated[Path, Option(help="Page to write from the rows.")] = Path("docs/results.md")
+    work: Annotated[Path, Option(help="Prepared data, checkpoints of seed 0, finished stages, journal.")] = Path("runs")
+    bundles: Annotated[Path | None, Option(help="Folder for a bundle of each run; none are made without it.")] = None
+    max_epochs: Annotated[
+        int | None, Option(min=1, help="A quick try: cuts every stage. Its rows are marked and never reported.")
+    ] = None
+    study: Annotated[
+        str | None,
+        Option(
+            help="In place of the table: prompts (K 0..6, trains each), quotas (m : n), diversity (ComiRec's lambda). "
+            "On validation; the last two with the checkpoint of seed 0 that --work keeps."
+        ),
+    ] = None
+    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto"
+
+
+@takes(ReproduceCommand)
+def reproduce(options: ReproduceCommand) -> None:
+    """Train and measure the table of systems; resumable: a run whose rows are there is skipped.
+
+    Each run appends its rows in one step, so an interruption costs the run under way and nothing else.
+    """
+    from recall.progress import ProgressCallbacks
+    from recall.reproduction.datasets import find_sources, prepare_sources
+    from recall.reproduction.results import Results
+    from recall.reproduction.runner import RunPlan
+    from recall.reproduction.runner import reproduce as run_table
+    from service.engine.loading import choose_device
+
+    names = read_words(options.datasets) or find_sources(options.data)
+    order = RunPlan(
+        datasets=prepare_sources(options.data, names, options.work),
+        systems=read_words(options.systems),
+        recipes=read_recipes(options.recipe),
+        num_seeds=options.seeds,
+        max_epochs=options.max_epochs,
+        device=choose_device(options.device),
+        stages=options.work / "stages",
+    )
+    rows, runs = Results(options.results), [] if options.study else order.runs()
+    with progress_bar() as bar:
+        keeper = ProgressCallbacks(bar, options.work, len(runs), options.bundles)
+        fresh = run_studies(options.study, order, rows, keeper) if options.study else run_table(order, rows, keeper)
+    write_page(options.report, rows.rows())
+    found = {"results": str(options.results), "runs": len(runs), "new_rows": len(fresh), "failed": keeper.num_failed}
+    last_line(found)
+    if keeper.num_failed:
+        raise typer.Exit(1)
+
+
+def write_page(page: Path, rows: list["Row"]) -> None:
+    """The page, and its figures where matplotlib is installed."""
+    import importlib.util
+
+    from recall.reproduction.figures import draw
+    from recall.reproduction.report import FIGURES, render
+
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(render(rows), encoding="utf-8")
+    if importlib.util.find_spec("matplotlib") is None:
+        err.print("no figures: they need matplotlib (pip install 'recgpt-recall[plots]')", markup=False)
+    else:
+        draw(rows, page.parent / FIGURES)
+
+
+def run_studies(name: str, order: "RunPlan", rows: "Results", keeper: "ProgressCallbacks") -> list["Row"]:
+    """One study of every data set of the order."""
+    from recall.reproduction.runner import load_data
+    from recall.reproduction.studies import Study, run_study
+
+    studies = [
+        Study(
+            name=name,
+            dataset=dataset,
+            data=load_data(folder)[0],
+            checkpoints=keeper.work / "checkpoints",
+            device=order.device,
+            stages=order.stages,
+            max_epochs=order.max_epochs,
+            watch=keeper,
+        )
+        for dataset, folder in order.datasets.items()
+    ]
+    return [row for study in studies for row in run_study(study, rows)]
+
+
+def read_recipes(word: str) -> tuple[str, ...]:
+    if word not in RECIPES:
+        raise typer.BadParameter(f"recipe is {', '.join(RECIPES)}, not {word!r}")
+    return RECIPES[word]

@@ -1,0 +1,81 @@
+"""recall tune: the search for a recipe's settings, on the validation split."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from model.data.sequences import SequenceData
+from model.recipes.files import Recipe, load_recipe
+from recall.terminal import last_line, out, progress_bar, read_words, takes
+
+if TYPE_CHECKING:
+    import optuna
+
+Option = typer.Option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneCommand:
+    """The options of `recall tune`."""
+
+    system: Annotated[str, Option(help="Section of the recipe: recgpt, comirec, sasrec ..")]
+    data: Annotated[Path, Option(help="Folder that `recall prepare` wrote.")]
+    journal: Annotated[Path, Option(help="File that keeps every trial; the same file goes on where it stopped.")]
+    recipe: Annotated[str, Option(help="The recipe to start from, and its metric; as in `recall train`.")] = "default"
+    trials: Annotated[int, Option(min=1, help="How many the journal shall hold in the end.")] = 40
+    max_epochs: Annotated[
+        int | None, Option(min=1, help="Cut every stage to this: quicker, and less like the real training.")
+    ] = None
+    only: Annotated[
+        str | None, Option(help="Settings to search, with commas: learning_rate,network.dropout. Default: all.")
+    ] = None
+    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto"
+
+
+@takes(TuneCommand)
+def tune(options: TuneCommand) -> None:
+    """Search settings on the validation split, never on test; the best recipe section is printed as YAML."""
+    from model.training.search import Search
+    from model.training.trainer import with_epochs
+    from service.engine.loading import choose_device
+
+    chosen = load_recipe(options.recipe, options.system)
+    chosen = with_epochs(chosen, options.max_epochs) if options.max_epochs is not None else chosen
+    check_tunable(chosen)
+    names = tuple(read_words(options.only) or ())
+    search = Search(chosen, SequenceData.load(options.data), options.journal, choose_device(options.device), only=names)
+    with progress_bar() as bar:
+        task = bar.add_task(f"{options.system} trials", total=options.trials)
+
+        def show(trial: "optuna.trial.FrozenTrial") -> None:
+            bar.update(task, completed=trial.number + 1)
+            value = f"{trial.value:.5f}" if trial.value is not None else "-"
+            bar.console.print(
+                f"trial {trial.number}: {trial.state.name.lower()}, {chosen.metric} {value}, {trial.params}",
+                markup=False,
+            )
+
+        best = search.run(options.trials, show)
+    out.print(as_section(best), markup=False)
+    last_line({"journal": str(options.journal), "study": search.name, "metric": chosen.metric})
+
+
+def check_tunable(recipe: Recipe) -> None:
+    """Raises ValueError where there is nothing to search, or nothing to search with."""
+    import importlib.util
+
+    if not recipe.stages:
+        raise ValueError(f"{recipe.arm} is not trained by stages of its own: there is nothing to tune")
+    if importlib.util.find_spec("optuna") is None:
+        raise ValueError("tuning needs Optuna: pip install 'recgpt-recall[tune]'")
+
+
+def as_section(recipe: Recipe) -> str:
+    """A section for a recipe file."""
+    import yaml
+
+    from model.recipes.digest import recipe_settings
+
+    return yaml.safe_dump({recipe.arm: recipe_settings(recipe)}, sort_keys=False, default_flow_style=None).rstrip()

@@ -1,1 +1,0 @@
-"""One function a command; service/cli.py registers them."""

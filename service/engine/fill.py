@@ -1,0 +1,52 @@
+"""The last steps: hits to a list a question, and what an arm left open filled with popular items, labelled as such."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+
+from index.base import Hits
+from model.catalogue import Catalogue, Ragged
+from model.merging import Merged, merge
+from model.records import ServingPlan
+from service.engine.messages import EMPTY, EngineRequest
+
+FILLED = -1  # stands where a source would: the item came from no query vector
+
+
+def merge_each(
+    requests: Sequence[EngineRequest], hits: Hits, plan: ServingPlan, categories: Ragged | None
+) -> list[Merged]:
+    """A list for each question from hits (B, Q, K): those for lists of one length are merged together."""
+    merged = [EMPTY] * len(requests)
+    lengths = np.array([request.limit for request in requests])
+    for limit in np.unique(lengths[lengths > 0]).tolist():
+        members = np.flatnonzero(lengths == limit)
+        # cut to its own depth: a deep neighbour must not change a pooled list
+        rows, scores = hits.rows[members, :, :limit], hits.scores[members, :, :limit]
+        lists = merge(rows, scores, limit, plan, categories)
+        for place, member in enumerate(members.tolist()):
+            merged[member] = lists.of(place)
+    return merged
+
+
+def complete(catalogue: Catalogue, merged: Merged, excluded: Collection[int], limit: int) -> Merged:
+    """`limit` items whenever the catalogue has that many that are not excluded; filled places score 0."""
+    missing = min(limit, len(catalogue.items) - len(excluded)) - len(merged.rows)
+    if missing <= 0:
+        return merged
+    # score 0: a popularity count is not an inner product
+    fill = list(_popular(catalogue, {*excluded, *merged.rows.tolist()}, missing))
+    return Merged(
+        np.append(merged.rows, np.array(fill, dtype=np.int64)),
+        np.append(merged.scores, np.zeros(len(fill), dtype=np.float32)),
+        np.append(merged.sources, np.full(len(fill), FILLED)),
+    )
+
+
+def _popular(catalogue: Catalogue, excluded: Collection[int], limit: int) -> Iterator[int]:
+    for row in catalogue.by_popularity.tolist():
+        if limit <= 0:
+            return
+        if row not in excluded:
+            yield row
+            limit -= 1

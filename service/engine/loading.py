@@ -1,0 +1,137 @@
+"""From bundle folders to arms that answer: verified, warmed by their own golden queries.
+
+Each with an engine of its own.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import threading
+import time
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+
+import structlog
+import torch
+
+from index.bundle.build import propose_from
+from index.bundle.bundle import BundleRefused, open_bundle
+from index.bundle.files import read_manifest, settled
+from index.bundle.manifest import CHECKPOINT
+from index.watched import WatchedIndex
+from model.catalogue import Catalogue
+from model.checkpoint import CATALOGUE, CONFIG, Checkpoint, CheckpointError, read_plan
+from model.encoder import UserEncoder, pin_compute_threads
+from model.records import ServingPlan
+from service.engine.arms import Arm
+from service.engine.engine import Engine
+from service.engine.messages import EngineLimits
+from service.engine.remote import EngineLink, RemoteEngine
+from service.errors import ConfigurationError
+
+log = structlog.get_logger()
+
+
+def choose_device(wanted: str) -> str:
+    """cuda or cpu; says in the log what was chosen and why.
+
+    Raises ConfigurationError when a GPU is demanded and there is none.
+    """
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise ConfigurationError(f"device {wanted!r} is unknown; it is auto, cpu or cuda")
+    found = torch.cuda.is_available()
+    if wanted == "cuda" and not found:
+        raise ConfigurationError("device cuda was demanded but torch sees no GPU; use --device cpu or auto")
+    device = "cuda" if found and wanted != "cpu" else "cpu"
+    log.info("device", chosen=device, wanted=wanted, gpu_found=found)
+    return device
+
+
+def wait_for_bundles(folders: list[Path], limit_s: float) -> None:
+    """Returns when every manifest exists, or after `limit_s`; opening says what is missing."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline and not all((folder / "manifest.json").exists() for folder in folders):
+        time.sleep(0.5)
+
+
+def prepare_compute_thread() -> None:
+    """What each thread of an engine does first: one compute thread, and no haste.
+
+    A batch of encoding is milliseconds, a turn of the event loop is microseconds. On Linux a thread that wakes up may
+    push another off its core; as SCHED_BATCH the computing threads do not, and replies leave while they compute.
+    """
+    pin_compute_threads()
+    # other systems have no such policy, and a sandbox may forbid it: then all threads are alike
+    with contextlib.suppress(AttributeError, OSError):
+        os.sched_setscheduler(threading.get_native_id(), os.SCHED_BATCH, os.sched_param(0))
+
+
+def release_memory() -> None:
+    """Hands what loading used and freed back to the system; the C library would keep it."""
+    # glibc alone has it
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = EngineLimits()) -> Arm:
+    """Opens and proves a bundle.
+
+    Raises ConfigurationError with the reason when the bundle is refused.
+    """
+    pin_compute_threads()
+    try:
+        bundle = open_bundle(folder, device)
+        checkpoint = Checkpoint.load(bundle.checkpoint_path)
+        encoder = UserEncoder(checkpoint, device)
+        # the index holds what the network ranks by: one copy is enough
+        bundle.exact.share(encoder.network.item_vectors().detach())
+        propose_from(bundle.index, encoder)
+        # the proof, and the warm-up: every padded length is computed once
+        bundle.replay(encoder.encode)
+    except (BundleRefused, CheckpointError) as error:
+        raise ConfigurationError(f"arm {name}: {error}") from error
+    plan, catalogue = checkpoint.plan, checkpoint.catalogue
+    index = bundle.index if bundle.index is bundle.exact else WatchedIndex(bundle.index, bundle.exact)
+    engine = Engine(encoder, index, plan, catalogue.categories, limits, prepare_compute_thread)
+    release_memory()
+    log.info(
+        "arm_ready",
+        arm=name,
+        bundle=bundle.digest,
+        index=bundle.index.spec,
+        items=len(catalogue.items),
+        plan=asdict(plan),
+    )
+    return Arm(
+        name,
+        checkpoint.network.kind,
+        bundle.short_digest,
+        catalogue,
+        plan,
+        plan_digest(plan),
+        encoder.max_length,
+        engine,
+    )
+
+
+def load_arm_metadata(name: str, folder: Path, link: EngineLink) -> Arm:
+    """An arm whose engine is in another process, which has proven the bundle: ids and plan, no weights.
+
+    Raises ConfigurationError with the reason where the folder does not hold them.
+    """
+    try:
+        manifest = read_manifest(settled(folder).resolve(strict=True))
+        checkpoint = folder / CHECKPOINT
+        config = json.loads((checkpoint / CONFIG).read_text(encoding="utf-8"))
+        catalogue, plan = Catalogue.load(checkpoint / CATALOGUE), read_plan(config["plan"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigurationError(f"arm {name}: {error}") from error
+    window = int(config["network"]["max_length"])
+    engine = RemoteEngine(name, link)
+    return Arm(name, config["kind"], manifest.digest[:16], catalogue, plan, plan_digest(plan), window, engine)
+
+
+def plan_digest(plan: ServingPlan) -> str:
+    return sha256(json.dumps(asdict(plan), sort_keys=True).encode()).hexdigest()[:16]

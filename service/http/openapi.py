@@ -1,0 +1,95 @@
+"""What the generated OpenAPI page cannot see by itself: bodies are parsed from bytes, answers are written as bytes."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from service.errors import (
+    BadRequest,
+    BodyTooLarge,
+    DeadlineExceeded,
+    EventsUnavailable,
+    Forbidden,
+    MalformedBody,
+    Overloaded,
+    RecallError,
+    Unauthorized,
+    UnknownArm,
+)
+from service.http.schemas import BatchRequest, EmbedRequest, FeedbackRequest, Problem, RecallRequest, RecallResponse
+from service.settings import Settings
+
+BODIES: tuple[type[BaseModel], ...] = (RecallRequest, BatchRequest, EmbedRequest, FeedbackRequest)
+COMMON = (MalformedBody, UnknownArm, BodyTooLarge, BadRequest, Overloaded, EventsUnavailable, DeadlineExceeded)
+HEADERS = (
+    (
+        "X-Request-Timeout-Ms",
+        "Deadline of this request; at most the service's own.",
+        {"type": "number", "exclusiveMinimum": 0},
+    ),
+)
+QA_HEADERS = (
+    ("X-AB-Bucket", "Forces a variation; needs X-QA-Key, is never analysed.", {"type": "string"}),
+    ("X-QA-Key", "Key of those who may force a variation.", {"type": "string"}),
+)
+AB_HEADERS = {
+    "X-AB-Experiment": {"description": "Key of the experiment that decided.", "schema": {"type": "string"}},
+    "X-AB-Bucket": {"description": "Key of the user's variation.", "schema": {"type": "string"}},
+}
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def body_of(model: type[BaseModel], with_arm: bool = False) -> dict[str, Any]:
+    """openapi_extra of a route that parses its body itself."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    headers = (() if model is FeedbackRequest else HEADERS) + (QA_HEADERS if with_arm else ())
+    parameters = [
+        {"name": name, "in": "header", "required": False, "description": text, "schema": kind}
+        for name, text, kind in headers
+    ]
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "parameters": parameters,
+    }
+
+
+def with_problems(model: type[BaseModel], status: int = 200, *more: type[RecallError]) -> Responses:
+    """The good answer and every problem a route may give."""
+    problems: Responses = {}
+    kinds: tuple[type[RecallError], ...] = (*COMMON, *more)
+    for error in kinds:
+        problems[error.status] = {"model": Problem, "description": (error.__doc__ or "").strip().splitlines()[0]}
+    return {status: {"model": model, "description": "Answered"}, **problems}
+
+
+def recall_answers() -> Responses:
+    answers = with_problems(RecallResponse, 200, Unauthorized, Forbidden)
+    answers[200]["headers"] = AB_HEADERS
+    return answers
+
+
+def complete_openapi(app: FastAPI, settings: Settings) -> dict[str, Any]:
+    """FastAPI's document with the schemas of the bodies added, and with the bounds of this service in them."""
+    document = FastAPI.openapi(app)
+    _, schemas = models_json_schema(
+        [(model, "validation") for model in BODIES], ref_template="#/components/schemas/{model}"
+    )
+    for model, name, bound in _bounds(settings):
+        schemas["$defs"][model.__name__]["properties"][name] |= bound
+    document["components"].setdefault("schemas", {}).update(schemas["$defs"])
+    return document
+
+
+def _bounds(settings: Settings) -> list[tuple[type[BaseModel], str, dict[str, int]]]:
+    """What wire.check_bounds and the routes refuse beyond the models."""
+    most_ids = {"maxItems": settings.max_history}
+    return [
+        (RecallRequest, "history", most_ids),
+        (RecallRequest, "exclude", most_ids),
+        (RecallRequest, "top_n", {"maximum": settings.max_top_n}),
+        (EmbedRequest, "history", most_ids),
+        (BatchRequest, "requests", {"maxItems": settings.max_batch_requests}),
+    ]

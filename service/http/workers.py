@@ -1,0 +1,131 @@
+"""One engine process and several HTTP processes: started together, ended together.
+
+The engine process (this one) opens bundles, stores of vectors and the embedded Redis, starts `--http-workers` HTTP
+processes that share the port, and ends them when it ends. An HTTP process that ends unasked ends the whole service
+with status 1: something outside restarts it, and half a service is never left standing. An HTTP process whose parent
+is gone ends itself.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import structlog
+import uvloop
+
+from service.bootstrap import engine_cache, load_arms, scrape, with_redis
+from service.engine.engine import Engine
+from service.engine.remote import EngineServer
+from service.errors import ConfigurationError
+from service.settings import Settings
+from service.telemetry.collectors import ComponentCollector
+from service.telemetry.metrics import Metrics
+
+ENVIRONMENT = "RECALL_HTTP_WORKER"  # what an HTTP process has to know, as JSON
+STOP_S, WATCH_S = 12.0, 0.2
+log = structlog.get_logger()
+
+
+def run_engine(settings: Settings, port: int, on_start: Callable[[], None]) -> None:
+    """Serves until it is told to stop. Raises ConfigurationError when an arm cannot be served or a process breaks."""
+    uvloop.run(_run_engine(settings, port, on_start))
+
+
+async def _run_engine(settings: Settings, port: int, on_start: Callable[[], None]) -> None:
+    stopping = asyncio.Event()
+    for one in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(one, stopping.set)
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        arms = await asyncio.to_thread(load_arms, settings)
+        for arm in arms.values():
+            stack.push_async_callback(arm.engine.close)
+        settings = await with_redis(settings, stack)
+        cache, links = await engine_cache(settings, stack)
+        metrics = Metrics()
+        for name, arm in arms.items():
+            arm.engine.cache = cache
+            metrics.watch(name, arm.engine)
+        holder = cast(Any, SimpleNamespace(arms=arms))
+        metrics.registry.register(ComponentCollector(holder, cache, links, None, metrics))
+        engines = {name: cast(Engine, arm.engine) for name, arm in arms.items()}
+        server = EngineServer(engines, f"ipc://{folder}/engine", lambda: scrape(metrics))
+        server.num_expected = settings.http_workers
+        stack.push_async_callback(server.close)
+        answering = asyncio.create_task(server.run())
+        stack.callback(answering.cancel)
+        with http_processes(settings, port, f"ipc://{folder}/engine") as processes:
+            starting = asyncio.create_task(server.ready.wait())
+            await _until(lambda: starting.done() or stopping.is_set(), processes)
+            if server.ready.is_set():
+                on_start()
+            await _until(stopping.is_set, processes)
+
+
+async def _until(is_over: Callable[[], bool], processes: list["subprocess.Popen[bytes]"]) -> None:
+    """Raises ConfigurationError when one of the processes ends before."""
+    while not is_over():
+        if ended := [process for process in processes if process.poll() is not None]:
+            raise ConfigurationError(f"an HTTP process ended with status {ended[0].returncode}; see the log above")
+        await asyncio.sleep(WATCH_S)
+
+
+@contextmanager
+def http_processes(settings: Settings, port: int, address: str) -> Iterator[list["subprocess.Popen[bytes]"]]:
+    """Running inside, ended outside; requests under way are answered first."""
+    given = settings.model_dump(mode="json", exclude={"qa_key"}) | {"port": port}
+    if settings.qa_key:
+        given["qa_key"] = settings.qa_key.get_secret_value()
+    environment = {**os.environ, ENVIRONMENT: json.dumps({"settings": given, "engine": address})}
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for _ in range(settings.http_workers):
+            command = [sys.executable, "-m", "service.http.workers"]
+            processes.append(subprocess.Popen(command, env=environment))  # noqa: S603  (our own command)
+        yield processes
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def main() -> None:
+    """An HTTP process."""
+    from service.http.app import create_app  # noqa: PLC0415  (routes and wiring: only here)
+    from service.http.server import Server  # noqa: PLC0415
+    from service.telemetry.logging import configure_logging  # noqa: PLC0415
+
+    told = json.loads(os.environ.pop(ENVIRONMENT))
+    settings = Settings(**told["settings"])
+    configure_logging(settings.log_level)
+    app = create_app(settings, told["engine"])
+    parent = os.getppid()
+
+    async def ready() -> None:
+        await app.state.service.link.ready()
+        while os.getppid() == parent:  # noqa: ASYNC110  (no event tells of a parent's end)
+            await asyncio.sleep(WATCH_S)
+        log.error("engine_process_gone")
+        app.state.service.link.fail_all(ConfigurationError("the engine process is gone"))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with socket.create_server((settings.host, settings.port), backlog=2048, reuse_port=True) as listener:
+        Server(app, ready).run([listener])
+
+
+if __name__ == "__main__":
+    main()

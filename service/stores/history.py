@@ -1,0 +1,133 @@
+"""What a user did lately, on the server's side: the newest external ids, in Redis or in memory.
+
+Filled by feedback (service/experiments/feedback.py, which appends in its own atomic script), read by requests that name
+a user and send no history. Knows nothing of rows: external ids in, external ids out.
+"""
+
+from collections import deque
+from typing import Protocol
+
+import orjson
+from redis.asyncio import Redis
+
+from model.catalogue import ExternalId
+from service.errors import EventsUnavailable
+from service.stores.microbatch import Microbatcher
+from service.stores.redis_client import RedisDown, RedisLink
+
+MAX_HISTORY = 1000
+
+# One definition for both scripts that append: the same item twice in a row is one entry, the list keeps the newest.
+APPEND = """
+local function append(key, item, limit)
+  if redis.call('LINDEX', key, -1) ~= item then
+    redis.call('RPUSH', key, item)
+    redis.call('LTRIM', key, -limit, -1)
+  end
+  return 1
+end
+"""
+APPEND_SCRIPT = APPEND + "return append(KEYS[1], ARGV[1], tonumber(ARGV[2]))"
+
+
+def history_key(user: str) -> bytes:
+    return b"hist:" + user.encode("utf-8", "surrogatepass")
+
+
+def encode_item(item: ExternalId) -> bytes:
+    """A JSON scalar, so that 7 and "7" stay two items."""
+    return orjson.dumps(item)
+
+
+def decode_item(stored: bytes) -> ExternalId | None:
+    """The item, or None where the bytes are none."""
+    try:
+        item = orjson.loads(stored)
+    except orjson.JSONDecodeError:
+        return None
+    return item if isinstance(item, int | str) and not isinstance(item, bool) else None
+
+
+class HistoryStore(Protocol):
+    """The newest items of each user."""
+
+    async def recent(self, user: str, limit: int | None = None) -> list[ExternalId] | None:
+        """The newest items kept (up to `limit`), oldest first; empty for an unknown user.
+
+        None when the store is down; that is counted, not raised.
+        """
+        ...
+
+    async def append(self, user: str, item: ExternalId) -> None:
+        """Add the newest item; a repetition of the last one changes nothing.
+
+        Raises EventsUnavailable when it cannot be kept.
+        """
+        ...
+
+
+class RedisHistory:
+    """One list a user. Concurrent reads join into one pipeline at a time."""
+
+    def __init__(self, link: RedisLink, max_history: int = MAX_HISTORY, max_batch: int = 256) -> None:
+        self._link, self._max_history = link, max_history
+        self._reads = Microbatcher(self._load, max_batch)
+        self.num_failed = self.num_corrupt = 0
+
+    async def recent(self, user: str, limit: int | None = None) -> list[ExternalId] | None:
+        limit = self._max_history if limit is None else limit
+        # LRANGE -0 -1 would be the whole list
+        if limit <= 0:
+            return []
+        [stored] = await self._reads.ask([(history_key(user), limit)])
+        if stored is None:
+            return None
+        items = [decode_item(one) for one in stored]
+        known = [item for item in items if item is not None]
+        self.num_corrupt += len(items) - len(known)
+        return known
+
+    async def append(self, user: str, item: ExternalId) -> None:
+        key, value, limit = history_key(user), encode_item(item), str(self._max_history)
+        try:
+            await self._link.run(lambda client: client.eval(APPEND_SCRIPT, 1, key, value, limit))
+        except RedisDown as error:
+            raise EventsUnavailable("the history cannot be kept now; send it again") from error
+
+    async def _load(self, wanted: list[tuple[bytes, int]]) -> list[list[bytes] | None]:
+        try:
+            replies = await self._link.run(lambda client: self._read(client, wanted))
+        except RedisDown:
+            self.num_failed += len(wanted)
+            return [None] * len(wanted)
+        # one user's broken key must not cost the others theirs: its reply is an exception, the rest are lists
+        self.num_failed += sum(isinstance(reply, Exception) for reply in replies)
+        return [reply if isinstance(reply, list) else None for reply in replies]
+
+    async def _read(self, client: Redis, wanted: list[tuple[bytes, int]]) -> list[list[bytes] | Exception]:
+        async with client.pipeline(transaction=False) as pipe:
+            for key, limit in wanted:
+                pipe.lrange(key, -limit, -1)
+            replies: list[list[bytes] | Exception] = await pipe.execute(raise_on_error=False)
+        return replies
+
+
+class MemoryHistory:
+    """The twin without Redis; the longest silent users go first when there are too many."""
+
+    def __init__(self, max_history: int = MAX_HISTORY, max_users: int = 100_000) -> None:
+        self._max_history, self._max_users = max_history, max_users
+        self._items: dict[str, deque[ExternalId]] = {}
+
+    async def recent(self, user: str, limit: int | None = None) -> list[ExternalId]:
+        limit = self._max_history if limit is None else limit
+        return list(self._items.get(user, ()))[-limit:] if limit > 0 else []
+
+    async def append(self, user: str, item: ExternalId) -> None:
+        # taken out and put back at the end: the first key is then the user who was silent longest
+        items = self._items.pop(user, None) or deque(maxlen=self._max_history)
+        self._items[user] = items
+        if not items or items[-1] != item:
+            items.append(item)
+        if len(self._items) > self._max_users:
+            del self._items[next(iter(self._items))]

@@ -1,0 +1,1 @@
+"""Metrics, log lines and live quality. Reads what others count and changes no answer."""

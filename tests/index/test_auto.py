@@ -1,0 +1,93 @@
+"""The choice of an index: exact while it is cheap, else what finds enough, measured; and it says why."""
+
+import numpy as np
+import pytest
+
+from index import auto
+from index.auto import IndexRequirements, choose_index, sample_queries
+from index.bundle.build import build_bundle, for_one, propose_from
+from index.bundle.bundle import open_bundle
+from index.evaluate import recall_of
+from index.exact import ExactIndex
+from index.faiss_index import FaissIndex, SearchEffort
+from model.encoder import UserEncoder
+from recall.bench.bundles import Sizes, make_checkpoint
+
+N, D = 4000, 16
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((40, D))
+    return (centres[rng.integers(40, size=N)] + 0.3 * rng.standard_normal((N, D))).astype(np.float32)
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """As if these few items were too many for exact search."""
+    monkeypatch.setattr(auto, "EXACT_ITEMS", 100)
+    monkeypatch.setattr(auto, "time_search", lambda index, *_, **__: 1000.0 if isinstance(index, ExactIndex) else 10.0)
+
+
+def test_a_small_catalogue_is_searched_exactly(vectors):
+    choice = choose_index(vectors)
+    assert isinstance(choice.index, ExactIndex)
+    assert "4,000 items are at most 50,000" in choice.reason
+    assert choice.tried == ()
+
+
+@pytest.mark.usefixtures("large")
+def test_a_large_one_by_the_fastest_that_finds_enough(vectors):
+    said = []
+    choice = choose_index(vectors, say=said.append)
+    assert isinstance(choice.index, FaissIndex)
+    queries = sample_queries(vectors, 200, seed=5)
+    recall = recall_of(choice.index.search(queries, 100).rows, ExactIndex(vectors).search(queries, 100).rows)
+    assert recall > 0.95
+    assert choice.index.spec in choice.reason
+    assert len(said) == len(choice.tried) == 3
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("wanted", [IndexRequirements(max_bytes=1000), IndexRequirements(recall_floor=1.01)])
+def test_where_none_fits_exact_search_stays_and_says_so(vectors, wanted):
+    choice = choose_index(vectors, wanted=wanted)
+    assert isinstance(choice.index, ExactIndex)
+    assert choice.reason.startswith("exact: no approximate index reaches recall@100")
+
+
+def test_an_approximate_index_that_is_slower_is_not_taken(vectors, large, monkeypatch):
+    monkeypatch.setattr(auto, "time_search", lambda index, *_, **__: 10.0 if isinstance(index, ExactIndex) else 1000.0)
+    assert "none that reaches" in choose_index(vectors).reason
+
+
+def test_probes_are_near_items_and_no_items(vectors):
+    queries = sample_queries(vectors, 50)
+    assert queries.shape == (50, D)
+    nearest = np.linalg.norm(vectors[None] - queries[:, None], axis=2).min(1)
+    assert nearest.min() > 0
+    assert np.median(nearest) < np.median(np.linalg.norm(vectors - vectors.mean(0), axis=1)) * 1.2
+
+
+def test_a_bundle_with_another_index_generates_by_it_and_replays(tmp_path):
+    """Built and opened by the same rule, the golden queries agree."""
+    make_checkpoint(Sizes(num_items=400, dim=16, num_layers=1, max_length=10)).save(tmp_path / "checkpoint")
+    build_bundle(tmp_path / "checkpoint", tmp_path / "bundle", "HNSW16")
+    bundle = open_bundle(tmp_path / "bundle")
+    encoder = UserEncoder.open(bundle.checkpoint_path)
+    assert propose_from(bundle.index, encoder)
+    bundle.replay(encoder.encode)
+    exact = UserEncoder.open(bundle.checkpoint_path)
+    assert not propose_from(ExactIndex(bundle.vectors.copy()), exact)
+
+
+def test_one_item_is_looked_for_with_less_effort(vectors):
+    index = FaissIndex.build(vectors, "IVF64,Flat", SearchEffort(nprobe=64))
+    light = for_one(index)
+    assert (light.effort.nprobe, index.effort.nprobe) == (8, 64)
+    assert for_one(index.with_effort(SearchEffort(nprobe=2))).effort.nprobe == 2  # never more than for the whole list
+    queries = sample_queries(vectors, 50)
+    found = light.search(queries, 1).rows == ExactIndex(vectors).search(queries, 1).rows
+    assert found.mean() > 0.9
+    assert for_one(exact := ExactIndex(vectors)) is exact

@@ -1,0 +1,85 @@
+"""Block maxima and the candidates they leave, against the scores of all items; the Triton kernel in its interpreter."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.kernels import block_max as kernels
+from model.kernels.block_max import BLOCK, best_items, block_maxima
+
+sizes = st.integers(1, 5 * BLOCK + 3)
+
+
+def vectors(*shape, seed=0, whole=False):
+    draws = torch.Generator().manual_seed(seed)
+    # whole numbers tie
+    return torch.randint(-2, 3, shape, generator=draws).float() if whole else torch.randn(shape, generator=draws)
+
+
+def slow_maxima(queries, items):
+    scores = queries @ items.T
+    return torch.stack([part.amax(1) for part in scores.split(BLOCK, dim=1)], 1)
+
+
+@given(sizes, st.integers(1, 5))
+def test_block_maxima_are_those_of_the_scores(num_items, num_queries):
+    queries, items = vectors(num_queries, 6), vectors(num_items, 6, seed=1)
+    torch.testing.assert_close(block_maxima(queries, items), slow_maxima(queries, items))
+
+
+def test_many_items_are_scored_in_pieces(monkeypatch):
+    monkeypatch.setattr(kernels, "PIECE", 3 * BLOCK)
+    queries, items = vectors(3, 6), vectors(7 * BLOCK + 5, 6, seed=1)
+    torch.testing.assert_close(block_maxima(queries, items), slow_maxima(queries, items))
+
+
+@given(sizes, st.integers(1, 40), st.integers(0, 20), st.booleans(), st.data())
+def test_the_best_are_among_the_candidates_whatever_is_barred(num_items, k, num_barred, whole, data):
+    queries, items = vectors(4, 3, whole=whole), vectors(num_items, 3, seed=1, whole=whole)
+    found, rows = best_items(queries, items, k, num_barred)
+    assert (rows.diff(dim=1) > 0).all()
+    scores = queries @ items.T
+    barred = data.draw(st.lists(st.integers(0, num_items - 1), max_size=num_barred, unique=True))
+    scores[:, barred] = -torch.inf
+    found = found.masked_fill(torch.isin(rows, torch.tensor(barred, dtype=torch.int64)), -torch.inf)
+    best = min(k, num_items)
+    torch.testing.assert_close(found.topk(best).values, scores.topk(best).values)
+
+
+def test_few_vectors_are_gathered_at_once(monkeypatch):
+    queries, items = vectors(9, 4), vectors(300, 4, seed=1)
+    whole = best_items(queries, items, 5)
+    monkeypatch.setattr(kernels, "GATHERED", 1)
+    for one, other in zip(best_items(queries, items, 5), whole, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.skipif(kernels.importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+def test_the_triton_kernel_in_its_interpreter():
+    # the interpreter is chosen when Triton is imported: a process of its own
+    text = """
+        import torch
+        from model.kernels.block_max import _in_pieces
+        from model.kernels.triton_block_max import block_maxima
+        draws = torch.Generator().manual_seed(0)
+        for q, n, d in ((1, 1, 16), (3, 127, 64), (65, 300, 64), (5, 257, 100), (2, 128, 384)):
+            queries, items = (torch.randn(size, d, generator=draws) for size in (q, n))
+            torch.testing.assert_close(block_maxima(queries, items), _in_pieces(queries, items), rtol=1e-4, atol=1e-4)
+            half = queries.half(), items.half()
+            torch.testing.assert_close(block_maxima(*half), _in_pieces(*half), rtol=1e-3, atol=1e-3)
+        print("same")
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(text)],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.stdout.endswith("same\n"), ended.stderr[-2000:]

@@ -1,0 +1,31 @@
+"""recall prepare --positive: words to a rule, or one clear sentence."""
+
+import pytest
+
+from model.data.events import DataError
+from model.data.positives import PositiveRule
+from recall.data import read_positive
+
+
+def test_nothing_keeps_every_event():
+    assert read_positive("csv", [])["positive"].keeps_all
+
+
+def test_a_ratio_and_reactions():
+    assert read_positive("csv", ["watch:0.5", "like", "share"]) == {"positive": PositiveRule(0.5, ("like", "share"))}
+
+
+def test_kuairand_names_its_target():
+    assert read_positive("kuairand", ["is_click"]) == {"target": "is_click"}
+    assert read_positive("kuairand", []) == {}
+
+
+@pytest.mark.parametrize("words", [["watch:half"], ["watch:0.5", "watch:0.7"], ["watch:"], ["applause"]])
+def test_other_words_are_refused(words):
+    with pytest.raises(DataError):
+        read_positive("csv", words)
+
+
+def test_kuairand_takes_one_target():
+    with pytest.raises(DataError, match="one --positive"):
+        read_positive("kuairand", ["is_click", "long_view"])

@@ -1,0 +1,431 @@
+"""The engine: any batch answers like single requests, nobody hangs, and what nobody waits for is not computed."""
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from index.exact import ExactIndex
+from model.records import History, QueryVectors, ServingPlan
+from service.engine.engine import Engine
+from service.engine.loading import load_arm
+from service.engine.messages import EngineLimits, EngineRequest
+from service.errors import DeadlineExceeded, EngineFailed, Overloaded
+from service.stores.vector_cache import LookupMode
+from service.stores.vector_codec import CachedVectors
+
+N, D = 300, 4
+HANG_S = 20
+ITEMS = np.random.default_rng(3).normal(size=(N, D)).astype(np.float32)
+QUESTIONS = st.builds(
+    EngineRequest,
+    st.builds(History, st.lists(st.integers(1, N), max_size=30).map(tuple), st.integers(0, 50)),
+    st.integers(1, 320),
+    st.frozensets(st.integers(1, N), max_size=20),
+)
+
+
+@pytest.fixture(scope="module")
+def engines(bundles):
+    return {arm: load_arm(arm, bundles[arm], "cpu").engine for arm in ("recgpt", "comirec")}
+
+
+@pytest.mark.parametrize("arm", ["recgpt", "comirec"])
+@settings(max_examples=25)
+@given(requests=st.lists(QUESTIONS, min_size=1, max_size=12))
+def test_any_batch_answers_like_single_requests(engines, arm, requests):
+    together = engines[arm].compute(requests)
+    for request, found in zip(requests, together, strict=True):
+        [alone] = engines[arm].compute([request])
+        assert found.merged.rows.tolist() == alone.merged.rows.tolist()
+        assert found.merged.scores == pytest.approx(alone.merged.scores, abs=1e-5)
+        assert found.vectors.vectors.tolist() == alone.vectors.vectors.tolist()
+
+
+@settings(max_examples=25)
+@given(requests=st.lists(QUESTIONS, min_size=1, max_size=6), known=st.sets(st.integers(0, 5)))
+def test_known_vectors_among_new_ones_give_the_same_lists(engines, requests, known):
+    engine = engines["recgpt"]
+    expected = engine.compute(requests)
+    mixed = [q.with_vectors(expected[n].vectors) if n in known else q for n, q in enumerate(requests)]
+    assert [found.merged.rows.tolist() for found in engine.compute(mixed)] == [f.merged.rows.tolist() for f in expected]
+
+
+class Gated:
+    """Encodes a history to the vector of its last item, once the gate is open; item 13 breaks it."""
+
+    def __init__(self, is_open=True):
+        self.gate, self.taken = threading.Event(), threading.Event()
+        self.batches = []
+        if is_open:
+            self.gate.set()
+
+    def encode(self, histories):
+        self.batches.append([history.items for history in histories])
+        self.taken.set()
+        assert self.gate.wait(HANG_S)
+        if any(13 in history.items for history in histories):
+            raise RuntimeError("out of memory, say")
+        vectors = np.stack([ITEMS[max(history.items, default=1) - 1][None] for history in histories])
+        return QueryVectors(vectors, np.zeros((len(histories), 0), dtype=np.int64))
+
+
+@asynccontextmanager
+async def open_engine(encoder, limits=EngineLimits()):
+    engine = Engine(encoder, ExactIndex(ITEMS), ServingPlan(), limits=limits)
+    try:
+        yield engine
+    finally:
+        encoder.gate.set()
+        await engine.close()
+
+
+def ask_for(*items, **more):
+    return EngineRequest(History(items), 5, **more)
+
+
+async def start(engine, *requests):
+    """Tasks that wait, behind one question that the compute thread holds until the gate opens."""
+    first = asyncio.create_task(engine.ask(ask_for(1)))
+    await asyncio.to_thread(engine._encoder.taken.wait, HANG_S)
+    rest = [asyncio.create_task(engine.ask(request)) for request in requests]
+    await asyncio.sleep(0)
+    assert engine.num_waiting == len(rest)
+    return [first, *rest]
+
+
+def run(main):
+    return asyncio.run(asyncio.wait_for(main(), HANG_S))
+
+
+def test_what_waits_while_one_computes_is_one_batch():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder) as engine:
+            tasks = await start(engine, ask_for(2), ask_for(3), ask_for(4))
+            encoder.gate.set()
+            await asyncio.gather(*tasks)
+        return encoder.batches
+
+    assert run(main) == [[(1,)], [(2,), (3,), (4,)]]
+
+
+def test_idle_engine_answers_without_waiting_for_company():
+    async def main():
+        encoder = Gated()
+        async with open_engine(encoder) as engine:
+            for item in (1, 2, 3):
+                await engine.ask(ask_for(item))
+        return encoder.batches
+
+    assert run(main) == [[(1,)], [(2,)], [(3,)]]
+
+
+def test_answers_go_to_those_who_asked():
+    async def main():
+        async with open_engine(Gated()) as engine:
+            requests = [ask_for(item) for item in range(20, 60)]
+            found = await asyncio.gather(*map(engine.ask, requests))
+            return [one.merged for one in found], [engine.compute([q])[0].merged for q in requests]
+
+    together, alone = run(main)
+    assert [one.rows.tolist() for one in together] == [one.rows.tolist() for one in alone]
+
+
+def test_batch_ends_where_its_tokens_do_and_a_larger_question_goes_alone():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder, EngineLimits(max_batch_tokens=5)) as engine:
+            long = tuple(range(20, 30))
+            tasks = await start(engine, ask_for(2), ask_for(3), ask_for(4), ask_for(*long), ask_for(5))
+            encoder.gate.set()
+            await asyncio.gather(*tasks)
+        return encoder.batches
+
+    assert [len(batch) for batch in run(main)] == [1, 2, 1, 1, 1]
+
+
+def test_batch_has_at_most_so_many_members():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder, EngineLimits(max_batch=2)) as engine:
+            tasks = await start(engine, *map(ask_for, range(2, 7)))
+            encoder.gate.set()
+            await asyncio.gather(*tasks)
+        return encoder.batches
+
+    assert [len(batch) for batch in run(main)] == [1, 2, 2, 1]
+
+
+def test_failed_batch_fails_each_member_and_the_engine_lives_on():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder) as engine:
+            first, *rest = await start(engine, ask_for(2), ask_for(13), ask_for(3))
+            encoder.gate.set()
+            failed = await asyncio.gather(*rest, return_exceptions=True)
+            await first
+            after = await engine.ask(ask_for(2))
+            return [type(one) for one in failed], len(after.merged.rows), engine.dropped
+
+    assert run(main) == ([EngineFailed] * 3, 5, Counter(engine_failed=3))
+
+
+def test_failure_inside_says_nothing_to_the_client():
+    async def main():
+        async with open_engine(Gated()) as engine:
+            with pytest.raises(EngineFailed) as caught:
+                await engine.ask(ask_for(13))
+            return str(caught.value)
+
+    assert "memory" not in run(main)
+
+
+def test_cancelled_work_is_dropped_and_counted():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder) as engine:
+            first, gone, last = await start(engine, ask_for(2), ask_for(3))
+            gone.cancel()
+            await asyncio.wait([gone])
+            encoder.gate.set()
+            await asyncio.gather(first, last)
+            return encoder.batches, engine.dropped
+
+    assert run(main) == ([[(1,)], [(3,)]], Counter(client_gone=1))
+
+
+def test_caller_who_leaves_a_computing_batch_harms_nobody():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder) as engine:
+            gone, last = await start(engine, ask_for(2))
+            gone.cancel()
+            encoder.gate.set()
+            return len((await last).merged.rows)
+
+    assert run(main) == 5
+
+
+def test_passed_deadline_is_told_and_not_computed():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder) as engine:
+            first, late, last = await start(engine, ask_for(2, deadline=time.monotonic()), ask_for(3))
+            encoder.gate.set()
+            outcomes = await asyncio.gather(first, late, last, return_exceptions=True)
+            return type(outcomes[1]), encoder.batches, engine.dropped
+
+    assert run(main) == (DeadlineExceeded, [[(1,)], [(3,)]], Counter(deadline=1))
+
+
+def test_full_queue_refuses_at_once_and_counts():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder, EngineLimits(max_waiting=2)) as engine:
+            tasks = await start(engine, ask_for(2), ask_for(3))
+            with pytest.raises(Overloaded):
+                await engine.ask(ask_for(4))
+            encoder.gate.set()
+            await asyncio.gather(*tasks)
+            return engine.dropped, await engine.ask(ask_for(4)) is not None
+
+    assert run(main) == (Counter(queue_full=1), True)
+
+
+def test_close_fails_who_waits_and_lets_the_running_batch_end():
+    async def main():
+        encoder = Gated(is_open=False)
+        engine = Engine(encoder, ExactIndex(ITEMS), ServingPlan())
+        tasks = await start(engine, ask_for(2), ask_for(3))
+        closing = asyncio.create_task(engine.close())
+        await asyncio.sleep(0)
+        encoder.gate.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        await closing
+        return [type(one).__name__ for one in outcomes]
+
+    assert run(main) == ["Found", "EngineFailed", "EngineFailed"]
+
+
+def test_closed_engine_fails_a_late_question():
+    async def main():
+        async with open_engine(Gated()) as engine:
+            await engine.close()
+            with pytest.raises(EngineFailed):
+                await engine.ask(ask_for(1))
+
+    run(main)
+
+
+def test_unused_engine_closes():
+    async def main():
+        async with open_engine(Gated()):
+            pass
+
+    run(main)
+
+
+def test_each_batch_is_reported_with_what_is_left():
+    async def main():
+        encoder, reports = Gated(is_open=False), []
+        async with open_engine(encoder, EngineLimits(max_batch=2)) as engine:
+            engine.on_batch = lambda size, waiting: reports.append((size, waiting))
+            tasks = await start(engine, *map(ask_for, range(2, 5)))
+            encoder.gate.set()
+            await asyncio.gather(*tasks)
+        return reports
+
+    assert run(main) == [(1, 0), (2, 1), (1, 0)]
+
+
+def test_answer_says_where_its_time_went(engines):
+    [found] = engines["recgpt"].compute([ask_for(1)])
+    assert found.timings_ms.keys() == {"encode", "search", "merge"}
+
+
+def test_weight_is_what_has_to_be_computed(engines):
+    request = ask_for(1, 2, 3)
+    [found] = engines["recgpt"].compute([request])
+    assert (request.weight, request.with_vectors(found.vectors).weight) == (4, 1)
+    assert replace(request, history=History(())).weight == 1
+
+
+def test_deadline_in_mid_batch_is_told_while_the_batch_computes():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder) as engine:
+            with pytest.raises(DeadlineExceeded):
+                await engine.ask(ask_for(1, deadline=time.monotonic() + 0.05))
+            encoder.gate.set()
+            await engine.ask(ask_for(2))
+            return engine.dropped
+
+    assert run(main) == Counter(late=1)
+
+
+def test_close_does_not_wait_for_a_stuck_batch(monkeypatch):
+    monkeypatch.setattr("service.engine.engine.CLOSE_SECONDS", 0.05)
+
+    async def main():
+        encoder = Gated(is_open=False)
+        engine = Engine(encoder, ExactIndex(ITEMS), ServingPlan())
+        task = asyncio.create_task(engine.ask(ask_for(1)))
+        await asyncio.to_thread(encoder.taken.wait, HANG_S)
+        await engine.close()
+        encoder.gate.set()
+        return (await asyncio.gather(task, return_exceptions=True))[0]
+
+    assert not isinstance(run(main), asyncio.CancelledError)
+
+
+@pytest.mark.parametrize("key", [None, b"one"])
+def test_a_thousand_who_ask_for_one_history_are_encoded_once(key):
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder, EngineLimits(max_batch=50)) as engine:
+            asks = [asyncio.create_task(engine.ask(ask_for(7, key=key))) for _ in range(1000)]
+            await asyncio.to_thread(encoder.taken.wait, HANG_S)
+            encoder.gate.set()
+            found = await asyncio.gather(*asks)
+            return (
+                encoder.batches,
+                {tuple(one.merged.rows.tolist()) for one in found},
+                sum(not one.known for one in found),
+            )
+
+    batches, lists, computed = run(main)
+    assert batches == [[(7,)]]
+    assert (len(lists), computed) == (1, 50)
+
+
+def test_a_failed_batch_is_no_sign_of_life():
+    async def main():
+        async with open_engine(Gated()) as engine:
+            await asyncio.gather(engine.ask(ask_for(13)), return_exceptions=True)
+            return engine.last_batch_at
+
+    assert run(main) == float("-inf")
+
+
+class Slow:
+    """A cache a trip away that knows one key, and counts its trips."""
+
+    def __init__(self, lookup_mode, known):
+        self.lookup_mode, self.known, self.trips, self.kept = lookup_mode, known, [], []
+
+    def get_local(self, key):
+        return None
+
+    async def get_many(self, keys):
+        self.trips.append(list(keys))
+        await asyncio.sleep(0.005)
+        return [self.known.get(key) for key in keys]
+
+    def put_many(self, entries):
+        self.kept += [key for key, _ in entries]
+
+
+def known_vectors(item):
+    return CachedVectors(ITEMS[item - 1][None], np.zeros(0, dtype=np.int64))
+
+
+def test_a_cache_without_memory_before_it_is_waited_for():
+    async def main():
+        encoder, cache = Gated(), Slow(LookupMode.AWAITED, {b"3": known_vectors(3)})
+        async with open_engine(encoder) as engine:
+            engine.cache = cache
+            found = await asyncio.gather(*(engine.ask(ask_for(n, key=b"%d" % n)) for n in (2, 3, 4)))
+            return [one.known for one in found], encoder.batches, cache.trips, cache.kept
+
+    assert run(main) == ([False, True, False], [[(2,), (4,)]], [[b"2", b"3", b"4"]], [b"2", b"4"])
+
+
+def test_an_idle_engine_does_not_wait_for_a_trip():
+    async def main():
+        encoder, cache = Gated(), Slow(LookupMode.OVERLAPPED, {b"3": known_vectors(3)})
+        async with open_engine(encoder) as engine:
+            engine.cache = cache
+            found = await engine.ask(ask_for(3, key=b"3"))
+            return found.known, cache.trips
+
+    assert run(main) == (False, [])
+
+
+def test_who_waits_anyway_learns_what_a_trip_brings():
+    async def main():
+        encoder, cache = (
+            Gated(is_open=False),
+            Slow(LookupMode.OVERLAPPED, {b"%d" % n: known_vectors(n) for n in range(20, 99)}),
+        )
+        async with open_engine(encoder) as engine:
+            engine.cache = cache
+            tasks = await start(engine, *(ask_for(n, key=b"%d" % n) for n in range(20, 60)))
+            await asyncio.sleep(0.05)
+            encoder.gate.set()
+            found = await asyncio.gather(*tasks)
+            return [one.known for one in found], len(cache.trips), len(encoder.batches[1])
+
+    known, num_trips, num_encoded = run(main)
+    assert known == [False] * 17 + [True] * 24
+    assert num_trips >= 1
+    assert num_encoded == 16
+
+
+def test_closing_fails_who_waits_for_a_trip():
+    async def main():
+        engine = Engine(Gated(), ExactIndex(ITEMS), ServingPlan())
+        engine.cache = Slow(LookupMode.AWAITED, {})
+        task = asyncio.create_task(engine.ask(ask_for(2, key=b"2")))
+        await asyncio.sleep(0)
+        await engine.close()
+        return (await asyncio.gather(task, return_exceptions=True))[0]
+
+    assert isinstance(run(main), EngineFailed)

@@ -1,0 +1,256 @@
+"""Assignment: the SDK's conformance vectors, what the reader refuses, and that nobody ever changes arm."""
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from growthbook.core import chooseVariation, gbhash, getBucketRanges, getEqualWeights, getQueryStringOverride
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chi2_contingency, chisquare
+
+from service.errors import ConfigurationError, UnknownArm
+from service.experiments.assignment import DEFAULT_FILE, Assigner, Reason
+from service.experiments.exposure import exposure_id
+
+CASES = Path(__file__).parents[4] / "shared" / "conformance" / "growthbook_helper_cases.json"
+ARMS = ("comirec", "recgpt", "sasrec")
+USERS = [f"user-{n}" for n in range(10_000)]
+DAY_MS = 86_400_000
+
+
+def rule(**changes):
+    base = {
+        "key": "exp",
+        "phase": "1",
+        "hashAttribute": "user_id",
+        "hashVersion": 2,
+        "coverage": 1,
+        "variations": ["comirec", "recgpt"],
+        "weights": [0.5, 0.5],
+        "meta": [{"key": "control"}, {"key": "treatment"}],
+    }
+    return {name: value for name, value in (base | changes).items() if value is not None}
+
+
+def assigner(*rules, **feature):
+    payload = {"features": {"recall_arm": {"defaultValue": "comirec", "rules": list(rules)} | feature}}
+    return Assigner.from_features(json.loads(json.dumps(payload)), ARMS)
+
+
+def helper_cases(name):
+    if not CASES.exists():
+        return [pytest.param(None, marks=pytest.mark.skip(reason=f"{CASES} is absent"))]
+    return json.loads(CASES.read_text(encoding="utf-8"))[name]
+
+
+@pytest.mark.parametrize("case", helper_cases("hash"))
+def test_sdk_hash_follows_the_specification(case):
+    seed, value, version, expected = case
+    assert gbhash(seed, value, version) == expected
+
+
+@pytest.mark.parametrize("case", helper_cases("getBucketRange"))
+def test_sdk_bucket_ranges_follow_the_specification(case):
+    _, (num_variations, coverage, weights), expected = case
+    found = getBucketRanges(num_variations, coverage, weights)
+    assert [pytest.approx(one, abs=1e-6) for one in expected] == [list(one) for one in found]
+
+
+@pytest.mark.parametrize("case", helper_cases("chooseVariation"))
+def test_sdk_choice_follows_the_specification(case):
+    _, n, ranges, expected = case
+    assert chooseVariation(n, ranges) == expected
+
+
+@pytest.mark.parametrize("case", helper_cases("getEqualWeights"))
+def test_sdk_equal_weights_follow_the_specification(case):
+    num_variations, expected = case
+    assert getEqualWeights(num_variations) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("case", helper_cases("getQueryStringOverride"))
+def test_sdk_query_override_follows_the_specification(case):
+    _, key, url, num_variations, expected = case
+    assert getQueryStringOverride(key, url, num_variations) == expected
+
+
+@given(st.text(min_size=1, max_size=20))
+def test_arm_is_the_one_of_the_specified_helpers(unit):
+    bucket = chooseVariation(gbhash("exp", unit, 2), getBucketRanges(2, 1, [0.3, 0.7]))
+    assert assigner(rule(weights=[0.3, 0.7])).assign(unit).arm == ("comirec", "recgpt")[bucket]
+
+
+def test_default_file_is_recgpt_against_comirec():
+    default = Assigner.from_file(DEFAULT_FILE, ("comirec", "recgpt"))
+    arms = Counter(default.assign(user).arm for user in USERS[:1000])
+    assert arms.keys() == {"comirec", "recgpt"}
+    assert default.assign(None).arm == "comirec"
+    assert default.assign("user-1").experiment == "recgpt-vs-comirec"
+
+
+def test_assignment_names_experiment_phase_and_variation():
+    found = assigner(rule(weights=[0, 1])).assign("user")
+    assert (found.experiment, found.phase, found.variation, found.arm) == ("exp", "1", "treatment", "recgpt")
+    assert (found.reason, found.in_experiment) == (Reason.EXPERIMENT, True)
+
+
+@pytest.mark.parametrize("unit", [None, ""])
+def test_nobody_in_particular_gets_the_control_outside_the_experiment(unit):
+    found = assigner(rule()).assign(unit)
+    assert (found.arm, found.reason, found.in_experiment, found.experiment) == ("comirec", Reason.NO_UNIT, False, None)
+
+
+def test_user_beyond_the_coverage_gets_the_control():
+    found = assigner(rule(coverage=0)).assign("user")
+    assert (found.arm, found.reason, found.variation) == ("comirec", Reason.NOT_IN_EXPERIMENT, None)
+
+
+def test_without_rules_everybody_gets_the_default():
+    assert assigner(defaultValue="sasrec").assign("user").arm == "sasrec"
+    assert assigner().assign("user").reason is Reason.NO_EXPERIMENT
+
+
+def test_force_rule_pins_everybody():
+    found = assigner({"force": "recgpt"}, rule()).assign("user")
+    assert (found.arm, found.reason, found.in_experiment) == ("recgpt", Reason.PINNED, False)
+
+
+@pytest.mark.parametrize(("forced", "arm"), [("treatment", "recgpt"), ("control", "comirec"), ("sasrec", "sasrec")])
+def test_forced_arm_is_served_and_never_analysed(forced, arm):
+    found = assigner(rule()).assign("user", forced)
+    assert (found.arm, found.reason, found.in_experiment) == (arm, Reason.FORCED, False)
+
+
+def test_unknown_forced_arm_is_refused():
+    with pytest.raises(UnknownArm, match="nothing"):
+        assigner(rule()).assign("user", "nothing")
+
+
+def test_variation_key_is_its_number_where_it_has_no_name():
+    assert assigner(rule(meta=None, weights=[0, 1])).assign("user").variation == "1"
+
+
+@pytest.mark.parametrize("weights", [[0.5, 0.5], [0.9, 0.1], [0.2, 0.3, 0.5]])
+def test_users_split_as_weighted(weights):
+    experiment = assigner(rule(variations=list(ARMS[: len(weights)]), weights=weights, meta=None))
+    counts = Counter(experiment.assign(user).arm for user in USERS)
+    expected = [len(USERS) * weight for weight in weights]
+    assert chisquare([counts[arm] for arm in ARMS[: len(weights)]], expected).pvalue > 0.001
+
+
+def test_two_experiments_split_independently():
+    first, second = assigner(rule(key="first")), assigner(rule(key="second"))
+    pairs = Counter((first.assign(user).arm, second.assign(user).arm) for user in USERS)
+    table = [[pairs[a, b] for b in ARMS[:2]] for a in ARMS[:2]]
+    assert chi2_contingency(table).pvalue > 0.001
+
+
+@given(st.text(max_size=30))
+def test_user_keeps_the_arm_over_calls_and_instances(unit):
+    first = assigner(rule())
+    assert len({first.assign(unit), first.assign(unit), assigner(rule()).assign(unit)}) == 1
+
+
+def test_rising_coverage_adds_users_and_moves_none():
+    steps = [assigner(rule(coverage=coverage)) for coverage in (0.0001, 0.05, 0.3, 0.31, 0.8, 1)]
+    seen = {}
+    for step in steps:
+        inside = {user: step.assign(user).arm for user in USERS[:3000] if step.assign(user).in_experiment}
+        assert seen.items() <= inside.items()
+        seen = inside
+    assert len(seen) == 3000
+
+
+def exclusive(key, low, high):
+    user_range = {"seed": "layer", "attribute": "user_id", "hashVersion": 2, "ranges": [[low, high]]}
+    return rule(key=key, filters=[user_range])
+
+
+def test_filters_exclude_each_other_and_cover_all():
+    experiments = assigner(exclusive("a", 0, 0.4), exclusive("b", 0.4, 1))
+    counts = Counter(experiments.assign(user).experiment for user in USERS)
+    assert chisquare([counts["a"], counts["b"]], [4000, 6000]).pvalue > 0.001
+    assert None not in counts
+
+
+REFUSED = {
+    "sum to 1.3": rule(weights=[0.5, 0.8]),
+    "sum to 0.995": rule(weights=[0.5, 0.495]),
+    "one weight of 0 to 1": rule(weights=[1.5, -0.5]),
+    "one weight of": rule(weights=[1]),
+    "hashVersion 1": rule(hashVersion=1),
+    "hashVersion None": rule(hashVersion=None),
+    "hashAttribute 'id'": rule(hashAttribute="id"),
+    "uses a namespace": rule(namespace=["layer", 0, 0.5]),
+    "names the arm 'gru4rec'": rule(variations=["comirec", "gru4rec"]),
+    "unknown key 'coverge'": rule(coverge=1),
+    "unknown key 'condition'": rule(condition={"country": "AT"}),
+    "unknown key 'coverage'": {"force": "recgpt", "coverage": 0.5},
+    "names the arm 'gone'": {"force": "gone"},
+    "coverage 2": rule(coverage=2),
+    "coverage True": rule(coverage=True),
+    "two variations": rule(variations=["comirec"], weights=[1], meta=None),
+    "needs a key": rule(key=None),
+    "printable ASCII": rule(key="a\r\nX-Evil: 1"),
+    "one meta entry": rule(meta=[{"key": "control"}]),
+    "variation key of its own": rule(meta=[{"key": "same"}, {"key": "same"}]),
+    "unknown key 'passthrough'": rule(meta=[{"key": "a", "passthrough": True}, {"key": "b"}]),
+    "needs filters with attribute": rule(filters=[{"seed": "layer", "ranges": [[0, 1]]}]),
+    "filter seed of its own": rule(filters=[{"seed": "exp", "attribute": "user_id", "ranges": [[0, 1]]}]),
+    "without ranges": rule(filters=[{"seed": "layer", "attribute": "user_id", "ranges": []}]),
+    "phase that is not a string": rule(phase=1),
+}
+
+
+@pytest.mark.parametrize("sentence", REFUSED)
+def test_bad_rule_is_refused_with_one_sentence(sentence):
+    with pytest.raises(ConfigurationError, match=sentence) as caught:
+        assigner(REFUSED[sentence])
+    assert "\n" not in str(caught.value)
+
+
+def test_two_experiments_of_one_key_are_refused():
+    with pytest.raises(ConfigurationError, match="same key"):
+        assigner(rule(), rule())
+
+
+@pytest.mark.parametrize("payload", [None, [], {}, {"features": []}, {"features": {"recall_arm": 1}}])
+def test_payload_without_the_feature_is_refused(payload):
+    with pytest.raises(ConfigurationError, match=r"no features\.recall_arm"):
+        Assigner.from_features(payload, ARMS)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"features": NaN}', "\ufeff{}"])
+def test_broken_json_is_refused(tmp_path, text):
+    path = tmp_path / "experiments.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="is not JSON"):
+        Assigner.from_file(path, ARMS)
+
+
+def test_absent_file_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        Assigner.from_file(tmp_path / "none.json", ARMS)
+
+
+def test_exposure_id_holds_for_a_day():
+    found = assigner(rule()).assign("user")
+    ids = [exposure_id(found, "user", ts_ms) for ts_ms in (0, DAY_MS - 1, DAY_MS)]
+    assert ids[0] == ids[1] != ids[2]
+
+
+@pytest.mark.parametrize("changed", [rule(phase="2"), rule(key="other"), rule(weights=[0.4, 0.6])])
+def test_exposure_id_changes_with_the_experiment(changed):
+    before, after = assigner(rule()).assign("user"), assigner(changed).assign("user")
+    assert exposure_id(before, "user", 0) != exposure_id(after, "user", 0)
+
+
+def test_assignment_is_cheap():
+    experiment = assigner(rule())
+    start = time.perf_counter()
+    for user in USERS[:2000]:
+        experiment.assign(user)
+    assert (time.perf_counter() - start) / 2000 < 400e-6  # about 10 us; ten times the budget on a shared machine

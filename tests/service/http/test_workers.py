@@ -1,0 +1,141 @@
+"""Several HTTP processes before one engine process: the same answers, one set of metrics, and never half a service."""
+
+import os
+import re
+import signal
+import time
+
+import httpx
+import psutil
+import pytest
+
+from service.telemetry.collectors import add_up
+
+PATIENT = ("--request-timeout-ms", "30000", "--redis-timeout-ms", "5000", "--events-timeout-ms", "5000")
+LIMIT_S = 20
+
+
+@pytest.fixture(scope="module")
+def split(launch, arm_options):
+    with launch(*arm_options, *PATIENT, "--http-workers", "2") as served:
+        yield served
+
+
+def ask(url, path, **body):
+    # a connection of its own each: the kernel spreads them over the processes
+    reply = httpx.post(url + path, json=body, timeout=60)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+def processes_of(served):
+    return [
+        child for child in psutil.Process(served.process.pid).children() if "service.http.workers" in child.cmdline()
+    ]
+
+
+def wait_for(is_so):
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline:
+        if is_so():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not come to pass")
+
+
+def test_answers_are_those_of_one_process(split, recall, known):
+    for n in range(12):
+        body = {"history": known[n : 3 * n], "top_n": 20, "exclude": known[:5], "explain": True, "user_id": 500 + 3 * n}
+        for arm in ("recgpt", "comirec"):
+            split_answer, whole = ask(split.url, f"/recall/{arm}", **body), recall(f"/recall/{arm}", **body)
+            for column in ("items", "scores", "sources", "prompts", "bundle", "degraded"):
+                assert split_answer[column] == whole[column]
+
+
+def test_vectors_are_shared_by_the_http_processes(split, known):
+    body = {"history": known[40:47], "top_n": 5}
+    answers = [ask(split.url, "/recall/recgpt", **body)["cache"] for _ in range(8)]
+    assert answers == ["miss"] + ["hit"] * 7
+
+
+def test_users_keep_their_arm_in_every_process(split):
+    answers = [ask(split.url, "/recall", user_id=7)["experiment"] for _ in range(8)]
+    assert len({(one["assigned"], one["key"]) for one in answers}) == 1
+
+
+def test_histories_are_shared(split, known):
+    reply = httpx.post(
+        f"{split.url}/feedback", json={"user_id": "split-1", "item_id": known[9], "action": "play"}, timeout=60
+    )
+    assert reply.status_code == 202
+    prompts = [ask(split.url, "/recall/recgpt", user_id="split-1", top_n=300)["items"] for _ in range(4)]
+    assert all(known[9] not in items for items in prompts)
+
+
+def test_metrics_are_those_of_all_processes(split, known):
+    def served():
+        text = httpx.get(f"{split.url}/metrics", timeout=60).text
+        return sum(
+            float(n) for n in re.findall(r'^recall_served_total\{arm="recgpt".*\} (\S+)$', text, re.MULTILINE)
+        ), text
+
+    before, _ = served()
+    for n in range(10):
+        ask(split.url, "/recall/recgpt", history=known[n : n + 2], top_n=3)
+    after, text = served()
+    assert after - before == 10
+    assert 'recall_stage_seconds_count{arm="recgpt",stage="encode"}' in text
+    assert 'recall_stage_seconds_count{arm="recgpt",stage="total"}' in text
+    assert text.count("# TYPE recall_stage_seconds histogram") == 1
+
+
+def test_health_asks_the_engine(split):
+    assert httpx.get(f"{split.url}/health", timeout=60).json()["engines"] == {"recgpt": "ok", "comirec": "ok"}
+    assert len(processes_of(split)) == 2
+
+
+def test_ends_when_told_and_leaves_nothing(launch, arm_options, known):
+    with launch(*arm_options, *PATIENT, "--http-workers", "2") as served:
+        children = processes_of(served)
+        ask(served.url, "/recall/recgpt", history=known[:3])
+        assert served.stop() == 0
+        wait_for(lambda: not any(child.is_running() for child in children))
+
+
+def test_a_dead_http_process_ends_the_service(launch, arm_options):
+    with launch(*arm_options, *PATIENT, "--http-workers", "2") as served:
+        children = processes_of(served)
+        children[0].kill()
+        assert served.process.wait(LIMIT_S) == 2
+        wait_for(lambda: not any(child.is_running() for child in children))
+        assert "an HTTP process ended with status -9" in served.log.read_text()
+
+
+def test_http_processes_do_not_outlive_their_engine(launch, arm_options):
+    with launch(*arm_options, *PATIENT, "--http-workers", "2") as served:
+        children = processes_of(served)
+        os.kill(served.process.pid, signal.SIGKILL)
+        served.process.wait(LIMIT_S)
+        wait_for(lambda: not any(child.is_running() for child in children))
+
+
+ONE = """# HELP a_total x
+# TYPE a_total counter
+a_total{l="1"} 2
+# TYPE recall_coverage gauge
+recall_coverage 0.2
+"""
+OTHER = """# HELP a_total x
+# TYPE a_total counter
+a_total{l="1"} 3
+a_total{l="2"} 5
+# TYPE recall_coverage gauge
+recall_coverage 0.4
+"""
+
+
+def test_counts_add_up_and_shares_do_not():
+    text = add_up([ONE, OTHER]).decode()
+    assert 'a_total{l="1"} 5.0' in text
+    assert 'a_total{l="2"} 5.0' in text
+    assert float(re.search(r"^recall_coverage (\S+)$", text, re.MULTILINE)[1]) == pytest.approx(0.3)

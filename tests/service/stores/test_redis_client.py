@@ -1,0 +1,260 @@
+"""RedisLink against a real redis-server that dies, freezes, refuses and comes back; EmbeddedRedis itself."""
+
+import asyncio
+import os
+import signal
+import socketserver
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from service.errors import ConfigurationError
+from service.stores.embedded_redis import EmbeddedRedis
+from service.stores.redis_client import Breaker, Cause, LinkLimits, RedisDown, RedisLink
+
+PATIENT = LinkLimits(timeout_ms=2000)
+
+
+@pytest.fixture
+def server(tmp_path):
+    with EmbeddedRedis(tmp_path) as running:
+        yield running
+
+
+def with_link(url, use, limits=PATIENT, **more):
+    """Run `use(link)` in an event loop of its own."""
+
+    async def main():
+        link = RedisLink(url, "test", limits, **more)
+        try:
+            return await use(link)
+        finally:
+            await link.close()
+
+    return asyncio.run(main())
+
+
+def kill(server):
+    pid = server.pid
+    os.kill(pid, signal.SIGKILL)
+    server._server.wait()
+
+
+async def cause_of_ping(link):
+    try:
+        await link.run(lambda client: client.ping())
+    except RedisDown as down:
+        return down.cause
+    return None
+
+
+def test_runs_an_operation_and_returns_its_result(server):
+    async def use(link):
+        await link.run(lambda client: client.set(b"key", b"value"))
+        return await link.run(lambda client: client.get(b"key"))
+
+    assert with_link(server.url, use) == b"value"
+
+
+def test_refused_socket_opens_the_breaker_at_once(tmp_path):
+    async def use(link):
+        return [await cause_of_ping(link) for _ in range(3)], link.is_open
+
+    assert with_link(f"unix://{tmp_path}/nobody.sock", use) == ([Cause.REFUSED, Cause.OPEN, Cause.OPEN], True)
+
+
+def test_refused_port_opens_the_breaker_at_once():
+    async def use(link):
+        return [await cause_of_ping(link), await cause_of_ping(link)]
+
+    assert with_link("redis://127.0.0.1:1", use) == [Cause.REFUSED, Cause.OPEN]
+
+
+def test_frozen_server_costs_three_timeouts_and_then_nothing(server):
+    async def use(link):
+        await cause_of_ping(link)
+        os.kill(server.pid, signal.SIGSTOP)
+        causes, waited_s = [], []
+        for _ in range(5):
+            start = time.monotonic()
+            causes.append(await cause_of_ping(link))
+            waited_s.append(time.monotonic() - start)
+        os.kill(server.pid, signal.SIGCONT)
+        return causes, max(waited_s)
+
+    causes, longest_s = with_link(server.url, use, LinkLimits(timeout_ms=20, open_s=30))
+    assert causes == [Cause.TIMEOUT] * 3 + [Cause.OPEN] * 2
+    assert longest_s < 0.2  # 20 ms asked; the machine is shared
+
+
+def test_frozen_server_that_thaws_serves_again(server):
+    async def use(link):
+        os.kill(server.pid, signal.SIGSTOP)
+        frozen = [await cause_of_ping(link) for _ in range(3)]
+        os.kill(server.pid, signal.SIGCONT)
+        return frozen, await seconds_until_served(link)
+
+    frozen, recovery_s = with_link(server.url, use, LinkLimits(timeout_ms=50, open_s=0.2))
+    assert Cause.TIMEOUT in frozen
+    assert recovery_s < 5
+
+
+async def seconds_until_served(link):
+    start = time.monotonic()
+    while await cause_of_ping(link) is not None:
+        assert time.monotonic() - start < 10
+        await asyncio.sleep(0.02)
+    return time.monotonic() - start
+
+
+def test_killed_server_is_served_again_after_its_restart(server):
+    async def use(link):
+        await link.run(lambda client: client.set(b"key", b"value"))
+        kill(server)
+        down = [await cause_of_ping(link) for _ in range(4)]
+        await asyncio.to_thread(server.ensure)
+        return down, await seconds_until_served(link), link.is_open
+
+    down, recovery_s, is_open = with_link(server.url, use)
+    assert down[-1] is Cause.OPEN
+    assert recovery_s < 5
+    assert not is_open
+
+
+def test_no_reply_reaches_another_caller_when_calls_are_cut(server):
+    async def read(link, number):
+        try:
+            async with asyncio.timeout(0.0005 * (number % 4)):
+                return await link.run(lambda client: client.get(f"key:{number}"))
+        except (RedisDown, TimeoutError):
+            return None
+
+    async def use(link):
+        await link.run(lambda client: client.mset({f"key:{n}": str(n) for n in range(40)}))
+        rounds = [await asyncio.gather(*(read(link, n) for n in range(40))) for _ in range(10)]
+        return [(n, got) for answers in rounds for n, got in enumerate(answers) if got is not None]
+
+    assert all(got == str(n).encode() for n, got in with_link(server.url, use))
+
+
+def test_refused_command_is_counted_and_leaves_the_breaker_closed(server):
+    async def use(link):
+        await link.run(lambda client: client.set(b"key", b"value"))
+        with pytest.raises(RedisDown):
+            await link.run(lambda client: client.lrange(b"key", 0, -1))
+        return dict(link.failures), link.is_open
+
+    assert with_link(server.url, use) == ({Cause.ERROR: 1}, False)
+
+
+def test_full_memory_is_a_cause_of_its_own(server):
+    async def use(link):
+        await link.run(lambda client: client.config_set("maxmemory", 1))
+        for call in (lambda client: client.set(b"k", b"v"), lambda client: client.eval("redis.call('SET', 'k', 1)", 0)):
+            with pytest.raises(RedisDown):
+                await link.run(call)
+        return dict(link.failures)
+
+    assert with_link(server.url, use) == {Cause.MEMORY: 2}
+
+
+def test_read_only_server_is_a_cause_of_its_own(server):
+    async def use(link):
+        await link.run(lambda client: client.replicaof("127.0.0.1", "1"))
+        with pytest.raises(RedisDown):
+            await link.run(lambda client: client.set(b"k", b"v"))
+        return dict(link.failures)
+
+    assert with_link(server.url, use) == {Cause.READONLY: 1}
+
+
+def test_wrong_password_is_a_cause_of_its_own(server):
+    async def use(link):
+        return await cause_of_ping(link), await cause_of_ping(link)
+
+    assert with_link(server.url + "?password=wrong", use) == (Cause.AUTH, Cause.OPEN)
+
+
+@contextmanager
+def talker(reply, slice_bytes=1000):
+    """A socket that answers every client with the same bytes, in slices, and hangs up."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            while self.request.recv(4096):
+                for start in range(0, len(reply), slice_bytes):
+                    self.request.sendall(reply[start : start + slice_bytes])
+                if not reply.endswith(b"\r\n"):
+                    return
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"redis://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_loading_server_is_a_cause_of_its_own():
+    async def use(link):
+        return await cause_of_ping(link), await cause_of_ping(link)
+
+    with talker(b"-LOADING Redis is loading the dataset in memory\r\n" * 3) as url:
+        assert with_link(url, use) == (Cause.LOADING, Cause.OPEN)
+
+
+def test_reply_cut_in_the_middle_is_a_lost_connection():
+    async def use(link):
+        return [await cause_of_ping(link) for _ in range(4)]
+
+    with talker(b"+OK\r\n+OK\r\n+PO") as url:
+        assert with_link(url, use) == [Cause.LOST] * 3 + [Cause.OPEN]
+
+
+def test_every_failure_is_told_to_the_callback(tmp_path):
+    told = []
+
+    async def use(link):
+        return [await cause_of_ping(link), await cause_of_ping(link)]
+
+    assert with_link(f"unix://{tmp_path}/nobody.sock", use, on_failure=told.append) == told
+
+
+def test_log_holds_one_line_a_second(tmp_path, capsys):
+    async def use(link):
+        for _ in range(50):
+            await cause_of_ping(link)
+
+    with_link(f"unix://{tmp_path}/nobody.sock", use, LinkLimits(open_s=0))
+    assert capsys.readouterr().out.count("redis_failed") == 1
+
+
+def test_unusable_url_is_a_configuration_error():
+    with pytest.raises(ConfigurationError, match="the Redis URL of the cache role"):
+        RedisLink("http://localhost", "cache")
+
+
+def test_open_breaker_admits_one_probe_at_a_time():
+    breaker = Breaker(open_s=0, max_strikes=1)
+    breaker.fail(at_once=False)
+    assert [breaker.admit(), breaker.admit()] == [True, False]
+    breaker.release()
+    assert breaker.admit()
+
+
+def test_breaker_counts_strikes_in_a_row_only():
+    breaker = Breaker(open_s=9, max_strikes=2)
+    breaker.fail(at_once=False)
+    breaker.succeed()
+    breaker.fail(at_once=False)
+    assert not breaker.is_open
+
+
+def test_failed_probe_keeps_the_breaker_open():
+    breaker = Breaker(open_s=0.05, max_strikes=3)
+    breaker.fail(at_once=True)
+    time.sleep(0.06)
+    assert breaker.admit()
+    breaker.fail(at_once=False)
+    breaker.release()
+    assert not breaker.admit()

@@ -1,0 +1,139 @@
+"""The spine with a broken or slow engine: a labelled fallback, and deadlines that are each caller's own."""
+
+import asyncio
+import threading
+import time
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+
+from index.exact import ExactIndex
+from model.catalogue import Catalogue, IdMap
+from model.records import QueryVectors, ServingPlan
+from service.engine.arms import Arm
+from service.engine.engine import Engine
+from service.errors import UnknownArm
+from service.experiments.assignment import Assigner
+from service.pipeline import RecallPipeline, RecallQuery
+from service.stores.history import MemoryHistory
+from service.stores.vector_cache import MemoryVectorCache
+
+N, D = 40, 4
+HANG_S = 20
+ITEMS = np.random.default_rng(3).normal(size=(N, D)).astype(np.float32)
+CATALOGUE = Catalogue(IdMap.of(list(range(100, 100 + N))), IdMap.of([1, 2]), np.arange(N))
+EVERYBODY = {"features": {"recall_arm": {"defaultValue": "only"}}}
+
+
+class Gated:
+    """Waits for its gate, then gives one vector a history, or fails."""
+
+    def __init__(self, error=None):
+        self.error, self.gate, self.taken, self.num_calls = error, threading.Event(), threading.Event(), 0
+
+    def encode(self, histories):
+        self.num_calls += 1
+        self.taken.set()
+        assert self.gate.wait(HANG_S)
+        if self.error:
+            raise self.error
+        return QueryVectors(np.repeat(ITEMS[:1][None], len(histories), 0), np.zeros((len(histories), 0), np.int64))
+
+
+@asynccontextmanager
+async def open_recaller(encoder, with_cache=True):
+    engine = Engine(encoder, ExactIndex(ITEMS), ServingPlan())
+    arm = Arm("only", "comirec", "b" * 16, CATALOGUE, ServingPlan(), "p" * 16, 10, engine)
+    cache = MemoryVectorCache() if with_cache else None
+    try:
+        yield RecallPipeline({"only": arm}, Assigner.from_features(EVERYBODY, ["only"]), MemoryHistory(), cache)
+    finally:
+        encoder.gate.set()
+        await engine.close()
+
+
+def run(main):
+    return asyncio.run(asyncio.wait_for(main(), HANG_S))
+
+
+def failed_answer(with_cache, **asked):
+    async def main():
+        encoder = Gated(RuntimeError("broken"))
+        encoder.gate.set()
+        async with open_recaller(encoder, with_cache) as recaller:
+            return await recaller.recall(RecallQuery("id", **asked))
+
+    return run(main)
+
+
+@pytest.mark.parametrize("with_cache", [True, False])
+def test_failed_engine_is_answered_by_the_popular_items_and_says_so(with_cache):
+    answer = failed_answer(with_cache, history=[139, 138], exclude=[137], top_n=3)
+    assert answer.listed.rows.tolist() == [37, 36, 35]
+    assert (answer.served, answer.assignment.arm) == ("fallback", "only")
+    assert answer.degraded == ["fallback", "filled"]
+    assert [answer.arm.source_name(source) for source in answer.listed.sources.tolist()] == ["popular"] * 3
+
+
+def test_fallback_is_not_kept_in_the_cache():
+    async def main():
+        encoder = Gated(RuntimeError("broken"))
+        encoder.gate.set()
+        async with open_recaller(encoder) as recaller:
+            await recaller.recall(RecallQuery("1", history=[100]))
+            encoder.error = None
+            return await recaller.recall(RecallQuery("2", history=[100]))
+
+    answer = run(main)
+    assert (answer.served, answer.cache, answer.degraded) == ("only", "miss", [])
+
+
+def test_same_question_at_once_is_computed_once():
+    async def main():
+        encoder = Gated()
+        async with open_recaller(encoder) as recaller:
+            asks = [asyncio.create_task(recaller.recall(RecallQuery(str(n), history=[100]))) for n in range(50)]
+            await asyncio.sleep(0.01)
+            encoder.gate.set()
+            answers = await asyncio.gather(*asks)
+            return encoder.num_calls, {tuple(answer.listed.rows) for answer in answers}
+
+    num_calls, lists = run(main)
+    assert (num_calls, len(lists)) == (1, 1)
+
+
+async def outcomes_behind_another(*waits_s):
+    """What becomes of requests for one history, each with its own time, while the engine is busy for .05 s."""
+    encoder = Gated()
+    async with open_recaller(encoder) as recaller:
+        busy = asyncio.create_task(recaller.recall(RecallQuery("busy", history=[101])))
+        await asyncio.to_thread(encoder.taken.wait, HANG_S)
+        now = time.monotonic()
+        asks = [RecallQuery(str(n), history=[100], deadline=now + wait_s) for n, wait_s in enumerate(waits_s)]
+        asyncio.get_running_loop().call_later(0.05, encoder.gate.set)
+        outcomes = await asyncio.gather(*map(recaller.recall, asks), return_exceptions=True)
+        await busy
+    return [type(one).__name__ for one in outcomes]
+
+
+@pytest.mark.parametrize(
+    ("waits_s", "outcomes"),
+    [
+        ([0.01, HANG_S], ["DeadlineExceeded", "Answer"]),
+        ([0.01, HANG_S, 0.01, HANG_S], ["DeadlineExceeded", "Answer", "DeadlineExceeded", "Answer"]),
+        ([HANG_S, HANG_S], ["Answer", "Answer"]),
+        ([0.01, 0.01, 0.01], ["DeadlineExceeded"] * 3),
+    ],
+)
+def test_each_caller_of_one_computation_has_a_deadline_of_its_own(waits_s, outcomes):
+    assert run(lambda: outcomes_behind_another(*waits_s)) == outcomes
+
+
+def test_unknown_arm_names_those_there_are():
+    async def main():
+        async with open_recaller(Gated()) as recaller:
+            with pytest.raises(UnknownArm, match="there are only"):
+                await recaller.recall(RecallQuery("id", pinned="other"))
+
+    run(main)
