@@ -120,9 +120,9 @@ async def outcomes_behind_another(*waits_s):
 @pytest.mark.parametrize(
     ("waits_s", "outcomes"),
     [
-        ([0.01, HANG_S], ["DeadlineExceeded", "Answer"]),
-        ([0.01, HANG_S, 0.01, HANG_S], ["DeadlineExceeded", "Answer", "DeadlineExceeded", "Answer"]),
-        ([HANG_S, HANG_S], ["Answer", "Answer"]),
+        ([0.01, HANG_S], ["DeadlineExceeded", "RecallResult"]),
+        ([0.01, HANG_S, 0.01, HANG_S], ["DeadlineExceeded", "RecallResult", "DeadlineExceeded", "RecallResult"]),
+        ([HANG_S, HANG_S], ["RecallResult", "RecallResult"]),
         ([0.01, 0.01, 0.01], ["DeadlineExceeded"] * 3),
     ],
 )

@@ -252,7 +252,7 @@ def test_close_fails_who_waits_and_lets_the_running_batch_end():
         await closing
         return [type(one).__name__ for one in outcomes]
 
-    assert run(main) == ["Found", "EngineFailed", "EngineFailed"]
+    assert run(main) == ["EngineResult", "EngineFailed", "EngineFailed"]
 
 
 def test_closed_engine_fails_a_late_question():
