@@ -127,17 +127,10 @@ class LinkLimits:
 class RedisLink:
     """Runs operations on one Redis. Belongs to one event loop; `close` it there."""
 
-    def __init__(
-        self,
-        url: str,
-        role: str,
-        limits: LinkLimits = LinkLimits(),
-        on_failure: Callable[[Cause], None] | None = None,
-    ) -> None:
+    def __init__(self, url: str, role: str, limits: LinkLimits = LinkLimits()) -> None:
         self.role, self._timeout_s = role, limits.timeout_ms / 1000
         self._breaker = Breaker(limits.open_s, limits.max_strikes)
         self._client = Redis.from_pool(self._open_pool(url, limits))
-        self._on_failure = on_failure
         self._next_log = 0.0
         self.failures: Counter[Cause] = Counter()
 
@@ -166,7 +159,7 @@ class RedisLink:
         Raises RedisDown, whatever went wrong with Redis; a failed operation may still have happened there.
         """
         if not self._breaker.admit():
-            self._count(Cause.OPEN)
+            self.failures[Cause.OPEN] += 1
             raise RedisDown(Cause.OPEN)
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -188,17 +181,12 @@ class RedisLink:
         else:
             # the server answered: it is alive, it only refuses this command
             self._breaker.succeed()
-        self._count(cause)
+        self.failures[cause] += 1
         if time.monotonic() >= self._next_log:
             self._next_log = time.monotonic() + 1
             totals = {one.value: count for one, count in self.failures.items()}
             log.warning("redis_failed", role=self.role, cause=cause.value, error=str(error)[:200], failures=totals)
         return cause
-
-    def _count(self, cause: Cause) -> None:
-        self.failures[cause] += 1
-        if self._on_failure:
-            self._on_failure(cause)
 
     async def close(self) -> None:
         with suppress(exceptions.RedisError, OSError):

@@ -23,11 +23,11 @@ def server(tmp_path):
         yield running
 
 
-def with_link(url, use, limits=PATIENT, **more):
+def with_link(url, use, limits=PATIENT):
     """Run `use(link)` in an event loop of its own."""
 
     async def main():
-        link = RedisLink(url, "test", limits, **more)
+        link = RedisLink(url, "test", limits)
         try:
             return await use(link)
         finally:
@@ -211,13 +211,13 @@ def test_reply_cut_in_the_middle_is_a_lost_connection():
         assert with_link(url, use) == [Cause.LOST] * 3 + [Cause.OPEN]
 
 
-def test_every_failure_is_told_to_the_callback(tmp_path):
-    told = []
-
+def test_every_failure_is_counted_by_its_cause(tmp_path):
     async def use(link):
-        return [await cause_of_ping(link), await cause_of_ping(link)]
+        return [await cause_of_ping(link), await cause_of_ping(link)], dict(link.failures)
 
-    assert with_link(f"unix://{tmp_path}/nobody.sock", use, on_failure=told.append) == told
+    causes, counted = with_link(f"unix://{tmp_path}/nobody.sock", use)
+    assert causes == [Cause.REFUSED, Cause.OPEN]
+    assert counted == {Cause.REFUSED: 1, Cause.OPEN: 1}
 
 
 def test_log_holds_one_line_a_second(tmp_path, capsys):
