@@ -11,13 +11,12 @@ import orjson
 from redis.asyncio import Redis
 
 from model.catalogue import ExternalId
-from service.errors import EventsUnavailable
 from service.stores.microbatch import Microbatcher
 from service.stores.redis_client import RedisDown, RedisLink
 
 MAX_HISTORY = 1000
 
-# One definition for both scripts that append: the same item twice in a row is one entry, the list keeps the newest.
+# Part of the script that keeps feedback: the same item twice in a row is one entry, the list keeps the newest.
 APPEND = """
 local function append(key, item, limit)
   if redis.call('LINDEX', key, -1) ~= item then
@@ -27,7 +26,6 @@ local function append(key, item, limit)
   return 1
 end
 """
-APPEND_SCRIPT = APPEND + "return append(KEYS[1], ARGV[1], tonumber(ARGV[2]))"
 
 
 def history_key(user: str) -> bytes:
@@ -58,13 +56,6 @@ class HistoryStore(Protocol):
         """
         ...
 
-    async def append(self, user: str, item: ExternalId) -> None:
-        """Add the newest item; a repetition of the last one changes nothing.
-
-        Raises EventsUnavailable when it cannot be kept.
-        """
-        ...
-
 
 class RedisHistory:
     """One list a user. Concurrent reads join into one pipeline at a time."""
@@ -86,13 +77,6 @@ class RedisHistory:
         known = [item for item in items if item is not None]
         self.num_corrupt += len(items) - len(known)
         return known
-
-    async def append(self, user: str, item: ExternalId) -> None:
-        key, value, limit = history_key(user), encode_item(item), str(self._max_history)
-        try:
-            await self._link.run(lambda client: client.eval(APPEND_SCRIPT, 1, key, value, limit))
-        except RedisDown as error:
-            raise EventsUnavailable("the history cannot be kept now; send it again") from error
 
     async def _load(self, wanted: list[tuple[bytes, int]]) -> list[list[bytes] | None]:
         try:
@@ -124,6 +108,7 @@ class MemoryHistory:
         return list(self._items.get(user, ()))[-limit:] if limit > 0 else []
 
     async def append(self, user: str, item: ExternalId) -> None:
+        """Adds the newest item, as feedback's script does in Redis; a repetition of the last changes nothing."""
         # taken out and put back at the end: the first key is then the user who was silent longest
         items = self._items.pop(user, None) or deque(maxlen=self._max_history)
         self._items[user] = items
