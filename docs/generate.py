@@ -21,7 +21,7 @@ from service.experiments.exposure import ExposureLog
 from service.http.app import create_app
 from service.pipeline import RecallPipeline
 from service.settings import Settings
-from service.stores.redis_client import RedisLink
+from service.stores.redis_client import RedisClient
 from service.stores.vector_cache import MemoryVectorCache
 from service.telemetry.collectors import ComponentCollector
 from service.telemetry.metrics import Metrics
@@ -74,7 +74,7 @@ def metrics() -> str:
     """What is counted while answering, then what the parts count themselves."""
     # no arms: names and meanings are the same with any
     no_arms = cast(RecallPipeline, SimpleNamespace(arms={}))
-    counted, link = Metrics(), RedisLink("redis://127.0.0.1/0", "cache")
+    counted, link = Metrics(), RedisClient("redis://127.0.0.1/0", "cache")
     parts = ComponentCollector(no_arms, MemoryVectorCache(), [link], ExposureLog(link), counted)
     families = [*counted.registry.collect(), *parts.collect()]
     rows = [[f"`{one.name}{'_total' * (one.type == 'counter')}`", one.type, one.documentation] for one in families]

@@ -26,7 +26,7 @@ from service.pipeline import RecallPipeline
 from service.settings import Settings
 from service.stores.embedded_redis import EmbeddedRedis
 from service.stores.history import HistoryStore, MemoryHistory, RedisHistory
-from service.stores.redis_client import LinkLimits, RedisLink
+from service.stores.redis_client import RedisClient, RedisLimits
 from service.stores.vector_cache import (
     CacheLimits,
     MemoryVectorCache,
@@ -49,7 +49,7 @@ class Stores:
     feedback: FeedbackSink
     cache: VectorCaches | None
     exposures: ExposureLog | None
-    links: tuple[RedisLink, ...] = ()
+    redis_clients: tuple[RedisClient, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ async def open_service(settings: Settings, engine_address: str | None = None) ->
         metrics = Metrics()
         for name, arm in arms.items():
             metrics.watch(name, arm.engine)
-        metrics.registry.register(ComponentCollector(recaller, cache, stores.links, stores.exposures, metrics))
+        metrics.registry.register(ComponentCollector(recaller, cache, stores.redis_clients, stores.exposures, metrics))
         if link:
             link.metrics = partial(scrape, metrics)
         yield Service(settings, recaller, stores, metrics, link)
@@ -137,13 +137,15 @@ async def with_redis(settings: Settings, stack: AsyncExitStack) -> Settings:
     return settings.model_copy(update={"redis_url": await _embed(settings, stack)})
 
 
-async def engine_cache(settings: Settings, stack: AsyncExitStack) -> tuple[VectorCaches | None, tuple[RedisLink, ...]]:
-    """The cache of an engine process, and its link to Redis."""
+async def engine_cache(
+    settings: Settings, stack: AsyncExitStack
+) -> tuple[VectorCaches | None, tuple[RedisClient, ...]]:
+    """The cache of an engine process, and its client of Redis."""
     if not settings.cache_ttl_s:
         return None, ()
     if settings.uses_memory:
         return memory_cache(settings), ()
-    link = RedisLink(settings.redis_url or "", "cache", LinkLimits(settings.redis_timeout_ms))
+    link = RedisClient(settings.redis_url or "", "cache", RedisLimits(settings.redis_timeout_ms))
     stack.push_async_callback(link.close)
     far = RedisVectorCache(link, CacheLimits(settings.cache_ttl_s))
     stack.push_async_callback(far.flush)
@@ -151,15 +153,15 @@ async def engine_cache(settings: Settings, stack: AsyncExitStack) -> tuple[Vecto
 
 
 async def redis_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
-    """Two roles, each with its own link and patience; without a URL both live in an embedded redis-server."""
+    """Two roles, each with its own client and patience; without a URL both live in an embedded redis-server."""
     url = (await with_redis(settings, stack)).redis_url or ""
     events_url = settings.events_redis_url or url
-    # three links: a slow event must not open the breaker of the cache, nor of history reads
-    cache_link = RedisLink(url, "cache", LinkLimits(settings.redis_timeout_ms))
-    events_link = RedisLink(events_url, "events", LinkLimits(settings.events_timeout_ms))
-    history_link = RedisLink(events_url, "history", LinkLimits(settings.redis_timeout_ms))
+    # three clients: a slow event must not open the breaker of the cache, nor of history reads
+    cache_link = RedisClient(url, "cache", RedisLimits(settings.redis_timeout_ms))
+    events_link = RedisClient(events_url, "events", RedisLimits(settings.events_timeout_ms))
+    history_link = RedisClient(events_url, "history", RedisLimits(settings.redis_timeout_ms))
     links = (cache_link, events_link, history_link)
-    # pushed first, so closed last: what still writes is flushed before its link goes
+    # pushed first, so closed last: what still writes is flushed before its client goes
     for link in links:
         stack.push_async_callback(link.close)
     exposures = ExposureLog(events_link)

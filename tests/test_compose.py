@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from recall.__main__ import app
 from service.experiments.exposure import ExposureLog
 from service.settings import Settings
-from service.stores.redis_client import RedisLink
+from service.stores.redis_client import RedisClient
 from service.stores.vector_cache import MemoryVectorCache
 from service.telemetry.collectors import ComponentCollector
 from service.telemetry.metrics import Metrics
@@ -228,7 +228,7 @@ def test_prometheus_asks_the_published_route(services: dict[str, Any]) -> None:
 
 @pytest.fixture
 def metric_names() -> set[str]:
-    link = RedisLink("redis://127.0.0.1:1/0", "cache")
+    link = RedisClient("redis://127.0.0.1:1/0", "cache")
     metrics = Metrics()
     registry: CollectorRegistry = metrics.registry
     no_arms: Any = SimpleNamespace(arms={})

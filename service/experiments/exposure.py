@@ -17,7 +17,7 @@ import orjson
 from redis.asyncio import Redis
 
 from service.experiments.assignment import Assignment
-from service.stores.redis_client import RedisDown, RedisLink
+from service.stores.redis_client import RedisClient, RedisUnavailable
 
 STREAM = "recall:exposures"
 
@@ -62,8 +62,8 @@ class ExposureLimits:
 class ExposureLog:
     """Belongs to one event loop; `close` it there."""
 
-    def __init__(self, link: RedisLink, limits: ExposureLimits = ExposureLimits(), stream: str = STREAM) -> None:
-        self._link, self._limits, self._stream = link, limits, stream
+    def __init__(self, redis: RedisClient, limits: ExposureLimits = ExposureLimits(), stream: str = STREAM) -> None:
+        self._redis, self._limits, self._stream = redis, limits, stream
         self._queued: deque[bytes] = deque()
         self._full = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
@@ -124,8 +124,8 @@ class ExposureLog:
     async def _write(self) -> bool:
         batch = list(islice(self._queued, self._limits.max_batch))
         try:
-            await self._link.run(lambda client: self._send(client, batch))
-        except RedisDown:
+            await self._redis.run(lambda client: self._send(client, batch))
+        except RedisUnavailable:
             # still queued: tried again, perhaps written twice, never lost below the bound
             return False
         for _ in batch:

@@ -18,7 +18,7 @@ from model.catalogue import ExternalId
 from service.errors import EventsUnavailable
 from service.stores.history import APPEND, MAX_HISTORY, MemoryHistory, encode_item, history_key
 from service.stores.microbatch import Microbatcher
-from service.stores.redis_client import RedisDown, RedisLink
+from service.stores.redis_client import RedisClient, RedisUnavailable
 
 STREAM = "recall:feedback"
 
@@ -103,24 +103,24 @@ class FeedbackLimits:
 class RedisFeedback:
     """Events that arrive together go in one pipeline; the stream is never trimmed here, its consumer does that."""
 
-    def __init__(self, link: RedisLink, limits: FeedbackLimits = FeedbackLimits(), stream: str = STREAM) -> None:
-        self._link, self._limits, self._stream = link, limits, stream
+    def __init__(self, redis: RedisClient, limits: FeedbackLimits = FeedbackLimits(), stream: str = STREAM) -> None:
+        self._redis, self._limits, self._stream = redis, limits, stream
         self._writes = Microbatcher(self._write, limits.max_batch)
 
     async def keep(self, event: FeedbackEvent) -> bool:
         try:
             [reply] = await self._writes.ask([event])
-        except RedisDown as error:
+        except RedisUnavailable as error:
             raise EventsUnavailable("the event cannot be kept now; send it again") from error
         if isinstance(reply, Exception):
             raise EventsUnavailable("the event cannot be kept now; send it again") from reply
         return bool(reply)
 
     async def _write(self, events: list[FeedbackEvent]) -> list[int | Exception]:
-        replies = await self._link.run(lambda client: self._send(client, events))
+        replies = await self._redis.run(lambda client: self._send(client, events))
         for reply in replies:
             if isinstance(reply, Exception):
-                self._link.note(reply)
+                self._redis.record_failure(reply)
         return replies
 
     async def _send(self, client: Redis, events: list[FeedbackEvent]) -> list[int | Exception]:

@@ -239,7 +239,7 @@ async def health(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """200 once all arms are proven (the port is closed before), with what runs below its best."""
     service = service_of(request)
-    reasons = [f"redis_{link.role}_down" for link in service.stores.links if link.is_open]
+    reasons = [f"redis_{client.role}_down" for client in service.stores.redis_clients if client.is_down]
     return codec.reply({"ready": True, "arms": list(service.recaller.arms), "degraded": reasons})
 
 

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from model.catalogue import ExternalId
 from service.stores.microbatch import Microbatcher
-from service.stores.redis_client import RedisDown, RedisLink
+from service.stores.redis_client import RedisClient, RedisUnavailable
 
 MAX_HISTORY = 1000
 
@@ -60,8 +60,8 @@ class HistoryStore(Protocol):
 class RedisHistory:
     """One list a user. Concurrent reads join into one pipeline at a time."""
 
-    def __init__(self, link: RedisLink, max_history: int = MAX_HISTORY, max_batch: int = 256) -> None:
-        self._link, self._max_history = link, max_history
+    def __init__(self, redis: RedisClient, max_history: int = MAX_HISTORY, max_batch: int = 256) -> None:
+        self._redis, self._max_history = redis, max_history
         self._reads = Microbatcher(self._load, max_batch)
         self.num_failed = self.num_corrupt = 0
 
@@ -80,8 +80,8 @@ class RedisHistory:
 
     async def _load(self, wanted: list[tuple[bytes, int]]) -> list[list[bytes] | None]:
         try:
-            replies = await self._link.run(lambda client: self._read(client, wanted))
-        except RedisDown:
+            replies = await self._redis.run(lambda client: self._read(client, wanted))
+        except RedisUnavailable:
             self.num_failed += len(wanted)
             return [None] * len(wanted)
         # one user's broken key must not cost the others theirs: its reply is an exception, the rest are lists

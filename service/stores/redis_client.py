@@ -1,8 +1,9 @@
-"""One Redis, reached in bounded time or not at all.
+"""One Redis, reached in bounded time or not at all: this file decides that Redis is down.
 
-`RedisLink` owns the connection pool of one role (cache or events) and a circuit breaker: a caller waits for at most
-`timeout_ms`, and for nothing while the breaker is open. Knows nothing of keys and values. redis-py's own defaults wait
-58.8 s for a frozen server and 2.7 s for a refused port; here its retries are off and every call has a deadline.
+`RedisClient` owns the connection pool of one role (cache, history or events) and a circuit breaker: a caller waits for
+at most `timeout_ms`, and for nothing while the breaker is open. Knows nothing of keys and values. redis-py's own
+defaults wait 58.8 s for a frozen server and 2.7 s for a refused port; here its retries are off and every call has a
+deadline.
 """
 
 import asyncio
@@ -26,8 +27,8 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-class Cause(StrEnum):
-    """Why Redis did not serve a call; the label of the failure counter."""
+class FailureCause(StrEnum):
+    """The reason why Redis did not serve a call; the label of the failure counter."""
 
     REFUSED = "refused"  # nobody listens
     LOADING = "loading"
@@ -40,101 +41,100 @@ class Cause(StrEnum):
     OPEN = "open"  # not tried: the breaker is open
 
 
-AT_ONCE = frozenset({Cause.REFUSED, Cause.LOADING, Cause.AUTH})
-STRIKES = frozenset({Cause.TIMEOUT, Cause.LOST})
+OPENS_AT_ONCE = frozenset({FailureCause.REFUSED, FailureCause.LOADING, FailureCause.AUTH})
+OPENS_WHEN_REPEATED = frozenset({FailureCause.TIMEOUT, FailureCause.LOST})
 
 
-class RedisDown(Exception):  # noqa: N818 - named for what it says; it never reaches a client
+class RedisUnavailable(Exception):  # noqa: N818 - named for what it says; it never reaches a client
     """Redis did not serve this call; `cause` says why. Callers turn it into a miss or into EventsUnavailable."""
 
-    def __init__(self, cause: Cause) -> None:
+    def __init__(self, cause: FailureCause) -> None:
         super().__init__(f"Redis did not serve the call: {cause}")
         self.cause = cause
 
 
-KINDS: list[tuple[type[BaseException], Cause]] = [
-    (exceptions.TimeoutError, Cause.TIMEOUT),
-    (TimeoutError, Cause.TIMEOUT),
-    (exceptions.BusyLoadingError, Cause.LOADING),
-    (exceptions.AuthenticationError, Cause.AUTH),
-    (exceptions.OutOfMemoryError, Cause.MEMORY),
-    (exceptions.ReadOnlyError, Cause.READONLY),
-    (exceptions.MaxConnectionsError, Cause.ERROR),
-    (ConnectionRefusedError, Cause.REFUSED),
-    (FileNotFoundError, Cause.REFUSED),
-    (exceptions.ConnectionError, Cause.LOST),
-    (OSError, Cause.LOST),
+CAUSES: list[tuple[type[BaseException], FailureCause]] = [
+    (exceptions.TimeoutError, FailureCause.TIMEOUT),
+    (TimeoutError, FailureCause.TIMEOUT),
+    (exceptions.BusyLoadingError, FailureCause.LOADING),
+    (exceptions.AuthenticationError, FailureCause.AUTH),
+    (exceptions.OutOfMemoryError, FailureCause.MEMORY),
+    (exceptions.ReadOnlyError, FailureCause.READONLY),
+    (exceptions.MaxConnectionsError, FailureCause.ERROR),
+    (ConnectionRefusedError, FailureCause.REFUSED),
+    (FileNotFoundError, FailureCause.REFUSED),
+    (exceptions.ConnectionError, FailureCause.LOST),
+    (OSError, FailureCause.LOST),
 ]
 # a script's refused write arrives as a plain error that quotes the real one
-QUOTED = {"-OOM ": Cause.MEMORY, "-READONLY ": Cause.READONLY}
+QUOTED_CAUSES = {"-OOM ": FailureCause.MEMORY, "-READONLY ": FailureCause.READONLY}
 
 
-def cause_of(error: BaseException) -> Cause:
+def cause_of(error: BaseException) -> FailureCause:
     """The cause behind an exception of redis-py or of the socket."""
     # redis-py wraps a socket's error, and one of the handshake, in a ConnectionError; the context keeps the first
-    chain = (error, error.__context__)
-    for kind, cause in KINDS:
-        if any(isinstance(one, kind) for one in chain):
+    for kind, cause in CAUSES:
+        if isinstance(error, kind) or isinstance(error.__context__, kind):
             return cause
-    return next((cause for mark, cause in QUOTED.items() if mark in str(error)), Cause.ERROR)
+    return next((cause for mark, cause in QUOTED_CAUSES.items() if mark in str(error)), FailureCause.ERROR)
 
 
-class Breaker:
+class CircuitBreaker:
     """Closed, open for `open_s`, then one probe at a time until a call succeeds."""
 
-    def __init__(self, open_s: float, max_strikes: int) -> None:
-        self._open_s, self._max_strikes = open_s, max_strikes
-        self._strikes = 0
+    def __init__(self, open_s: float, max_failures: int) -> None:
+        self._open_s, self._max_failures = open_s, max_failures
+        self._num_failures = 0  # in a row
         self._open_until = 0.0  # 0 = closed
-        self._probing = False
+        self._is_probing = False
 
     @property
     def is_open(self) -> bool:
         return self._open_until > 0
 
     def admit(self) -> bool:
-        """Whether a call may go out now; an open breaker admits one probe when its time is over."""
+        """True when a call may go out now; an open breaker admits one probe when its time is over."""
         if not self.is_open:
             return True
-        if self._probing or time.monotonic() < self._open_until:
+        if self._is_probing or time.monotonic() < self._open_until:
             return False
-        self._probing = True
+        self._is_probing = True
         return True
 
-    def succeed(self) -> None:
-        self._strikes, self._open_until = 0, 0.0
+    def record_success(self) -> None:
+        self._num_failures, self._open_until = 0, 0.0
 
-    def fail(self, at_once: bool) -> None:
-        self._strikes += 1
-        if at_once or self.is_open or self._strikes >= self._max_strikes:
+    def record_failure(self, opens_at_once: bool) -> None:
+        self._num_failures += 1
+        if opens_at_once or self.is_open or self._num_failures >= self._max_failures:
             self._open_until = time.monotonic() + self._open_s
 
     def release(self) -> None:
-        """The admitted call is over, whatever became of it."""
-        self._probing = False
+        """Ends the admitted call, whatever became of it."""
+        self._is_probing = False
 
 
 @dataclass(frozen=True, slots=True)
-class LinkLimits:
-    """The bounds of one link; the defaults suit the cache, events may wait longer."""
+class RedisLimits:
+    """The bounds of one client; the defaults suit the cache, events may wait longer."""
 
     timeout_ms: float = 20  # of one whole call, connecting included
     open_s: float = 1.0
-    max_strikes: int = 3  # timeouts or lost connections in a row that open the breaker
+    max_failures: int = 3  # timeouts or lost connections in a row that open the breaker
     max_connections: int = 64
 
 
-class RedisLink:
+class RedisClient:
     """Runs operations on one Redis. Belongs to one event loop; `close` it there."""
 
-    def __init__(self, url: str, role: str, limits: LinkLimits = LinkLimits()) -> None:
+    def __init__(self, url: str, role: str, limits: RedisLimits = RedisLimits()) -> None:
         self.role, self._timeout_s = role, limits.timeout_ms / 1000
-        self._breaker = Breaker(limits.open_s, limits.max_strikes)
+        self._breaker = CircuitBreaker(limits.open_s, limits.max_failures)
         self._client = Redis.from_pool(self._open_pool(url, limits))
         self._next_log = 0.0
-        self.failures: Counter[Cause] = Counter()
+        self.failures: Counter[FailureCause] = Counter()
 
-    def _open_pool(self, url: str, limits: LinkLimits) -> ConnectionPool:
+    def _open_pool(self, url: str, limits: RedisLimits) -> ConnectionPool:
         try:
             return ConnectionPool.from_url(
                 url,
@@ -149,42 +149,42 @@ class RedisLink:
             raise ConfigurationError(f"the Redis URL of the {self.role} role is unusable: {error}") from error
 
     @property
-    def is_open(self) -> bool:
-        """True while calls fail without being tried."""
+    def is_down(self) -> bool:
+        """True while the breaker is open: calls fail without being tried."""
         return self._breaker.is_open
 
     async def run(self, operation: Callable[[Redis], Awaitable[T]]) -> T:
         """The result of `operation`, within `timeout_ms`.
 
-        Raises RedisDown, whatever went wrong with Redis; a failed operation may still have happened there.
+        Raises RedisUnavailable, whatever went wrong with Redis; a failed operation may still have happened there.
         """
         if not self._breaker.admit():
-            self.failures[Cause.OPEN] += 1
-            raise RedisDown(Cause.OPEN)
+            self.failures[FailureCause.OPEN] += 1
+            raise RedisUnavailable(FailureCause.OPEN)
         try:
             async with asyncio.timeout(self._timeout_s):
                 result = await operation(self._client)
         # asyncio.TimeoutError is an OSError
         except (exceptions.RedisError, OSError) as error:
-            raise RedisDown(self.note(error)) from error
+            raise RedisUnavailable(self.record_failure(error)) from error
         finally:
             # a cancelled probe says nothing of Redis: the next call may probe
             self._breaker.release()
-        self._breaker.succeed()
+        self._breaker.record_success()
         return result
 
-    def note(self, error: BaseException) -> Cause:
-        """Count a failure; also for errors found inside a pipeline's reply. At most one log line a second."""
+    def record_failure(self, error: BaseException) -> FailureCause:
+        """Counts a failure; also for errors inside a pipeline's reply. At most one log line a second."""
         cause = cause_of(error)
-        if cause in AT_ONCE | STRIKES:
-            self._breaker.fail(at_once=cause in AT_ONCE)
+        if cause in OPENS_AT_ONCE | OPENS_WHEN_REPEATED:
+            self._breaker.record_failure(opens_at_once=cause in OPENS_AT_ONCE)
         else:
             # the server answered: it is alive, it only refuses this command
-            self._breaker.succeed()
+            self._breaker.record_success()
         self.failures[cause] += 1
         if time.monotonic() >= self._next_log:
             self._next_log = time.monotonic() + 1
-            totals = {one.value: count for one, count in self.failures.items()}
+            totals = {counted.value: count for counted, count in self.failures.items()}
             log.warning("redis_failed", role=self.role, cause=cause.value, error=str(error)[:200], failures=totals)
         return cause
 

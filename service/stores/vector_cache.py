@@ -15,7 +15,7 @@ from typing import Protocol, cast
 from redis.asyncio import Redis
 
 from service.stores.microbatch import Microbatcher
-from service.stores.redis_client import RedisDown, RedisLink
+from service.stores.redis_client import RedisClient, RedisUnavailable
 from service.stores.vector_codec import CachedVectors, RejectReason, decode, encode
 
 
@@ -63,8 +63,8 @@ class CacheLimits:
 class RedisVectorCache:
     """Reads join into one MGET at a time, writes into pipelines behind the request path."""
 
-    def __init__(self, link: RedisLink, limits: CacheLimits = CacheLimits()) -> None:
-        self._link, self._limits = link, limits
+    def __init__(self, redis: RedisClient, limits: CacheLimits = CacheLimits()) -> None:
+        self._redis, self._limits = redis, limits
         self._reads = Microbatcher(self._load, limits.max_batch)
         self._pending: deque[tuple[bytes, CachedVectors]] = deque()
         self._writer: asyncio.Task[None] | None = None
@@ -103,8 +103,8 @@ class RedisVectorCache:
 
     async def _load(self, keys: list[bytes]) -> list[CachedVectors | None]:
         try:
-            stored = await self._link.run(lambda client: self._fetch(client, keys))
-        except RedisDown:
+            stored = await self._redis.run(lambda client: self._fetch(client, keys))
+        except RedisUnavailable:
             self.misses += len(keys)
             return [None] * len(keys)
         return [self._read(key, value) for key, value in zip(keys, stored, strict=True)]
@@ -120,7 +120,7 @@ class RedisVectorCache:
         return None
 
     async def _fetch(self, client: Redis, keys: list[bytes]) -> list[bytes | None]:
-        return cast(list[bytes | None], await client.mget(keys))  # the link never decodes
+        return cast(list[bytes | None], await client.mget(keys))  # the client never decodes
 
     async def _write_all(self) -> None:
         try:
@@ -136,8 +136,8 @@ class RedisVectorCache:
     async def _write(self, entries: list[tuple[bytes, CachedVectors]]) -> None:
         pairs = [(key, encode(key, value)) for key, value in entries]
         try:
-            await self._link.run(lambda client: self._send(client, pairs))
-        except RedisDown:
+            await self._redis.run(lambda client: self._send(client, pairs))
+        except RedisUnavailable:
             self.dropped += len(pairs)
 
     async def _send(self, client: Redis, pairs: list[tuple[bytes, bytes]]) -> None:

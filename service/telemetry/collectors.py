@@ -11,19 +11,19 @@ from index.watched import WatchedIndex
 from model.encoder import UserEncoder
 from service.experiments.exposure import ExposureLog
 from service.pipeline import RecallPipeline
-from service.stores.redis_client import RedisLink
+from service.stores.redis_client import RedisClient
 from service.stores.vector_cache import VectorCaches
 from service.telemetry.metrics import Metrics
 
 
 class ComponentCollector(Collector):
-    """Reads the counters that engine, cache, Redis links and exposure log keep themselves."""
+    """Reads the counters that engine, cache, Redis clients and exposure log keep themselves."""
 
     def __init__(
         self,
         recaller: RecallPipeline,
         cache: VectorCaches | None,
-        links: Iterable[RedisLink],
+        links: Iterable[RedisClient],
         exposures: ExposureLog | None,
         metrics: Metrics,
     ) -> None:

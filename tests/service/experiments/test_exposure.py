@@ -7,9 +7,9 @@ import pytest
 
 from service.experiments.exposure import STREAM, Exposure, ExposureLimits, ExposureLog
 from service.stores.embedded_redis import EmbeddedRedis
-from service.stores.redis_client import LinkLimits, RedisLink
+from service.stores.redis_client import RedisClient, RedisLimits
 
-PATIENT = LinkLimits(timeout_ms=2000, open_s=0.05)
+PATIENT = RedisLimits(timeout_ms=2000, open_s=0.05)
 QUICK = ExposureLimits(wait_ms=5, retry_ms=5)
 
 
@@ -20,14 +20,14 @@ def server(tmp_path_factory):
 
 
 @asynccontextmanager
-async def open_link(url, flush=True):
-    link = RedisLink(url, "events", PATIENT)
+async def open_redis(url, flush=True):
+    redis = RedisClient(url, "events", PATIENT)
     try:
         if flush:
-            await link.run(lambda client: client.flushall())
-        yield link
+            await redis.run(lambda client: client.flushall())
+        yield redis
     finally:
-        await link.close()
+        await redis.close()
 
 
 def exposure(number, unit="user"):
@@ -36,40 +36,40 @@ def exposure(number, unit="user"):
     )
 
 
-async def stored(link):
-    entries = await link.run(lambda client: client.xrange(STREAM))
+async def stored(redis):
+    entries = await redis.run(lambda client: client.xrange(STREAM))
     return [Exposure.from_json(fields[b"e"]) for _, fields in entries]
 
 
 def test_exposures_arrive_in_order_and_whole(server):
     async def main():
-        async with open_link(server.url) as link:
-            log = ExposureLog(link, QUICK)
+        async with open_redis(server.url) as redis:
+            log = ExposureLog(redis, QUICK)
             for number in range(5):
                 log.record(exposure(number))
             left = await log.close()
-            return await stored(link), left, log.written
+            return await stored(redis), left, log.written
 
     assert asyncio.run(main()) == ([exposure(n) for n in range(5)], 0, 5)
 
 
 def test_nothing_is_written_before_the_wait_is_over(server):
     async def main():
-        async with open_link(server.url) as link:
-            log = ExposureLog(link, ExposureLimits(wait_ms=100))
+        async with open_redis(server.url) as redis:
+            log = ExposureLog(redis, ExposureLimits(wait_ms=100))
             log.record(exposure(1))
             await asyncio.sleep(0.01)
-            early = await stored(link)
+            early = await stored(redis)
             await asyncio.sleep(0.3)
-            return early, await stored(link)
+            return early, await stored(redis)
 
     assert asyncio.run(main()) == ([], [exposure(1)])
 
 
 def test_full_batch_does_not_wait(server):
     async def main():
-        async with open_link(server.url) as link:
-            log = ExposureLog(link, ExposureLimits(wait_ms=60_000, max_batch=3))
+        async with open_redis(server.url) as redis:
+            log = ExposureLog(redis, ExposureLimits(wait_ms=60_000, max_batch=3))
             for number in range(3):
                 log.record(exposure(number))
             await asyncio.sleep(0.3)
@@ -80,8 +80,8 @@ def test_full_batch_does_not_wait(server):
 
 def test_full_queue_drops_and_counts(server):
     async def main():
-        async with open_link(server.url) as link:
-            log = ExposureLog(link, ExposureLimits(max_queued=3))
+        async with open_redis(server.url) as redis:
+            log = ExposureLog(redis, ExposureLimits(max_queued=3))
             for number in range(5):
                 log.record(exposure(number))
             await log.close()
@@ -93,15 +93,15 @@ def test_full_queue_drops_and_counts(server):
 def test_exposures_wait_for_redis_to_come_back(tmp_path):
     async def main(server):
         await asyncio.to_thread(server.close)
-        async with open_link(server.url, flush=False) as link:
-            log = ExposureLog(link, QUICK)
+        async with open_redis(server.url, flush=False) as redis:
+            log = ExposureLog(redis, QUICK)
             for number in range(3):
                 log.record(exposure(number))
             await asyncio.sleep(0.05)
             kept = log.num_queued
             await asyncio.to_thread(server.start)
             left = await log.close(limit_s=5)
-            return kept, left, await stored(link)
+            return kept, left, await stored(redis)
 
     server = EmbeddedRedis(tmp_path)
     try:
@@ -113,8 +113,8 @@ def test_exposures_wait_for_redis_to_come_back(tmp_path):
 
 def test_close_gives_up_in_time_and_says_how_many_are_lost(tmp_path):
     async def main():
-        async with open_link(f"unix://{tmp_path}/nobody.sock", flush=False) as link:
-            log = ExposureLog(link, QUICK)
+        async with open_redis(f"unix://{tmp_path}/nobody.sock", flush=False) as redis:
+            log = ExposureLog(redis, QUICK)
             log.record(exposure(1))
             async with asyncio.timeout(5):
                 return await log.close(limit_s=0.1), log.dropped
@@ -124,8 +124,8 @@ def test_close_gives_up_in_time_and_says_how_many_are_lost(tmp_path):
 
 def test_closed_log_takes_no_more(server):
     async def main():
-        async with open_link(server.url) as link:
-            log = ExposureLog(link)
+        async with open_redis(server.url) as redis:
+            log = ExposureLog(redis)
             await log.close()
             log.record(exposure(1))
             return log.num_queued, log.dropped
@@ -135,24 +135,24 @@ def test_closed_log_takes_no_more(server):
 
 def test_odd_unit_costs_only_itself(server):
     async def main():
-        async with open_link(server.url) as link:
-            log = ExposureLog(link, QUICK)
+        async with open_redis(server.url) as redis:
+            log = ExposureLog(redis, QUICK)
             log.record(exposure(1, unit="\ud800"))
             log.record(exposure(2))
             await log.close()
-            return await stored(link), log.dropped
+            return await stored(redis), log.dropped
 
     assert asyncio.run(main()) == ([exposure(2)], 1)
 
 
 def test_stream_is_bounded(server):
     async def main():
-        async with open_link(server.url) as link:
-            log = ExposureLog(link, ExposureLimits(max_stream=100))
+        async with open_redis(server.url) as redis:
+            log = ExposureLog(redis, ExposureLimits(max_stream=100))
             for number in range(2000):
                 log.record(exposure(number))
             await log.close(limit_s=10)
-            return log.written, await link.run(lambda client: client.xlen(STREAM))
+            return log.written, await redis.run(lambda client: client.xlen(STREAM))
 
     written, length = asyncio.run(main())
     assert written == 2000

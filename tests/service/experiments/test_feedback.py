@@ -12,9 +12,9 @@ from service.errors import EventsUnavailable
 from service.experiments.feedback import STREAM, Action, FeedbackEvent, MemoryFeedback, RedisFeedback
 from service.stores.embedded_redis import EmbeddedRedis
 from service.stores.history import MemoryHistory, RedisHistory, history_key
-from service.stores.redis_client import Cause, LinkLimits, RedisLink
+from service.stores.redis_client import FailureCause, RedisClient, RedisLimits
 
-PATIENT = LinkLimits(timeout_ms=2000)
+PATIENT = RedisLimits(timeout_ms=2000)
 TWINS = pytest.mark.parametrize("kind", ["redis", "memory"])
 
 
@@ -27,13 +27,13 @@ def server(tmp_path_factory):
 class Stores:
     """A sink, its histories and a way to read what was kept."""
 
-    def __init__(self, sink, history, link=None):
-        self.sink, self.history, self.link = sink, history, link
+    def __init__(self, sink, history, redis=None):
+        self.sink, self.history, self.redis = sink, history, redis
 
     async def events(self):
-        if self.link is None:
+        if self.redis is None:
             return list(self.sink.events)
-        entries = await self.link.run(lambda client: client.xrange(STREAM))
+        entries = await self.redis.run(lambda client: client.xrange(STREAM))
         return [FeedbackEvent.from_json(fields[b"e"]) for _, fields in entries]
 
 
@@ -43,12 +43,12 @@ async def open_stores(kind, server, limits=PATIENT):
         history = MemoryHistory()
         yield Stores(MemoryFeedback(history), history)
         return
-    link = RedisLink(server.url, "events", limits)
+    redis = RedisClient(server.url, "events", limits)
     try:
-        await link.run(lambda client: client.flushall())
-        yield Stores(RedisFeedback(link), RedisHistory(link), link)
+        await redis.run(lambda client: client.flushall())
+        yield Stores(RedisFeedback(redis), RedisHistory(redis), redis)
     finally:
-        await link.close()
+        await redis.close()
 
 
 def event(item=1, action=Action.PLAY, ts_ms=1000, **more):
@@ -113,7 +113,7 @@ def replaced_user():
 
 def test_absent_redis_refuses_the_event(tmp_path):
     async def main():
-        await RedisFeedback(RedisLink(f"unix://{tmp_path}/nobody.sock", "events")).keep(event())
+        await RedisFeedback(RedisClient(f"unix://{tmp_path}/nobody.sock", "events")).keep(event())
 
     with pytest.raises(EventsUnavailable):
         asyncio.run(main())
@@ -121,7 +121,7 @@ def test_absent_redis_refuses_the_event(tmp_path):
 
 def test_frozen_redis_refuses_in_time_and_a_repetition_is_kept_once(tmp_path):
     async def main(server):
-        async with open_stores("redis", server, LinkLimits(timeout_ms=50, open_s=0.05)) as stores:
+        async with open_stores("redis", server, RedisLimits(timeout_ms=50, open_s=0.05)) as stores:
             os.kill(server.pid, signal.SIGSTOP)
             with pytest.raises(EventsUnavailable):
                 await stores.sink.keep(event())
@@ -145,7 +145,7 @@ async def keep_at_last(sink):
 
 def test_restarted_redis_remembers_events_and_knows_the_script_again(tmp_path):
     async def main(server):
-        async with open_stores("redis", server, LinkLimits(timeout_ms=2000, open_s=0.05)) as stores:
+        async with open_stores("redis", server, RedisLimits(timeout_ms=2000, open_s=0.05)) as stores:
             first = await stores.sink.keep(event(1))
             await asyncio.to_thread(server.close)
             await asyncio.to_thread(server.start)
@@ -162,11 +162,15 @@ def test_restarted_redis_remembers_events_and_knows_the_script_again(tmp_path):
 def test_event_refused_for_memory_is_new_when_sent_again(tmp_path):
     async def main(server):
         async with open_stores("redis", server) as stores:
-            await stores.link.run(lambda client: client.config_set("maxmemory", 1))
+            await stores.redis.run(lambda client: client.config_set("maxmemory", 1))
             with pytest.raises(EventsUnavailable):
                 await stores.sink.keep(event())
-            await stores.link.run(lambda client: client.config_set("maxmemory", 0))
-            return await stores.sink.keep(event()), len(await stores.events()), stores.link.failures[Cause.MEMORY]
+            await stores.redis.run(lambda client: client.config_set("maxmemory", 0))
+            return (
+                await stores.sink.keep(event()),
+                len(await stores.events()),
+                stores.redis.failures[FailureCause.MEMORY],
+            )
 
     with EmbeddedRedis(tmp_path) as server:
         assert asyncio.run(main(server)) == (True, 1, 1)
@@ -175,7 +179,7 @@ def test_event_refused_for_memory_is_new_when_sent_again(tmp_path):
 def test_broken_history_costs_no_event(server):
     async def main():
         async with open_stores("redis", server) as stores:
-            await stores.link.run(lambda client: client.set(history_key("user"), b"no list"))
+            await stores.redis.run(lambda client: client.set(history_key("user"), b"no list"))
             return await stores.sink.keep(event()), await stores.sink.keep(event()), len(await stores.events())
 
     assert asyncio.run(main()) == (True, False, 1)
@@ -184,9 +188,9 @@ def test_broken_history_costs_no_event(server):
 def test_concurrent_events_share_a_round_trip(server):
     async def main():
         async with open_stores("redis", server) as stores:
-            await stores.link.run(lambda client: client.config_resetstat())
+            await stores.redis.run(lambda client: client.config_resetstat())
             answers = await asyncio.gather(*(stores.sink.keep(event(n)) for n in range(50)))
-            stats = await stores.link.run(lambda client: client.info("commandstats"))
+            stats = await stores.redis.run(lambda client: client.info("commandstats"))
             return all(answers), len(await stores.history.recent("user")), stats["cmdstat_script"]["calls"]
 
     assert asyncio.run(main()) == (True, 50, 1)

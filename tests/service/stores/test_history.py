@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from service.experiments.feedback import Action, FeedbackEvent, FeedbackLimits, MemoryFeedback, RedisFeedback
 from service.stores.embedded_redis import EmbeddedRedis
 from service.stores.history import MemoryHistory, RedisHistory, decode_item, encode_item, history_key
-from service.stores.redis_client import LinkLimits, RedisLink
+from service.stores.redis_client import RedisClient, RedisLimits
 
 TWINS = pytest.mark.parametrize("kind", ["redis", "memory"])
 
@@ -40,12 +40,12 @@ async def open_history(kind, server, max_history=5):
         histories = MemoryHistory(max_history)
         yield histories, Writer(MemoryFeedback(histories))
         return
-    link = RedisLink(server.url, "events", LinkLimits(timeout_ms=2000))
+    redis = RedisClient(server.url, "events", RedisLimits(timeout_ms=2000))
     try:
-        await link.run(lambda client: client.flushall())
-        yield RedisHistory(link, max_history), Writer(RedisFeedback(link, FeedbackLimits(max_history=max_history)))
+        await redis.run(lambda client: client.flushall())
+        yield RedisHistory(redis, max_history), Writer(RedisFeedback(redis, FeedbackLimits(max_history=max_history)))
     finally:
-        await link.close()
+        await redis.close()
 
 
 def recent_after(kind, server, items, limit):
@@ -111,7 +111,7 @@ def test_damaged_item_is_none(stored):
 def test_damaged_items_are_left_out_and_counted(server):
     async def main():
         async with open_history("redis", server) as (store, _):
-            await store._link.run(lambda client: client.rpush(history_key("user"), b"1", b"{", b"2"))
+            await store._redis.run(lambda client: client.rpush(history_key("user"), b"1", b"{", b"2"))
             return await store.recent("user", 5), store.num_corrupt
 
     assert asyncio.run(main()) == ([1, 2], 1)
@@ -120,7 +120,7 @@ def test_damaged_items_are_left_out_and_counted(server):
 def test_one_broken_key_costs_only_its_user(server):
     async def main():
         async with open_history("redis", server) as (store, writer):
-            await store._link.run(lambda client: client.set(history_key("broken"), b"no list"))
+            await store._redis.run(lambda client: client.set(history_key("broken"), b"no list"))
             await writer.append("user", 1)
             answers = await asyncio.gather(store.recent("broken", 5), store.recent("user", 5))
             return answers, store.num_failed
@@ -130,7 +130,7 @@ def test_one_broken_key_costs_only_its_user(server):
 
 def test_absent_redis_is_an_unknown_history(tmp_path):
     async def main():
-        store = RedisHistory(RedisLink(f"unix://{tmp_path}/nobody.sock", "events"))
+        store = RedisHistory(RedisClient(f"unix://{tmp_path}/nobody.sock", "events"))
         return await store.recent("user", 5), store.num_failed
 
     assert asyncio.run(main()) == (None, 1)

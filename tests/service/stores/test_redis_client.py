@@ -1,4 +1,4 @@
-"""RedisLink against a real redis-server that dies, freezes, refuses and comes back; EmbeddedRedis itself."""
+"""RedisClient against a real redis-server that dies, freezes, refuses and comes back; EmbeddedRedis itself."""
 
 import asyncio
 import os
@@ -12,9 +12,9 @@ import pytest
 
 from service.errors import ConfigurationError
 from service.stores.embedded_redis import EmbeddedRedis
-from service.stores.redis_client import Breaker, Cause, LinkLimits, RedisDown, RedisLink
+from service.stores.redis_client import CircuitBreaker, FailureCause, RedisClient, RedisLimits, RedisUnavailable
 
-PATIENT = LinkLimits(timeout_ms=2000)
+PATIENT = RedisLimits(timeout_ms=2000)
 
 
 @pytest.fixture
@@ -23,15 +23,15 @@ def server(tmp_path):
         yield running
 
 
-def with_link(url, use, limits=PATIENT):
-    """Run `use(link)` in an event loop of its own."""
+def with_redis(url, use, limits=PATIENT):
+    """Run `use(redis)` in an event loop of its own."""
 
     async def main():
-        link = RedisLink(url, "test", limits)
+        redis = RedisClient(url, "test", limits)
         try:
-            return await use(link)
+            return await use(redis)
         finally:
-            await link.close()
+            await redis.close()
 
     return asyncio.run(main())
 
@@ -42,139 +42,142 @@ def kill(server):
     server._server.wait()
 
 
-async def cause_of_ping(link):
+async def cause_of_ping(redis):
     try:
-        await link.run(lambda client: client.ping())
-    except RedisDown as down:
+        await redis.run(lambda client: client.ping())
+    except RedisUnavailable as down:
         return down.cause
     return None
 
 
 def test_runs_an_operation_and_returns_its_result(server):
-    async def use(link):
-        await link.run(lambda client: client.set(b"key", b"value"))
-        return await link.run(lambda client: client.get(b"key"))
+    async def use(redis):
+        await redis.run(lambda client: client.set(b"key", b"value"))
+        return await redis.run(lambda client: client.get(b"key"))
 
-    assert with_link(server.url, use) == b"value"
+    assert with_redis(server.url, use) == b"value"
 
 
 def test_refused_socket_opens_the_breaker_at_once(tmp_path):
-    async def use(link):
-        return [await cause_of_ping(link) for _ in range(3)], link.is_open
+    async def use(redis):
+        return [await cause_of_ping(redis) for _ in range(3)], redis.is_down
 
-    assert with_link(f"unix://{tmp_path}/nobody.sock", use) == ([Cause.REFUSED, Cause.OPEN, Cause.OPEN], True)
+    assert with_redis(f"unix://{tmp_path}/nobody.sock", use) == (
+        [FailureCause.REFUSED, FailureCause.OPEN, FailureCause.OPEN],
+        True,
+    )
 
 
 def test_refused_port_opens_the_breaker_at_once():
-    async def use(link):
-        return [await cause_of_ping(link), await cause_of_ping(link)]
+    async def use(redis):
+        return [await cause_of_ping(redis), await cause_of_ping(redis)]
 
-    assert with_link("redis://127.0.0.1:1", use) == [Cause.REFUSED, Cause.OPEN]
+    assert with_redis("redis://127.0.0.1:1", use) == [FailureCause.REFUSED, FailureCause.OPEN]
 
 
 def test_frozen_server_costs_three_timeouts_and_then_nothing(server):
-    async def use(link):
-        await cause_of_ping(link)
+    async def use(redis):
+        await cause_of_ping(redis)
         os.kill(server.pid, signal.SIGSTOP)
         causes, waited_s = [], []
         for _ in range(5):
             start = time.monotonic()
-            causes.append(await cause_of_ping(link))
+            causes.append(await cause_of_ping(redis))
             waited_s.append(time.monotonic() - start)
         os.kill(server.pid, signal.SIGCONT)
         return causes, max(waited_s)
 
-    causes, longest_s = with_link(server.url, use, LinkLimits(timeout_ms=20, open_s=30))
-    assert causes == [Cause.TIMEOUT] * 3 + [Cause.OPEN] * 2
+    causes, longest_s = with_redis(server.url, use, RedisLimits(timeout_ms=20, open_s=30))
+    assert causes == [FailureCause.TIMEOUT] * 3 + [FailureCause.OPEN] * 2
     assert longest_s < 0.2  # 20 ms asked; the machine is shared
 
 
 def test_frozen_server_that_thaws_serves_again(server):
-    async def use(link):
+    async def use(redis):
         os.kill(server.pid, signal.SIGSTOP)
-        frozen = [await cause_of_ping(link) for _ in range(3)]
+        frozen = [await cause_of_ping(redis) for _ in range(3)]
         os.kill(server.pid, signal.SIGCONT)
-        return frozen, await seconds_until_served(link)
+        return frozen, await seconds_until_served(redis)
 
-    frozen, recovery_s = with_link(server.url, use, LinkLimits(timeout_ms=50, open_s=0.2))
-    assert Cause.TIMEOUT in frozen
+    frozen, recovery_s = with_redis(server.url, use, RedisLimits(timeout_ms=50, open_s=0.2))
+    assert FailureCause.TIMEOUT in frozen
     assert recovery_s < 5
 
 
-async def seconds_until_served(link):
+async def seconds_until_served(redis):
     start = time.monotonic()
-    while await cause_of_ping(link) is not None:
+    while await cause_of_ping(redis) is not None:
         assert time.monotonic() - start < 10
         await asyncio.sleep(0.02)
     return time.monotonic() - start
 
 
 def test_killed_server_is_served_again_after_its_restart(server):
-    async def use(link):
-        await link.run(lambda client: client.set(b"key", b"value"))
+    async def use(redis):
+        await redis.run(lambda client: client.set(b"key", b"value"))
         kill(server)
-        down = [await cause_of_ping(link) for _ in range(4)]
+        down = [await cause_of_ping(redis) for _ in range(4)]
         await asyncio.to_thread(server.ensure)
-        return down, await seconds_until_served(link), link.is_open
+        return down, await seconds_until_served(redis), redis.is_down
 
-    down, recovery_s, is_open = with_link(server.url, use)
-    assert down[-1] is Cause.OPEN
+    down, recovery_s, is_down = with_redis(server.url, use)
+    assert down[-1] is FailureCause.OPEN
     assert recovery_s < 5
-    assert not is_open
+    assert not is_down
 
 
 def test_no_reply_reaches_another_caller_when_calls_are_cut(server):
-    async def read(link, number):
+    async def read(redis, number):
         try:
             async with asyncio.timeout(0.0005 * (number % 4)):
-                return await link.run(lambda client: client.get(f"key:{number}"))
-        except (RedisDown, TimeoutError):
+                return await redis.run(lambda client: client.get(f"key:{number}"))
+        except (RedisUnavailable, TimeoutError):
             return None
 
-    async def use(link):
-        await link.run(lambda client: client.mset({f"key:{n}": str(n) for n in range(40)}))
-        rounds = [await asyncio.gather(*(read(link, n) for n in range(40))) for _ in range(10)]
+    async def use(redis):
+        await redis.run(lambda client: client.mset({f"key:{n}": str(n) for n in range(40)}))
+        rounds = [await asyncio.gather(*(read(redis, n) for n in range(40))) for _ in range(10)]
         return [(n, got) for answers in rounds for n, got in enumerate(answers) if got is not None]
 
-    assert all(got == str(n).encode() for n, got in with_link(server.url, use))
+    assert all(got == str(n).encode() for n, got in with_redis(server.url, use))
 
 
 def test_refused_command_is_counted_and_leaves_the_breaker_closed(server):
-    async def use(link):
-        await link.run(lambda client: client.set(b"key", b"value"))
-        with pytest.raises(RedisDown):
-            await link.run(lambda client: client.lrange(b"key", 0, -1))
-        return dict(link.failures), link.is_open
+    async def use(redis):
+        await redis.run(lambda client: client.set(b"key", b"value"))
+        with pytest.raises(RedisUnavailable):
+            await redis.run(lambda client: client.lrange(b"key", 0, -1))
+        return dict(redis.failures), redis.is_down
 
-    assert with_link(server.url, use) == ({Cause.ERROR: 1}, False)
+    assert with_redis(server.url, use) == ({FailureCause.ERROR: 1}, False)
 
 
 def test_full_memory_is_a_cause_of_its_own(server):
-    async def use(link):
-        await link.run(lambda client: client.config_set("maxmemory", 1))
+    async def use(redis):
+        await redis.run(lambda client: client.config_set("maxmemory", 1))
         for call in (lambda client: client.set(b"k", b"v"), lambda client: client.eval("redis.call('SET', 'k', 1)", 0)):
-            with pytest.raises(RedisDown):
-                await link.run(call)
-        return dict(link.failures)
+            with pytest.raises(RedisUnavailable):
+                await redis.run(call)
+        return dict(redis.failures)
 
-    assert with_link(server.url, use) == {Cause.MEMORY: 2}
+    assert with_redis(server.url, use) == {FailureCause.MEMORY: 2}
 
 
 def test_read_only_server_is_a_cause_of_its_own(server):
-    async def use(link):
-        await link.run(lambda client: client.replicaof("127.0.0.1", "1"))
-        with pytest.raises(RedisDown):
-            await link.run(lambda client: client.set(b"k", b"v"))
-        return dict(link.failures)
+    async def use(redis):
+        await redis.run(lambda client: client.replicaof("127.0.0.1", "1"))
+        with pytest.raises(RedisUnavailable):
+            await redis.run(lambda client: client.set(b"k", b"v"))
+        return dict(redis.failures)
 
-    assert with_link(server.url, use) == {Cause.READONLY: 1}
+    assert with_redis(server.url, use) == {FailureCause.READONLY: 1}
 
 
 def test_wrong_password_is_a_cause_of_its_own(server):
-    async def use(link):
-        return await cause_of_ping(link), await cause_of_ping(link)
+    async def use(redis):
+        return await cause_of_ping(redis), await cause_of_ping(redis)
 
-    assert with_link(server.url + "?password=wrong", use) == (Cause.AUTH, Cause.OPEN)
+    assert with_redis(server.url + "?password=wrong", use) == (FailureCause.AUTH, FailureCause.OPEN)
 
 
 @contextmanager
@@ -196,65 +199,65 @@ def talker(reply, slice_bytes=1000):
 
 
 def test_loading_server_is_a_cause_of_its_own():
-    async def use(link):
-        return await cause_of_ping(link), await cause_of_ping(link)
+    async def use(redis):
+        return await cause_of_ping(redis), await cause_of_ping(redis)
 
     with talker(b"-LOADING Redis is loading the dataset in memory\r\n" * 3) as url:
-        assert with_link(url, use) == (Cause.LOADING, Cause.OPEN)
+        assert with_redis(url, use) == (FailureCause.LOADING, FailureCause.OPEN)
 
 
 def test_reply_cut_in_the_middle_is_a_lost_connection():
-    async def use(link):
-        return [await cause_of_ping(link) for _ in range(4)]
+    async def use(redis):
+        return [await cause_of_ping(redis) for _ in range(4)]
 
     with talker(b"+OK\r\n+OK\r\n+PO") as url:
-        assert with_link(url, use) == [Cause.LOST] * 3 + [Cause.OPEN]
+        assert with_redis(url, use) == [FailureCause.LOST] * 3 + [FailureCause.OPEN]
 
 
 def test_every_failure_is_counted_by_its_cause(tmp_path):
-    async def use(link):
-        return [await cause_of_ping(link), await cause_of_ping(link)], dict(link.failures)
+    async def use(redis):
+        return [await cause_of_ping(redis), await cause_of_ping(redis)], dict(redis.failures)
 
-    causes, counted = with_link(f"unix://{tmp_path}/nobody.sock", use)
-    assert causes == [Cause.REFUSED, Cause.OPEN]
-    assert counted == {Cause.REFUSED: 1, Cause.OPEN: 1}
+    causes, counted = with_redis(f"unix://{tmp_path}/nobody.sock", use)
+    assert causes == [FailureCause.REFUSED, FailureCause.OPEN]
+    assert counted == {FailureCause.REFUSED: 1, FailureCause.OPEN: 1}
 
 
 def test_log_holds_one_line_a_second(tmp_path, capsys):
-    async def use(link):
+    async def use(redis):
         for _ in range(50):
-            await cause_of_ping(link)
+            await cause_of_ping(redis)
 
-    with_link(f"unix://{tmp_path}/nobody.sock", use, LinkLimits(open_s=0))
+    with_redis(f"unix://{tmp_path}/nobody.sock", use, RedisLimits(open_s=0))
     assert capsys.readouterr().out.count("redis_failed") == 1
 
 
 def test_unusable_url_is_a_configuration_error():
     with pytest.raises(ConfigurationError, match="the Redis URL of the cache role"):
-        RedisLink("http://localhost", "cache")
+        RedisClient("http://localhost", "cache")
 
 
 def test_open_breaker_admits_one_probe_at_a_time():
-    breaker = Breaker(open_s=0, max_strikes=1)
-    breaker.fail(at_once=False)
+    breaker = CircuitBreaker(open_s=0, max_failures=1)
+    breaker.record_failure(opens_at_once=False)
     assert [breaker.admit(), breaker.admit()] == [True, False]
     breaker.release()
     assert breaker.admit()
 
 
-def test_breaker_counts_strikes_in_a_row_only():
-    breaker = Breaker(open_s=9, max_strikes=2)
-    breaker.fail(at_once=False)
-    breaker.succeed()
-    breaker.fail(at_once=False)
+def test_breaker_counts_failures_in_a_row_only():
+    breaker = CircuitBreaker(open_s=9, max_failures=2)
+    breaker.record_failure(opens_at_once=False)
+    breaker.record_success()
+    breaker.record_failure(opens_at_once=False)
     assert not breaker.is_open
 
 
 def test_failed_probe_keeps_the_breaker_open():
-    breaker = Breaker(open_s=0.05, max_strikes=3)
-    breaker.fail(at_once=True)
+    breaker = CircuitBreaker(open_s=0.05, max_failures=3)
+    breaker.record_failure(opens_at_once=True)
     time.sleep(0.06)
     assert breaker.admit()
-    breaker.fail(at_once=False)
+    breaker.record_failure(opens_at_once=False)
     breaker.release()
     assert not breaker.admit()

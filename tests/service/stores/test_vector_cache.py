@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from model.records import History
 from service.stores.embedded_redis import EmbeddedRedis
-from service.stores.redis_client import Cause, LinkLimits, RedisLink
+from service.stores.redis_client import FailureCause, RedisClient, RedisLimits
 from service.stores.vector_cache import CacheLimits, MemoryVectorCache, RedisVectorCache, TieredVectorCache
 from service.stores.vector_codec import HEADER, CachedVectors, RejectReason, cache_key, decode, encode
 
 KEY = cache_key("bundle", "plan", History((1, 2, 3)))
-PATIENT = LinkLimits(timeout_ms=2000)
+PATIENT = RedisLimits(timeout_ms=2000)
 TWINS = pytest.mark.parametrize("kind", ["redis", "memory"])
 
 
@@ -33,12 +33,12 @@ async def open_cache(kind, server, limits=PATIENT):
     if kind == "memory":
         yield MemoryVectorCache()
         return
-    link = RedisLink(server.url, "cache", limits)
+    redis = RedisClient(server.url, "cache", limits)
     try:
-        await link.run(lambda client: client.flushall())
-        yield RedisVectorCache(link)
+        await redis.run(lambda client: client.flushall())
+        yield RedisVectorCache(redis)
     finally:
-        await link.close()
+        await redis.close()
 
 
 def vectors(seed=0, num_queries=2, width=8, num_prompts=1):
@@ -126,7 +126,7 @@ BROKEN = {
 def test_broken_value_is_a_counted_miss_and_is_replaced(server, refusal):
     async def main():
         async with open_cache("redis", server) as cache:
-            await cache._link.run(lambda client: client.set(KEY, BROKEN[refusal]))
+            await cache._redis.run(lambda client: client.set(KEY, BROKEN[refusal]))
             first = await cache.get_many([KEY])
             cache.put_many([(KEY, vectors())])
             await cache.flush()
@@ -177,9 +177,9 @@ def test_nothing_asked_is_nothing_answered(server, kind):
 def test_concurrent_reads_share_one_command(server):
     async def main():
         async with open_cache("redis", server) as cache:
-            await cache._link.run(lambda client: client.config_resetstat())
+            await cache._redis.run(lambda client: client.config_resetstat())
             await asyncio.gather(*(cache.get_many([key_of(n)]) for n in range(100)))
-            return await cache._link.run(lambda client: client.info("commandstats"))
+            return await cache._redis.run(lambda client: client.info("commandstats"))
 
     assert asyncio.run(main())["cmdstat_mget"]["calls"] == 1
 
@@ -189,7 +189,7 @@ def test_values_expire(server):
         async with open_cache("redis", server) as cache:
             cache.put_many([(KEY, vectors())])
             await cache.flush()
-            return await cache._link.run(lambda client: client.ttl(KEY))
+            return await cache._redis.run(lambda client: client.ttl(KEY))
 
     assert 0 < asyncio.run(main()) <= CacheLimits().ttl_s
 
@@ -197,7 +197,7 @@ def test_values_expire(server):
 def test_full_write_queue_drops_the_oldest(server):
     async def main():
         async with open_cache("redis", server) as cache:
-            small = RedisVectorCache(cache._link, CacheLimits(max_pending=2))
+            small = RedisVectorCache(cache._redis, CacheLimits(max_pending=2))
             small.put_many([(key_of(n), vectors(n)) for n in range(5)])
             await small.flush()
             return [one is not None for one in await small.get_many([key_of(n) for n in range(5)])], small.dropped
@@ -228,8 +228,8 @@ def test_memory_twin_is_bounded_in_bytes():
 
 def test_absent_redis_is_a_miss_and_a_dropped_write(tmp_path):
     async def main():
-        link = RedisLink(f"unix://{tmp_path}/nobody.sock", "cache")
-        cache = RedisVectorCache(link)
+        redis = RedisClient(f"unix://{tmp_path}/nobody.sock", "cache")
+        cache = RedisVectorCache(redis)
         cache.put_many([(KEY, vectors())])
         await cache.flush()
         return await cache.get_many([KEY, KEY]), cache.misses, cache.dropped
@@ -245,14 +245,14 @@ def test_killed_redis_costs_misses_only_and_hits_return(tmp_path):
             os.kill(server.pid, signal.SIGKILL)
             server._server.wait()
             missed = [await cache.get_many([KEY]) for _ in range(3)]
-            is_open = cache._link.is_open
+            is_down = cache._redis.is_down
             await asyncio.to_thread(server.ensure)
-            return missed, is_open, await seconds_until_hit(cache)
+            return missed, is_down, await seconds_until_hit(cache)
 
     with EmbeddedRedis(tmp_path) as server:
-        missed, is_open, recovery_s = asyncio.run(main(server))
+        missed, is_down, recovery_s = asyncio.run(main(server))
     assert missed == [[None]] * 3
-    assert is_open
+    assert is_down
     assert recovery_s < 5
 
 
@@ -272,16 +272,16 @@ def test_frozen_redis_makes_nobody_wait(tmp_path):
         return time.monotonic() - start
 
     async def main(server):
-        async with open_cache("redis", server, LinkLimits(timeout_ms=20, open_s=30)) as cache:
+        async with open_cache("redis", server, RedisLimits(timeout_ms=20, open_s=30)) as cache:
             os.kill(server.pid, signal.SIGSTOP)
             waits = [w for n in range(10) for w in await asyncio.gather(*(timed(cache, n) for _ in range(20)))]
             os.kill(server.pid, signal.SIGCONT)
-            return waits, cache._link.failures
+            return waits, cache._redis.failures
 
     with EmbeddedRedis(tmp_path) as server:
         waits, failures = asyncio.run(main(server))
-    assert failures[Cause.TIMEOUT] == 3
-    assert failures[Cause.OPEN] == 7
+    assert failures[FailureCause.TIMEOUT] == 3
+    assert failures[FailureCause.OPEN] == 7
     assert max(waits) < 0.2  # 20 ms asked; the machine is shared
 
 
