@@ -1,20 +1,20 @@
-"""Which index for which catalogue: exact while it is cheap, then the fastest that finds enough, measured here and now.
+"""Chooses an index for a catalogue: exact while it is cheap, then the fastest that finds enough, measured here and now.
 
 Nothing is assumed of an approximate index: each candidate is built over the vectors themselves, its effort raised until
-it finds the wanted share of the exact hits, and the fastest of those is taken. What was tried is returned with it.
+it finds the wanted share of the exact hits, and the fastest of those is taken. All trials are returned with it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.base import ItemIndex
-from index.evaluate import recall_of, time_search
+from index.evaluate import Probes
 from index.exact import ExactIndex
+from index.factory import list_count
 from index.faiss_index import DEFAULT_EFFORT, FaissIndex, SearchEffort
 
 RECALL_FLOOR = 0.97
@@ -27,9 +27,9 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class IndexRequirements:
-    """What an index has to do."""
+    """The recall an index has to reach, and the memory it may take."""
 
-    k: int = 100
+    limit: int = 100  # hits a query
     recall_floor: float = RECALL_FLOOR
     max_bytes: int | None = None  # of the index in memory; None = any
 
@@ -43,14 +43,14 @@ class IndexTrial:
 
     spec: str
     effort: SearchEffort
-    recall: float  # recall@k against exact
+    recall: float  # recall@limit against exact
     query_us: float
     num_bytes: int
     build_s: float
 
-    def fits(self, wanted: IndexRequirements) -> bool:
-        small = wanted.max_bytes is None or self.num_bytes <= wanted.max_bytes
-        return small and self.recall >= wanted.recall_floor
+    def fits(self, requirements: IndexRequirements) -> bool:
+        small = requirements.max_bytes is None or self.num_bytes <= requirements.max_bytes
+        return small and self.recall >= requirements.recall_floor
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class Choice:
 
     index: ItemIndex
     reason: str
-    tried: Sequence[IndexTrial]
+    trials: Sequence[IndexTrial]
 
 
 def choose_index(
     vectors: NDArray[np.float32],
     queries: NDArray[np.float32] | None = None,
-    wanted: IndexRequirements = DEFAULT_REQUIREMENTS,
+    requirements: IndexRequirements = DEFAULT_REQUIREMENTS,
     say: Say = lambda _: None,
 ) -> Choice:
     """An index over (N, D) vectors. queries: (Q, D) such as the service will ask, by default items with noise.
@@ -75,58 +75,55 @@ def choose_index(
     exact = ExactIndex(vectors)
     if exact.num_items <= EXACT_ITEMS:
         return Choice(exact, f"exact: {exact.num_items:,} items are at most {EXACT_ITEMS:,}, where it costs little", ())
-    probes = sample_queries(vectors, NUM_PROBES) if queries is None else queries[:NUM_PROBES]
-    oracle = TrialRunner(exact, probes, wanted)
-    tried: list[IndexTrial] = []
+    queries = sample_queries(vectors, NUM_PROBES) if queries is None else queries[:NUM_PROBES]
+    runner = TrialRunner(vectors, Probes.of(exact, queries, requirements.limit), requirements)
+    trials: list[IndexTrial] = []
     best: tuple[FaissIndex, IndexTrial] | None = None
     for spec in specs(exact.num_items):
         # a graph over so many takes minutes to build: only where lists do not find enough
         if best is not None and "HNSW" in spec and exact.num_items > GRAPH_ITEMS:
             continue
-        index, row = oracle.candidate(spec)
-        tried.append(row)
+        index, row = runner.candidate(spec)
+        trials.append(row)
         say(f"{row.spec} {row.effort}: recall {row.recall:.3f}, {row.query_us:.0f} us, {row.num_bytes / 2**20:.0f} MiB")
-        if row.fits(wanted) and (best is None or row.query_us < best[1].query_us):
+        if row.fits(requirements) and (best is None or row.query_us < best[1].query_us):
             best = index, row
-    base = time_search(exact, probes[:TIMED_QUERIES], wanted.k, num_runs=3)
-    floor = f"recall@{wanted.k} of {wanted.recall_floor}"
+    base = runner.query_us(exact)
+    floor = f"recall@{requirements.limit} of {requirements.recall_floor}"
     if best is None or best[1].query_us >= base:
         why = f"no approximate index reaches {floor}" if best is None else f"none that reaches {floor} is faster"
-        return Choice(exact, f"exact: {why}; {base:.0f} us a query", tried)
+        return Choice(exact, f"exact: {why}; {base:.0f} us a query", trials)
     row = best[1]
-    reason = (
-        f"{row.spec}: recall@{wanted.k} {row.recall:.3f}, {row.query_us:.0f} us a query against {base:.0f} of exact"
-    )
-    return Choice(best[0], f"{reason}, {row.num_bytes / 2**20:.0f} MiB, built in {row.build_s:.0f} s", tried)
+    speed = f"{row.query_us:.0f} us a query against {base:.0f} of exact"
+    size = f"{row.num_bytes / 2**20:.0f} MiB, built in {row.build_s:.0f} s"
+    return Choice(best[0], f"{row.spec}: recall@{requirements.limit} {row.recall:.3f}, {speed}, {size}", trials)
 
 
 @dataclass(frozen=True)
 class TrialRunner:
-    """Exact hits of the probes, and candidates measured against them."""
+    """Builds candidates over the vectors and measures them on the probes."""
 
-    exact: ExactIndex
-    probes: NDArray[np.float32]
-    wanted: IndexRequirements
+    vectors: NDArray[np.float32]
+    probes: Probes
+    requirements: IndexRequirements
 
-    @cached_property
-    def expected(self) -> NDArray[np.int64]:
-        return self.exact.search(self.probes, self.wanted.k).rows
+    def query_us(self, index: ItemIndex) -> float:
+        return self.probes.query_us(index, TIMED_QUERIES, num_runs=3)
 
     def candidate(self, spec: str) -> tuple[FaissIndex, IndexTrial]:
         """A kind of index at the lowest effort that finds enough, or at its highest."""
         started = perf_counter()
-        built = FaissIndex.build(self.exact.vectors, spec)
+        built = FaissIndex.build(self.vectors, spec)
         build_s = perf_counter() - started
         for index in efforts(built):
-            recall = recall_of(index.search(self.probes, self.wanted.k).rows, self.expected)
-            if recall >= self.wanted.recall_floor:
+            recall = self.probes.recall(index)
+            if recall >= self.requirements.recall_floor:
                 break
-        query_us = time_search(index, self.probes[:TIMED_QUERIES], self.wanted.k, num_runs=3)
         row = IndexTrial(
             spec=spec,
             effort=index.effort,
             recall=round(recall, 4),
-            query_us=round(query_us, 1),
+            query_us=round(self.query_us(index), 1),
             num_bytes=index.num_bytes,
             build_s=round(build_s, 1),
         )
@@ -135,7 +132,7 @@ class TrialRunner:
 
 def specs(num_items: int) -> tuple[str, ...]:
     """Factory strings worth trying: a graph, and lists with whole or 8-bit vectors."""
-    lists = 2 ** round(np.log2(4 * num_items**0.5))
+    lists = list_count(num_items)
     return (f"IVF{lists},Flat", f"IVF{lists},SQ8", "HNSW32")
 
 
@@ -145,7 +142,7 @@ def efforts(index: FaissIndex) -> Iterator[FaissIndex]:
 
 
 def sample_queries(vectors: NDArray[np.float32], num_queries: int, seed: int = 0) -> NDArray[np.float32]:
-    """(Q, D) items with noise as long as they are: near the items, but none of them."""
+    """(Q, D) items with noise as long as they are: close to the items, but none of them."""
     rng = np.random.default_rng(seed)
     chosen = vectors[rng.choice(len(vectors), num_queries, replace=len(vectors) < num_queries)]
     noise = rng.standard_normal(chosen.shape).astype(np.float32)

@@ -25,6 +25,11 @@ def build_index(
     return place(FaissIndex.build(vectors, spec, effort, seed), device)
 
 
+def list_count(num_items: int) -> int:
+    """Number of lists of an IVF index over so many items: the power of two nearest to 4 sqrt(N)."""
+    return int(2 ** round(np.log2(4 * num_items**0.5)))
+
+
 def place(index: FaissIndex, device: str) -> FaissIndex:
     """The index on "cpu", "cuda" or "cuda:1"; stays on the CPU where FAISS has no GPU."""
     if not device.startswith("cuda"):

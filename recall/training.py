@@ -86,7 +86,9 @@ def build(
     from index.bundle.build import build_bundle
 
     wanted = IndexRequirements(recall_floor=recall_floor, max_bytes=max_index_mb * 2**20 if max_index_mb else None)
-    manifest = build_bundle(checkpoint, output, index, wanted=wanted, say=lambda text: err.print(text, markup=False))
+    manifest = build_bundle(
+        checkpoint, output, index, requirements=wanted, say=lambda text: err.print(text, markup=False)
+    )
     facts = {"kind": manifest.arm_kind, "items": manifest.num_items, "dim": manifest.dim, "index": manifest.index_spec}
     last_line({"bundle": str(output), "digest": manifest.digest, **facts})
 

@@ -33,12 +33,12 @@ def build_bundle(
     target: Path,
     spec: str = "exact",
     seed: int = 0,
-    wanted: IndexRequirements = DEFAULT_REQUIREMENTS,
+    requirements: IndexRequirements = DEFAULT_REQUIREMENTS,
     say: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Writes a bundle of a checkpoint, atomically. spec: "exact", "auto" or a FAISS factory string.
 
-    wanted: what "auto" chooses by; `say` is told what it tried and why it chose.
+    requirements: the recall and memory that "auto" chooses by; `say` is told of each trial and of the reason.
 
     Raises CheckpointError, BundleRefused or ValueError with the reason; what stood at `target` stays then.
     """
@@ -48,7 +48,7 @@ def build_bundle(
     vectors = encoder.item_vectors().numpy()
     histories = golden_histories(checkpoint, seed)
     queries = encoder.encode(histories)
-    index = _choose(vectors, queries, wanted, say) if spec == AUTO else build_index(vectors, spec)
+    index = _choose(vectors, queries, requirements, say) if spec == AUTO else build_index(vectors, spec)
     if propose_from(index, encoder):
         # as the service will generate
         queries = encoder.encode(histories)
@@ -86,10 +86,10 @@ def for_one(index: ItemIndex) -> ItemIndex:
 
 
 def _choose(
-    vectors: NDArray[np.float32], queries: QueryVectors, wanted: IndexRequirements, say: Callable[[str], None]
+    vectors: NDArray[np.float32], queries: QueryVectors, requirements: IndexRequirements, say: Callable[[str], None]
 ) -> ItemIndex:
     """By the query vectors of the golden histories: what the service will ask."""
-    choice = choose_index(vectors, queries.vectors.reshape(-1, vectors.shape[1]), wanted, say)
+    choice = choose_index(vectors, queries.vectors.reshape(-1, vectors.shape[1]), requirements, say)
     say(choice.reason)
     return choice.index
 

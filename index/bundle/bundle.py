@@ -34,7 +34,7 @@ from index.bundle.files import (
 from index.bundle.golden import Encode, GoldenQueries
 from index.bundle.manifest import CHECKPOINT, GOLDEN, INDEX, MANIFEST, VECTORS, BundleRefused, Manifest
 from index.checks import check_items
-from index.evaluate import recall_of
+from index.evaluate import Probes
 from index.exact import ExactIndex
 from index.factory import place
 from index.faiss_index import DEFAULT_EFFORT, FaissIndex
@@ -176,8 +176,7 @@ def _check_spots(index: ItemIndex, exact: ExactIndex, floor: float) -> None:
         return
     vectors = exact.vectors
     spots = np.linspace(0, len(vectors) - 1, min(SPOT_QUERIES, len(vectors)), dtype=np.int64)
-    expected = exact.search(vectors[spots], SPOT_HITS).rows
-    recall = recall_of(index.search(vectors[spots], SPOT_HITS).rows, expected)
+    recall = Probes.of(exact, vectors[spots], SPOT_HITS).recall(index)
     if not recall >= min(SPOT_FLOOR, floor):
         raise BundleRefused(f"the index finds {recall:.3f} of the neighbours of its own items")
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from index.base import ItemIndex
 from index.bundle.arrays import read_npz
 from index.bundle.manifest import BundleRefused, Manifest
-from index.evaluate import recall_of
+from index.evaluate import Probes
 from index.exact import ExactIndex
 from model.records import History, QueryVectors
 
@@ -75,7 +75,7 @@ class GoldenQueries:
 
     def check_index(self, index: ItemIndex, floor: float) -> None:
         """Raises BundleRefused when the index finds less than `floor` of the expected hits."""
-        recall = recall_of(index.search(self.flat_vectors, self.expected.shape[1]).rows, self.expected)
+        recall = Probes(self.flat_vectors, self.expected).recall(index)
         # written so that NaN is refused too
         if not recall >= floor:
             raise BundleRefused(f"the index finds {recall:.3f} of the golden hits; the floor is {floor}")

@@ -7,8 +7,9 @@ from index import auto
 from index.auto import IndexRequirements, choose_index, sample_queries
 from index.bundle.build import build_bundle, for_one, propose_from
 from index.bundle.bundle import open_bundle
-from index.evaluate import recall_of
+from index.evaluate import Probes, recall_of
 from index.exact import ExactIndex
+from index.factory import list_count
 from index.faiss_index import FaissIndex, SearchEffort
 from model.encoder import UserEncoder
 from recall.bench.bundles import Sizes, make_checkpoint
@@ -27,14 +28,16 @@ def vectors():
 def large(monkeypatch):
     """As if these few items were too many for exact search."""
     monkeypatch.setattr(auto, "EXACT_ITEMS", 100)
-    monkeypatch.setattr(auto, "time_search", lambda index, *_, **__: 1000.0 if isinstance(index, ExactIndex) else 10.0)
+    monkeypatch.setattr(
+        Probes, "query_us", lambda self, index, *_, **__: 1000.0 if isinstance(index, ExactIndex) else 10.0
+    )
 
 
 def test_a_small_catalogue_is_searched_exactly(vectors):
     choice = choose_index(vectors)
     assert isinstance(choice.index, ExactIndex)
     assert "4,000 items are at most 50,000" in choice.reason
-    assert choice.tried == ()
+    assert choice.trials == ()
 
 
 @pytest.mark.usefixtures("large")
@@ -46,20 +49,27 @@ def test_a_large_one_by_the_fastest_that_finds_enough(vectors):
     recall = recall_of(choice.index.search(queries, 100).rows, ExactIndex(vectors).search(queries, 100).rows)
     assert recall > 0.95
     assert choice.index.spec in choice.reason
-    assert len(said) == len(choice.tried) == 3
+    assert len(said) == len(choice.trials) == 3
 
 
 @pytest.mark.usefixtures("large")
-@pytest.mark.parametrize("wanted", [IndexRequirements(max_bytes=1000), IndexRequirements(recall_floor=1.01)])
-def test_where_none_fits_exact_search_stays_and_says_so(vectors, wanted):
-    choice = choose_index(vectors, wanted=wanted)
+@pytest.mark.parametrize("requirements", [IndexRequirements(max_bytes=1000), IndexRequirements(recall_floor=1.01)])
+def test_where_none_fits_exact_search_stays_and_says_so(vectors, requirements):
+    choice = choose_index(vectors, requirements=requirements)
     assert isinstance(choice.index, ExactIndex)
     assert choice.reason.startswith("exact: no approximate index reaches recall@100")
 
 
 def test_an_approximate_index_that_is_slower_is_not_taken(vectors, large, monkeypatch):
-    monkeypatch.setattr(auto, "time_search", lambda index, *_, **__: 10.0 if isinstance(index, ExactIndex) else 1000.0)
+    monkeypatch.setattr(
+        Probes, "query_us", lambda self, index, *_, **__: 10.0 if isinstance(index, ExactIndex) else 1000.0
+    )
     assert "none that reaches" in choose_index(vectors).reason
+
+
+@pytest.mark.parametrize(("num_items", "lists"), [(1, 4), (12_101, 512), (100_000, 1024), (1_000_000, 4096)])
+def test_the_lists_of_an_index_grow_with_the_root_of_the_catalogue(num_items, lists):
+    assert list_count(num_items) == lists
 
 
 def test_probes_are_near_items_and_no_items(vectors):
