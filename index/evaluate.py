@@ -21,17 +21,6 @@ class SizedIndex(ItemIndex, Protocol):
     def num_bytes(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class IndexReport:
-    """One index measured on one set of queries."""
-
-    spec: str
-    k: int
-    recall: float  # recall@k against exact search
-    query_us: float  # median microseconds a query, all queries in one call
-    num_bytes: int
-
-
 @dataclass(frozen=True, eq=False)
 class Probes:
     """Queries and their exact hits, which an index is measured against."""
@@ -74,12 +63,6 @@ def time_search(index: ItemIndex, queries: NDArray[np.float32], limit: int, num_
     # the first call pays for threads, caches and, on a GPU, for compiling
     index.search(queries, limit)
     return median(_seconds(index, queries, limit) for _ in range(num_runs)) / len(queries) * 1e6
-
-
-def measure_index(index: SizedIndex, exact: ItemIndex, queries: NDArray[np.float32], k: int) -> IndexReport:
-    """queries: (Q, D), Q >= 1. `exact` is the oracle over the same items."""
-    recall = recall_of(index.search(queries, k).rows, exact.search(queries, k).rows)
-    return IndexReport(index.spec, k, recall, time_search(index, queries, k), index.num_bytes)
 
 
 def _seconds(index: ItemIndex, queries: NDArray[np.float32], limit: int) -> float:
