@@ -28,10 +28,11 @@ test-kernels: $(STAMP) ## the CUDA kernel in Triton's interpreter on the CPU (Tr
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[kernels]'
 	$(BIN)/pytest tests/model/kernels/test_block_max.py
 
-check: $(STAMP) ## ruff, mypy strict, and the generated docs against the code
+check: $(STAMP) ## ruff, mypy strict, the house rules, and the generated docs against the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pytest tests/test_house.py tests/test_import_rule.py
 	$(BIN)/python -m docs.generate --check
 
 docs: $(STAMP) ## write the generated pages anew: the reference from the code, the results from the measured rows
