@@ -38,7 +38,7 @@ check: $(STAMP) ## ruff, mypy strict, the house rules, and the generated docs ag
 docs: $(STAMP) ## write the generated pages anew: the reference from the code, the results from the measured rows
 	$(BIN)/python -m docs.generate
 
-results: docs ## docs/results.md from benchmarks/results/quality.json; trains nothing
+results: docs ## docs/results.md from benchmarks/results/quality.jsonl; trains nothing
 
 # The studies below take minutes each, on data that does not come with the project (DATA=...).
 bench-prompts: $(STAMP) ## prompt expansion: key/value cache against recomputing, identical items

@@ -1,8 +1,9 @@
 """The table of systems on a bare GPU machine: torch, numpy, safetensors and pyyaml are enough.
 
 Prepare the data where polars is (`recall reproduce` leaves it in runs/data), copy those folders and model/, then:
-python -m benchmarks.gpu_quality runs/data/beauty runs/data/yelp --recipe both --results quality.json
-The rows are those of `recall reproduce`; it skips what is there, and `--merge` on the first machine takes them over.
+python -m benchmarks.gpu_quality runs/data/beauty runs/data/yelp --recipe both --results quality.jsonl
+The rows are those of `recall reproduce`; it skips what is there. Copied back with the settings.jsonl beside them, they
+are taken over on the first machine by `--merge`.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def words(text: str) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, nargs="*", help="prepared folders; a folder's name is its data set's")
-    parser.add_argument("--results", type=Path, default=Path("quality.json"))
+    parser.add_argument("--results", type=Path, default=Path("quality.jsonl"))
     parser.add_argument("--merge", type=Path, help="a file of rows to take over into --results, before any run")
     parser.add_argument("--systems", type=words, help="with commas; default: all of the recipe")
     parser.add_argument("--recipe", choices=RECIPES, default="both")
@@ -72,7 +73,7 @@ def main() -> None:
     results, printer = Results(given.results), Printer(given.checkpoints)
     if given.merge:
         results.append(Results(given.merge).rows())
-    order = RunPlan(
+    plan = RunPlan(
         datasets={folder.name: folder for folder in given.data},
         systems=given.systems,
         recipes=RECIPES[given.recipe],
@@ -81,7 +82,7 @@ def main() -> None:
         device=given.device,
         stages=given.stages,
     )
-    reproduce(order, results, printer)
+    reproduce(plan, results, printer)
     sys.exit(1 if printer.num_failed else 0)
 
 

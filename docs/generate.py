@@ -1,4 +1,4 @@
-"""Writes docs/reference.md from the code and docs/results.md from the rows; `--check` fails where one is out of date.
+"""Writes docs/reference.md from the code, docs/results*.md from the rows; `--check` fails where one is out of date.
 
 python -m docs.generate [--check]
 """
@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from recall.__main__ import app as command
-from recall.reproduction import figures, report
+from recall.reproduction import figures, provenance, report
 from recall.reproduction.results import Results
 from service import errors
 from service.experiments.exposure import ExposureLog
@@ -27,7 +27,7 @@ from service.telemetry.collectors import ComponentCollector
 from service.telemetry.metrics import Metrics
 
 FOLDER = Path(__file__).parent
-ROWS = Results(FOLDER.parent / "benchmarks" / "results" / "quality.json")
+ROWS = Results(FOLDER.parent / "benchmarks" / "results" / "quality.jsonl")
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -124,7 +124,15 @@ def results() -> str:
     return report.render(ROWS.rows())
 
 
-PAGES: dict[str, Callable[[], str]] = {"reference.md": render, "results.md": results}
+def results_provenance() -> str:
+    return provenance.render(ROWS.rows())
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "reference.md": render,
+    "results.md": results,
+    "results-provenance.md": results_provenance,
+}
 
 
 if __name__ == "__main__":

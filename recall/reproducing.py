@@ -1,4 +1,4 @@
-"""recall reproduce: the table of systems, run by run, into benchmarks/results/quality.json and docs/results.md."""
+"""recall reproduce: the table of systems, run by run, into benchmarks/results/quality.jsonl and docs/results.md."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +31,11 @@ class ReproduceCommand:
     seeds: Annotated[int, Option(min=1, help="How many: 0 .. N-1. Each trains anew.")] = 3
     results: Annotated[
         Path,
-        Option(help="JSON list of rows; what it has is not run again."),
-    ] = Path("benchmarks/results/quality.json")
-    report: Annotated[Path, Option(help="Page to write from the rows.")] = Path("docs/results.md")
+        Option(help="JSON Lines, one row a line; what it has is not run again. settings.jsonl stands beside it."),
+    ] = Path("benchmarks/results/quality.jsonl")
+    report: Annotated[Path, Option(help="Page to write from the rows; NAME-provenance.md stands beside it.")] = Path(
+        "docs/results.md"
+    )
     work: Annotated[Path, Option(help="Prepared data, checkpoints of seed 0, finished stages, journal.")] = Path("runs")
     bundles: Annotated[Path | None, Option(help="Folder for a bundle of each run; none are made without it.")] = None
     max_epochs: Annotated[
@@ -63,7 +65,7 @@ def reproduce(options: ReproduceCommand) -> None:
     from service.engine.loading import choose_device
 
     names = read_words(options.datasets) or find_sources(options.data)
-    order = RunPlan(
+    plan = RunPlan(
         datasets=prepare_sources(options.data, names, options.work),
         systems=read_words(options.systems),
         recipes=read_recipes(options.recipe),
@@ -72,34 +74,35 @@ def reproduce(options: ReproduceCommand) -> None:
         device=choose_device(options.device),
         stages=options.work / "stages",
     )
-    rows, runs = Results(options.results), [] if options.study else order.runs()
+    rows, runs = Results(options.results), [] if options.study else plan.runs()
     with progress_bar() as bar:
-        keeper = ProgressCallbacks(bar, options.work, len(runs), options.bundles)
-        fresh = run_studies(options.study, order, rows, keeper) if options.study else run_table(order, rows, keeper)
-    write_page(options.report, rows.rows())
-    found = {"results": str(options.results), "runs": len(runs), "new_rows": len(fresh), "failed": keeper.num_failed}
+        callbacks = ProgressCallbacks(bar, options.work, len(runs), options.bundles)
+        fresh = run_studies(options.study, plan, rows, callbacks) if options.study else run_table(plan, rows, callbacks)
+    write_pages(options.report, rows.rows())
+    found = {"results": str(options.results), "runs": len(runs), "new_rows": len(fresh), "failed": callbacks.num_failed}
     last_line(found)
-    if keeper.num_failed:
+    if callbacks.num_failed:
         raise typer.Exit(1)
 
 
-def write_page(page: Path, rows: list["Row"]) -> None:
-    """The page, and its figures where matplotlib is installed."""
+def write_pages(page: Path, rows: list["Row"]) -> None:
+    """Writes the tables, their provenance beside them, and the figures where matplotlib is installed."""
     import importlib.util
 
+    from recall.reproduction import provenance, report
     from recall.reproduction.figures import draw
-    from recall.reproduction.report import FIGURES, render
 
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(render(rows), encoding="utf-8")
+    page.write_text(report.render(rows), encoding="utf-8")
+    page.with_name(f"{page.stem}-provenance.md").write_text(provenance.render(rows), encoding="utf-8")
     if importlib.util.find_spec("matplotlib") is None:
         err.print("no figures: they need matplotlib (pip install 'recgpt-recall[plots]')", markup=False)
     else:
-        draw(rows, page.parent / FIGURES)
+        draw(rows, page.parent / report.FIGURES)
 
 
-def run_studies(name: str, order: "RunPlan", rows: "Results", keeper: "ProgressCallbacks") -> list["Row"]:
-    """One study of every data set of the order."""
+def run_studies(name: str, plan: "RunPlan", rows: "Results", callbacks: "ProgressCallbacks") -> list["Row"]:
+    """One study of every data set of the plan."""
     from recall.reproduction.runner import load_data
     from recall.reproduction.studies import Study, run_study
 
@@ -108,13 +111,13 @@ def run_studies(name: str, order: "RunPlan", rows: "Results", keeper: "ProgressC
             name=name,
             dataset=dataset,
             data=load_data(folder)[0],
-            checkpoints=keeper.work / "checkpoints",
-            device=order.device,
-            stages=order.stages,
-            max_epochs=order.max_epochs,
-            watch=keeper,
+            checkpoints=callbacks.work / "checkpoints",
+            device=plan.device,
+            stages=plan.stages,
+            max_epochs=plan.max_epochs,
+            callbacks=callbacks,
         )
-        for dataset, folder in order.datasets.items()
+        for dataset, folder in plan.datasets.items()
     ]
     return [row for study in studies for row in run_study(study, rows)]
 

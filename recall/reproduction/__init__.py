@@ -1,1 +1,1 @@
-"""The table of systems: runs, their rows in benchmarks/results/quality.json, and docs/results.md made of them."""
+"""The table of systems: runs, their rows in benchmarks/results/quality.jsonl, and docs/results.md made of them."""

@@ -98,41 +98,41 @@ class RunCallbacks:
         """The run left no row; the next one goes on."""
 
 
-def reproduce(order: RunPlan, results: Results, watch: RunCallbacks) -> list[Row]:
+def reproduce(plan: RunPlan, results: Results, callbacks: RunCallbacks) -> list[Row]:
     """Runs what is missing; returns the new rows."""
     fresh: list[Row] = []
-    for run in order.runs():
-        recipe, (data, digest) = order.recipe_of(run), load_data(order.datasets[run.dataset])
+    for run in plan.runs():
+        recipe, (data, digest) = plan.recipe_of(run), load_data(plan.datasets[run.dataset])
         if is_finished(run, recipe, digest, results):
-            watch.skipped(run)
+            callbacks.skipped(run)
             continue
-        watch.started(run, recipe)
+        callbacks.started(run, recipe)
         try:
-            rows = list(run_one(run, order, data, watch))
+            rows = list(run_one(run, plan, data, callbacks))
         # one system that cannot be trained must not cost the rest of the table
         except (ValueError, RuntimeError) as error:
-            watch.failed(run, f"{type(error).__name__}: {error}")
+            callbacks.failed(run, f"{type(error).__name__}: {error}")
             continue
         # before anyone is told: a run that was called finished is in the file
         results.append(rows)
-        watch.finished(run, rows)
+        callbacks.finished(run, rows)
         fresh += rows
     return fresh
 
 
-def run_one(run: Run, order: RunPlan, data: SequenceData, watch: RunCallbacks) -> Iterator[Row]:
+def run_one(run: Run, plan: RunPlan, data: SequenceData, callbacks: RunCallbacks) -> Iterator[Row]:
     """Trains and measures; the rows are not written yet."""
-    recipe, reports = order.recipe_of(run), list[EpochReport]()
+    recipe, reports = plan.recipe_of(run), list[EpochReport]()
 
     def on_epoch(report: EpochReport) -> None:
         reports.append(report)
-        watch.epoch(run, report)
+        callbacks.epoch(run, report)
 
-    kept = StageFolder(order.stages) if order.stages else None
-    checkpoint = fit(recipe, data, run.seed, order.device, on_epoch, kept)
-    bundle = watch.trained(run, checkpoint)
+    kept = StageFolder(plan.stages) if plan.stages else None
+    checkpoint = fit(recipe, data, run.seed, plan.device, on_epoch, kept)
+    bundle = callbacks.trained(run, checkpoint)
     for measured in measure_test(checkpoint, data):
-        yield make_row(CompletedRun(run, order, recipe, checkpoint, len(reports), bundle), measured)
+        yield make_row(CompletedRun(run, plan, recipe, checkpoint, len(reports), bundle), measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class CompletedRun:
     """A trained run."""
 
     run: Run
-    order: RunPlan
+    plan: RunPlan
     recipe: Recipe
     checkpoint: Checkpoint
     epochs: int
@@ -174,10 +174,10 @@ def make_row(done: CompletedRun, measured: Measured) -> Row:
         recipe_digest=recipe_digest(done.recipe),
         bundle=done.bundle,
         versions=facts.versions(),
-        machine=facts.machine(done.order.device),
+        machine=facts.machine(done.plan.device),
         threads=torch.get_num_threads(),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        max_epochs=done.order.max_epochs if done.was_cut else None,
+        max_epochs=done.plan.max_epochs if done.was_cut else None,
     )
 
 

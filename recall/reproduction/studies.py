@@ -49,7 +49,7 @@ class Study:
     device: str = "cpu"
     stages: Path | None = None  # finished stages of training are kept and found there
     max_epochs: int | None = None
-    watch: RunCallbacks = field(default_factory=RunCallbacks)
+    callbacks: RunCallbacks = field(default_factory=RunCallbacks)
 
     def __post_init__(self) -> None:
         if self.name not in SYSTEMS:
@@ -102,7 +102,7 @@ def run_study(study: Study, results: Results) -> list[Row]:
     known, fresh = {row.key for row in results.rows()}, []
     for point, measure_there in STUDIES[study.name](study):
         if study.row(point, {}).key in known:
-            study.watch.skipped(study.run)
+            study.callbacks.skipped(study.run)
             continue
         started = time.perf_counter()
         row = study.row(point, measure_there())
@@ -120,12 +120,12 @@ def study_prompts(study: Study) -> Iterator[Point]:
 
 def _train_with(study: Study, num_prompts: int) -> dict[str, float]:
     recipe = with_prompts(study.recipe(), num_prompts)
-    study.watch.started(study.run, recipe)
-    on_epoch = partial(study.watch.epoch, study.run)
+    study.callbacks.started(study.run, recipe)
+    on_epoch = partial(study.callbacks.epoch, study.run)
     kept = StageFolder(study.stages) if study.stages else None
     checkpoint = fit(recipe, study.data, study.run.seed, study.device, on_epoch, kept)
     metrics = measure(checkpoint.network, checkpoint.plan, EvalSplit.of(study.data, "valid"))
-    study.watch.finished(study.run, [study.row({"K": num_prompts}, metrics)])
+    study.callbacks.finished(study.run, [study.row({"K": num_prompts}, metrics)])
     return metrics
 
 

@@ -23,7 +23,7 @@ def raw(tmp_path_factory):
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reproduced")
-    return {"results": folder / "quality.json", "report": folder / "docs" / "results.md", "work": folder / "runs"}
+    return {"results": folder / "quality.jsonl", "report": folder / "docs" / "results.md", "work": folder / "runs"}
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +49,15 @@ def test_it_says_what_it_did(first):
 
 
 def test_rows_are_in_the_file(first, places):
-    rows = json.loads(places["results"].read_text())
+    rows = [json.loads(line) for line in places["results"].read_text().splitlines()]
     assert [(row["system"], row.get("max_epochs")) for row in rows] == [("popularity", None), ("gru4rec", 1)]
     assert all({"HR@10", "NDCG@10"} <= set(row["metrics"]) for row in rows)
     assert all(len(row["data_digest"]) == len(row["bundle"]) == 64 for row in rows)
 
 
 def test_the_page_has_what_may_be_reported(first, places):
-    page = places["report"].read_text()
+    page = places["report"].with_name("results-provenance.md").read_text()
+    assert places["report"].read_text().startswith("# Results")
     assert "--datasets beauty --systems popularity --recipe best --seeds 1`" in page
     assert "--systems gru4rec" not in page
 

@@ -38,7 +38,7 @@ def test_the_script_writes_rows(folder, tmp_path):
     target = tmp_path / "kuairec"  # a name that has a recipe
     target.symlink_to(folder)
     command = [sys.executable, "-m", "benchmarks.gpu_quality", str(target), "--systems", "popularity", "--seeds", "1"]
-    more = ["--recipe", "best", "--results", str(tmp_path / "q.json"), "--device", "cpu"]
+    more = ["--recipe", "best", "--results", str(tmp_path / "q.jsonl"), "--device", "cpu"]
     done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "kuairec popularity best seed 0" in (tmp_path / "q.json").read_text() + done.stdout
+    assert "kuairec popularity best seed 0" in (tmp_path / "q.jsonl").read_text() + done.stdout

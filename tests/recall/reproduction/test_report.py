@@ -1,4 +1,4 @@
-"""docs/results.md from rows by hand: mean, spread, what is not run, and what may not be reported."""
+"""The generated pages from rows by hand: mean, spread, gaps, provenance, and rows that may not be reported."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +7,10 @@ import pytest
 
 from model.recipes.digest import recipe_digest
 from model.recipes.schema import RecipeName, read_sections
-from recall.reproduction.report import PUBLISHED, Dataset, Published, ResultsTable, Variant, number, render
-from recall.reproduction.results import Results, Row
+from recall.reproduction import provenance
+from recall.reproduction.cells import PUBLISHED, Dataset, Published, ResultsTable, Variant, number
+from recall.reproduction.report import render
+from recall.reproduction.results import Results, Row, settings_digest
 from recall.reproduction.runner import recipe_for
 
 ROOT = Path(__file__).parents[3]
@@ -55,9 +57,9 @@ def test_one_seed_has_no_spread():
     assert "| RecGPT | .0500 / .0300 | not run | .1000 / .0500 | .2000 / .1000 (X) |" in lines(ROW)
 
 
-def test_what_is_not_run_says_so():
+def test_a_cell_without_rows_says_so():
     assert "| SASRec | .0400 / .0200 | not run | not run |  |" in lines()
-    assert "Nothing of this data set has been run yet." in lines()
+    assert "Nothing of this data set has been run yet." in provenance.render([], PAGE).splitlines()
 
 
 def test_what_no_recipe_has_is_not_missing():
@@ -77,15 +79,27 @@ def test_data_without_figures_of_the_paper_has_no_columns_for_them():
     assert "| RecGPT | .1000 / .0500 | not run |" in render([paper], page).splitlines()
 
 
-def test_each_cell_has_its_command():
+def test_each_cell_has_its_command_and_its_settings():
     command = "`recall reproduce --data ../shared/data --datasets beauty --systems recgpt --recipe best --seeds 3`"
-    found = [line for line in lines(ROW, replace(ROW, seed=2)) if command in line]
-    assert found == [f"| RecGPT | best | 2 | 3 | 90 | 2 cores | 2026-01-02 | abc | {command} |"]
+    rows = [replace(ROW, settings={"plan": {}}), replace(ROW, seed=2, settings={"plan": {}})]
+    page = provenance.render(rows, PAGE).splitlines()
+    digest = settings_digest({"plan": {}})
+    assert f"| RecGPT | best | 0, 2 | 3 | 90 | 2 cores | 2026-01-02 | abc | r | {digest} | {command} |" in page
+    assert command not in render(rows, PAGE)
+
+
+def test_a_variant_of_the_ablation_has_its_command():
+    page = replace(PAGE, ablation={"whole": Variant("all of it")})
+    text = provenance.render([replace(ROW, system="whole", recipe="ablation")], page)
+    assert "| all of it | ablation | 0 |" in text
+    assert "--systems whole --recipe ablation --seeds 1`" in text
 
 
 @pytest.mark.parametrize("change", [{"max_epochs": 1}, {"study": "mine"}, {"recipe": "mine"}], ids=str)
 def test_tries_studies_and_other_recipes_are_no_cells(change):
-    assert "Nothing of this data set has been run yet." in lines(replace(ROW, **change))
+    row = replace(ROW, **change)
+    assert "| RecGPT | .0500 / .0300 | not run | not run | .2000 / .1000 (X) |" in lines(row)
+    assert "Nothing of this data set has been run yet." in provenance.render([row], PAGE)
 
 
 def test_a_recipe_that_changed_starts_its_cell_anew():
@@ -113,14 +127,14 @@ def test_published_figures_are_whole():
 
 
 def test_the_rows_of_the_repository_can_be_read():
-    assert render(Results(ROOT / "benchmarks" / "results" / "quality.json").rows())
+    assert render(Results(ROOT / "benchmarks" / "results" / "quality.jsonl").rows())
 
 
 def test_the_command_beside_a_figure_runs_the_recipe_that_gave_it():
-    book = ResultsTable(Results(ROOT / "benchmarks" / "results" / "quality.json").rows())
+    cells = ResultsTable(Results(ROOT / "benchmarks" / "results" / "quality.jsonl").rows())
     stale = {
         (dataset, system, recipe)
-        for (dataset, system, recipe, _), cell in book.cells.items()
+        for (dataset, system, recipe, _), cell in cells.cells.items()
         if {row.recipe_digest for row in cell.rows} != {recipe_digest(recipe_for(dataset, recipe, system))}
     }
     assert not stale, "recipes that changed after their rows: run them again, or take the rows out"
@@ -142,7 +156,7 @@ def test_ablation_sets_each_variant_against_another_seed_by_seed():
 
 
 def test_without_ablation_rows_there_is_no_ablation():
-    assert not [line for line in lines(ROW) if "addition" in line]
+    assert not [line for line in lines(ROW) if "gain" in line]
 
 
 def test_every_variant_of_the_recipe_is_in_the_table():

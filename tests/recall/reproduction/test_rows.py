@@ -2,18 +2,20 @@
 
 import json
 import multiprocessing
+import resource
+import sys
 from dataclasses import replace
 
 import pytest
 
-from recall.reproduction.results import Results, Row
+from recall.reproduction.results import Results, Row, settings_digest
 
 ROW = Row(dataset="d", system="s", recipe="best", seed=0, split="test", metrics={"HR@5": 0.25}, recipe_digest="r")
 
 
 @pytest.fixture
 def results(tmp_path):
-    return Results(tmp_path / "new" / "quality.json")
+    return Results(tmp_path / "new" / "quality.jsonl")
 
 
 def test_a_file_that_is_not_there_has_no_rows(results):
@@ -26,11 +28,35 @@ def test_what_is_appended_is_read(results):
     assert results.rows() == [ROW, replace(ROW, seed=1), replace(ROW, system="t")]
 
 
-def test_the_file_is_a_list_of_mappings_without_empty_values(results):
+def test_the_file_has_a_line_a_row_without_empty_values(results):
+    results.append([ROW, replace(ROW, seed=1)])
+    lines = results.path.read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [ROW.to_json(), replace(ROW, seed=1).to_json()]
+    assert set(json.loads(lines[0])) == {"dataset", "system", "recipe", "seed", "split", "metrics", "recipe_digest"}
+
+
+def test_appending_changes_no_line_that_is_there(results):
     results.append([ROW])
-    written = json.loads(results.path.read_text())
-    assert written == [ROW.to_json()]
-    assert set(written[0]) == {"dataset", "system", "recipe", "seed", "split", "metrics", "recipe_digest"}
+    before = results.path.read_bytes()
+    results.append([replace(ROW, seed=1)])
+    assert results.path.read_bytes().startswith(before)
+
+
+def test_settings_stand_once_beside_the_rows_by_digest(results):
+    settings = {"network": {"dim": 64}, "plan": {"quotas": [7, 3]}}
+    rows = [replace(ROW, seed=seed, settings=settings) for seed in range(3)]
+    results.append(rows[:2])
+    results.append([*rows[2:], replace(ROW, seed=4, settings={"network": {"dim": 32}})])
+    named = [json.loads(line)["settings"] for line in results.path.read_text().splitlines()]
+    kept = [json.loads(line) for line in results.settings_path.read_text().splitlines()]
+    assert named == [settings_digest(settings)] * 3 + [settings_digest({"network": {"dim": 32}})]
+    assert kept[0] == {"digest": named[0], "settings": settings}
+    assert len(kept) == 2
+    assert results.rows()[:3] == rows
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys():
+    assert settings_digest({"a": 1, "b": [2]}) == settings_digest({"b": [2], "a": 1}) != settings_digest({"a": 1})
 
 
 def test_the_same_measurement_is_kept_once(results):
@@ -56,7 +82,7 @@ def test_what_differs_is_another_measurement(change):
 
 def test_nothing_but_the_rows_stays_in_the_folder(results):
     results.append([ROW])
-    assert [path.name for path in results.path.parent.iterdir()] == ["quality.json"]
+    assert [path.name for path in results.path.parent.iterdir()] == ["quality.jsonl"]
 
 
 def append_ten(path, system):
@@ -75,26 +101,55 @@ def test_two_writers_lose_nothing(results):
     assert sorted((row.system, row.seed) for row in results.rows()) == [(name, n) for name in "ab" for n in range(10)]
 
 
-def test_a_write_that_fails_leaves_the_file_as_it_was(results, monkeypatch):
+def append_with_little_room(path, room):
+    """Ends with status 7 when the file may not grow so far."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    try:
+        Results(path).append([replace(ROW, seed=1), replace(ROW, seed=2)])
+    except OSError:
+        sys.exit(7)
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(results):
     results.append([ROW])
-    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("no space")))
-    with pytest.raises(OSError, match="no space"):
-        results.append([replace(ROW, seed=1)])
-    assert results.rows() == [ROW]
+    before = results.path.read_bytes()
+    # room for one of the two rows, and a part of the other
+    room = int(len(before) * 2.5)
+    job = multiprocessing.get_context("fork").Process(target=append_with_little_room, args=(results.path, room))
+    job.start()
+    job.join()
+    assert (job.exitcode, results.path.read_bytes()) == (7, before)
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("{}", "it is not a list"),
-        ("[3]", "a row is a mapping, not 3"),
-        ("[", "Expecting value"),
-        ('[{"dataset": "d"}]', "a row lacks metrics, recipe, seed, split, system"),
-        ('[{"dataset": "d", "colour": 1}]', "a row has no colour"),
-    ],
-)
-def test_what_is_no_file_of_rows_is_named(results, text, reason):
+GOOD = json.dumps(ROW.to_json()) + "\n"
+BROKEN = {
+    "another kind of line": (GOOD + "[3]\n", r"line 2 is not a row: a row is a mapping, not \[3\]"),
+    "no JSON": ("{'dataset'}\n", "line 1 is not JSON: "),
+    "a line cut off": (GOOD + GOOD[:40], "line 2 was not written to its end; delete it, and its run is made again"),
+    "keys that are missing": ('{"dataset": "d"}\n', "line 1 is not a row: a row lacks metrics, recipe, seed, split"),
+    "a key of no row": (GOOD + '{"dataset": "d", "colour": 1}\n', "line 2 is not a row: a row has no colour"),
+    "a row twice": (GOOD * 2, r"lines 1 and 2 are the same run \(d s best seed 0 test\); keep one of them"),
+    "settings unknown": (
+        GOOD.replace("}\n", ', "settings": "ab"}\n'),
+        "line 1 has settings 'ab', which .*settings.jsonl",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_no_file_of_rows_is_one_sentence_with_its_line(results, name):
+    text, reason = BROKEN[name]
     results.path.parent.mkdir()
     results.path.write_text(text)
-    with pytest.raises(ValueError, match=rf"quality.json is not a file of rows: .*{reason}"):
+    for act in (results.rows, lambda: results.append([replace(ROW, seed=9)])):
+        with pytest.raises(ValueError, match=rf"quality.jsonl: {reason}") as error:
+            act()
+        assert "\n" not in str(error.value)
+    assert results.path.read_text() == text
+
+
+def test_settings_that_are_none_are_named(results):
+    results.append([replace(ROW, settings={"network": {}})])
+    results.settings_path.write_text('{"digest": "x"}\n')
+    with pytest.raises(ValueError, match=r"settings.jsonl: line 1 is not a digest with its settings"):
         results.rows()

@@ -22,7 +22,7 @@ def study(circle_data, recipe_file, tmp_path):
 
 @pytest.fixture
 def results(tmp_path):
-    return Results(tmp_path / "quality.json")
+    return Results(tmp_path / "quality.jsonl")
 
 
 @pytest.fixture
