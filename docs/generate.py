@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from recall.__main__ import app as command
+from recall.bench import plots
 from recall.reproduction import figures, provenance, report
 from recall.reproduction.results import Results
 from service import errors
@@ -116,6 +117,7 @@ def main() -> None:
         if not check:
             path.write_text(text, encoding="utf-8")
             figures.draw(ROWS.rows(), FOLDER / report.FIGURES)
+            plots.draw_kept(ROWS.path.parent, FOLDER / report.FIGURES)
         elif path.read_text(encoding="utf-8") != text:
             sys.exit(f"{path.name} is out of date: run `make docs`")
 

@@ -72,7 +72,7 @@ def bench_http(options: HttpCommand) -> None:
             **{curve.name: curve.result for curve in curves},
         }
     if options.output:
-        figures = {"latency against rate": latency_against_rate([curve for curve in curves if curve.trials])}
+        figures = {"latency against rate": latency_against_rate([c for c in curves if c.trials], options.p99_ms)}
         err.print(f"figures in {write(options.output, figures, found)}", markup=False)
     last_line(found)
 

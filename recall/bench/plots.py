@@ -3,69 +3,87 @@
 import base64
 import html
 import json
-from collections.abc import Callable, Mapping, Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from recall import drawing
 from recall.bench.curves import Point
 from recall.bench.http import Curve
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-Draw = Callable[["Axes"], None]
+STAGES = ("encode", "search", "merge")
+OURS = "recgpt-recall"
 
 
-def latency_against_rate(curves: Sequence[Curve]) -> Draw:
-    from matplotlib.ticker import LogLocator
-
-    def draw(axes: "Axes") -> None:
-        for number, curve in enumerate(curves):
-            trials = sorted(curve.trials, key=lambda trial: trial.load.rate)
-            rates = [trial.load.rate * trial.load.users_a_request for trial in trials]
-            for name, style in (("p50_ms", "o--"), ("p99_ms", "o-")):
-                values = [getattr(trial.measured, name) for trial in trials]
-                axes.plot(rates, values, style, color=f"C{number}", markersize=3, label=f"{curve.name}, {name[:3]}")
-        axes.set(xlabel="users a second, offered", ylabel="ms", xscale="log", yscale="log")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            # 2,000, not 2 x 10^3
-            axis.set_major_formatter("{x:,.0f}")
-            axis.set_minor_formatter("")
-        axes.tick_params(which="both", labelsize=6)
-        # long enough to tell a broken line from a whole one
-        axes.legend(fontsize=6, handlelength=5)
-
-    return draw
+def latency_against_rate(curves: Sequence[Curve], p99_ms: float) -> drawing.Canvas:
+    """The p99 of every trial against the rate that was offered, and the p99 that was asked for."""
+    canvas = drawing.canvas("p99 latency against the offered rate")
+    [panel] = canvas.panels
+    series = {}
+    for curve in curves:
+        trials = sorted(curve.trials, key=lambda trial: trial.load.rate)
+        series[curve.name] = [(trial.load.rate * trial.load.users_a_request, trial.measured.p99_ms) for trial in trials]
+    panel.axhline(p99_ms, color=drawing.FAINT, linewidth=0.8)
+    panel.set(xlabel="users a second, offered (log)", ylabel="p99, ms (log)")
+    drawing.draw_lines(panel, series, log="xy")
+    return canvas
 
 
-def cost_against(points: Sequence[Point], name: str) -> Draw:
-    """Stages stacked, the bound beside them."""
+def cost_against(points: Sequence[Point], name: str) -> drawing.Canvas:
+    """Stages stacked in greys, each named at its right end, and the bound dotted beside them."""
+    canvas = drawing.canvas("Microseconds a user: encode, search and merge")
+    [panel] = canvas.panels
+    x = [float(getattr(point, name)) for point in points]
+    stages = [[float(getattr(point, f"{stage}_us")) for point in points] for stage in STAGES]
+    panel.stackplot(x, stages, colors=["0.55", "0.75", "0.9"], edgecolor="0.2", linewidth=0.5)
+    bound = [point.product_us for point in points]
+    panel.plot(x, bound, color="0.0", linestyle=":", marker="^", markersize=4)
+    label = "items in the catalogue" if name == "num_items" else name
+    panel.set(xlabel=f"{label} (log)", ylabel="us a user", ylim=(0, None))
+    drawing.plain_log(panel, "x")
+    ends, below = {"one product with all items": (x[-1], bound[-1])}, 0.0
+    for stage, values in zip(STAGES, stages, strict=True):
+        ends[stage] = (x[-1], below + values[-1] / 2)
+        below += values[-1]
+    drawing.label_column(panel, ends)
+    return canvas
 
-    def draw(axes: "Axes") -> None:
-        x = [getattr(point, name) for point in points]
-        stages = [[getattr(point, f"{stage}_us") for point in points] for stage in ("encode", "search", "merge")]
-        axes.stackplot(x, stages, labels=["encode", "search", "merge"], alpha=0.6)
-        axes.plot(x, [point.product_us for point in points], "k:", label="one product with all items")
-        axes.set(xlabel=name, ylabel="us a user", xscale="log")
-        axes.legend(fontsize=6)
 
-    return draw
+def rates_of_peers(peers: Mapping[str, Any]) -> drawing.Canvas:
+    """Bars of the highest rate within the p99, medians over the runs of benchmarks/results/peers.json."""
+    runs = peers["runs"]
+    names = sorted({name for run in runs for name in run["rate"]}, key=lambda name: -_median(runs, "rate", name))
+    rates = [_median(runs, "rate", name) for name in names]
+    others = [name for name in names if name != OURS]
+    title = f"The same model and machine: {_median(runs, 'times', others[0]):.0f} times the requests of {others[0]}"
+    canvas = drawing.canvas(title, height=0.35 * len(names) + 0.6)
+    [panel] = canvas.panels
+    panel.barh(names, rates, color=["0.0" if name == OURS else "0.6" for name in names], height=0.6)
+    panel.invert_yaxis()
+    for place, rate in enumerate(rates):
+        panel.annotate(f" {rate:,.0f}", (rate, place), va="center", fontsize=drawing.TEXT)
+    panel.set(xlabel=f"requests a second within a p99 of {runs[0]['p99_ms']:.0f} ms, {peers['machine']}", xticks=[])
+    panel.spines["bottom"].set_visible(False)
+    panel.tick_params(axis="y", length=0, labelsize=drawing.TEXT)
+    return canvas
 
 
-def write(folder: Path, figures: Mapping[str, Draw], facts: Mapping[str, Any]) -> Path:
+def _median(runs: Sequence[Mapping[str, Any]], what: str, name: str) -> float:
+    return statistics.median(run[what][name] for run in runs if name in run[what])
+
+
+def draw_kept(results: Path, folder: Path) -> list[Path]:
+    """Figures of what benchmarks printed and the repository keeps."""
+    peers = json.loads((results / "peers.json").read_text(encoding="utf-8"))
+    return [rates_of_peers(peers).save(folder / "peers.png")]
+
+
+def write(folder: Path, figures: Mapping[str, drawing.Canvas], facts: Mapping[str, Any]) -> Path:
     """PNG files and index.html in `folder`; returns the page."""
-    from matplotlib.figure import Figure
-
-    folder.mkdir(parents=True, exist_ok=True)
     parts = []
-    for name, draw in figures.items():
-        canvas = Figure(figsize=(6, 3.6), layout="constrained")
-        axes = canvas.subplots()
-        draw(axes)
-        axes.set_title(name)
-        path = folder / f"{name.replace(' ', '-')}.png"
-        canvas.savefig(path, dpi=110, metadata={"Software": None})
+    for name, canvas in figures.items():
+        path = canvas.save(folder / f"{name.replace(' ', '-')}.png")
         image = base64.b64encode(path.read_bytes()).decode()
         parts.append(f'<h2>{html.escape(name)}</h2><img alt="{html.escape(name)}" src="data:image/png;base64,{image}">')
     body = "".join(parts)

@@ -1,44 +1,50 @@
 """The figures of docs/results.md, drawn from the rows; each exists only where its rows do. Needs the extra `plots`.
 
-One panel a data set. Studies are on validation; quality against cost is the table's own recipe `best`, on test.
+One panel a data set, one message a figure: its title, made of the figures it shows. Studies are on validation; quality
+against cost is the table's own recipe `best`, on test.
 """
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recall import drawing
+from recall.drawing import Point
+from recall.reproduction.cells import Published, number
 from recall.reproduction.results import Row, latest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Series = Mapping[str, Sequence[tuple[float, float]]]  # name -> points (x, y)
+Series = Mapping[str, Sequence[Point]]  # name -> points (x, y)
+Panels = Mapping[str, Series]  # data set -> its series
 MIN_SYSTEMS = 3  # fewer are no figure
-MARKS, NUM_COLOURS = "osD", 10  # matplotlib's C0 to C9
 LEAST_RANGE = 0.1  # of its highest value, what an axis of quality spans: noise shall not look like an effect
-PANELS_A_ROW, LEGEND_INCHES = 3, 1.4
 METRICS = ("NDCG@10", "NDCG@50", "NDCG@5")
+COST_DATASETS = ("beauty", "kuairand")  # the paper's protocol and the split by time; the tables have all
+ARMS = ("recgpt", "comirec")  # drawn in black
+FREE = 0.01  # share of the recall that counts as no loss
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What is drawn: rows of one data set to series, and how the axes are called."""
+    """Rows of one data set to series; the title says what the series show."""
 
     name: str
-    title: str
+    title: Callable[[Panels], str]
     axes: tuple[str, str]
     series: Callable[[Sequence[Row]], Series]
-    lines: bool = True
-    log_x: bool = False
+    by_cost: bool = False  # points of systems in place of lines
 
     def panels(self, rows: Sequence[Row]) -> dict[str, Series]:
         """Data set -> its series, where there is something to draw."""
         # quick tries are never shown
         counted = [row for row in rows if row.max_epochs is None]
-        names = dict.fromkeys(row.dataset for row in counted)
-        found = {name: self.series([row for row in counted if row.dataset == name]) for name in names}
-        return {name: series for name, series in found.items() if series}
+        names = dict.fromkeys(row.dataset for row in counted if not self.by_cost or row.dataset in COST_DATASETS)
+        drawn = {name: self.series([row for row in counted if row.dataset == name]) for name in names}
+        return {name: series for name, series in drawn.items() if series}
 
 
 def by_prompts(rows: Sequence[Row]) -> Series:
@@ -47,7 +53,7 @@ def by_prompts(rows: Sequence[Row]) -> Series:
 
 
 def by_quotas(rows: Sequence[Row]) -> Series:
-    lines: dict[str, list[tuple[float, float]]] = {}
+    lines: dict[str, list[Point]] = {}
     for row in rows:
         if row.study == "quotas":
             # whole, as it is part of the metric's name
@@ -75,13 +81,17 @@ def _milliseconds(row: Row) -> float | None:
 
 
 def _by_cost(rows: Sequence[Row], cost: Callable[[Row], float | None]) -> Series:
+    """One point a system: means over the seeds of the recipe that was measured last."""
     chosen: dict[str, list[Row]] = {}
     for row in rows:
         # 0 seconds (no training) have no place on a log axis
         if row.study is None and row.recipe == "best" and row.split == "test" and cost(row):
             chosen.setdefault(row.system, []).append(row)
-    # one point a seed, so that the spread is seen; none of a recipe that was changed since
-    points = {name: [(cost(row) or 0.0, main_metric(row)) for row in latest(own)] for name, own in chosen.items()}
+    points = {}
+    for name, own in chosen.items():
+        seeds = latest(own)
+        mean_cost = statistics.mean(cost(row) or 0.0 for row in seeds)
+        points[name] = [(mean_cost, statistics.mean(main_metric(row) for row in seeds))]
     return points if len(points) >= MIN_SYSTEMS else {}
 
 
@@ -90,13 +100,65 @@ def main_metric(row: Row) -> float:
     return row.metrics[next((name for name in METRICS if name in row.metrics), next(iter(row.metrics)))]
 
 
+def title_of_range(what: str) -> Callable[[Panels], str]:
+    """A title that says by how much a line rises and falls, at most."""
+
+    def title(panels: Panels) -> str:
+        lines = [[y for _, y in points] for series in panels.values() for points in series.values()]
+        largest = max((max(line) - min(line)) / max(line) for line in lines)
+        return f"{what} moves NDCG by {largest:.1%} at most"
+
+    return title
+
+
+def title_of_diversity(panels: Panels) -> str:
+    points = [point for series in panels.values() for point in series["ComiRec"]]
+    least, best = min(x for x, _ in points), max(y for _, y in points)
+    free = max(x for x, y in points if y >= (1 - FREE) * best)
+    return f"Diversity from {least:.2f} to {free:.2f} costs at most {FREE:.0%} of the recall; more costs more"
+
+
+def title_of_cost(what: str) -> Callable[[Panels], str]:
+    """A title that names the best system where it is the same in every panel."""
+
+    def title(panels: Panels) -> str:
+        best = {max(series, key=lambda name: series[name][0][1]) for series in panels.values()}
+        return f"Quality against {what}" + (f": {_label(best.pop())} ranks best" if len(best) == 1 else "")
+
+    return title
+
+
+def _label(system: str) -> str:
+    return Published.load().systems.get(system, system)
+
+
 FIGURES = (
-    Figure("prompts", "Generated items a position", ("K", "NDCG, validation"), by_prompts),
-    Figure("quotas", "Share of the first step", ("m / (m + n)", "NDCG at m + n, validation"), by_quotas),
-    Figure("diversity", "ComiRec, lambda from 0", ("Diversity@50", "Recall@50, validation"), by_diversity),
-    Figure("training", "Quality and training time", ("seconds", "NDCG, test"), by_training, False, True),
     Figure(
-        "serving", "Quality and cost of an answer", ("ms a user, in batches", "NDCG, test"), by_serving, False, True
+        "prompts",
+        title_of_range("The number of generated items a position"),
+        ("generated items a position (K)", "NDCG, validation"),
+        by_prompts,
+    ),
+    Figure(
+        "quotas",
+        title_of_range("The share of the first step"),
+        ("share of the first step, m / (m + n)", "NDCG, validation"),
+        by_quotas,
+    ),
+    Figure("diversity", title_of_diversity, ("Diversity@50", "Recall@50, validation"), by_diversity),
+    Figure(
+        "training",
+        title_of_cost("training time"),
+        ("seconds of training (log)", "NDCG, test"),
+        by_training,
+        by_cost=True,
+    ),
+    Figure(
+        "serving",
+        title_of_cost("the cost of an answer"),
+        ("ms a user, in batches (log)", "NDCG, test"),
+        by_serving,
+        by_cost=True,
     ),
 )
 
@@ -110,48 +172,40 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
 
     Raises ImportError without matplotlib.
     """
-    from matplotlib.figure import Figure as Canvas
-
-    paths = []
-    for figure in available(rows):
-        panels = figure.panels(rows)
-        num_rows = -(-len(panels) // PANELS_A_ROW)
-        size = (4 * min(len(panels), PANELS_A_ROW) + LEGEND_INCHES, 3 * num_rows)
-        canvas = Canvas(figsize=size, layout="constrained")
-        grid = canvas.subplots(num_rows, min(len(panels), PANELS_A_ROW), squeeze=False).ravel()
-        # a system looks the same in every panel, and one legend says how
-        names = list(dict.fromkeys(name for series in panels.values() for name in series))
-        for panel, (name, series) in zip(grid, panels.items(), strict=False):
-            _draw_panel(panel, figure, series, names)
-            panel.set_title(name)
-        for spare in grid[len(panels) :]:
-            spare.set_axis_off()
-        shown = {label: mark for panel in grid for mark, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-        canvas.legend(shown.values(), shown.keys(), fontsize=7, loc="outside right center")
-        canvas.suptitle(figure.title)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths.append(folder / f"{figure.name}.png")
-        # without a date in it, the same rows give the same file
-        canvas.savefig(paths[-1], dpi=80, metadata={"Software": None})
-    return paths
+    return [_draw_figure(figure, figure.panels(rows)).save(folder / f"{figure.name}.png") for figure in available(rows)]
 
 
-def _draw_panel(panel: "Axes", figure: Figure, series: Series, names: Sequence[str]) -> None:
-    from matplotlib.ticker import LogLocator
+def _draw_figure(figure: Figure, panels: Panels) -> drawing.Canvas:
+    canvas = drawing.canvas(figure.title(panels), len(panels), height=3.1 if figure.by_cost else 2.0)
+    for panel, (dataset, series) in zip(canvas.panels, panels.items(), strict=True):
+        panel.set_title(_title(dataset), fontsize=drawing.SMALL, loc="left")
+        panel.set(xlabel=figure.axes[0], ylabel=figure.axes[1])
+        if figure.by_cost:
+            _draw_systems(panel, series)
+        else:
+            drawing.draw_lines(panel, series)
+            _widen(panel)
+    return canvas
 
-    for name, points in series.items():
-        number = names.index(name)
-        x, y = zip(*points, strict=True)
-        # ten colours, then another mark: no two series look alike
-        mark, colour = MARKS[number // NUM_COLOURS % len(MARKS)], f"C{number % NUM_COLOURS}"
-        panel.plot(x, y, f"{mark}-" if figure.lines else mark, color=colour, markersize=4, label=name)
+
+def _title(dataset: str) -> str:
+    return next((known.title for known in Published.load().datasets if known.name == dataset), dataset)
+
+
+def _draw_systems(panel: "Axes", series: Series) -> None:
+    labels: dict[str, Point] = {}
+    strong = []
+    for name, [(cost, quality)] in series.items():
+        grey, size = ("0.0", 6) if name in ARMS else ("0.55", 4)
+        panel.plot(cost, quality, "o", color=grey, markersize=size)
+        label = f"{_label(name)} {number(quality)}"
+        labels[label] = (cost, quality)
+        strong += [label] if name in ARMS else []
+    drawing.plain_log(panel, "x")
+    drawing.label_column(panel, labels, strong)
+
+
+def _widen(panel: "Axes") -> None:
     low, high = panel.get_ylim()
     middle, reach = (low + high) / 2, max(high - low, LEAST_RANGE * abs(high)) / 2
     panel.set_ylim(middle - reach, middle + reach)
-    panel.set_xlabel(figure.axes[0])
-    panel.set_ylabel(figure.axes[1])
-    if figure.log_x:
-        panel.set_xscale("log")
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panel.xaxis.set_major_formatter("{x:,g}")
-        panel.xaxis.set_minor_formatter("")

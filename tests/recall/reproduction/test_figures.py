@@ -72,6 +72,21 @@ def test_the_page_shows_what_there_is():
     assert "## Figures" not in render([ROW])
 
 
+def test_titles_say_what_the_rows_show():
+    titles = [figure.title(figure.panels(rows)) for rows in (prompts(), diversity()) for figure in available(rows)]
+    assert titles[0] == "The number of generated items a position moves NDCG by 95.2% at most"
+    assert titles[1].startswith("Diversity from 0.70 to 0.70 costs at most 1% of the recall")
+    better = [replace(row, metrics={"NDCG@10": 0.06}) if row.system == "recgpt" else row for row in systems()]
+    training = available(better)[0]
+    assert training.title(training.panels(better)) == "Quality against training time: RecGPT ranks best"
+
+
+def test_several_seeds_are_one_point():
+    seeds = [replace(row, seed=seed, seconds=60 + 20 * seed) for row in systems() for seed in (0, 1)]
+    training = available(seeds)[0]
+    assert training.panels(seeds)["beauty"]["bpr"] == [(70, 0.05)]
+
+
 def test_a_superseded_recipe_is_not_drawn():
     old = [replace(row, recipe_digest="old", seed=1) for row in systems()]
     new = [replace(row, recipe_digest="new", metrics={"NDCG@10": 0.06}) for row in systems()]

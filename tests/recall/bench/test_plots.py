@@ -1,0 +1,43 @@
+"""Figures of measurements: one message each, and a page that holds them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from recall.bench import plots
+from recall.bench.curves import Point
+
+pytest.importorskip("matplotlib", reason="the extra `bench` is not installed")
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
+
+
+def peers(*rates):
+    names = ("recgpt-recall", "plain FastAPI")
+    runs = [{"p99_ms": 30.0, "rate": dict(zip(names, pair, strict=True))} for pair in rates]
+    for run in runs:
+        ours = run["rate"]["recgpt-recall"]
+        run["times"] = {name: ours / rate for name, rate in run["rate"].items()}
+    return {"machine": "2 cores", "runs": runs}
+
+
+def test_bars_are_medians_and_the_title_says_by_how_much():
+    canvas = plots.rates_of_peers(peers((1000, 100), (3000, 100), (1500, 150)))
+    [panel] = canvas.panels
+    assert [text.get_text().strip() for text in panel.texts] == ["1,500", "100"]
+    assert canvas.figure.get_suptitle() == "The same model and machine: 10 times the requests of plain FastAPI"
+
+
+def test_what_the_repository_keeps_can_be_drawn(tmp_path):
+    paths = plots.draw_kept(RESULTS, tmp_path)
+    assert [path.name for path in paths] == ["peers.png"]
+    assert paths[0].stat().st_size < 100_000
+
+
+def test_the_page_holds_its_figures_and_the_json(tmp_path):
+    rows = json.loads((RESULTS / "engine.json").read_text())["batch"]
+    canvas = plots.cost_against([Point(**row) for row in rows], "batch")
+    page = plots.write(tmp_path / "bench", {"cost against batch": canvas}, {"machine": "2 cores"})
+    assert (tmp_path / "bench" / "cost-against-batch.png").is_file()
+    assert "data:image/png;base64," in page.read_text()
+    assert "&quot;machine&quot;: &quot;2 cores&quot;" in page.read_text()
