@@ -32,7 +32,7 @@ check: $(STAMP) ## ruff, mypy strict, the house rules, and the generated docs ag
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest tests/test_house.py tests/test_import_rule.py
+	$(BIN)/pytest tests/test_house.py tests/test_import_rule.py tests/docs
 	$(BIN)/python -m docs.generate --check
 
 docs: $(STAMP) ## write the generated pages anew: the reference from the code, the results from the measured rows

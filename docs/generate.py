@@ -1,4 +1,4 @@
-"""Writes docs/reference.md from the code, docs/results*.md from the rows; `--check` fails where one is out of date.
+"""Writes the pages that follow from code, rows and imports; `--check` fails where one is out of date.
 
 python -m docs.generate [--check]
 """
@@ -13,6 +13,7 @@ from typing import cast
 import typer
 from typer.core import TyperGroup
 
+from docs import rooms
 from recall.__main__ import app as command
 from recall.bench import plots
 from recall.reproduction import figures, provenance, report
@@ -53,12 +54,12 @@ def commands() -> str:
 
 def describe(parent: str, group: TyperGroup) -> Iterator[str]:
     """Each command with its options, those of a group behind the group's name."""
-    for name, one in sorted(group.commands.items()):
-        if isinstance(one, TyperGroup):
-            yield from describe(f"{parent} {name}", one)
+    for name, part in sorted(group.commands.items()):
+        if isinstance(part, TyperGroup):
+            yield from describe(f"{parent} {name}", part)
             continue
-        rows = [[f"`{'/'.join(p.opts)}`", getattr(p, "help", "") or ""] for p in one.params if p.name != "help"]
-        yield f"### {parent} {name}\n\n{(one.help or '').strip()}\n\n{table(['option', 'meaning'], rows)}"
+        rows = [[f"`{'/'.join(p.opts)}`", getattr(p, "help", "") or ""] for p in part.params if p.name != "help"]
+        yield f"### {parent} {name}\n\n{(part.help or '').strip()}\n\n{table(['option', 'meaning'], rows)}"
 
 
 def routes() -> str:
@@ -72,13 +73,13 @@ def routes() -> str:
 
 
 def metrics() -> str:
-    """What is counted while answering, then what the parts count themselves."""
+    """The metrics counted while answering, then those that the parts count themselves."""
     # no arms: names and meanings are the same with any
     no_arms = cast(RecallPipeline, SimpleNamespace(arms={}))
     counted, link = Metrics(), RedisClient("redis://127.0.0.1/0", "cache")
     parts = ComponentCollector(no_arms, MemoryVectorCache(), [link], ExposureLog(link), counted)
     families = [*counted.registry.collect(), *parts.collect()]
-    rows = [[f"`{one.name}{'_total' * (one.type == 'counter')}`", one.type, one.documentation] for one in families]
+    rows = [[f"`{f.name}{'_total' * (f.type == 'counter')}`", f.type, f.documentation] for f in families]
     return table(["metric", "type", "meaning"], rows)
 
 
@@ -116,10 +117,11 @@ def main() -> None:
     for path, text in ((FOLDER / name, write()) for name, write in PAGES.items()):
         if not check:
             path.write_text(text, encoding="utf-8")
-            figures.draw(ROWS.rows(), FOLDER / report.FIGURES)
-            plots.draw_kept(ROWS.path.parent, FOLDER / report.FIGURES)
         elif path.read_text(encoding="utf-8") != text:
-            sys.exit(f"{path.name} is out of date: run `make docs`")
+            sys.exit(f"{path.relative_to(FOLDER)} is out of date: run `make docs`")
+    if not check:
+        figures.draw(ROWS.rows(), FOLDER / report.FIGURES)
+        plots.draw_kept(ROWS.path.parent, FOLDER / report.FIGURES)
 
 
 def results() -> str:
@@ -130,10 +132,37 @@ def results_provenance() -> str:
     return provenance.render(ROWS.rows())
 
 
+def architecture() -> str:
+    """The page as it is, with the table of rooms between its marks."""
+    page = (FOLDER / "architecture.md").read_text(encoding="utf-8")
+    before, rest = page.split(ROOMS, 1)
+    return f"{before}{ROOMS}\n{rooms.table(rooms.read())}\n{ROOMS_END}{rest.split(ROOMS_END, 1)[1]}"
+
+
+def picture() -> str:
+    return rooms.picture(rooms.arrows(rooms.read()))
+
+
+def decisions() -> str:
+    """An index of the decisions: the title of each page."""
+    paths = sorted((FOLDER / "decisions").glob("0*.md"))
+    titles = [path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ") for path in paths]
+    lines = [f"- [{title}]({path.name})" for title, path in zip(titles, paths, strict=True)]
+    return "\n".join([DECISIONS, *lines, ""])
+
+
+ROOMS, ROOMS_END = "<!-- rooms -->", "<!-- /rooms -->"
+DECISIONS = """# Decisions
+
+One page a decision: what was chosen, what else there was, what decided. Written by `make docs` from the titles.
+"""
+
 PAGES: dict[str, Callable[[], str]] = {
     "reference.md": render,
     "results.md": results,
     "results-provenance.md": results_provenance,
+    "architecture.md": architecture,
+    "decisions/README.md": decisions,
 }
 
 

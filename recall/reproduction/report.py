@@ -39,7 +39,7 @@ commits stand in [results-provenance.md](results-provenance.md)."""
 
 
 def _pictures(rows: Sequence[Row]) -> list[str]:
-    shown = [f"![{figure.title}]({FIGURES}/{figure.name}.png)" for figure in figures.available(rows)]
+    shown = [f"![{figure.title(figure.panels(rows))}]({FIGURES}/{figure.name}.png)" for figure in figures.available(rows)]
     return ["## Figures", *shown] if shown else []
 
 
