@@ -103,15 +103,17 @@ def under_load(options: HttpCommand) -> Iterator["Target"]:
 
 
 def show_curve(curve: "Curve") -> None:
-    result = curve.result
+    """Prints the rate that was held, with the spread of its runs, the machine's own stall, and where the time went."""
+    result: dict[str, Any] = curve.result
     if not result["runs"]:
         out.print(f"{curve.name}: no rate held", markup=False)
         return
+    lowest, highest = result["spread"]["p99_ms"]
     out.print(
         f"{curve.name}: {result['users_s']:,.0f} users/s in {result['rate']:,.0f} requests/s, "
-        f"p50 {result['p50_ms']:.1f}, p99 {result['p99_ms']:.1f}, p999 {result['p999_ms']:.1f} ms; "
-        f"binds: {result['binding']}; "
-        f"CPU us a user: {result['cpu_us']}",
+        f"p50 {result['p50_ms']:.1f}, p99 {result['p99_ms']:.1f} (of {result['runs']} runs {lowest:.1f} to "
+        f"{highest:.1f}), p999 {result['p999_ms']:.1f} ms; idle timer late by {result['stall_p99_ms']:.1f} ms (p99); "
+        f"binds: {result['binding']}; CPU us a user: {result['cpu_us']}",
         markup=False,
     )
 
@@ -212,5 +214,5 @@ def need_extra() -> None:
     """Raises ValueError, with the way out, where the extra is not installed."""
     import importlib.util
 
-    if missing := [name for name in ("psutil", "matplotlib") if importlib.util.find_spec(name) is None]:
+    if missing := [name for name in ("psutil", "matplotlib", "httptools") if importlib.util.find_spec(name) is None]:
         raise ValueError(f"recall bench needs {' and '.join(missing)}: pip install 'recgpt-recall[bench]'")

@@ -15,28 +15,31 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
-from itertools import count
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
 
 from benchmarks.peers.model import BUNDLE
 from recall.bench.bundles import Sizes, make_bundle
-from recall.bench.generator import Load, Measured
-from recall.bench.target import free_port, serving
+from recall.bench.search import RateSearch
+from recall.bench.target import Target, free_port, serving
+from recall.bench.traffic import Load
+from recall.bench.trials import find_rate, run_trial
 
 PEERS = {
     "plain FastAPI": ["-m", "uvicorn", "benchmarks.peers.plain:app", "--log-level", "warning", "--port", "{port}"],
     "Ray Serve": ["-m", "benchmarks.peers.ray_serve", "{port}"],
     "BentoML": ["-m", "bentoml", "serve", "benchmarks.peers.bento:Recall", "--port", "{port}"],
 }
-START_S, FIRST, STEP, CLOSER = 180.0, 50.0, 1.6, 1.03
+START_S = 180.0
+SEARCH = RateSearch(start=50.0, closeness=1.03, least=4.0)
 
 
 @contextlib.contextmanager
-def peer(name: str, bundle: Path) -> Iterator[int]:
-    """The port of a peer that answers."""
+def peer(name: str, bundle: Path) -> Iterator[Target]:
+    """A peer that answers."""
     port = free_port()
     command = [sys.executable, *(word.format(port=port) for word in PEERS[name])]
     environment = {**os.environ, BUNDLE: str(bundle), "PYTHONPATH": str(Path.cwd())}
@@ -45,7 +48,7 @@ def peer(name: str, bundle: Path) -> Iterator[int]:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         try:
             wait(port, process)
-            yield port
+            yield Target(f"http://127.0.0.1:{port}", process.pid)
         finally:
             os.killpg(process.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -71,35 +74,14 @@ def ask(port: int, path: str, history: list[int]) -> list[int]:
     return items
 
 
-def run(load: Load) -> Measured:
-    """One trial of the generator's own process."""
-    command = [sys.executable, "-m", "recall.bench.generator", json.dumps(asdict(load))]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    return Measured(**json.loads(ended.stdout.splitlines()[-1]))
+def highest(target: Target, load: Load, p99_ms: float) -> float:
+    """The highest rate that keeps to the p99 and loses nothing; 0 where none does."""
+    best, _ = find_rate(partial(run_trial, target), replace(load, port=target.port), p99_ms, SEARCH, say)
+    return best.load.rate if best else 0.0
 
 
-def highest(load: Load, p99_ms: float) -> Measured | None:
-    """The fastest trial that keeps to the p99 and loses nothing."""
-    low, high, best, seeds = 0.0, FIRST, None, count(1)
-
-    def holds(rate: float) -> bool:
-        nonlocal best
-        found = run(replace(load, rate=rate, seed=next(seeds)))
-        good = found.p99_ms <= p99_ms and not found.lost and set(found.statuses) == {"200"}
-        print(f"  {rate:7.0f}/s p99 {found.p99_ms:8.1f} ms  {found.statuses}", flush=True)
-        best = found if good else best
-        return good
-
-    def holds_in_two_tries(rate: float) -> bool:
-        # a machine shared with others stalls now and then: a rate that fails is tried once more
-        return holds(rate) or holds(rate)
-
-    while holds_in_two_tries(high):
-        low, high = high, high * STEP
-    while high > CLOSER * max(low, 4.0):
-        middle = (low + high) / 2
-        low, high = (middle, high) if holds_in_two_tries(middle) else (low, middle)
-    return best
+def say(text: str) -> None:
+    print(text, flush=True)
 
 
 def main() -> None:
@@ -109,23 +91,21 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(PEERS), choices=list(PEERS))
     options = parser.parse_args()
     histories = [[(31 * n + 7 * k) % 12_101 for k in range(50)] for n in range(50)]
-    found: dict[str, float] = {}
+    rates: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         bundle = make_bundle(Path(folder), Sizes())
         load = Load(port=0, seconds=options.seconds, num_items=12_101, connections=256)
         with serving({"recgpt": bundle}) as ours:
             expected = [ask(ours.port, "/recall/recgpt", history) for history in histories]
-            best = highest(replace(load, port=ours.port, path="/recall/recgpt"), options.p99_ms)
-            found["recgpt-recall"] = best.offered if best else 0.0
+            rates["recgpt-recall"] = highest(ours, replace(load, path="/recall/recgpt"), options.p99_ms)
         for name in options.only:
-            with peer(name, bundle) as port:
-                answers = [ask(port, "/recall", history) for history in histories]
+            with peer(name, bundle) as target:
+                answers = [ask(target.port, "/recall", history) for history in histories]
                 same = sum(answer == want for answer, want in zip(answers, expected, strict=True))
                 print(f"{name}: {same} of {len(histories)} lists are the same", flush=True)
-                best = highest(replace(load, port=port, path="/recall"), options.p99_ms)
-                found[name] = best.offered if best else 0.0
-    ratios = {name: round(found["recgpt-recall"] / rate, 1) for name, rate in found.items() if rate}
-    print(json.dumps({"p99_ms": options.p99_ms, "rate": found, "times": ratios}))
+                rates[name] = highest(target, replace(load, path="/recall"), options.p99_ms)
+    ratios = {name: round(rates["recgpt-recall"] / rate, 1) for name, rate in rates.items() if rate}
+    print(json.dumps({"p99_ms": options.p99_ms, "rate": rates, "times": ratios}))
 
 
 if __name__ == "__main__":

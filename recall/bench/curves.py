@@ -15,7 +15,7 @@ import torch
 
 from index.auto import choose_index
 from index.bundle.build import propose_from
-from index.evaluate import recall_of
+from index.evaluate import Probes
 from index.exact import ExactIndex
 from index.factory import build_index
 from model.encoder import UserEncoder, pin_compute_threads
@@ -42,7 +42,7 @@ class Point:
     search_us: float
     merge_us: float
     product_us: float  # scores of one query vector alone
-    recall: float  # recall@top_n of the index against exact search, for these questions' query vectors
+    recall: float  # recall@top_n of the index against exact search, for the query vectors of these requests
 
     @property
     def total_us(self) -> float:
@@ -51,7 +51,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Bench:
-    """An engine of given sizes and the questions it is asked."""
+    """An engine of given sizes and the requests it gets."""
 
     sizes: Sizes
     top_n: int = 100
@@ -73,7 +73,8 @@ class Bench:
         engine.compute(requests)
         times = [engine.compute(requests)[0].timings_ms for _ in range(runs)]
         encode, search, merge = (
-            1e3 * statistics.median(one[stage] for one in times) / batch for stage in ("encode", "search", "merge")
+            1e3 * statistics.median(timings[stage] for timings in times) / batch
+            for stage in ("encode", "search", "merge")
         )
         return Point(
             num_items=self.sizes.num_items,
@@ -88,15 +89,14 @@ class Bench:
         )
 
     def recall(self, engine: Engine) -> float:
-        """Of the index, for the query vectors of random histories."""
+        """Recall of the index for the query vectors of random histories."""
         if engine.index.spec == ExactIndex.spec:
             return 1.0
         rng = np.random.default_rng(self.sizes.seed + 1)
         rows = rng.integers(1, self.sizes.num_items + 1, (PROBES, self.sizes.max_length)).tolist()
         queries = engine.encoder.encode([History(tuple(row)) for row in rows]).vectors.reshape(-1, self.sizes.dim)
         exact = ExactIndex(cast(UserEncoder, engine.encoder).item_vectors().numpy())
-        found, expected = (index.search(queries, self.top_n).rows for index in (engine.index, exact))
-        return recall_of(found, expected)
+        return Probes.of(exact, queries, self.top_n).recall(engine.index)
 
     def product_us(self, runs: int) -> float:
         items = torch.randn(self.sizes.num_items, self.sizes.dim)

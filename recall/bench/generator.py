@@ -12,139 +12,67 @@ import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import cast
 
+import httptools
 import numpy as np
-import orjson
 
-HEAD_END = b"\r\n\r\n"
-LENGTH = b"content-length: "
-CHUNKED, LAST_CHUNK = b"transfer-encoding: chunked", b"0\r\n\r\n"
+from recall.bench.traffic import Bodies, Load, Measured
+
 TICK_S = 0.001
 PROBLEM, PARTIAL = b'"retryable":', 207  # of a refused member; counted as this status
 
 
-JSON = "application/json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What is sent: Poisson arrivals of requests with random histories."""
-
-    port: int
-    host: str = "127.0.0.1"
-    path: str = "/recall"
-    rate: float = 100.0  # requests a second
-    seconds: float = 5.0  # measured
-    warmup_s: float = 1.0
-    num_items: int = 1000  # ids 0 .. N-1
-    history: int = 50
-    top_n: int = 100
-    users_a_request: int = 1  # above 1: bodies of POST /recall/batch
-    arm: str | None = None  # of a batch; single requests name it in the path
-    distinct: int = 0  # different histories, asked in turn; 0 = none comes twice
-    deadline_ms: float = 100.0  # goodput is what is answered within it
-    connections: int = 512
-    drain_s: float = 3.0  # what is not answered this long after the last request is lost
-    seed: int = 0
-    accept: str = JSON
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """Of the requests that were due after the warm-up."""
-
-    offered: float  # requests a second, as asked
-    completed: float  # answered with 200, a second
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    p999_ms: float
-    max_ms: float
-    goodput: float  # share of all requests answered with 200 within the deadline
-    statuses: dict[str, int]
-    lost: int  # no answer
-    lag_p99_ms: float  # how late this process itself sent
-    cpu_us: float  # of this process a request
-    received_bytes: int
-
-
-class Bodies:
-    """Bytes of whole requests."""
-
-    def __init__(self, load: Load) -> None:
-        self._load = load
-        self._rng = np.random.default_rng(load.seed)
-        accept = f"accept: {load.accept}\r\n" if load.accept != JSON else ""
-        self._head = (
-            f"POST {load.path} HTTP/1.1\r\nhost: {load.host}\r\ncontent-type: application/json\r\n{accept}"
-            "content-length: "
-        ).encode()
-        self._kept = [self._make() for _ in range(load.distinct)]
-        self._turn = 0
-
-    def next(self) -> bytes:
-        if not self._kept:
-            return self._make()
-        self._turn += 1
-        return self._kept[self._turn % len(self._kept)]
-
-    def _make(self) -> bytes:
-        load = self._load
-        histories = self._rng.integers(0, load.num_items, (load.users_a_request, load.history)).tolist()
-        users = self._rng.integers(0, 2**40, load.users_a_request).tolist()
-        asks = [
-            {"user_id": user, "history": history, "top_n": load.top_n}
-            for user, history in zip(users, histories, strict=True)
-        ]
-        arm = {"arm": load.arm} if load.arm else {}
-        body = orjson.dumps(asks[0] if load.users_a_request == 1 else {"requests": asks, **arm})
-        return b"%s%d%s%s" % (self._head, len(body), HEAD_END, body)
-
-
 class Connection(asyncio.Protocol):
-    """One request at a time; answers are counted, not parsed."""
+    """One request at a time; httptools finds where an answer ends, nothing reads what it says."""
 
     def __init__(self, owner: "Generator") -> None:
         self.owner = owner
-        self.buffer = b""
         self.due = 0.0
         self.transport: asyncio.Transport
+        self.received = 0  # bytes of the answer under way
+        # calls the on_.. methods of this object, those that it has
+        self.parser = httptools.HttpResponseParser(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transport is no subclass of asyncio's
         self.transport = cast(asyncio.Transport, transport)
 
     def send(self, due: float, request: bytes) -> None:
-        self.due = due
+        self.due, self.received = due, 0
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        self.buffer += data
-        end = self.buffer.find(HEAD_END)
-        if end < 0:
-            return
-        head = self.buffer[:end].lower()
-        size = self._size(head, end + len(HEAD_END))
-        if len(self.buffer) >= size:
-            status = int(head[9:12])
-            # a batch is answered with 200 even where members of it were refused
-            if status == 200 and self.owner.load.users_a_request > 1 and PROBLEM in self.buffer:
-                status = PARTIAL
-            self.buffer = self.buffer[size:]
-            self.owner.answered(self, status, size)
+        self.received += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            # what was asked on it is lost
+            self.transport.close()
 
-    def _size(self, head: bytes, body: int) -> int:
-        """Bytes of the whole answer, or more than are here while its end is not known; body: where it begins."""
-        if CHUNKED in head:
-            # nothing else was asked on this connection, so what ends the answer ends the buffer
-            return len(self.buffer) + (not self.buffer.endswith(LAST_CHUNK))
-        start = head.find(LENGTH) + len(LENGTH)
-        return body + int(head[start : start + 12].split(b"\r", 1)[0])
+    def on_message_complete(self) -> None:
+        self.owner.answered(self, self.parser.get_status_code(), self.received)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.owner.gone(self)
+
+
+class BatchConnection(Connection):
+    """Reads bodies too: a batch is answered with 200 even where members of it were refused."""
+
+    def __init__(self, owner: "Generator") -> None:
+        super().__init__(owner)
+        self.parts: list[bytes] = []
+
+    def on_body(self, body: bytes) -> None:
+        self.parts.append(body)
+
+    def on_message_complete(self) -> None:
+        status, body = self.parser.get_status_code(), b"".join(self.parts)
+        self.parts = []
+        partial = status == 200 and PROBLEM in body
+        self.owner.answered(self, PARTIAL if partial else status, self.received)
 
 
 class Generator:
@@ -200,7 +128,8 @@ class Generator:
 
     async def _connect_one(self) -> None:
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(lambda: Connection(self), self.load.host, self.load.port)
+        kind = BatchConnection if self.load.users_a_request > 1 else Connection
+        _, connection = await loop.create_connection(lambda: kind(self), self.load.host, self.load.port)
         self.open.add(connection)
         self._free(connection)
 
@@ -251,8 +180,8 @@ class Generator:
     def _report(self, num_measured: int, spent: float) -> Measured:
         milliseconds = np.array(self.latencies) * 1e3
         # interpolating between infinities would be no number
-        found = np.percentile(milliseconds, [50, 90, 99, 99.9, 100]) if len(milliseconds) else np.full(5, np.inf)
-        p50, p90, p99, p999, longest = found.tolist()
+        shares = np.percentile(milliseconds, [50, 90, 99, 99.9, 100]) if len(milliseconds) else np.full(5, np.inf)
+        p50, p90, p99, p999, longest = shares.tolist()
         return Measured(
             offered=self.load.rate,
             completed=round(len(self.latencies) / self.load.seconds, 1),

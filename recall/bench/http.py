@@ -6,10 +6,12 @@ request, and single requests at half of the first rate.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
-from recall.bench.generator import Load
-from recall.bench.load import Say, Trial, confirm, find_rate, run_trial, summary
+from recall.bench.search import RateSearch, Say
 from recall.bench.target import Target
+from recall.bench.traffic import Load
+from recall.bench.trials import RunTrial, Trial, confirm, find_rate, run_trial, summary
 
 WARM_RATE = 400.0
 CURVES = ("uncached", "cached", "batch")
@@ -17,7 +19,7 @@ CURVES = ("uncached", "cached", "batch")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpBench:
-    """What is asked of the service."""
+    """The load that is put on the service, and the limit it has to keep to."""
 
     arm: str = "recgpt"
     num_items: int
@@ -55,37 +57,49 @@ class Curve:
 
     @property
     def result(self) -> dict[str, object]:
-        return summary(self.held) if self.held else {"rate": 0.0, "runs": 0}
+        held = summary(self.held) if self.held else {"rate": 0.0, "runs": 0}
+        return held | {"trials": [self._point(trial) for trial in self.trials]}
+
+    @staticmethod
+    def _point(trial: Trial) -> dict[str, float]:
+        m = trial.measured
+        return {
+            "rate": round(trial.load.rate, 1),
+            "p50_ms": m.p50_ms,
+            "p99_ms": m.p99_ms,
+            "stall_p99_ms": trial.stall_p99_ms,
+        }
 
 
 def bench_http(target: Target, bench: HttpBench, say: Say = lambda _: None) -> Iterator[Curve]:
     """Yields a curve as soon as it is measured."""
-    single = bench.load(target)
+    single, run = bench.load(target), partial(run_trial, target)
     if "uncached" in bench.only:
         say("histories that were never asked before")
-        uncached = measure("uncached", target, replace(single, rate=400.0), bench, say)
+        uncached = measure("uncached", run, replace(single, rate=400.0), bench, say)
         yield uncached
         if uncached.held:
             half = replace(single, rate=uncached.held[0].load.rate / 2, seconds=2 * bench.seconds)
-            yield Curve("half rate", [], [run_trial(target, replace(half, seed=91 + n)) for n in range(bench.runs)])
+            yield Curve("half rate", [], [run(replace(half, seed=91 + n)) for n in range(bench.runs)])
     if "cached" in bench.only:
         say("histories whose vectors are cached")
         cached = replace(single, distinct=bench.cached_histories)
         # each of them once, so that all are known
-        run_trial(target, replace(cached, rate=WARM_RATE, seconds=2 * bench.cached_histories / WARM_RATE))
-        yield measure("cached", target, replace(cached, rate=800.0), bench, say)
+        run(replace(cached, rate=WARM_RATE, seconds=2 * bench.cached_histories / WARM_RATE))
+        yield measure("cached", run, replace(cached, rate=800.0), bench, say)
     if "batch" in bench.only:
         say(f"batches of {bench.users_a_batch} users")
         batch = replace(single, path="/recall/batch", arm=bench.arm, users_a_request=bench.users_a_batch)
         # a batch takes as long as its users together: what is asked of it is users a second, not a p99
         batch = replace(batch, connections=64, rate=8.0, deadline_ms=1000.0)
-        yield measure("batch", target, batch, replace(bench, p99_ms=500.0), say)
+        yield measure("batch", run, batch, replace(bench, p99_ms=500.0), say)
 
 
-def measure(name: str, target: Target, load: Load, bench: HttpBench, say: Say) -> Curve:
-    best, trials = find_rate(target, load, bench.p99_ms, say)
+def measure(name: str, run: RunTrial, load: Load, bench: HttpBench, say: Say) -> Curve:
+    """Looks for the rate from `load.rate` on, then holds it in longer trials."""
+    best, trials = find_rate(run, load, bench.p99_ms, RateSearch(load.rate), say)
     if best is None:
         return Curve(name, trials, [])
     longer = replace(load, rate=best.load.rate, seconds=2 * bench.seconds)
-    rate, held = confirm(target, longer, bench.p99_ms, bench.runs, say)
+    rate, held = confirm(run, longer, bench.p99_ms, bench.runs, say)
     return Curve(name, trials + held, held if rate else [])

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.auto import sample_queries
-from index.base import ItemIndex
-from index.evaluate import SizedIndex, recall_of, time_search
+from index.evaluate import Probes, SizedIndex
 from index.exact import ExactIndex
+from index.factory import list_count
 from index.faiss_index import FaissIndex, SearchEffort
 
 K = 100
 BATCH = 64
+SINGLE_RUNS = 32  # calls with one query; the median counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,7 @@ class IndexRow:
     spec: str
     effort: str
     recall: float  # recall@100 against exact
-    single_us: float  # a query alone
+    single_us: float  # a query alone, the same again and again
     batch_us: float  # a query of 64
     megabytes: float
     build_s: float
@@ -36,19 +37,19 @@ def bench_index(vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> I
     started = perf_counter()
     exact = ExactIndex(vectors)
     built = perf_counter() - started
-    expected = exact.search(queries, K).rows
-    yield measure(exact, "", queries, expected, built)
+    probes = Probes.of(exact, queries, K)
+    yield measure(exact, "", probes, built)
     for spec, efforts in specs(len(vectors)):
         started = perf_counter()
         index = FaissIndex.build(vectors, spec)
         built = perf_counter() - started
         for effort in efforts:
-            yield measure(index.with_effort(effort), describe(spec, effort), queries, expected, built)
+            yield measure(index.with_effort(effort), describe(spec, effort), probes, built)
 
 
 def specs(num_items: int) -> Iterator[tuple[str, Sequence[SearchEffort]]]:
     """Flat, lists, graphs, and quantised vectors with and without exact re-ranking."""
-    lists = 2 ** round(np.log2(4 * num_items**0.5))
+    lists = list_count(num_items)
     probes = [SearchEffort(nprobe=n) for n in (16, 64, 256) if n <= lists]
     yield "Flat", [SearchEffort()]
     yield f"IVF{lists},Flat", probes
@@ -65,28 +66,16 @@ def describe(spec: str, effort: SearchEffort) -> str:
     return f"refine {effort.refine}" if "RFlat" in spec else ""
 
 
-def measure(
-    index: SizedIndex, effort: str, queries: NDArray[np.float32], expected: NDArray[np.int64], build_s: float
-) -> IndexRow:
+def measure(index: SizedIndex, effort: str, probes: Probes, build_s: float) -> IndexRow:
     return IndexRow(
         spec=index.spec,
         effort=effort,
-        recall=round(recall_of(index.search(queries, K).rows, expected), 4),
-        single_us=round(time_single(index, queries), 1),
-        batch_us=round(time_search(index, queries[:BATCH], K, num_runs=5), 1),
+        recall=round(probes.recall(index), 4),
+        single_us=round(probes.query_us(index, 1, num_runs=SINGLE_RUNS), 1),
+        batch_us=round(probes.query_us(index, BATCH), 1),
         megabytes=round(index.num_bytes / 2**20, 1),
         build_s=round(build_s, 2),
     )
-
-
-def time_single(index: ItemIndex, queries: NDArray[np.float32], num_queries: int = 32) -> float:
-    """Median microseconds of a search with one query."""
-    times = []
-    for query in queries[:num_queries]:
-        started = perf_counter()
-        index.search(query[None], K)
-        times.append(perf_counter() - started)
-    return float(np.median(times)) * 1e6
 
 
 def clustered(num_items: int, dim: int, seed: int = 0) -> NDArray[np.float32]:
@@ -99,7 +88,7 @@ def clustered(num_items: int, dim: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def of_bundle(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A bundle's item vectors and query vectors: those of its golden queries, and items with noise to fill up."""
+    """A bundle's item vectors, and query vectors: its golden queries, and items with noise to fill up."""
     from index.bundle.bundle import open_bundle
 
     bundle = open_bundle(folder)

@@ -37,9 +37,10 @@ class Target:
         if self.pid is None:
             return {}
         process = psutil.Process(self.pid)
-        threads = {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
-        main = threads.pop(self.pid, 0.0)
-        spent = {"http": main, "compute": sum(threads.values())}
+        main = sum(t.user_time + t.system_time for t in process.threads() if t.id == self.pid)
+        whole = process.cpu_times()
+        # of the whole process: threads that have ended count too
+        spent = {"http": main, "compute": whole.user + whole.system - main}
         for child in process.children(recursive=True):
             times = child.cpu_times()
             part = "redis" if "redis" in child.name() else "http"
@@ -64,17 +65,7 @@ def serving(arms: dict[str, Path], *options: str) -> Iterator[Target]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         pairs = [word for name, path in arms.items() for word in ("--arm", f"{name}={path}")]
-        command = [
-            sys.executable,
-            "-m",
-            "recall.__main__",
-            "serve",
-            *pairs,
-            "--port",
-            str(port),
-            "--log-level",
-            "warning",
-        ]
+        command = [sys.executable, "-m", "recall", "serve", *pairs, "--port", str(port), "--log-level", "warning"]
         command += ["--state-dir", folder, *options]
         with (Path(folder) / "log").open("wb") as log:
             started = time.monotonic()

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from recall.bench.generator import Bodies, Generator, Load
+from recall.bench.generator import Generator
+from recall.bench.traffic import Bodies, Load
 
 PATIENT = {"seconds": 0.6, "warmup_s": 0.2, "connections": 8, "drain_s": 2.0, "deadline_ms": 5000.0}
 
@@ -13,16 +14,17 @@ PATIENT = {"seconds": 0.6, "warmup_s": 0.2, "connections": 8, "drain_s": 2.0, "d
 class Answering(asyncio.Protocol):
     """Answers every request after a while, every `refuse`th with 503, and remembers the bodies."""
 
-    def __init__(self, seen, delay_s, refuse, chunked):
-        self.seen, self.delay_s, self.refuse, self.chunked, self.buffer = seen, delay_s, refuse, chunked, b""
+    def __init__(self, seen, delay_s, refuse, chunked, garbage):
+        self.seen, self.delay_s, self.refuse, self.chunked = seen, delay_s, refuse, chunked
+        self.garbage, self.buffer = garbage, b""
 
     def connection_made(self, transport):
         self.transport = transport
 
     def data_received(self, data):
         self.buffer += data
-        head, found, rest = self.buffer.partition(b"\r\n\r\n")
-        if not found:
+        head, end, rest = self.buffer.partition(b"\r\n\r\n")
+        if not end:
             return
         size = int(head.lower().split(b"content-length: ")[1].split(b"\r")[0])
         if len(rest) < size:
@@ -32,6 +34,9 @@ class Answering(asyncio.Protocol):
         asyncio.get_running_loop().call_later(self.delay_s, self.answer, len(self.seen))
 
     def answer(self, number):
+        if self.garbage:
+            self.transport.write(self.garbage)
+            return
         status = b"503 Busy" if self.refuse and number % self.refuse == 0 else b"200 OK"
         if self.chunked:
             # in two pieces, the first of which ends nothing
@@ -41,11 +46,11 @@ class Answering(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 %s\r\nContent-Length: 5\r\n\r\nhello" % status)
 
 
-def run_against(delay_s=0.0, refuse=0, chunked=False, **load):
+def run_against(delay_s=0.0, refuse=0, chunked=False, answer=b"", **load):
     async def main():
         seen = []
         server = await asyncio.get_running_loop().create_server(
-            lambda: Answering(seen, delay_s, refuse, chunked), "127.0.0.1", 0
+            lambda: Answering(seen, delay_s, refuse, chunked, answer), "127.0.0.1", 0
         )
         async with server:
             port = server.sockets[0].getsockname()[1]
@@ -83,6 +88,12 @@ def test_answers_in_chunks_are_read_to_their_end():
     assert measured.statuses == {"200": sum(measured.statuses.values())}
     assert measured.lost == 0
     assert measured.p50_ms > 9
+
+
+def test_what_is_no_http_is_lost():
+    measured, _ = run_against(answer=b"SSH-2.0-server\r\n", rate=50.0, drain_s=0.2)
+    assert measured.lost > 0
+    assert measured.statuses == {}
 
 
 def test_what_is_late_is_no_goodput():
