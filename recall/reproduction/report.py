@@ -39,7 +39,8 @@ commits stand in [results-provenance.md](results-provenance.md)."""
 
 
 def _pictures(rows: Sequence[Row]) -> list[str]:
-    shown = [f"![{figure.title(figure.panels(rows))}]({FIGURES}/{figure.name}.png)" for figure in figures.available(rows)]
+    drawn = figures.available(rows)
+    shown = [f"![{figure.title(figure.panels(rows))}]({FIGURES}/{figure.name}.png)" for figure in drawn]
     return ["## Figures", *shown] if shown else []
 
 
