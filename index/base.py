@@ -1,4 +1,4 @@
-"""The contract of every item index, and the record it answers with. Higher scores are better, everywhere."""
+"""The contract of every item index, and the records it speaks in. Higher scores are better, everywhere."""
 
 from typing import NamedTuple, Protocol
 
@@ -14,13 +14,18 @@ class Hits(NamedTuple):
 
 
 class Exclusions(NamedTuple):
-    """Items that may not be found, as pairs of a query's number and an item row, sorted by query."""
+    """Items that a query may not find, as pairs of the query's number and an item row, sorted by query."""
 
     queries: NDArray[np.int64]  # (E,) 0 .. Q-1
     rows: NDArray[np.int64]  # (E,) 1 .. N
 
+    @property
+    def most(self) -> int:
+        """The largest number of items that a single query excludes."""
+        return int(np.bincount(self.queries).max(initial=0))
+
     def within(self, part: slice) -> "Exclusions":
-        """Those of a run of queries, counted from its start."""
+        """The pairs of a run of queries, counted from its start."""
         first, last = np.searchsorted(self.queries, (part.start, part.stop))
         return Exclusions(self.queries[first:last] - part.start, self.rows[first:last])
 
@@ -40,13 +45,20 @@ class ItemIndex(Protocol):
     def dim(self) -> int:
         """D."""
 
-    def search(self, vectors: NDArray[np.float32], k: int, barred: Exclusions | None = None) -> Hits:
-        """The k items of highest inner product for each query, without those that are barred from it.
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        excluded: Exclusions | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Hits:
+        """Finds for each query the `limit` items of highest inner product among those that it may find.
 
-        vectors: (Q, D), C-contiguous, finite. k >= 1; at most N rows are real, the rest is row 0 with score
-        -inf.
-        Scores do not increase along a row; no item stands twice in a row. Does not change `vectors`.
-        Raises ValueError for a wrong width or k < 1.
+        queries: (Q, D), C-contiguous, finite. limit >= 1; at most N rows are real, the rest is row 0 with score -inf.
+        excluded: a few items of single queries, such as what a user has seen. allowed: (N,) true at place r - 1 where
+        row r may be found by any of the queries, such as what a filter lets through; None = every row.
+        Scores do not increase along a row; no item stands twice in a row. Changes none of its arguments.
+        Raises ValueError for a wrong width, limit < 1, or an `allowed` that is not N booleans.
         """
 
 

@@ -8,36 +8,36 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from index.base import Exclusions, Hits
-from index.checks import check_items, check_search, empty_hits
+from index.checks import check_allowed, check_items, check_search, empty_hits
 from model.kernels.block_max import best_items
 
+Best = tuple[NDArray[np.int64], NDArray[np.float32]]  # (Q, K) rows and scores
 QUERIES_PER_PASS = {"cpu": 16, "cuda": 256}
 SELECTED = 1 << 22  # scores that are selected from at once: NumPy writes 8 bytes for each
 FEWER = {"cpu": (4, 8), "cuda": ()}  # a few queries alone need not pay for all, where their scores come out the same
 
 
 class ExactIndex:
-    """Every inner product, computed. Equal scores stand in row order, also where k cuts through a tie.
+    """Every inner product, computed. Equal scores stand in row order, also where the limit cuts through a tie.
 
     A pass has one of few numbers of queries, filled up, and only such as give the same scores to the last bit: with one
     compute thread a query's answer is the same in any batch. Between devices near ties may swap. On the CPU a pass
     holds 4 N bytes a query, on CUDA a sixteenth of that.
-    On the CPU a writeable C-contiguous array is shared, not copied: leave it unchanged afterwards.
+    On the CPU a writeable C-contiguous array is shared, not copied, as is a tensor that lies on the device: leave it
+    unchanged afterwards.
     """
 
     spec = "exact"
 
-    def __init__(self, vectors: NDArray[np.float32], device: str = "cpu") -> None:
-        check_items(vectors)
-        # torch warns about read-only memory, which it cannot represent
-        source = np.require(vectors, requirements=["C", "W"])
-        self._items = torch.from_numpy(source).to(device)  # (N, D)
+    def __init__(self, vectors: NDArray[np.float32] | Tensor, device: str = "cpu") -> None:
+        source = vectors if isinstance(vectors, Tensor) else _as_tensor(vectors)
+        self._items = source.to(device)  # (N, D)
 
     @property
     def vectors(self) -> NDArray[np.float32]:
         """(N, D) on the host; shared on the CPU."""
-        found: NDArray[np.float32] = self._items.cpu().numpy()
-        return found
+        vectors: NDArray[np.float32] = self._items.cpu().numpy()
+        return vectors
 
     @property
     def num_items(self) -> int:
@@ -51,28 +51,24 @@ class ExactIndex:
     def num_bytes(self) -> int:
         return self._items.nbytes
 
-    def share(self, table: Tensor) -> bool:
-        """Takes a table (N, D) that holds the same numbers in place of its own memory; False where it does not."""
-        alike = table.device == self._items.device and table.dtype == self._items.dtype
-        if not (alike and table.is_contiguous() and torch.equal(table, self._items)):
-            return False
-        self._items = table
-        # what was proven of the other memory is proven again
-        self.__dict__.pop("pass_sizes", None)
-        return True
+    def over(self, table: Tensor) -> "ExactIndex":
+        """The same index in the memory of `table` (N, D), where that holds the same numbers; else itself."""
+        same = table.device == self._items.device and table.dtype == self._items.dtype
+        same = same and table.is_contiguous() and torch.equal(table, self._items)
+        return ExactIndex(table, str(table.device)) if same else self
 
     @cached_property
     def pass_sizes(self) -> tuple[int, ...]:
-        """Queries a pass, smallest first: those that give a query the scores of the largest, tried on random ones."""
+        """Sizes of a pass, smallest first: those that give a query the scores of the largest, proven on random ones."""
         device = self._items.device
         probe = torch.randn(QUERIES_PER_PASS[device.type], self.dim, generator=torch.Generator().manual_seed(0))
         whole = self._scores(probe.to(device))
 
-        def is_alike(size: int) -> bool:
+        def same_bits(size: int) -> bool:
             parts = [probe[start : start + size].to(device) for start in range(0, len(probe), size)]
             return torch.equal(torch.cat([self._scores(part) for part in parts]), whole)
 
-        return (*(size for size in FEWER[device.type] if is_alike(size)), len(probe))
+        return (*(size for size in FEWER[device.type] if same_bits(size)), len(probe))
 
     def _scores(self, queries: Tensor, into: Tensor | None = None) -> Tensor:
         """(Q, N) inner products; `into`: a buffer of an earlier pass, used where it fits."""
@@ -82,75 +78,122 @@ class ExactIndex:
         return torch.mm(queries, self._items.T, out=into[:num_queries])
 
     @torch.inference_mode()
-    def search(self, vectors: NDArray[np.float32], k: int, barred: Exclusions | None = None) -> Hits:
-        check_search(vectors, k, self.dim)
-        hits = empty_hits(len(vectors), k)
-        real, device = min(k, self.num_items), self._items.device
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        excluded: Exclusions | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Hits:
+        check_search(queries, limit, self.dim)
+        check_allowed(allowed, self.num_items)
+        hits = empty_hits(len(queries), limit)
+        real, device = min(limit, self.num_items), self._items.device
         largest = QUERIES_PER_PASS[device.type]
         padded = np.zeros((largest, self.dim), dtype=np.float32)
-        queries, scores = torch.from_numpy(padded), torch.empty(0, device=device)  # (Q, D), (Q, N)
-        for start in range(0, len(vectors), largest):
-            part = slice(start, min(start + largest, len(vectors)))
+        batch, scores = torch.from_numpy(padded), torch.empty(0, device=device)  # (Q, D), (Q, N)
+        for start in range(0, len(queries), largest):
+            part = slice(start, min(start + largest, len(queries)))
             num_queries = part.stop - start
             size = next((fewer for fewer in self.pass_sizes if fewer >= num_queries), largest)
             # what an earlier pass left behind them is computed and not read
-            padded[:num_queries] = vectors[part]
-            own = barred.within(part) if barred else None
+            padded[:num_queries] = queries[part]
+            own = excluded.within(part) if excluded else None
             if device.type == "cuda":
-                best = best_on_gpu(queries[:size].to(device), self._items, real, own)
+                best = best_on_gpu(batch[:size].to(device), self._items, real, own, allowed)
             else:
-                scores = self._scores(queries[:size], scores)
-                best = best_on_cpu(scores[:num_queries].numpy(), real, own)
-            hits.rows[part, :real], hits.scores[part, :real] = (found[:num_queries] for found in best)
-        # what is barred everywhere else too: fewer than k items may be left
+                scores = self._scores(batch[:size], scores)
+                best = best_on_cpu(scores[:num_queries].numpy(), real, own, allowed)
+            hits.rows[part, :real], hits.scores[part, :real] = (column[:num_queries] for column in best)
+        # fewer than `limit` items may be left: the places behind them are empty
         hits.rows[np.isneginf(hits.scores)] = 0
         return hits
 
 
+def _as_tensor(vectors: NDArray[np.float32]) -> Tensor:
+    check_items(vectors)
+    # torch warns about read-only memory, which it cannot represent
+    return torch.from_numpy(np.require(vectors, requirements=["C", "W"]))
+
+
 def best_on_cpu(
-    scores: NDArray[np.float32], k: int, barred: Exclusions | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """(Q, K) rows and scores, best first, ties in row order; scores (Q, N), overwritten where barred; K <= N.
+    scores: NDArray[np.float32],
+    limit: int,
+    excluded: Exclusions | None = None,
+    allowed: NDArray[np.bool_] | None = None,
+) -> Best:
+    """(Q, K) rows and scores, best first, ties in row order; scores (Q, N), overwritten where not permitted; K <= N.
 
     NumPy's selection uses AVX-512 where there is some: a third of the time of torch's.
     """
-    if barred is not None:
-        scores[barred.queries, barred.rows - 1] = -np.inf
+    if allowed is not None:
+        np.copyto(scores, -np.inf, where=~allowed)
+    if excluded is not None:
+        scores[excluded.queries, excluded.rows - 1] = -np.inf
     together = max(SELECTED // max(scores.shape[1], 1), 1)
-    parts = [_best_of(scores[start : start + together], k) for start in range(0, len(scores), together)]
+    parts = [_best_of(scores[start : start + together], limit) for start in range(0, len(scores), together)]
     if len(parts) == 1:
         return parts[0]
     return np.concatenate([rows for rows, _ in parts]), np.concatenate([values for _, values in parts])
 
 
-def _best_of(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _best_of(scores: NDArray[np.float32], limit: int) -> Best:
     num_items = scores.shape[1]
     # one more shows a tie at the cut
-    kept = min(k + 1, num_items)
+    kept = min(limit + 1, num_items)
     places = np.argpartition(scores, num_items - kept, axis=1)[:, num_items - kept :]
     values = np.take_along_axis(scores, places, 1)
     order = np.lexsort((places, -values), axis=1)
     places, values = np.take_along_axis(places, order, 1), np.take_along_axis(values, order, 1)
-    if k < num_items:
+    if limit < num_items:
         # selection takes any of the items that tie at the cut; rare, so one query at a time will do
-        for query in np.flatnonzero(values[:, k - 1] == values[:, k]).tolist():
-            tied = np.flatnonzero(scores[query] >= values[query, k])
-            first = np.lexsort((tied, -scores[query, tied]))[:k]
-            places[query, :k] = tied[first]
-    return places[:, :k] + 1, values[:, :k]
+        last, following = values[:, limit - 1], values[:, limit]
+        for query in np.flatnonzero((last == following) & (last > -np.inf)).tolist():
+            tied = np.flatnonzero(scores[query] >= values[query, limit])
+            first = np.lexsort((tied, -scores[query, tied]))[:limit]
+            places[query, :limit] = tied[first]
+    return places[:, :limit] + 1, values[:, :limit]
 
 
 def best_on_gpu(
-    queries: Tensor, items: Tensor, k: int, barred: Exclusions | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The same from (Q, D) queries and (N, D) items where they lie, without the scores of all items."""
-    most = int(np.bincount(barred.queries).max(initial=0)) if barred is not None else 0
+    queries: Tensor,
+    items: Tensor,
+    limit: int,
+    excluded: Exclusions | None = None,
+    allowed: NDArray[np.bool_] | None = None,
+) -> Best:
+    """The same from (Q, D) queries and (N, D) items where they lie, without the scores of all items.
+
+    allowed: costs a copy of the item vectors that it lets through, on the device.
+    """
+    if allowed is not None and not allowed.all():
+        return _best_of_allowed(queries, items, limit, excluded, allowed)
+    most = excluded.most if excluded is not None else 0
     # one more shows a tie at the cut
-    scores, rows = best_items(queries, items, min(k + 1, len(items)), most)
-    if barred is not None:
-        pairs = torch.from_numpy(barred.queries * len(items) + barred.rows - 1).to(items.device)
+    scores, rows = best_items(queries, items, min(limit + 1, len(items)), most)
+    if excluded is not None:
+        pairs = torch.from_numpy(excluded.queries * len(items) + excluded.rows - 1).to(items.device)
         owners = torch.arange(len(rows), device=rows.device)[:, None] * len(items)
         scores = scores.masked_fill(torch.isin(owners + rows, pairs), -torch.inf)
     # rows rise along the candidates, so a stable sort keeps them in row order within a tie
     values, order = scores.sort(dim=1, descending=True, stable=True)
-    return (rows.gather(1, order)[:, :k] + 1).cpu().numpy(), values[:, :k].cpu().numpy()
+    return (rows.gather(1, order)[:, :limit] + 1).cpu().numpy(), values[:, :limit].cpu().numpy()
+
+
+def _best_of_allowed(
+    queries: Tensor, items: Tensor, limit: int, excluded: Exclusions | None, allowed: NDArray[np.bool_]
+) -> Best:
+    """Searches the allowed items alone; their order, and so the order within a tie, is that of all items."""
+    hits = empty_hits(len(queries), limit)
+    places = np.flatnonzero(allowed)
+    if not len(places):
+        return hits
+    if excluded is not None:
+        inside = allowed[excluded.rows - 1]
+        rows = np.searchsorted(places, excluded.rows[inside] - 1) + 1
+        excluded = Exclusions(excluded.queries[inside], rows)
+    real = min(limit, len(places))
+    own = items[torch.from_numpy(places).to(items.device)]
+    rows, hits.scores[:, :real] = best_on_gpu(queries, own, real, excluded)
+    hits.rows[:, :real] = places[rows - 1] + 1
+    return hits

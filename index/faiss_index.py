@@ -19,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.base import Exclusions, Hits
-from index.checks import check_items, check_search, empty_hits, without_barred
+from index.checks import check_allowed, check_items, check_search, empty_hits, first_permitted
 
 MAX_TRAIN_ROWS = 262_144
 TRAIN_ROWS_A_LIST = 64  # FAISS wants 39 or more a k-means centre
+LIGHTER, MIN_PROBE, MIN_EF_SEARCH = 8, 8, 32  # of a search for a single item
+OVERSEARCH, MAX_DEPTH = 2, 2048  # of kinds without selectors: hits looked at for each one hoped for, and at most
 _PARSING = Lock()  # FAISS keeps its limit on sizes in one global
 
 
@@ -50,6 +52,11 @@ class SearchEffort:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+
+    def for_single_item(self) -> "SearchEffort":
+        """The effort that finds the best item of a query: an eighth, and never more than this one."""
+        nprobe, ef_search = max(self.nprobe // LIGHTER, MIN_PROBE), max(self.ef_search // LIGHTER, MIN_EF_SEARCH)
+        return replace(self, nprobe=min(nprobe, self.nprobe), ef_search=min(ef_search, self.ef_search))
 
 
 DEFAULT_EFFORT = SearchEffort()
@@ -112,9 +119,10 @@ class FaissIndex:
         load_faiss().write_index(self._on_cpu(), str(path))
 
     def to_gpu(self, device: int = 0) -> "FaissIndex":
-        """A copy on a GPU where FAISS has one, otherwise this index. Written to FAISS's documentation; not run here.
+        """A copy on a GPU where FAISS sees one, otherwise this index.
 
-        A GPU index answers one call at a time, with k up to 2048. Raises ValueError for a kind that has no GPU form.
+        Written to FAISS's documentation; no test runs it. A GPU index answers one call at a time, with limits up to
+        2048. Raises ValueError for a kind that has no GPU form.
         """
         faiss = load_faiss()
         if faiss.get_num_gpus() == 0:
@@ -141,19 +149,43 @@ class FaissIndex:
         faiss.write_index(self._on_cpu(), faiss.PyCallbackIOWriter(lambda block: sizes.append(len(block))))
         return sum(sizes)
 
-    def search(self, vectors: NDArray[np.float32], k: int, barred: Exclusions | None = None) -> Hits:
-        check_search(vectors, k, self.dim)
-        if barred is None or not len(barred.rows):
-            return self._search(vectors, k)
-        # FAISS has one selector a call, not one a query: look deeper by what may fall out
-        most = int(np.bincount(barred.queries).max())
-        return without_barred(self._search(vectors, k + most), barred, k)
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        excluded: Exclusions | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Hits:
+        """Searches as the contract says, `allowed` inside FAISS where the kind takes a selector (flat, IVF, HNSW, SQ).
 
-    def _search(self, vectors: NDArray[np.float32], k: int) -> Hits:
-        hits = empty_hits(len(vectors), k)
-        real = min(k, self.num_items)
+        Other kinds (PQ, fast scan, NSG, any on a GPU) look OVERSEARCH x limit x N / allowed deep, at most MAX_DEPTH,
+        and drop the rest: where few rows are allowed a query may get fewer hits than there are.
+        """
+        check_search(queries, limit, self.dim)
+        check_allowed(allowed, self.num_items)
+        # FAISS has one selector a call, not one a query: look deeper by what may fall out
+        deeper = limit + (excluded.most if excluded is not None else 0)
+        if allowed is not None and not allowed.all():
+            return first_permitted(self._search_allowed(queries, deeper, allowed), limit, excluded, allowed)
+        hits = self._search(queries, deeper, self.parameters)
+        return hits if deeper == limit else first_permitted(hits, limit, excluded)
+
+    def _search_allowed(self, queries: NDArray[np.float32], limit: int, allowed: NDArray[np.bool_]) -> Hits:
+        """Hits (Q, K), K >= limit, of the allowed rows; with others among them where FAISS cannot leave those out."""
+        share = np.count_nonzero(allowed) / self.num_items
+        if not share:
+            return empty_hits(len(queries), limit)
+        if _takes_selector(self.native):
+            selector = load_faiss().IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+            return self._search(queries, limit, _parameters(self.native, self.effort, selector))
+        deep = min(int(OVERSEARCH * limit / share), MAX_DEPTH)
+        return self._search(queries, max(limit, deep), self.parameters)
+
+    def _search(self, queries: NDArray[np.float32], limit: int, parameters: Any) -> Hits:
+        hits = empty_hits(len(queries), limit)
+        real = min(limit, self.num_items)
         with self.guard:
-            scores, ids = self.native.search(vectors, real, params=self.parameters)  # (Q, K) both
+            scores, ids = self.native.search(queries, real, params=parameters)  # (Q, K) both
         hits.rows[:, :real] = ids + 1
         # FAISS marks what it did not find with its lowest float, the contract with -inf
         hits.scores[:, :real] = np.where(ids < 0, -np.inf, scores)
@@ -176,20 +208,32 @@ def _sample(native: Any, vectors: NDArray[np.float32], seed: int) -> NDArray[np.
     return vectors[np.sort(chosen)]
 
 
-def _parameters(native: Any, effort: SearchEffort) -> Any:
+def _parameters(native: Any, effort: SearchEffort, selector: Any = None) -> Any:
+    """FAISS's parameters of a call; selector: of the ids that may be found, None = of all."""
     faiss = load_faiss()
     # wrappers hand their own kind of parameters on to what they wrap
     index = faiss.downcast_index(native)
     if isinstance(index, faiss.IndexRefine):
-        base = _parameters(index.base_index, effort)
+        base = _parameters(index.base_index, effort, selector)
         return faiss.IndexRefineSearchParameters(k_factor=effort.refine, base_index_params=base)
     if isinstance(index, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=_parameters(index.index, effort))
+        return faiss.SearchParametersPreTransform(index_params=_parameters(index.index, effort, selector))
     if isinstance(index, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(nprobe=effort.nprobe)
+        return faiss.SearchParametersIVF(nprobe=effort.nprobe, sel=selector)
     if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(efSearch=effort.ef_search)
-    return None
+        return faiss.SearchParametersHNSW(efSearch=effort.ef_search, sel=selector)
+    return faiss.SearchParameters(sel=selector) if selector is not None else None
+
+
+def _takes_selector(native: Any) -> bool:
+    """Tells the kinds that leave items out while they search from those that refuse a selector."""
+    faiss = load_faiss()
+    index = faiss.downcast_index(native)
+    if isinstance(index, faiss.IndexRefine):
+        return _takes_selector(index.base_index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return _takes_selector(index.index)
+    return isinstance(index, faiss.IndexIVF | faiss.IndexHNSW | faiss.IndexFlat | faiss.IndexScalarQuantizer)
 
 
 def _deserialize(data: NDArray[np.uint8]) -> Any:

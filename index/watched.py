@@ -48,11 +48,17 @@ class WatchedIndex:
     def dim(self) -> int:
         return self.inner.dim
 
-    def search(self, vectors: NDArray[np.float32], k: int, barred: Exclusions | None = None) -> Hits:
-        hits = self.inner.search(vectors, k, barred)
-        if next(self._turn) % self._every == 0 and len(vectors):
-            own = barred.within(slice(0, 1)) if barred else None
-            expected = self._exact.search(vectors[:1], k, own).rows
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        excluded: Exclusions | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Hits:
+        hits = self.inner.search(queries, limit, excluded, allowed)
+        if next(self._turn) % self._every == 0 and len(queries):
+            own = excluded.within(slice(0, 1)) if excluded else None
+            expected = self._exact.search(queries[:1], limit, own, allowed).rows
             if expected.any():
                 self.recall.add(recall_of(hits.rows[:1], expected))
         return hits

@@ -10,12 +10,13 @@ Knows nothing of networks: the checkpoint's files are opaque here, and the encod
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from index.base import ItemIndex
 from index.bundle.arrays import read_npy
@@ -72,10 +73,16 @@ class Bundle:
 
     path: Path
     manifest: Manifest
-    vectors: NDArray[np.float32]  # (N, D), read-only
     index: ItemIndex
-    exact: ExactIndex  # over the same memory: the oracle, and `index` itself where that is exact
+    exact: ExactIndex  # over the bundle's vectors: the oracle, and `index` itself where that is exact
     golden: GoldenQueries
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """(N, D) on the host, read-only."""
+        view = self.exact.vectors
+        view.setflags(write=False)
+        return view
 
     @property
     def digest(self) -> str:
@@ -89,6 +96,14 @@ class Bundle:
     @property
     def checkpoint_path(self) -> Path:
         return self.path / CHECKPOINT
+
+    def over(self, table: Tensor) -> "Bundle":
+        """The same bundle with its exact index in the memory of the network's table (N, D), where those are equal.
+
+        A service then holds the vectors once; the memory that they were read into is free when the first bundle goes.
+        """
+        exact = self.exact.over(table)
+        return replace(self, exact=exact, index=exact if self.index is self.exact else self.index)
 
     def replay(self, encode: Encode) -> None:
         """Encodes the golden histories again: the proof that the caller's encoder belongs to these item vectors.
@@ -117,9 +132,7 @@ def open_bundle(path: Path, device: str = "cpu") -> Bundle:
         golden.check_index(index, manifest.recall_floor)
     except (OSError, ImportError, ValueError) as error:
         raise BundleRefused(f"bundle {path} is refused: {error}") from error
-    # only now: torch shares memory with writeable arrays and copies others
-    vectors.setflags(write=False)
-    return Bundle(root, manifest, vectors, index, exact, golden)
+    return Bundle(root, manifest, index, exact, golden)
 
 
 def write_bundle(target: Path, contents: BundleContents) -> Manifest:

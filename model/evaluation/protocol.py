@@ -44,13 +44,13 @@ class EvalSplit:
         return cls(data, split, users)
 
     @property
-    def barred(self) -> NDArray[np.bool_] | None:
+    def excluded(self) -> NDArray[np.bool_] | None:
         """(N,) items that are not ranked; None = all are."""
         if self.data.candidates is None:
             return None
-        barred = np.ones(len(self.data.catalogue.items), dtype=np.bool_)
-        barred[self.data.candidates - 1] = False
-        return barred
+        excluded = np.ones(len(self.data.catalogue.items), dtype=np.bool_)
+        excluded[self.data.candidates - 1] = False
+        return excluded
 
     def score(self, lists: NDArray[np.int64], cutoffs: Sequence[int]) -> dict[str, float]:
         """Metrics of lists (U, K) in the order of `users`."""
@@ -89,7 +89,7 @@ def top_lists(network: Network, eval_split: EvalSplit, plan: PromptPlan, cutoff:
     parts: list[tuple[NDArray[np.int64], torch.Tensor, torch.Tensor]] = []
     table = network.item_vectors()
     cutoff = min(cutoff, len(table))
-    barred = torch.as_tensor(eval_split.barred, device=table.device) if eval_split.barred is not None else None
+    excluded = torch.as_tensor(eval_split.excluded, device=table.device) if eval_split.excluded is not None else None
     for part in eval_split.batches():
         users = eval_split.users[part].tolist()
         histories = [eval_split.data.history(user, eval_split.split) for user in users]
@@ -98,8 +98,8 @@ def top_lists(network: Network, eval_split: EvalSplit, plan: PromptPlan, cutoff:
         # minus infinity, not 0: negative scores must not rank behind what was seen
         for row, history in zip(scores, histories, strict=True):
             row[:, torch.as_tensor(history, dtype=torch.int64, device=table.device) - 1] = -torch.inf
-        if barred is not None:
-            scores.masked_fill_(barred, -torch.inf)
+        if excluded is not None:
+            scores.masked_fill_(excluded, -torch.inf)
         best, rows = scores.topk(cutoff)
         parts.append((part, (rows + 1).cpu(), best.cpu()))
     order = np.argsort(np.concatenate([part for part, _, _ in parts]))

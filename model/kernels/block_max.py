@@ -26,14 +26,14 @@ def block_maxima(queries: Tensor, items: Tensor) -> Tensor:
     return kernel(queries, items) if kernel else _in_pieces(queries, items)
 
 
-def best_items(queries: Tensor, items: Tensor, k: int, num_barred: int = 0) -> tuple[Tensor, Tensor]:
+def best_items(queries: Tensor, items: Tensor, k: int, num_excluded: int = 0) -> tuple[Tensor, Tensor]:
     """Scores and row numbers 0 .. N-1 of candidates; among them are, for each query, its k best.
 
-    Both (Q, C), rows rising, C >= k; a place without an item has -inf. The k best stay among them when any `num_barred`
-    items of each query are taken out: so many more blocks are looked into.
+    Both (Q, C), rows rising, C >= k; a place without an item has -inf. The k best stay among them when
+    any `num_excluded` items of each query are taken out: so many more blocks are looked into.
     """
     maxima = block_maxima(queries, items)
-    blocks = maxima.topk(min(k + num_barred, maxima.shape[1])).indices.sort(1).values  # (Q, C / BLOCK)
+    blocks = maxima.topk(min(k + num_excluded, maxima.shape[1])).indices.sort(1).values  # (Q, C / BLOCK)
     rows = (blocks[:, :, None] * BLOCK + torch.arange(BLOCK, device=blocks.device)).flatten(1)
     step = max(GATHERED // max(rows.shape[1] * items.shape[1], 1), 1)
     parts = [slice(start, start + step) for start in range(0, len(rows), step)]

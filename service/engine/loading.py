@@ -86,7 +86,7 @@ def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = Engine
         checkpoint = Checkpoint.load(bundle.checkpoint_path)
         encoder = UserEncoder(checkpoint, device)
         # the index holds what the network ranks by: one copy is enough
-        bundle.exact.share(encoder.network.item_vectors().detach())
+        bundle = bundle.over(encoder.network.item_vectors().detach())
         propose_from(bundle.index, encoder)
         # the proof, and the warm-up: every padded length is computed once
         bundle.replay(encoder.encode)

@@ -94,18 +94,17 @@ def test_trains_on_a_sample(items, queries, monkeypatch):
     assert recall(index, items, queries) > 0.95
 
 
-@pytest.mark.parametrize("spec", ["Flat", "IVF16,Flat", "HNSW16", "SQ8", "IVF8,PQ4x4,RFlat"])
-def test_saved_and_loaded_is_the_same(items, queries, spec, tmp_path):
-    index = FaissIndex.build(items, spec)
-    index.save(tmp_path / "index.faiss")
-    loaded = FaissIndex.load(tmp_path / "index.faiss", spec, DEFAULT_EFFORT, items.shape)
-    np.testing.assert_array_equal(loaded.search(queries, 10).rows, index.search(queries, 10).rows)
-    assert index.num_bytes == (tmp_path / "index.faiss").stat().st_size
-
-
 def saved(index, tmp_path):
     index.save(tmp_path / "index.faiss")
     return np.fromfile(tmp_path / "index.faiss", dtype=np.uint8)
+
+
+@pytest.mark.parametrize("spec", ["Flat", "IVF16,Flat", "HNSW16", "SQ8", "IVF8,PQ4x4,RFlat"])
+def test_saved_and_loaded_is_the_same(items, queries, spec, tmp_path):
+    index = FaissIndex.build(items, spec)
+    loaded = FaissIndex.parse(saved(index, tmp_path), spec, DEFAULT_EFFORT, items.shape)
+    np.testing.assert_array_equal(loaded.search(queries, 10).rows, index.search(queries, 10).rows)
+    assert index.num_bytes == (tmp_path / "index.faiss").stat().st_size
 
 
 @pytest.mark.parametrize("shape", [(899, 16), (900, 17)])
@@ -174,19 +173,72 @@ def test_effort_is_whole_and_positive(wrong):
 
 
 @pytest.mark.parametrize("spec", ["Flat", "HNSW32"])
-def test_barred_items_are_not_found(items, queries, spec):
+def test_excluded_items_are_not_found(items, queries, spec):
     rng = np.random.default_rng(3)
-    barred = Exclusions(np.repeat(np.arange(len(queries)), 20), rng.integers(1, len(items) + 1, 20 * len(queries)))
-    found = FaissIndex.build(items, spec, SearchEffort(ef_search=900)).search(queries, 30, barred)
-    expected = ExactIndex(items).search(queries, 30, barred)
+    excluded = Exclusions(np.repeat(np.arange(len(queries)), 20), rng.integers(1, len(items) + 1, 20 * len(queries)))
+    found = FaissIndex.build(items, spec, SearchEffort(ef_search=900)).search(queries, 30, excluded)
+    expected = ExactIndex(items).search(queries, 30, excluded)
     assert recall_of(found.rows, expected.rows) > (0.99 if spec == "HNSW32" else 0.999999)
     for query, rows in enumerate(found.rows.tolist()):
-        assert not set(rows) & set(barred.rows[barred.queries == query].tolist())
+        assert not set(rows) & set(excluded.rows[excluded.queries == query].tolist())
 
 
 def test_a_query_that_may_find_nothing_finds_nothing(items, queries):
-    barred = Exclusions(np.zeros(len(items), dtype=np.int64), np.arange(1, len(items) + 1))
-    hits = FaissIndex.build(items, "Flat").search(queries[:2], 10, barred)
+    excluded = Exclusions(np.zeros(len(items), dtype=np.int64), np.arange(1, len(items) + 1))
+    hits = FaissIndex.build(items, "Flat").search(queries[:2], 10, excluded)
     assert not hits.rows[0].any()
     assert np.isneginf(hits.scores[0]).all()
     assert hits.rows[1].all()
+
+
+WIDE = SearchEffort(nprobe=16, ef_search=900, refine=40)
+SELECTING = ["Flat", "IVF16,Flat", "HNSW32", "SQ8", "SQ8,RFlat", "IVF16,PQ4x4,RFlat", "OPQ4_16,IVF16,Flat"]
+OVERSEARCHING = ["PQ4x4,RFlat", "PQ4x4fs,RFlat", "NSG16"]
+
+
+@pytest.mark.parametrize("spec", [*SELECTING, *OVERSEARCHING])
+@pytest.mark.parametrize("share", [0.5, 0.1])
+def test_a_filter_finds_what_exact_search_finds_of_the_allowed_rows(items, queries, spec, share):
+    allowed = np.random.default_rng(4).random(len(items)) < share
+    expected = ExactIndex(items).search(queries, 10, None, allowed)
+    hits = FaissIndex.build(items, spec, WIDE).search(queries, 10, None, allowed)
+    assert np.append(True, allowed)[hits.rows].all()
+    assert recall_of(hits.rows, expected.rows) > (0.999 if spec in ("Flat", "IVF16,Flat") else 0.9)
+
+
+@pytest.mark.parametrize("spec", ["Flat", "HNSW32", "PQ4x4fs,RFlat"])
+def test_filters_and_exclusions_together(items, queries, spec):
+    allowed = np.random.default_rng(4).random(len(items)) < 0.3
+    excluded = Exclusions(np.repeat(np.arange(len(queries)), 5), np.tile(np.flatnonzero(allowed)[:5] + 1, len(queries)))
+    hits = FaissIndex.build(items, spec, WIDE).search(queries, 10, excluded, allowed)
+    permitted = allowed.copy()
+    permitted[excluded.rows - 1] = False
+    assert np.append(True, permitted)[hits.rows].all()
+    assert recall_of(hits.rows, ExactIndex(items).search(queries, 10, excluded, allowed).rows) > 0.9
+
+
+@pytest.mark.parametrize("spec", ["Flat", "HNSW16", "PQ4x4fs"])
+def test_filters_at_their_ends(items, queries, spec):
+    index = FaissIndex.build(items, spec)
+    nothing = index.search(queries, 7, None, np.zeros(len(items), dtype=bool))
+    assert not nothing.rows.any()
+    assert np.isneginf(nothing.scores).all()
+    plain, everything = index.search(queries, 7), index.search(queries, 7, None, np.ones(len(items), dtype=bool))
+    np.testing.assert_array_equal(everything.rows, plain.rows)
+    np.testing.assert_array_equal(everything.scores, plain.scores)
+
+
+def test_a_filter_leaves_the_index_as_it_was(items, queries):
+    index = FaissIndex.build(items, "IVF16,Flat")
+    before = index.search(queries, 7)
+    index.search(queries, 7, None, np.arange(len(items)) < 3)
+    np.testing.assert_array_equal(index.search(queries, 7).rows, before.rows)
+
+
+def test_kinds_without_selectors_look_only_so_deep(items, queries, monkeypatch):
+    monkeypatch.setattr("index.faiss_index.MAX_DEPTH", 20)
+    few = np.zeros(len(items), dtype=bool)
+    few[:5] = True
+    hits = FaissIndex.build(items, "PQ4x4fs").search(queries, 4, None, few)
+    assert np.append(True, few)[hits.rows].all()
+    assert (hits.rows == 0).any()

@@ -6,6 +6,7 @@ from time import perf_counter
 
 import numpy as np
 import pytest
+import torch
 
 from index.bundle import bundle as release
 from index.bundle.bundle import BundleRefused, open_bundle, write_bundle
@@ -51,6 +52,16 @@ def test_the_checkpoint_is_copied_whole(folder):
 def test_vectors_are_read_only(folder):
     with pytest.raises(ValueError, match="read-only"):
         open_bundle(folder).vectors[0] = 0
+
+
+@pytest.mark.parametrize("spec", ["exact", "HNSW16"])
+def test_a_bundle_moves_into_the_memory_of_the_same_table(contents, tmp_path, spec):
+    write_bundle(tmp_path / "bundle", replace(contents, index=build_index(contents.vectors, spec)))
+    bundle, table = open_bundle(tmp_path / "bundle"), torch.from_numpy(contents.vectors.copy())
+    moved = bundle.over(table)
+    assert np.shares_memory(moved.vectors, table.numpy())
+    assert (moved.index is moved.exact) == (spec == "exact")
+    assert bundle.over(table + 1).exact is bundle.exact
 
 
 def test_digest_leaves_the_time_out(contents, tmp_path):

@@ -40,14 +40,14 @@ def test_many_items_are_scored_in_pieces(monkeypatch):
 
 
 @given(sizes, st.integers(1, 40), st.integers(0, 20), st.booleans(), st.data())
-def test_the_best_are_among_the_candidates_whatever_is_barred(num_items, k, num_barred, whole, data):
+def test_the_best_are_among_the_candidates_whatever_is_excluded(num_items, k, num_excluded, whole, data):
     queries, items = vectors(4, 3, whole=whole), vectors(num_items, 3, seed=1, whole=whole)
-    found, rows = best_items(queries, items, k, num_barred)
+    found, rows = best_items(queries, items, k, num_excluded)
     assert (rows.diff(dim=1) > 0).all()
     scores = queries @ items.T
-    barred = data.draw(st.lists(st.integers(0, num_items - 1), max_size=num_barred, unique=True))
-    scores[:, barred] = -torch.inf
-    found = found.masked_fill(torch.isin(rows, torch.tensor(barred, dtype=torch.int64)), -torch.inf)
+    excluded = data.draw(st.lists(st.integers(0, num_items - 1), max_size=num_excluded, unique=True))
+    scores[:, excluded] = -torch.inf
+    found = found.masked_fill(torch.isin(rows, torch.tensor(excluded, dtype=torch.int64)), -torch.inf)
     best = min(k, num_items)
     torch.testing.assert_close(found.topk(best).values, scores.topk(best).values)
 
