@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.batch import Batch
+from model.generation.greedy import best_of
 from model.generation.prompts import Decoding, expand_history
 from model.generation.tokens import Tokens
 from model.networks.recgpt import RecGPT, RecGPTConfig
@@ -63,7 +64,8 @@ def pad(tokens: Tokens, length: int) -> Tokens:
 def second_step(network: RecGPT, batch: Batch) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
     """The state after one generated item, both ways: with the keys and values of the history kept, and without."""
     plain, position = Tokens.plain(batch.rows, network.start_row), batch.lengths.clamp(max=network.config.max_length)
-    kept = Decoding(network, batch.users, batch.rows.shape[1] + 2)
+    next_item = best_of(network.item_vectors(), len(batch.users), repeated=False)
+    kept = Decoding(network, batch.users, batch.rows.shape[1] + 2, next_item)
     state = kept.feed_all(plain, batch.lengths)
     lengths, width = kept.cache.lengths, kept.cache.width
 
@@ -73,7 +75,7 @@ def second_step(network: RecGPT, batch: Batch) -> tuple[Callable[[], Tensor], Ca
         return kept.step(state, position)
 
     def whole_step() -> Tensor:
-        rows = network.propose(state)[:, None]
+        rows = next_item(state)[:, None]
         more = Tokens(rows, torch.ones_like(rows), position[:, None])
         parts = zip(vars(plain).values(), vars(more).values(), strict=True)
         tokens = Tokens(*(torch.cat(part, 1) for part in parts))

@@ -60,8 +60,3 @@ class ItemIndex(Protocol):
         Scores do not increase along a row; no item stands twice in a row. Changes none of its arguments.
         Raises ValueError for a wrong width, limit < 1, or an `allowed` that is not N booleans.
         """
-
-
-def first_rows(index: ItemIndex, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(Q,) row of the best item of each vector; 0 where the index found none."""
-    return index.search(vectors, 1).rows[:, 0]

@@ -1,10 +1,10 @@
-"""A pass: a network at one shape (B, L), prepared once, so that its many small products run without the interpreter.
+"""A network at one shape (B, L), prepared once, so that its many small products run without the interpreter.
 
 On the CPU it is traced. Eager calls spend a third of a small pass in Python and take the interpreter's lock after each
 of some hundred operations, which in a busy service means waiting for it as often. A trace runs them all in one call,
 lock released. Why torch.jit and not its successors: docs/decisions/0014-traced-passes.md. On CUDA it is captured as a
 graph: one launch instead of some hundred. What either computes is what the eager network computes, to the bit:
-`Pass.of` compares, and falls back, with the reason, where they differ.
+`CompiledForward.of` compares, and falls back, with the reason, where they differ.
 """
 
 import warnings
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from model.batch import Batch, Queries
+from model.generation.greedy import NextItem
 from model.networks.base import Network
 from model.records import PromptPlan
 
@@ -27,12 +28,12 @@ Call = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 class _Answers(nn.Module):
     """`Network.queries` between plain tensors, as tracing wants it."""
 
-    def __init__(self, network: Network, plan: PromptPlan) -> None:
+    def __init__(self, network: Network, plan: PromptPlan, next_item: NextItem | None) -> None:
         super().__init__()
-        self.network, self.plan = network, plan
+        self.network, self.plan, self.next_item = network, plan, next_item
 
     def forward(self, rows: Tensor, lengths: Tensor, users: Tensor) -> tuple[Tensor, Tensor]:
-        return self.network.queries(Batch(rows, lengths, users), self.plan)
+        return self.network.queries(Batch(rows, lengths, users), self.plan, self.next_item)
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,13 @@ class CompiledForward:
     call: Call
 
     @classmethod
-    def of(cls, network: Network, plan: PromptPlan, size: int, length: int) -> "CompiledForward":
+    def of(
+        cls, network: Network, plan: PromptPlan, size: int, length: int, next_item: NextItem | None = None
+    ) -> "CompiledForward":
         """network: in eval mode, its weights final: a trace may hold them as constants."""
-        eager = _Answers(network, plan).eval()
-        if getattr(network, "proposer", None):
-            # a trace would keep what an index proposed for the probe
+        eager = _Answers(network, plan, next_item).eval()
+        if next_item is not None:
+            # a trace would keep what it named for the probe
             return cls(size, length, "index_proposes", eager)
         device = network.item_vectors().device
         first, second = (_probe(network, size, length, seed) for seed in range(2))
@@ -78,7 +81,7 @@ def traced(eager: nn.Module, probe: tuple[Tensor, Tensor, Tensor]) -> Call:
 def captured(eager: Call, probe: tuple[Tensor, Tensor, Tensor]) -> Call:
     """One CUDA graph over tensors of its own; graphs share a pool of memory, so the largest shape is captured first.
 
-    Written to torch's documentation; not run here: no GPU was to be had. Called from one thread at a time.
+    Called from one thread at a time.
     """
     given = [tensor.clone() for tensor in probe]
     beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -120,17 +123,17 @@ def _probe(network: Network, size: int, length: int, seed: int = 0) -> tuple[Ten
 
 
 def _equal(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> bool:
-    return all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    return all(map(torch.equal, ours, theirs))
 
 
-def bit_identical(one: CompiledForward, other: CompiledForward, network: Network) -> bool:
-    """Whether two sizes give a history the same answer to the bit; sizes are multiples of each other."""
-    small, large = sorted((one, other), key=lambda each: each.size)
+def bit_identical(first: CompiledForward, second: CompiledForward, network: Network) -> bool:
+    """Compares two sizes: true where a history gets the same answer to the bit. They are multiples of each other."""
+    small, large = sorted((first, second), key=lambda forward: forward.size)
     rows, lengths, users = _probe(network, large.size, large.length, 2)
     whole = large.run(Batch(rows, lengths, users))
     for start in range(0, large.size, small.size):
         part = slice(start, start + small.size)
-        found = small.run(Batch(rows[part], lengths[part], users[part]))
-        if not _equal(found, Queries(whole.vectors[part], whole.prompts[part])):
+        answers = small.run(Batch(rows[part], lengths[part], users[part]))
+        if not _equal(answers, Queries(whole.vectors[part], whole.prompts[part])):
             return False
     return True

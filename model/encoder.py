@@ -7,20 +7,19 @@ batch (docs/decisions/0005-same-answer-in-any-batch.md). Few shapes are also wha
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from model.batch import Batch
 from model.checkpoint import Checkpoint
 from model.compiled import CompiledForward, bit_identical
-from model.networks.recgpt import RecGPT
+from model.generation.greedy import NextItem
 from model.records import History, PromptPlan, QueryVectors
 
 MAIN_SIZE = {"cpu": 8, "cuda": 256}  # sequences a pass; what other sizes are proven against
@@ -40,13 +39,19 @@ def padded_length(length: int, max_length: int) -> int:
 
 
 class UserEncoder:
-    """Satisfies the service's `Encoder` protocol. Thread-safe; never changes the network."""
+    """Satisfies the service's `Encoder` protocol. Thread-safe; moves the network to the device, else leaves it."""
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", next_item: NextItem | None = None) -> None:
+        """next_item: names what is generated in place of scores for the whole catalogue, such as an index over the same
+        items; left unused where the network or its plan generates nothing. For catalogues so large that scoring all
+        items for every generated one costs more than the rest (docs/decisions/0016-large-catalogues.md).
+        """
         self.device = torch.device(device)
         self.network = checkpoint.network.to(self.device).eval()
         self.plan: PromptPlan = checkpoint.plan.prompts
         self.max_length = self.network.config.max_length
+        generates = self.network.takes_next_item and self.plan.num_steps + self.plan.num_prompts > 1
+        self.next_item = next_item if generates else None
         self._passes: dict[tuple[int, int], CompiledForward] = {}
         self.num_tokens = self.num_padding = 0  # computed so far: of items, and of nothing
         self.num_eager: Counter[str] = Counter()  # passes that ran operation by operation, by reason
@@ -70,24 +75,6 @@ class UserEncoder:
         vectors = np.concatenate([answer.vectors for answer in answers])
         return QueryVectors(vectors[order], np.concatenate([answer.prompts for answer in answers])[order])
 
-    def propose_with(self, first_rows: Callable[[NDArray[np.float32]], NDArray[np.int64]]) -> bool:
-        """Lets an index over the network's own items pick what is generated; false where the network has no use for it.
-
-        first_rows: (B, D) vectors to the (B,) rows of their best items. For catalogues so large that scoring all items
-        for every generated one costs more than the rest (docs/decisions/0016-large-catalogues.md).
-        """
-        if not isinstance(self.network, RecGPT) or self.plan.num_steps + self.plan.num_prompts < 2:
-            return False
-
-        def propose(states: Tensor) -> Tensor:
-            return torch.from_numpy(first_rows(states.cpu().float().numpy())).to(states.device)
-
-        self.network.proposer = propose
-        # what was traced before scores the whole catalogue
-        self._passes.clear()
-        self.__dict__.pop("sizes", None)
-        return True
-
     @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Sequences a pass, largest first: those whose answers are the main size's to the bit. Traces every shape."""
@@ -99,16 +86,16 @@ class UserEncoder:
     def _is_proven(self, size: int, main: int) -> bool:
         # the main size first: graphs on a GPU share memory best when the largest is captured first
         pairs = [(self._pass(main, length), self._pass(size, length)) for length in reversed(self.lengths)]
-        return all(bit_identical(one, other, self.network) for one, other in pairs)
+        return all(bit_identical(proven, candidate, self.network) for proven, candidate in pairs)
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
-        """What histories are padded to."""
+        """The lengths that histories are padded to."""
         return tuple(sorted({padded_length(length, self.max_length) for length in range(self.max_length + 1)}))
 
     def _pass(self, size: int, length: int) -> CompiledForward:
         if (size, length) not in self._passes:
-            self._passes[size, length] = CompiledForward.of(self.network, self.plan, size, length)
+            self._passes[size, length] = CompiledForward.of(self.network, self.plan, size, length, self.next_item)
         return self._passes[size, length]
 
     def _parts(self, histories: Sequence[History]) -> Iterator[tuple[list[int], int, int]]:

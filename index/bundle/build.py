@@ -5,26 +5,22 @@ The only module here that knows the model.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.auto import DEFAULT_REQUIREMENTS, IndexRequirements, choose_index
-from index.base import ItemIndex, first_rows
+from index.base import ItemIndex
 from index.bundle.bundle import BundleContents, GoldenQueries, Manifest, write_bundle
-from index.exact import ExactIndex
 from index.factory import build_index
-from index.faiss_index import FaissIndex
+from index.next_item import next_item_from
 from model import __version__
 from model.checkpoint import CONFIG, Checkpoint
 from model.encoder import UserEncoder, pin_compute_threads
 from model.records import History, QueryVectors
 
 NUM_GOLDEN = 32
-LIGHTER, MIN_PROBE, MIN_EF_SEARCH = 8, 8, 32
 AUTO = "auto"
 
 
@@ -49,9 +45,9 @@ def build_bundle(
     histories = golden_histories(checkpoint, seed)
     queries = encoder.encode(histories)
     index = _choose(vectors, queries, requirements, say) if spec == AUTO else build_index(vectors, spec)
-    if propose_from(index, encoder):
-        # as the service will generate
-        queries = encoder.encode(histories)
+    if (next_item := next_item_from(index)) is not None:
+        # generated as the service will do it
+        queries = UserEncoder(checkpoint, next_item=next_item).encode(histories)
     contents = BundleContents(
         arm_kind=checkpoint.network.kind,
         checkpoint=checkpoint_folder,
@@ -66,29 +62,10 @@ def build_bundle(
     return write_bundle(target, contents)
 
 
-def propose_from(index: ItemIndex, encoder: UserEncoder) -> bool:
-    """Where the catalogue is too large for exact search, what is generated comes from the index too.
-
-    One item is found with a fraction of the effort that a hundred take (docs/decisions/0016-large-catalogues.md).
-    """
-    return index.spec != ExactIndex.spec and encoder.propose_with(partial(first_rows, for_one(index)))
-
-
-def for_one(index: ItemIndex) -> ItemIndex:
-    """The same index, looked through only as hard as its single best item needs."""
-    if not isinstance(index, FaissIndex):
-        return index
-    effort = index.effort
-    fewer, shorter = max(effort.nprobe // LIGHTER, MIN_PROBE), max(effort.ef_search // LIGHTER, MIN_EF_SEARCH)
-    return index.with_effort(
-        replace(effort, nprobe=min(fewer, effort.nprobe), ef_search=min(shorter, effort.ef_search))
-    )
-
-
 def _choose(
     vectors: NDArray[np.float32], queries: QueryVectors, requirements: IndexRequirements, say: Callable[[str], None]
 ) -> ItemIndex:
-    """By the query vectors of the golden histories: what the service will ask."""
+    """Chooses by the query vectors of the golden histories, which are such as the service will ask."""
     choice = choose_index(vectors, queries.vectors.reshape(-1, vectors.shape[1]), requirements, say)
     say(choice.reason)
     return choice.index

@@ -1,14 +1,18 @@
-"""The one item of the catalogue that a state ranks first: what generation asks for at every step.
+"""The item of the catalogue that a state ranks first, which generation asks for at every step.
 
 Alone, a batch's product with the table and its arg max in two passes. For many batches over one table, `TopItem`: the
 product in bf16, which says what may still be first, and fp32 for that alone. The item is the same.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from model.kernels.block_max import best_items
 
+NextItem = Callable[[Tensor], Tensor]  # states (B, D) -> rows (B,) of the items to generate, 0 where it names none
 BLOCK = 64  # scores that are compared at once
 MIN_BATCH = 32  # states; below it the bf16 product of oneDNN takes longer than the fp32 one
 UNIT = 1.01 * 2.0**-8  # what rounding to bf16 changes at most, of the number itself
@@ -48,16 +52,31 @@ class TopItem:
 
     @staticmethod
     def pays(table: Tensor, batch_size: int) -> bool:
-        """Whether this processor multiplies bf16 by itself, and the batch is large enough."""
+        """True where this processor multiplies bf16 by itself and the batch is large enough."""
         return not table.is_cuda and batch_size >= MIN_BATCH and torch.cpu._is_avx512_bf16_supported()
 
     def __call__(self, states: Tensor) -> Tensor:
         """(B,) as `top_item`; states (B, D)."""
-        get_local = states.bfloat16()
+        rounded = states.bfloat16()
         # |s t - s' t'| <= |s - s'| |t| + |s'| |t - t'|
-        error = _lengths(states - get_local) * self.longest + _lengths(get_local.float()) * self.rounding
-        found: Tensor = _found(states, self.table, self.half, error)
-        return found
+        error = _lengths(states - rounded) * self.longest + _lengths(rounded.float()) * self.rounding
+        rows: Tensor = _candidates_first(states, self.table, self.half, error)
+        return rows
+
+
+def best_of(table: Tensor, batch_size: int, repeated: bool) -> NextItem:
+    """`top_item` of one table; `repeated`: prepared for many batches of that size, where this pays."""
+    return TopItem(table) if repeated and TopItem.pays(table, batch_size) else partial(top_item, table=table)
+
+
+def or_best_of(next_item: NextItem, table: Tensor) -> NextItem:
+    """`next_item`, and the table's own best item where it names none: an approximate index may find nothing at all."""
+
+    def choose(states: Tensor) -> Tensor:
+        rows = next_item(states)
+        return torch.where(rows > 0, rows, top_item(states, table)) if (rows < 1).any() else rows
+
+    return choose
 
 
 def _lengths(vectors: Tensor) -> Tensor:
@@ -95,4 +114,4 @@ def _first_of_candidates(
 
 
 # its branch must survive in a traced pass; scripted, a function sees no constants but its own defaults
-_found = torch.jit.script_if_tracing(_first_of_candidates)  # type: ignore[no-untyped-call]
+_candidates_first = torch.jit.script_if_tracing(_first_of_candidates)  # type: ignore[no-untyped-call]

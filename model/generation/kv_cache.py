@@ -16,8 +16,20 @@ class KeyValueCache:
         self.width = 0  # slots in use by the longest sequence; known on the host, so no copy from the device
         self.even = True  # all sequences are equally long: what is added to them stands side by side
 
+    def reserve(self, num_new: int) -> None:
+        """Makes room for T more tokens of every sequence; comes before their keys and values are written."""
+        self.width += num_new
+
+    def advance(self, num_new: int) -> None:
+        """Counts T tokens that were written to every sequence."""
+        self.lengths = self.lengths + num_new
+
+    def cut_to(self, lengths: Tensor) -> None:
+        """Forgets what stands behind the first `lengths` (B,) tokens of each sequence; the next token overwrites it."""
+        self.lengths, self.even = lengths, False
+
     def is_first(self, num_new: int) -> bool:
-        """Whether the tokens being added are all there are: then they stand side by side, from slot 0."""
+        """Tells the first tokens of all: they stand side by side, from slot 0."""
         return self.width == num_new
 
     def slots(self, num_new: int) -> Tensor:

@@ -8,7 +8,7 @@ window again. Source: arXiv 2404.08675, Algorithm 1 and section "two-step auto-r
 padding or START.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -16,26 +16,29 @@ import torch
 from torch import Tensor
 
 from model.batch import Batch, Queries
+from model.generation.greedy import NextItem, best_of, or_best_of
 from model.generation.kv_cache import KeyValueCache
 from model.generation.tokens import Tokens
-from model.networks.base import NetworkConfig
 from model.records import Placement, PromptPlan
 
-Proposer = Callable[[Tensor], Tensor]  # states (B, D) -> rows (B,), 0 where it knows none
+
+class Window(Protocol):
+    """The settings of a network that generation reads."""
+
+    @property
+    def max_length(self) -> int: ...
 
 
 class Generator(Protocol):
-    """What generation needs of a causal network (RecGPT; any other decoder over the same tokens)."""
+    """A causal network that generation can drive (RecGPT; any other decoder over the same tokens)."""
 
     training: bool
 
     @property
-    def config(self) -> NetworkConfig: ...
+    def config(self) -> Window: ...
     def plain_tokens(self, batch: Batch) -> Tokens: ...
     def train(self, mode: bool = True) -> object: ...
     def item_vectors(self) -> Tensor: ...
-    def propose(self, states: Tensor) -> Tensor: ...
-    def proposer_for(self, batch_size: int) -> Proposer: ...
     def states(self, tokens: Tokens, users: Tensor) -> Tensor: ...
     def extend(self, tokens: Tokens, users: Tensor, cache: KeyValueCache) -> Tensor: ...
     def extend_last(self, tokens: Tokens, users: Tensor, cache: KeyValueCache, last: Tensor) -> Tensor: ...
@@ -59,30 +62,29 @@ def gather_states(states: Tensor, index: Tensor) -> Tensor:
 
 
 class Decoding:
-    """B sequences that grow token by token on the device."""
+    """B sequences that grow token by token on the device; `next_item` names what is generated."""
 
-    def __init__(self, network: Generator, users: Tensor, capacity: int) -> None:
-        self.network, self.users = network, users
+    def __init__(self, network: Generator, users: Tensor, capacity: int, next_item: NextItem) -> None:
+        self.network, self.users, self.next_item = network, users, next_item
         self.cache = network.new_cache(len(users), capacity)
-        self.propose: Proposer = network.propose
         self.generated: list[Tensor] = []  # (B,) each
 
     def feed(self, tokens: Tokens) -> Tensor:
         """(B, T, D) states of T more tokens of every sequence."""
         states = self.network.extend(tokens, self.users, self.cache)
-        self.cache.lengths = self.cache.lengths + tokens.rows.shape[1]
+        self.cache.advance(tokens.rows.shape[1])
         return states
 
     def feed_all(self, tokens: Tokens, lengths: Tensor) -> Tensor:
         """(B, D) the state of token `lengths` of every sequence; those behind it were padding and are forgotten."""
         state = self.network.extend_last(tokens, self.users, self.cache, lengths)
         # the next token of each sequence goes right behind its own last item
-        self.cache.lengths, self.cache.even = 1 + lengths, False
+        self.cache.cut_to(1 + lengths)
         return state
 
     def generate(self, state: Tensor) -> Tensor:
-        """(B,) the items that each state ranks first."""
-        self.generated.append(self.propose(state))
+        """(B,) the items that follow the states."""
+        self.generated.append(self.next_item(state))
         return self.generated[-1]
 
     def step(self, state: Tensor, positions: Tensor) -> Tensor:
@@ -98,8 +100,6 @@ def expand_history(decoding: Decoding, batch: Batch, num_prompts: int) -> Tensor
     padding and are cut back to their own length afterwards.
     """
     B, L = batch.rows.shape
-    # asked K (L - 1) times
-    decoding.propose = decoding.network.proposer_for(B)
     plain = decoding.network.plain_tokens(batch)
     states = decoding.feed(plain.cut(0, min(2, L + 1)))
     state = states[:, -1]
@@ -115,8 +115,7 @@ def expand_history(decoding: Decoding, batch: Batch, num_prompts: int) -> Tensor
         state = decoding.feed(Tokens(rows, segments, position[:, None].expand(B, 2)))[:, 1]
         last = torch.where((batch.lengths == t)[:, None], state, last)
     # shorter histories ran on through padding: what was stored for it lies behind their length and is overwritten next
-    decoding.cache.lengths = 1 + batch.lengths + num_prompts * (batch.lengths - 1).clamp(min=0)
-    decoding.cache.even = False
+    decoding.cache.cut_to(1 + batch.lengths + num_prompts * (batch.lengths - 1).clamp(min=0))
     return last
 
 
@@ -129,18 +128,25 @@ def expanded_tokens(network: Generator, batch: Batch, num_prompts: int) -> Token
     plain = network.plain_tokens(batch)
     if L < 2 or not num_prompts:
         return plain
-    decoding = Decoding(network, batch.users, 1 + L + num_prompts * (L - 1))
+    next_item = best_of(network.item_vectors(), len(batch.users), repeated=True)
+    decoding = Decoding(network, batch.users, 1 + L + num_prompts * (L - 1), next_item)
     with torch.no_grad(), eval_mode(network):
         expand_history(decoding, batch, num_prompts)
     return plain.interleave(torch.stack(decoding.generated, 1).view(-1, L - 1, num_prompts))
 
 
-def recall_queries(network: Generator, batch: Batch, plan: PromptPlan) -> Queries:
-    """S query vectors of each history, after expanding it as the plan says."""
+def recall_queries(network: Generator, batch: Batch, plan: PromptPlan, next_item: NextItem | None = None) -> Queries:
+    """S query vectors of each history, after expanding it as the plan says.
+
+    next_item: names the generated items; without it, and where it names none, scores of the whole catalogue decide.
+    """
     L = batch.rows.shape[1]
     inside = plan.num_prompts * max(L - 1, 0) if plan.placement is Placement.ALL else 0
     tail = plan.num_prompts if plan.placement is Placement.TAIL else 0
-    decoding = Decoding(network, batch.users, 1 + L + inside + tail + plan.num_steps)
+    table = network.item_vectors()
+    # inside a history it is asked K (L - 1) times
+    choose = or_best_of(next_item, table) if next_item else best_of(table, len(batch.users), repeated=bool(inside))
+    decoding = Decoding(network, batch.users, 1 + L + inside + tail + plan.num_steps, choose)
     plain = network.plain_tokens(batch)
     state = expand_history(decoding, batch, plan.num_prompts) if inside else decoding.feed_all(plain, batch.lengths)
     # what was generated inside the history is not an answer; only what follows the last real item is reported

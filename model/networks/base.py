@@ -1,4 +1,4 @@
-"""What every system of the table has in common: items it ranks, states it trains on, query vectors it answers with."""
+"""The base of every system: items it ranks, states it trains on, query vectors it answers with."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from model.batch import Batch, Queries
 from model.catalogue import Ragged
+from model.generation.greedy import NextItem
 from model.networks.spectrum import tied_factors
 from model.records import PromptPlan
 
@@ -33,7 +34,8 @@ class Network(nn.Module, ABC):
     """
 
     kind: ClassVar[str]
-    generates: ClassVar[bool]  # whether it can expand a history with items of its own
+    generates: ClassVar[bool]  # it can expand a history with items of its own
+    takes_next_item: ClassVar[bool] = False  # what it generates is the best item of the table that ranks
     trained: ClassVar[bool] = True  # by gradient; False: `start_from` computes all there is, a recipe has no stages
     config: NetworkConfig
     items: nn.Embedding
@@ -69,8 +71,11 @@ class Network(nn.Module, ABC):
         """
 
     @abstractmethod
-    def queries(self, batch: Batch, plan: PromptPlan) -> Queries:
-        """Query vectors of each history, any padding, any neighbours: the same answer."""
+    def queries(self, batch: Batch, plan: PromptPlan, next_item: NextItem | None = None) -> Queries:
+        """Query vectors of each history, any padding, any neighbours: the same answer.
+
+        next_item: names the items that are generated; systems without `takes_next_item` leave it unused.
+        """
 
     @property
     def hard_negatives(self) -> float:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from model.batch import Batch, Queries
+from model.generation.greedy import NextItem
 from model.networks.base import Network, NetworkConfig
 from model.records import PromptPlan
 
@@ -45,7 +46,7 @@ class Blend(Network):
     def training_pairs(self, batch: Batch, num_prompts: int = 0) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         raise ValueError("the parts of a blend are trained one by one, each by its own recipe")
 
-    def queries(self, batch: Batch, plan: PromptPlan) -> Queries:
+    def queries(self, batch: Batch, plan: PromptPlan, next_item: NextItem | None = None) -> Queries:  # noqa: ARG002
         if plan != PromptPlan() and not any(part.generates for part in self.parts):
             raise ValueError("no part of this blend generates prompts; its plan may not ask for more than one step")
         answers = [part.queries(batch, plan if part.generates else PromptPlan()) for part in self.parts]  # type: ignore[operator]

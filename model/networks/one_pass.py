@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from model.batch import Batch, Queries
+from model.generation.greedy import NextItem
 from model.generation.tokens import Tokens
 from model.networks.base import Network, NetworkConfig
 from model.networks.sampling import random_cuts, random_prefixes
@@ -41,7 +42,7 @@ class OnePass(Network):
             raise ValueError(f"{type(self).__name__} generates no prompts; its recipe may not have a prompt stage")
         return self.pairs(batch)
 
-    def queries(self, batch: Batch, plan: PromptPlan) -> Queries:
+    def queries(self, batch: Batch, plan: PromptPlan, next_item: NextItem | None = None) -> Queries:  # noqa: ARG002
         if plan != PromptPlan():
             name = type(self).__name__
             raise ValueError(f"{name} generates no prompts and takes one step; its plan may not ask for more")

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from model.batch import Batch, Queries
 from model.generation import prompts
-from model.generation.greedy import TopItem, top_item
+from model.generation.greedy import NextItem
 from model.generation.kv_cache import KeyValueCache
-from model.generation.prompts import Proposer
 from model.generation.tokens import Tokens
 from model.networks.base import Network, NetworkConfig
 from model.networks.layers import Block, Width, init_weights, layer_norm
@@ -38,6 +37,7 @@ class RecGPTConfig(NetworkConfig):
 class RecGPT(Network):
     kind: ClassVar[str] = "recgpt"
     generates: ClassVar[bool] = True
+    takes_next_item: ClassVar[bool] = True
     config: RecGPTConfig
 
     @property
@@ -47,7 +47,6 @@ class RecGPT(Network):
     def __init__(self, config: RecGPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.proposer: Proposer | None = None  # in place of scores for the whole catalogue; set while serving only
         self.width = Width(config.dim, config.num_heads, config.num_members)
         whole = config.dim * config.num_members
         self.items = nn.Embedding(config.num_items + 2, whole, padding_idx=0)
@@ -62,19 +61,6 @@ class RecGPT(Network):
         with torch.no_grad():
             self.items.weight[0].zero_()
             self.users.weight.zero_()  # a user unseen in training is the unknown user, not noise
-
-    def propose(self, states: Tensor) -> Tensor:
-        """(B,) rows of the items that states (B, D) rank first: what is generated next."""
-        if self.proposer is None:
-            return top_item(states, self.item_vectors())
-        rows = self.proposer(states)
-        # an approximate index may find nothing at all
-        return torch.where(rows > 0, rows, top_item(states, self.item_vectors())) if (rows < 1).any() else rows
-
-    def proposer_for(self, batch_size: int) -> Proposer:
-        """`propose` for many batches of that size, while the weights stay as they are."""
-        table = self.item_vectors()
-        return TopItem(table) if self.proposer is None and TopItem.pays(table, batch_size) else self.propose
 
     def embed(self, tokens: Tokens, users: Tensor) -> Tensor:
         if self.config.user_dropout == 1:
@@ -97,7 +83,7 @@ class RecGPT(Network):
     def extend(self, tokens: Tokens, users: Tensor, cache: KeyValueCache) -> Tensor:
         """(B, T, D) states of tokens that follow what the cache holds; the caller then advances `cache.lengths`."""
         # first: each block reads back what it has just written, up to this width
-        cache.width += tokens.rows.shape[1]
+        cache.reserve(tokens.rows.shape[1])
         x = self.embed(tokens, users)
         for layer, block in enumerate(self.blocks):
             x = block.extend(x, cache, layer)  # type: ignore[operator]
@@ -108,7 +94,7 @@ class RecGPT(Network):
 
         The last block then needs keys and values of all tokens, and the rest of its work for one.
         """
-        cache.width += tokens.rows.shape[1]
+        cache.reserve(tokens.rows.shape[1])
         x = self.embed(tokens, users)
         for layer, block in enumerate(self.blocks[:-1]):
             x = block.extend(x, cache, layer)  # type: ignore[operator]
@@ -133,5 +119,5 @@ class RecGPT(Network):
     def plain_tokens(self, batch: Batch) -> Tokens:
         return Tokens.plain(batch.rows, self.start_row)
 
-    def queries(self, batch: Batch, plan: PromptPlan) -> Queries:
-        return prompts.recall_queries(self, batch, plan)
+    def queries(self, batch: Batch, plan: PromptPlan, next_item: NextItem | None = None) -> Queries:
+        return prompts.recall_queries(self, batch, plan, next_item)

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from index.auto import choose_index
-from index.bundle.build import propose_from
 from index.evaluate import Probes
 from index.exact import ExactIndex
 from index.factory import build_index
+from index.next_item import next_item_from
 from model.encoder import UserEncoder, pin_compute_threads
 from model.records import History
 from recall.bench.bundles import Sizes, make_checkpoint
@@ -60,11 +60,9 @@ class Bench:
     def engine(self) -> Engine:
         pin_compute_threads()
         checkpoint = make_checkpoint(self.sizes)
-        encoder = UserEncoder(checkpoint)
-        vectors = encoder.item_vectors().numpy()
+        vectors = UserEncoder(checkpoint).item_vectors().numpy()
         index = choose_index(vectors).index if self.index == "auto" else build_index(vectors, self.index)
-        propose_from(index, encoder)
-        return Engine(encoder, index, checkpoint.plan)
+        return Engine(UserEncoder(checkpoint, next_item=next_item_from(index)), index, checkpoint.plan)
 
     def measure(self, engine: Engine, history: int, batch: int, runs: int) -> Point:
         rng = np.random.default_rng(self.sizes.seed)

@@ -16,10 +16,10 @@ from pathlib import Path
 import structlog
 import torch
 
-from index.bundle.build import propose_from
 from index.bundle.bundle import BundleRefused, open_bundle
 from index.bundle.files import read_manifest, settled
 from index.bundle.manifest import CHECKPOINT
+from index.next_item import next_item_from
 from index.watched import WatchedIndex
 from model.catalogue import Catalogue
 from model.checkpoint import CATALOGUE, CONFIG, Checkpoint, CheckpointError, read_plan
@@ -84,10 +84,9 @@ def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = Engine
     try:
         bundle = open_bundle(folder, device)
         checkpoint = Checkpoint.load(bundle.checkpoint_path)
-        encoder = UserEncoder(checkpoint, device)
+        encoder = UserEncoder(checkpoint, device, next_item_from(bundle.index))
         # the index holds what the network ranks by: one copy is enough
         bundle = bundle.over(encoder.network.item_vectors().detach())
-        propose_from(bundle.index, encoder)
         # the proof, and the warm-up: every padded length is computed once
         bundle.replay(encoder.encode)
     except (BundleRefused, CheckpointError) as error:

@@ -2,15 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 
 from index import auto
 from index.auto import IndexRequirements, choose_index, sample_queries
-from index.bundle.build import build_bundle, for_one, propose_from
+from index.bundle.build import build_bundle
 from index.bundle.bundle import open_bundle
 from index.evaluate import Probes, recall_of
 from index.exact import ExactIndex
 from index.factory import list_count
 from index.faiss_index import FaissIndex, SearchEffort
+from index.next_item import next_item_from
+from model.checkpoint import Checkpoint
 from model.encoder import UserEncoder
 from recall.bench.bundles import Sizes, make_checkpoint
 
@@ -85,19 +88,19 @@ def test_a_bundle_with_another_index_generates_by_it_and_replays(tmp_path):
     make_checkpoint(Sizes(num_items=400, dim=16, num_layers=1, max_length=10)).save(tmp_path / "checkpoint")
     build_bundle(tmp_path / "checkpoint", tmp_path / "bundle", "HNSW16")
     bundle = open_bundle(tmp_path / "bundle")
-    encoder = UserEncoder.open(bundle.checkpoint_path)
-    assert propose_from(bundle.index, encoder)
+    encoder = UserEncoder(Checkpoint.load(bundle.checkpoint_path), next_item=next_item_from(bundle.index))
     bundle.replay(encoder.encode)
-    exact = UserEncoder.open(bundle.checkpoint_path)
-    assert not propose_from(ExactIndex(bundle.vectors.copy()), exact)
+    assert set(encoder.num_eager) == {"index_proposes"}
 
 
-def test_one_item_is_looked_for_with_less_effort(vectors):
-    index = FaissIndex.build(vectors, "IVF64,Flat", SearchEffort(nprobe=64))
-    light = for_one(index)
-    assert (light.effort.nprobe, index.effort.nprobe) == (8, 64)
-    assert for_one(index.with_effort(SearchEffort(nprobe=2))).effort.nprobe == 2  # never more than for the whole list
+def test_a_single_item_takes_less_effort():
+    assert SearchEffort(nprobe=64).for_single_item().nprobe == 8
+    assert SearchEffort(nprobe=2).for_single_item().nprobe == 2  # never more than for the whole list
+
+
+def test_the_next_item_is_mostly_the_best(vectors):
+    next_item = next_item_from(FaissIndex.build(vectors, "IVF64,Flat", SearchEffort(nprobe=64)))
     queries = sample_queries(vectors, 50)
-    found = light.search(queries, 1).rows == ExactIndex(vectors).search(queries, 1).rows
-    assert found.mean() > 0.9
-    assert for_one(exact := ExactIndex(vectors)) is exact
+    rows = next_item(torch.from_numpy(queries)).numpy()
+    assert (rows == ExactIndex(vectors).search(queries, 1).rows[:, 0]).mean() > 0.9
+    assert next_item_from(ExactIndex(vectors)) is None

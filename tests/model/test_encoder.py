@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -138,36 +139,36 @@ def test_padded_length(length, max_length, padded):
 
 
 def test_an_index_over_the_items_generates_what_scores_would(make_network, make_checkpoint):
-    plan = ServingPlan(PromptPlan(1, Placement.TAIL, 2))
-    dense, indexed = (UserEncoder(make_checkpoint(make_network(seed=4), plan)) for _ in range(2))
-    table, asked = dense.item_vectors().numpy(), []
+    plan, asked = ServingPlan(PromptPlan(1, Placement.TAIL, 2)), []
+    checkpoint = make_checkpoint(make_network(seed=4), plan)
+    table = checkpoint.network.item_vectors().detach()
 
-    def first_rows(vectors):
-        asked.append(len(vectors))
-        return (vectors @ table.T).argmax(1) + 1
+    def next_item(states):
+        asked.append(len(states))
+        return (states @ table.T).argmax(1) + 1
 
+    dense, indexed = UserEncoder(checkpoint), UserEncoder(checkpoint, next_item=next_item)
     histories = [History(tuple(range(1, 1 + n)), n % 3) for n in range(9)]
-    indexed.encode(histories)  # traced before the index comes
-    assert not indexed.num_eager
-    assert indexed.propose_with(first_rows)
     assert np.array_equal(indexed.encode(histories).prompts, dense.encode(histories).prompts)
     np.testing.assert_allclose(indexed.encode(histories).vectors, dense.encode(histories).vectors, atol=1e-5)
     assert asked
     assert set(indexed.num_eager) == {"index_proposes"}
+    assert not dense.num_eager
 
 
 def test_where_an_index_finds_nothing_scores_decide(make_network, make_checkpoint):
-    plan = ServingPlan(PromptPlan(0, Placement.NONE, 2))
-    dense, indexed = (UserEncoder(make_checkpoint(make_network(seed=4), plan)) for _ in range(2))
-    indexed.propose_with(lambda vectors: np.zeros(len(vectors), dtype=np.int64))
+    checkpoint = make_checkpoint(make_network(seed=4), ServingPlan(PromptPlan(0, Placement.NONE, 2)))
+    dense = UserEncoder(checkpoint)
+    indexed = UserEncoder(checkpoint, next_item=lambda states: torch.zeros(len(states), dtype=torch.int64))
     assert np.array_equal(indexed.encode([History((1, 2))]).prompts, dense.encode([History((1, 2))]).prompts)
 
 
 @pytest.mark.parametrize(("kind", "plan"), [("comirec", PromptPlan()), ("recgpt", PromptPlan())])
 def test_what_generates_nothing_needs_no_index(make_network, make_checkpoint, kind, plan):
-    encoder = UserEncoder(make_checkpoint(make_network(kind), ServingPlan(plan)))
-    assert not encoder.propose_with(lambda vectors: pytest.fail("asked"))
+    checkpoint = make_checkpoint(make_network(kind), ServingPlan(plan))
+    encoder = UserEncoder(checkpoint, next_item=lambda states: pytest.fail("asked"))
     encoder.encode([History((1,))])
+    assert not encoder.num_eager
 
 
 def test_every_size_of_a_pass_gives_the_same_bits(encoder):
