@@ -11,7 +11,7 @@ from docs.house import ROOT
 from recall.__main__ import app
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"")
 CHECKSUMS = (ROOT / "docs" / "data.sha256").read_text().splitlines()
 
 
@@ -20,8 +20,9 @@ def name_of(page):
 
 
 def links(text):
-    """The relative links of a page."""
-    return [target for target in LINK.findall(text) if "://" not in target]
+    """The relative links of a page, pictures included."""
+    targets = [link or picture for link, picture in LINK.findall(text)]
+    return [target for target in targets if "://" not in target]
 
 
 def commands(text):
@@ -56,6 +57,7 @@ def test_printed_commands_exist(page):
 
 def test_links_are_seen():
     assert links("[a](b.md) ![c](d/e.svg) [f](https://g.h) [i](j.md#k)") == ["b.md", "d/e.svg", "j.md"]
+    assert links('<img src="l.svg" width="600">') == ["l.svg"]
 
 
 def test_printed_commands_are_seen():
