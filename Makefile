@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 DATA   ?= ../shared/data
 RUNS   ?= runs
 
-.PHONY: help install demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline
+.PHONY: help install demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -82,3 +82,6 @@ quality-kuairand: $(STAMP) ## RecGPT and ComiRec on KuaiRand-Pure, split by time
 http-equals-offline: $(STAMP) ## 1,000 users over HTTP get the lists of the offline evaluation (after quality-kuairand)
 	$(BIN)/python -m benchmarks.http_equals_offline --data $(RUNS)/kuairand/data \
 		--arm recgpt=$(RUNS)/kuairand/bundles/recgpt --arm comirec=$(RUNS)/kuairand/bundles/comirec
+
+verdict-study: $(STAMP) ## error rates of the A/B verdict on simulated experiments: a minute; needs no data
+	$(BIN)/python -m benchmarks.verdict_study

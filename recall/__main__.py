@@ -1,7 +1,7 @@
 """The `recall` command: prepare, train, build, evaluate, serve, query. Each step reads what the one before wrote.
 
 demo does it all on synthetic logs, doctor looks at the machine, reproduce and tune make the table of systems, bench
-measures.
+measures, experiment plans and judges an A/B test.
 """
 
 import sys
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from model import __version__
-from recall import benchmarking, data, doctor, reproducing, serving, training, tuning
+from recall import benchmarking, data, doctor, experiments, reproducing, serving, training, tuning
 from recall.terminal import err, out
 from service.errors import RecallError
 from service.telemetry.logging import configure_logging
@@ -40,6 +40,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(benchmarking.bench, name="bench")
+app.add_typer(experiments.experiment, name="experiment")
 
 
 @app.callback(invoke_without_command=True)

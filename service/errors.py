@@ -4,6 +4,7 @@
     ├── BadRequest              bad_request         no         422
     │   ├── MalformedBody       malformed_body      no         400
     │   ├── BodyTooLarge        body_too_large      no         413
+    │   ├── BadStatistics       bad_statistics      no         422
     │   └── UnknownArm          unknown_arm         no         404
     ├── Forbidden               forbidden           no         403
     │   └── Unauthorized        unauthorized        no         401
@@ -44,6 +45,12 @@ class BodyTooLarge(BadRequest):
     """More bytes than the service reads."""
 
     code, status = "body_too_large", 413
+
+
+class BadStatistics(BadRequest):
+    """The sums or counts of an experiment contradict each other; the sentence says which."""
+
+    code = "bad_statistics"
 
 
 class UnknownArm(BadRequest):

@@ -15,7 +15,7 @@ EVERYWHERE = (*FLOORS, "tests", "benchmarks", "docs")
 ALLOWED = {
     "recall": "",
     "recall.__main__": (
-        "model recall.benchmarking recall.data recall.doctor recall.reproducing recall.serving "
+        "model recall.benchmarking recall.data recall.doctor recall.experiments recall.reproducing recall.serving "
         "recall.terminal recall.training recall.tuning service.errors service.telemetry"
     ),
     "recall.bench": (
@@ -25,6 +25,7 @@ ALLOWED = {
     "recall.benchmarking": "index.auto model.encoder recall.bench recall.reproduction recall.terminal",
     "recall.data": "model.data recall.terminal",
     "recall.doctor": "recall.terminal service.engine service.errors service.stores",
+    "recall.experiments": "recall.terminal recall.verdict_table service.experiments",
     "recall.progress": "index.bundle model.checkpoint model.recipes model.training recall.reproduction",
     "recall.reproducing": "recall.progress recall.reproduction recall.terminal service.engine",
     "recall.reproduction": (
@@ -41,6 +42,7 @@ ALLOWED = {
         "service.engine"
     ),
     "recall.tuning": "model.data model.recipes model.training recall.terminal service.engine",
+    "recall.verdict_table": "recall.terminal service.experiments",
     "service": "",
     "service.bootstrap": (
         "service.engine service.errors service.experiments service.pipeline service.settings service.stores "

@@ -1,1 +1,1 @@
-"""Assignment, exposure and feedback of A/B tests. Knows arms by name only."""
+"""Assignment, exposure, feedback and verdict of A/B tests. Knows arms by name only."""
