@@ -38,8 +38,8 @@ def services() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def default_services(services: dict[str, Any]) -> dict[str, Any]:
-    """What a plain `up` starts."""
-    return {name: one for name, one in services.items() if "profiles" not in one}
+    """The services that a plain `up` starts."""
+    return {name: service for name, service in services.items() if "profiles" not in service}
 
 
 def redis_options(service: dict[str, Any]) -> dict[str, str]:
@@ -55,12 +55,12 @@ def instructions(dockerfile: Path) -> list[tuple[str, str]]:
 
 
 def final_stage(dockerfile: Path) -> list[tuple[str, str]]:
-    found = instructions(dockerfile)
-    return found[max(n for n, (name, _) in enumerate(found) if name == "FROM") :]
+    lines = instructions(dockerfile)
+    return lines[max(n for n, (name, _) in enumerate(lines) if name == "FROM") :]
 
 
 def known_variables() -> set[str]:
-    """Of the settings and of the command line."""
+    """The variables of the settings and of the command line."""
     commands = typer.main.get_command(app).commands.values()
     options = {param.envvar for command in commands for param in command.params if param.envvar}
     return {f"RECALL_{name.upper()}" for name in Settings.model_fields} | options
@@ -103,8 +103,8 @@ def test_no_redis_is_reached_from_outside(services: dict[str, Any]) -> None:
 
 def test_a_plain_up_needs_two_public_images(default_services: dict[str, Any]) -> None:
     assert set(default_services) == {"redis-cache", "redis-events", "bundles", "recall"}
-    ours = {one["image"] for one in default_services.values() if "build" in one}
-    pulled = {one["image"] for one in default_services.values()} - ours
+    ours = {service["image"] for service in default_services.values() if "build" in service}
+    pulled = {service["image"] for service in default_services.values()} - ours
     for service in default_services.values():
         if "build" in service:
             built = instructions(ROOT / service["build"]["dockerfile"])
@@ -265,7 +265,7 @@ def test_the_page_names_every_variable_with_its_default() -> None:
 
 
 @pytest.fixture(params=[200, 503])
-def answering(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
+def health_server(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
     """(port, status) of a server that answers every GET with that status."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -291,8 +291,8 @@ def check_health(port: int) -> int:
     return subprocess.run([sys.executable, script], check=False, env=environment, capture_output=True).returncode
 
 
-def test_the_health_check_fails_when_the_service_does(answering: tuple[int, int]) -> None:
-    port, status = answering
+def test_the_health_check_fails_when_the_service_does(health_server: tuple[int, int]) -> None:
+    port, status = health_server
     assert check_health(port) == (0 if status == 200 else 1)
 
 

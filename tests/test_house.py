@@ -113,52 +113,47 @@ PENDING: dict[str, str] = {
         all
     """,
     "fragments": """
-        index/base.py index/bundle/build.py index/bundle/bundle.py index/bundle/files.py index/bundle/manifest.py
-        index/checks.py model/catalogue.py model/compiled.py model/data/columns.py model/data/events.py
-        model/data/kuairand.py model/data/positives.py model/data/prepare.py model/data/sequences.py
-        model/data/synthetic.py model/encoder.py model/evaluation/metrics.py model/generation/greedy.py
-        model/generation/kv_cache.py model/generation/prompts.py model/networks/base.py model/networks/layers.py
-        model/networks/one_pass.py model/networks/sampling.py model/recipes/digest.py model/recipes/files.py
-        model/recipes/schema.py model/records.py model/training/plans.py model/training/search.py
-        model/training/stages.py recall/bench/bundles.py recall/bench/curves.py recall/bench/generator.py
-        recall/bench/http.py recall/bench/load.py recall/benchmarking.py recall/progress.py
-        recall/reproduction/facts.py recall/reproduction/measure.py recall/reproduction/runner.py
-        recall/reproduction/studies.py recall/terminal.py service/bootstrap.py service/engine/arms.py
-        service/engine/engine.py service/engine/loading.py service/engine/messages.py service/engine/offline.py
-        service/experiments/assignment.py service/experiments/exposure.py service/experiments/feedback.py
-        service/experiments/rules.py service/http/app.py service/http/openapi.py service/http/routes.py
-        service/http/schemas.py service/stores/__init__.py service/stores/embedded_redis.py
-        service/stores/history.py service/stores/vector_cache.py service/stores/vector_codec.py
-        service/telemetry/metrics.py
+        index/bundle/bundle.py index/bundle/files.py index/bundle/manifest.py model/catalogue.py
+        model/data/columns.py model/data/events.py model/data/kuairand.py model/data/positives.py
+        model/data/prepare.py model/data/sequences.py model/data/synthetic.py model/evaluation/metrics.py
+        model/networks/base.py model/networks/layers.py model/networks/one_pass.py model/networks/sampling.py
+        model/recipes/digest.py model/recipes/files.py model/recipes/schema.py model/records.py
+        model/training/plans.py model/training/search.py model/training/stages.py recall/bench/bundles.py
+        recall/benchmarking.py recall/progress.py recall/reproduction/facts.py recall/reproduction/measure.py
+        recall/reproduction/runner.py recall/reproduction/studies.py recall/terminal.py service/bootstrap.py
+        service/engine/arms.py service/engine/engine.py service/engine/loading.py service/engine/messages.py
+        service/engine/offline.py service/experiments/assignment.py service/experiments/exposure.py
+        service/experiments/feedback.py service/experiments/rules.py service/http/app.py service/http/openapi.py
+        service/http/routes.py service/http/schemas.py service/stores/__init__.py
+        service/stores/embedded_redis.py service/stores/history.py service/stores/vector_cache.py
+        service/stores/vector_codec.py service/telemetry/metrics.py
     """,
     "former": """
-        benchmarks/state_reuse.py index/exact.py model/encoder.py model/networks/recgpt.py
-        model/networks/spectrum.py model/training/fit.py model/training/stages.py recall/progress.py
-        recall/reproducing.py recall/reproduction/results.py recall/serving.py recall/training.py
-        recall/tuning.py service/experiments/exposure.py service/experiments/feedback.py service/http/workers.py
-        service/stores/history.py service/stores/vector_cache.py service/stores/vector_codec.py
-        tests/model/networks/test_attention_dropout.py tests/model/training/test_search.py
-        tests/service/experiments/test_exposure.py tests/service/http/test_faults.py
-        tests/service/stores/test_history.py tests/service/stores/test_vector_cache.py tests/test_compose.py
+        benchmarks/state_reuse.py model/networks/spectrum.py model/training/fit.py model/training/stages.py
+        recall/progress.py recall/reproducing.py recall/reproduction/results.py recall/serving.py
+        recall/training.py recall/tuning.py service/experiments/exposure.py service/experiments/feedback.py
+        service/http/workers.py service/stores/history.py service/stores/vector_cache.py
+        service/stores/vector_codec.py tests/model/networks/test_attention_dropout.py
+        tests/model/training/test_search.py tests/service/experiments/test_exposure.py
+        tests/service/http/test_faults.py tests/service/stores/test_history.py
+        tests/service/stores/test_vector_cache.py
     """,
     "empty": """
-        benchmarks/gpu.py benchmarks/http_equals_offline.py benchmarks/peers/bento.py benchmarks/peers/compare.py
+        benchmarks/gpu.py benchmarks/http_equals_offline.py benchmarks/peers/bento.py
         benchmarks/peers/ray_serve.py benchmarks/same_answers.py benchmarks/serving_cost.py benchmarks/soak.py
         benchmarks/state_reuse.py index/bundle/arrays.py index/bundle/bundle.py index/bundle/files.py
-        index/exact.py model/catalogue.py model/compiled.py model/data/categories.py model/data/columns.py
-        model/data/kuairec.py model/encoder.py model/evaluation/metrics.py model/evaluation/protocol.py
-        model/generation/greedy.py model/merging.py model/networks/comirec.py model/networks/s3rec.py
-        model/recipes/digest.py model/recipes/files.py model/recipes/schema.py model/training/fit.py
-        model/training/losses.py model/training/stages.py model/training/trainer.py recall/bench/curves.py
-        recall/bench/generator.py recall/bench/load.py recall/benchmarking.py recall/doctor.py
-        recall/reproducing.py recall/reproduction/datasets.py recall/reproduction/measure.py
-        recall/reproduction/runner.py recall/reproduction/studies.py service/engine/engine.py
-        service/engine/loading.py service/engine/offline.py service/engine/remote.py
+        model/catalogue.py model/data/categories.py model/data/columns.py model/data/kuairec.py
+        model/evaluation/metrics.py model/evaluation/protocol.py model/merging.py model/networks/comirec.py
+        model/networks/s3rec.py model/recipes/digest.py model/recipes/files.py model/recipes/schema.py
+        model/training/fit.py model/training/losses.py model/training/stages.py model/training/trainer.py
+        recall/benchmarking.py recall/doctor.py recall/reproducing.py recall/reproduction/datasets.py
+        recall/reproduction/measure.py recall/reproduction/runner.py recall/reproduction/studies.py
+        service/engine/engine.py service/engine/loading.py service/engine/offline.py service/engine/remote.py
         service/experiments/exposure.py service/experiments/rules.py service/http/app.py service/http/routes.py
         service/http/server.py service/http/workers.py service/pipeline.py service/stores/history.py
         service/stores/vector_cache.py service/telemetry/collectors.py service/telemetry/quality.py
-        tests/conftest.py tests/index/test_auto.py tests/index/test_faiss_index.py
-        tests/model/data/test_columns.py tests/model/data/test_splits.py tests/model/evaluation/test_metrics.py
+        tests/conftest.py tests/index/test_faiss_index.py tests/model/data/test_columns.py
+        tests/model/data/test_splits.py tests/model/evaluation/test_metrics.py
         tests/model/generation/test_greedy.py tests/model/generation/test_prompts.py
         tests/model/kernels/test_block_max.py tests/model/networks/test_attention_dropout.py
         tests/model/networks/test_baseline_formulas.py tests/model/networks/test_blend.py
@@ -167,18 +162,16 @@ PENDING: dict[str, str] = {
         tests/model/recipes/test_files.py tests/model/test_catalogue.py tests/model/test_encoder.py
         tests/model/test_merging.py tests/model/training/test_losses.py
         tests/model/training/test_sampled_losses.py tests/model/training/test_search.py
-        tests/model/training/test_stages.py tests/model/training/test_trainer.py
-        tests/recall/bench/test_generator.py tests/recall/test_main.py tests/service/engine/test_engine.py
-        tests/service/engine/test_offline_equals_http.py tests/service/experiments/test_assignment.py
-        tests/service/experiments/test_feedback.py tests/service/http/test_experiment.py
-        tests/service/http/test_openapi.py tests/service/http/test_recall.py tests/service/http/test_workers.py
-        tests/service/stores/test_history.py tests/service/stores/test_microbatch.py
-        tests/service/stores/test_vector_cache.py tests/service/telemetry/test_quality.py
-        tests/service/test_pipeline.py tests/test_compose.py
+        tests/model/training/test_stages.py tests/model/training/test_trainer.py tests/recall/test_main.py
+        tests/service/engine/test_engine.py tests/service/engine/test_offline_equals_http.py
+        tests/service/experiments/test_assignment.py tests/service/experiments/test_feedback.py
+        tests/service/http/test_experiment.py tests/service/http/test_openapi.py
+        tests/service/http/test_recall.py tests/service/http/test_workers.py tests/service/stores/test_history.py
+        tests/service/stores/test_microbatch.py tests/service/stores/test_vector_cache.py
+        tests/service/telemetry/test_quality.py tests/service/test_pipeline.py
     """,
     "outside": """
-        index/faiss_index.py model/encoder.py model/generation/prompts.py model/networks/recgpt.py
-        recall/terminal.py service/bootstrap.py service/engine/engine.py service/http/app.py
+        index/faiss_index.py recall/terminal.py service/bootstrap.py service/engine/engine.py service/http/app.py
         service/http/workers.py service/pipeline.py service/telemetry/metrics.py
     """,
     "readme": """

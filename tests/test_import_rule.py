@@ -1,4 +1,4 @@
-"""Who may know whom: recall -> service -> index -> model.
+"""The import rule: recall -> service -> index -> model.
 
 In index, index.bundle.build alone knows networks; the rest knows the records and kernels of the model.
 """
