@@ -37,9 +37,10 @@ class Canvas:
 
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn = FigureCanvasAgg(self.figure)
-        drawn.draw()
+        drawn.draw()  # type: ignore[no-untyped-call]
         # no date in it: the same rows give the same file
-        Image.fromarray(np.asarray(drawn.buffer_rgba())).convert("L").quantize(16).save(path, optimize=True)
+        pixels = np.asarray(drawn.buffer_rgba())  # type: ignore[no-untyped-call]
+        Image.fromarray(pixels).convert("L").quantize(16).save(path, optimize=True)
         return path
 
 
@@ -76,7 +77,7 @@ def label_column(panel: "Axes", ends: Mapping[str, Point], strong: Sequence[str]
     """Names in a column right of the panel, each with a hair line to its point; none covers another."""
     if not ends:
         return
-    panel.figure.draw_without_rendering()
+    panel.figure.draw_without_rendering()  # type: ignore[union-attr]  # no panel is in a part of a figure
     points = {name: panel.transAxes.inverted().transform(panel.transData.transform(end)) for name, end in ends.items()}
     gap = 1.25 * SMALL / 72 / (panel.get_window_extent().height / panel.figure.dpi)
     names = sorted(ends, key=lambda name: points[name][1])

@@ -70,7 +70,7 @@ def rates_of_peers(peers: Mapping[str, Any]) -> drawing.Canvas:
 
 
 def _median(runs: Sequence[Mapping[str, Any]], what: str, name: str) -> float:
-    return statistics.median(run[what][name] for run in runs if name in run[what])
+    return float(statistics.median(run[what][name] for run in runs if name in run[what]))
 
 
 def draw_kept(results: Path, folder: Path) -> list[Path]:
