@@ -35,7 +35,7 @@ from model.records import History
 from recall.bench.bundles import Sizes, make_bundle, make_checkpoint
 from recall.bench.index import clustered
 from recall.reproduction.facts import machine, versions
-from service.engine.engine import Engine
+from service.engine.compute import BatchCompute
 from service.engine.messages import EngineRequest
 
 K = 100
@@ -102,7 +102,7 @@ def passes(sizes: Sizes, device: str) -> Iterator[dict[str, Any]]:
 def engine(sizes: Sizes, device: str) -> Iterator[dict[str, Any]]:
     checkpoint = make_checkpoint(sizes)
     encoder = UserEncoder(checkpoint, device)
-    compute = Engine(encoder, ExactIndex(encoder.item_vectors().numpy(), device), checkpoint.plan).compute
+    compute = BatchCompute(encoder, ExactIndex(encoder.item_vectors().numpy(), device), checkpoint.plan).run
     for batch in (1, 8, 64, 256, 1024):
         asked = [EngineRequest(History(h.items), K, frozenset(h.items)) for h in histories(sizes, batch, seed=batch)]
         seconds = median_s(lambda: compute(asked), device, 10)  # noqa: B023

@@ -39,15 +39,15 @@ async def ask_all(url: str, arm: str, bodies: list[dict[str, Any]]) -> list[dict
 
 def compare(url: str, name: str, bundle: Path, data: SequenceData, num_users: int) -> dict[str, Any]:
     arm = load_arm(name, bundle, "cpu")
-    check_same_data(arm, data)
+    check_same_data(arm.release, data)
     users: list[int] = EvalSplit.of(data, "test", num_users).users.tolist()
-    items, catalogue = arm.catalogue.items, data.catalogue
+    items, catalogue = arm.release.catalogue.items, data.catalogue
     bodies = [
         {"user_id": user_id, "history": items.external(data.history(user, "test").tolist()), "top_n": TOP_N}
         for user, user_id in zip(users, catalogue.users.external(users), strict=True)
     ]
     expected = [items.external(rows) for rows in OfflineArm(arm, data).lists(users, "test", TOP_N)]
-    report: dict[str, Any] = {"users": len(users), "bundle": arm.bundle}
+    report: dict[str, Any] = {"users": len(users), "bundle": arm.release.bundle}
     for round_name in ("first", "second"):
         answers = asyncio.run(ask_all(url, name, bodies))
         report[f"{round_name}_different"] = sum(a["items"] != e for a, e in zip(answers, expected, strict=True))

@@ -22,13 +22,10 @@ import numpy as np
 import orjson
 
 from model.encoder import pin_compute_threads
-from model.records import History
 from recall.bench.bundles import Sizes, make_bundle
 from recall.bench.target import Target, serving
-from service.engine.arms import Arm
 from service.engine.fill import complete
-from service.engine.loading import load_arm
-from service.engine.messages import EngineRequest
+from service.engine.loading import LoadedArm, load_arm
 
 CONNECTIONS, SAMPLES, REPEATS = 64, 40, 1 / 3
 
@@ -49,13 +46,13 @@ def requests(num_items: int, count: int, seed: int) -> Iterator[dict[str, Any]]:
         yield body
 
 
-def expected(arm: Arm, body: dict[str, Any]) -> list[int]:
-    """What the service would answer if nobody else were there."""
-    rows = arm.catalogue.items.rows(body["history"])
-    excluded = frozenset(rows).union(arm.catalogue.items.rows(body["exclude"]))
-    [found] = arm.engine.compute([EngineRequest(History(rows[-arm.window :]), body["top_n"], excluded)])
-    listed = complete(arm.catalogue, found.merged, excluded, body["top_n"])
-    return arm.catalogue.items.column(listed.rows).tolist()  # type: ignore[no-any-return]
+def expected(arm: LoadedArm, body: dict[str, Any]) -> list[int]:
+    """The answer of the service if nobody else were there."""
+    catalogue = arm.release.catalogue
+    request = arm.release.request(None, body["history"], body["exclude"], body["top_n"])
+    [result] = arm.compute.run([request])
+    listed = complete(catalogue, result.merged, request.excluded, request.limit)
+    return catalogue.items.column(listed.rows).tolist()  # type: ignore[no-any-return]
 
 
 @dataclass

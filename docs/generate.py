@@ -7,8 +7,6 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import typer
 from typer.core import TyperGroup
@@ -19,13 +17,15 @@ from recall.bench import plots
 from recall.reproduction import figures, provenance, report
 from recall.reproduction.results import Results
 from service import errors
+from service.bootstrap import register
+from service.engine.collector import EngineCollector
+from service.experiments.collector import ExposureCollector
 from service.experiments.exposure import ExposureLog
 from service.http.app import create_app
-from service.pipeline import RecallPipeline
 from service.settings import Settings
+from service.stores.collectors import CacheCollector, RedisCollector
 from service.stores.redis_client import RedisClient
 from service.stores.vector_cache import MemoryVectorCache
-from service.telemetry.collectors import ComponentCollector
 from service.telemetry.metrics import Metrics
 
 FOLDER = Path(__file__).parent
@@ -75,10 +75,10 @@ def routes() -> str:
 def metrics() -> str:
     """The metrics counted while answering, then those that the parts count themselves."""
     # no arms: names and meanings are the same with any
-    no_arms = cast(RecallPipeline, SimpleNamespace(arms={}))
-    counted, link = Metrics(), RedisClient("redis://127.0.0.1/0", "cache")
-    parts = ComponentCollector(no_arms, MemoryVectorCache(), [link], ExposureLog(link), counted)
-    families = [*counted.registry.collect(), *parts.collect()]
+    counted, client = Metrics(), RedisClient("redis://127.0.0.1/0", "cache")
+    parts = (CacheCollector(MemoryVectorCache()), EngineCollector({}), RedisCollector([client]))
+    register(counted, *parts, ExposureCollector(ExposureLog(client)))
+    families = counted.registry.collect()
     rows = [[f"`{f.name}{'_total' * (f.type == 'counter')}`", f.type, f.documentation] for f in families]
     return table(["metric", "type", "meaning"], rows)
 

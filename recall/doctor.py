@@ -76,5 +76,5 @@ def check_redis() -> str:
 def check_bundle(folder: Path) -> str:
     from service.engine.loading import load_arm
 
-    arm = load_arm("checked", folder, "cpu")
+    arm = load_arm("checked", folder, "cpu").release
     return f"{arm.kind}, {len(arm.catalogue.items)} items, digest {arm.bundle[:12]}, golden queries replayed"

@@ -110,7 +110,7 @@ def evaluate(
     from service.engine.offline import evaluate as evaluate_arm
 
     arm, dataset = load_arm("evaluated", bundle, choose_device(device)), SequenceData.load(data)
-    check_same_data(arm, dataset)
+    check_same_data(arm.release, dataset)
     if split not in ("valid", "test"):
         raise typer.BadParameter("split is valid or test")
     if split == "test" and dataset.candidates is not None:
@@ -128,7 +128,7 @@ def evaluate(
     show_metrics(metrics, cutoffs)
     last_line(
         {
-            "bundle": arm.bundle,
+            "bundle": arm.release.bundle,
             "data": dataset.digest,
             "split": split,
             "users": len(eval_split.users),

@@ -1,4 +1,4 @@
-"""Builds the running service from settings and takes it down again.
+"""Builds the running service from settings and takes it down again: everything by constructor arguments.
 
 The only place that chooses between Redis and its twins.
 """
@@ -6,24 +6,26 @@ The only place that chooses between Redis and its twins.
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
-from prometheus_client import generate_latest
+from prometheus_client.registry import Collector
 
-from service.engine.arms import Arm
-from service.engine.loading import choose_device, load_arm, load_arm_metadata
+from service.engine.arms import ArmSlot
+from service.engine.collector import EngineCollector
+from service.engine.loading import EngineParts, choose_device, load_arm, load_arm_metadata
 from service.engine.messages import EngineLimits
-from service.engine.remote import EngineLink
+from service.engine.remote import EngineLink, RemoteEngine
 from service.errors import ConfigurationError
 from service.experiments.assignment import DEFAULT_FILE, Assigner
+from service.experiments.collector import ExposureCollector
 from service.experiments.exposure import ExposureLog
 from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
 from service.experiments.rules import FEATURE
 from service.pipeline import RecallPipeline
 from service.settings import Settings
+from service.stores.collectors import CacheCollector, RedisCollector
 from service.stores.embedded_redis import EmbeddedRedis
 from service.stores.history import HistoryStore, MemoryHistory, RedisHistory
 from service.stores.redis_client import RedisClient, RedisLimits
@@ -34,7 +36,6 @@ from service.stores.vector_cache import (
     TieredVectorCache,
     VectorCaches,
 )
-from service.telemetry.collectors import ComponentCollector
 from service.telemetry.metrics import Metrics
 
 WATCH_SECONDS = 1.0
@@ -42,19 +43,34 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
+class Engines:
+    """The arms that a process asks, and what their engines share where these are in the same process."""
+
+    settings: Settings  # with the URL of the embedded redis-server where they had none
+    arms: dict[str, ArmSlot]
+    cache: VectorCaches | None = None
+    redis_clients: tuple[RedisClient, ...] = ()
+
+    def collectors(self) -> list[Collector]:
+        return [CacheCollector(self.cache), EngineCollector(self.arms)]
+
+
+@dataclass(frozen=True)
 class Stores:
-    """What outlives a request, in Redis or in this process."""
+    """The state that outlives a request, in Redis or in this process."""
 
     histories: HistoryStore
     feedback: FeedbackSink
-    cache: VectorCaches | None
     exposures: ExposureLog | None
     redis_clients: tuple[RedisClient, ...] = ()
+
+    def collectors(self) -> list[Collector]:
+        return [ExposureCollector(self.exposures)]
 
 
 @dataclass(frozen=True)
 class Service:
-    """What the routes use."""
+    """Everything that the routes use."""
 
     settings: Settings
     recaller: RecallPipeline
@@ -70,43 +86,58 @@ async def open_service(settings: Settings, engine_address: str | None = None) ->
 
     Raises ConfigurationError before anything answers.
     """
+    metrics = Metrics()
     async with AsyncExitStack() as stack:
-        link = EngineLink(engine_address) if engine_address else None
+        link = EngineLink(engine_address, metrics.render, metrics.engine("unknown")) if engine_address else None
         if link:
             stack.push_async_callback(link.close)
-            arms = {name: load_arm_metadata(name, folder, link) for name, folder in settings.arms.items()}
+            engines = remote_engines(settings, link)
         else:
-            # hashing and replaying take seconds; signals should work meanwhile
-            arms = await asyncio.to_thread(load_arms, settings)
-        # closed last: everything that may still ask an engine is closed before it
-        for arm in arms.values():
-            stack.push_async_callback(arm.engine.close)
-        assigner = load_assigner(settings.experiments, arms)
-        stores = memory_stores(settings) if settings.uses_memory else await redis_stores(settings, stack)
-        # beside a remote engine the cache is the engine's
-        cache = None if link else stores.cache
-        recaller = RecallPipeline(
-            arms, assigner, stores.histories, cache, link is not None and settings.cache_ttl_s > 0
-        )
-        metrics = Metrics()
-        for name, arm in arms.items():
-            metrics.watch(name, arm.engine)
-        metrics.registry.register(ComponentCollector(recaller, cache, stores.redis_clients, stores.exposures, metrics))
-        if link:
-            link.metrics = partial(scrape, metrics)
-        yield Service(settings, recaller, stores, metrics, link)
+            engines = await stack.enter_async_context(open_engines(settings, metrics))
+        assigner = load_assigner(settings.experiments, engines.arms)
+        # opened after the engines, so closed before them: nothing here may ask an engine that is gone
+        stores = open_stores(engines.settings, stack)
+        clients = (*engines.redis_clients, *stores.redis_clients)
+        register(metrics, *engines.collectors(), *stores.collectors(), RedisCollector(clients))
+        pipeline = RecallPipeline(engines.arms, assigner, stores.histories)
+        yield Service(settings, pipeline, replace(stores, redis_clients=clients), metrics, link)
 
 
-def scrape(metrics: Metrics) -> str:
-    return generate_latest(metrics.registry).decode()
+def register(metrics: Metrics, *collectors: Collector) -> None:
+    for collector in collectors:
+        metrics.registry.register(collector)
 
 
-def load_arms(settings: Settings) -> dict[str, Arm]:
+@asynccontextmanager
+async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[Engines]:
+    """Proves the bundles and starts an engine an arm, with a cache before them: for this process or for HTTP processes.
+
+    Raises ConfigurationError with the reason when a bundle is refused.
+    """
     if not settings.arms:
         raise ConfigurationError("no arm to serve: give --arm NAME=BUNDLE, or make bundles with `recall demo`")
-    device = choose_device(settings.device)
-    limits = EngineLimits(settings.max_waiting, settings.max_batch_tokens)
-    return {name: load_arm(name, folder, device, limits) for name, folder in settings.arms.items()}
+    async with AsyncExitStack() as stack:
+        settings = await with_redis(settings, stack)
+        cache, clients = open_cache(settings, stack)
+        device = choose_device(settings.device)
+        limits = EngineLimits(settings.max_waiting, settings.max_batch_tokens)
+        arms: dict[str, ArmSlot] = {}
+        for name, folder in settings.arms.items():
+            parts = EngineParts(limits, cache, metrics.engine(name))
+            # hashing and replaying take seconds; signals should work meanwhile
+            loaded = await asyncio.to_thread(load_arm, name, folder, device, parts)
+            arms[name] = ArmSlot(loaded.release)
+            stack.push_async_callback(arms[name].close)
+        yield Engines(settings, arms, cache, clients)
+
+
+def remote_engines(settings: Settings, link: EngineLink) -> Engines:
+    """Arms whose engines and cache are in the process at the other end of the link."""
+    has_cache = settings.cache_ttl_s > 0
+    releases = (
+        load_arm_metadata(name, folder, RemoteEngine(name, link), has_cache) for name, folder in settings.arms.items()
+    )
+    return Engines(settings, {release.name: ArmSlot(release) for release in releases})
 
 
 def load_assigner(path: Path | None, arms: Collection[str]) -> Assigner:
@@ -120,14 +151,36 @@ def load_assigner(path: Path | None, arms: Collection[str]) -> Assigner:
     return Assigner.from_features({"features": {FEATURE: {"defaultValue": only}}}, arms)
 
 
-def memory_stores(settings: Settings) -> Stores:
-    histories = MemoryHistory(settings.max_history)
-    cache = memory_cache(settings) if settings.cache_ttl_s else None
-    return Stores(histories, MemoryFeedback(histories), cache, None)
+def open_cache(settings: Settings, stack: AsyncExitStack) -> tuple[VectorCaches | None, tuple[RedisClient, ...]]:
+    """The cache of query vectors, and its client of Redis where it has one."""
+    if not settings.cache_ttl_s:
+        return None, ()
+    memory = MemoryVectorCache(max_bytes=settings.memory_cache_mb * 2**20)
+    if settings.uses_memory:
+        return memory, ()
+    client = RedisClient(settings.redis_url or "", "cache", RedisLimits(settings.redis_timeout_ms))
+    stack.push_async_callback(client.close)
+    shared = RedisVectorCache(client, CacheLimits(settings.cache_ttl_s))
+    stack.push_async_callback(shared.flush)
+    return (TieredVectorCache(memory, shared) if settings.memory_cache_mb else shared), (client,)
 
 
-def memory_cache(settings: Settings) -> MemoryVectorCache:
-    return MemoryVectorCache(max_bytes=settings.memory_cache_mb * 2**20)
+def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
+    """Histories, feedback and exposures: in Redis, each with its own client and patience, or in this process."""
+    if settings.uses_memory:
+        memory = MemoryHistory(settings.max_history)
+        return Stores(memory, MemoryFeedback(memory), None)
+    url = settings.events_redis_url or settings.redis_url or ""
+    # clients of their own: a slow event must not open the breaker of history reads, nor of the cache
+    events = RedisClient(url, "events", RedisLimits(settings.events_timeout_ms))
+    history = RedisClient(url, "history", RedisLimits(settings.redis_timeout_ms))
+    # pushed first, so closed last: what still writes is flushed before its client goes
+    for client in (events, history):
+        stack.push_async_callback(client.close)
+    exposures = ExposureLog(events)
+    stack.push_async_callback(exposures.close)
+    feedback = RedisFeedback(events, FeedbackLimits(max_history=settings.max_history))
+    return Stores(RedisHistory(history, settings.max_history), feedback, exposures, (events, history))
 
 
 async def with_redis(settings: Settings, stack: AsyncExitStack) -> Settings:
@@ -135,46 +188,6 @@ async def with_redis(settings: Settings, stack: AsyncExitStack) -> Settings:
     if settings.redis_url:
         return settings
     return settings.model_copy(update={"redis_url": await _embed(settings, stack)})
-
-
-async def engine_cache(
-    settings: Settings, stack: AsyncExitStack
-) -> tuple[VectorCaches | None, tuple[RedisClient, ...]]:
-    """The cache of an engine process, and its client of Redis."""
-    if not settings.cache_ttl_s:
-        return None, ()
-    if settings.uses_memory:
-        return memory_cache(settings), ()
-    link = RedisClient(settings.redis_url or "", "cache", RedisLimits(settings.redis_timeout_ms))
-    stack.push_async_callback(link.close)
-    far = RedisVectorCache(link, CacheLimits(settings.cache_ttl_s))
-    stack.push_async_callback(far.flush)
-    return (TieredVectorCache(memory_cache(settings), far) if settings.memory_cache_mb else far), (link,)
-
-
-async def redis_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
-    """Two roles, each with its own client and patience; without a URL both live in an embedded redis-server."""
-    url = (await with_redis(settings, stack)).redis_url or ""
-    events_url = settings.events_redis_url or url
-    # three clients: a slow event must not open the breaker of the cache, nor of history reads
-    cache_link = RedisClient(url, "cache", RedisLimits(settings.redis_timeout_ms))
-    events_link = RedisClient(events_url, "events", RedisLimits(settings.events_timeout_ms))
-    history_link = RedisClient(events_url, "history", RedisLimits(settings.redis_timeout_ms))
-    links = (cache_link, events_link, history_link)
-    # pushed first, so closed last: what still writes is flushed before its client goes
-    for link in links:
-        stack.push_async_callback(link.close)
-    exposures = ExposureLog(events_link)
-    stack.push_async_callback(exposures.close)
-    cache: VectorCaches | None = None
-    if settings.cache_ttl_s:
-        far = RedisVectorCache(cache_link, CacheLimits(settings.cache_ttl_s))
-        cache = TieredVectorCache(memory_cache(settings), far) if settings.memory_cache_mb else far
-        stack.push_async_callback(cache.flush)
-    histories = RedisHistory(history_link, settings.max_history)
-    return Stores(
-        histories, RedisFeedback(events_link, FeedbackLimits(max_history=settings.max_history)), cache, exposures, links
-    )
 
 
 async def _embed(settings: Settings, stack: AsyncExitStack) -> str:

@@ -1,8 +1,6 @@
-"""The spine: request -> experiment -> history -> query vectors -> index search -> merge -> answer.
+"""The spine: request -> experiment -> history -> query vectors -> index search -> merge -> response.
 
-Each step has one line in `recall`.
-
-Imports protocols and records only: no torch, FAISS, Redis or FastAPI.
+Each step has one line in `recall`. Imports protocols and records only: no torch, FAISS, Redis or FastAPI.
 """
 
 import time
@@ -13,14 +11,13 @@ from typing import Protocol
 from model.catalogue import ExternalId
 from model.merging import Merged
 from model.records import History
-from service.engine.arms import Arm
+from service.engine.arms import ArmSlot, Release
 from service.engine.fill import complete
 from service.engine.messages import EMPTY, EngineRequest, EngineResult
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded, RecallError, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.stores.history import HistoryStore
-from service.stores.vector_cache import VectorCache
-from service.stores.vector_codec import CachedVectors, cache_key
+from service.stores.vector_codec import CachedVectors
 from service.telemetry.quality import overlap
 
 FALLBACK = "fallback"
@@ -57,7 +54,7 @@ class RecallResult:
     """Everything a response says, and what the exposure log needs."""
 
     request_id: str
-    arm: Arm
+    arm: Release
     assignment: Assignment
     served: str
     listed: Merged
@@ -70,99 +67,101 @@ class RecallResult:
 class RecallPipeline:
     """Answers requests with the arms it was given."""
 
-    def __init__(
-        self,
-        arms: Mapping[str, Arm],
-        assigner: AssignmentPolicy,
-        histories: HistoryStore,
-        cache: VectorCache | None,
-        caches_elsewhere: bool = False,
-    ) -> None:
-        """caches_elsewhere: vectors are cached beside engines of another process, which need the keys."""
+    def __init__(self, arms: Mapping[str, ArmSlot], assigner: AssignmentPolicy, histories: HistoryStore) -> None:
         self.arms, self.assigner, self._histories = arms, assigner, histories
-        self._has_cache = cache is not None or caches_elsewhere
-        for arm in arms.values():
-            arm.engine.cache = cache
 
-    async def recall(self, ask: RecallQuery) -> RecallResult:
+    async def recall(self, query: RecallQuery) -> RecallResult:
         """Raises UnknownArm, Overloaded or DeadlineExceeded; a failed engine is answered by the labelled fallback."""
         clock, degraded = Clock(), list[str]()
-        assignment = self.assign(ask)
-        arm = self.arms[assignment.arm]
-        external = await self._history(ask, degraded)
+        assignment = self.assign(query)
+        history = await self._history(query, degraded)
         clock.lap("history")
-        history, excluded = self._to_rows(arm, ask, external, degraded)
-        key = self._key(arm, history)
-        found: EngineResult | None = None
-        try:
-            found = await arm.engine.ask(EngineRequest(history, ask.top_n, excluded, deadline=ask.deadline, key=key))
-        except EngineFailed:
-            degraded.append(FALLBACK)
-        served, merged = (arm.name, found.merged) if found else (FALLBACK, EMPTY)
-        cache = "off" if not found or not key else "hit" if found.known else "miss"
+        with self.arms[assignment.arm].lease() as arm:
+            request = arm.request(query.user_id, history, query.exclude, query.top_n, query.deadline)
+            result = await self._ask(arm, request, degraded)
         clock.lap("find")
-        listed = complete(arm.catalogue, merged, excluded, ask.top_n)
-        if len(listed.rows) > len(merged.rows):
-            degraded.append("filled")
-        prompts = arm.catalogue.items.external(row for row in found.vectors.prompts.tolist() if row) if found else []
-        timings = {**clock.laps_ms, **(found.timings_ms if found else {}), "total": clock.total_ms}
-        return RecallResult(ask.request_id, arm, assignment, served, listed, prompts, cache, degraded, timings)
+        listed = self._fill(arm, request, result, degraded)
+        return RecallResult(
+            query.request_id,
+            arm,
+            assignment,
+            served=arm.name if result else FALLBACK,
+            listed=listed,
+            prompts=arm.prompts(result.vectors) if result else [],
+            cache="off" if not result or not request.key else "hit" if result.known else "miss",
+            degraded=degraded,
+            timings_ms={**clock.laps_ms, **(result.timings_ms if result else {}), "total": clock.total_ms},
+        )
 
-    async def overlap(self, ask: RecallQuery, answer: RecallResult) -> float | None:
+    async def overlap(self, query: RecallQuery, result: RecallResult) -> float | None:
         """The share of items that the other arms would have answered too; None when one of them cannot say."""
-        others = [name for name in self.arms if name != answer.arm.name]
+        others = [name for name in self.arms if name != result.arm.name]
         try:
-            answers = [await self.recall(replace(ask, pinned=name, forced=None)) for name in others]
+            results = [await self.recall(replace(query, pinned=name, forced=None)) for name in others]
         except RecallError:
             return None
-        return overlap([one.arm.catalogue.items.column(one.listed.rows) for one in (answer, *answers)])
+        return overlap([each.arm.catalogue.items.column(each.listed.rows) for each in (result, *results)])
 
-    def assign(self, ask: RecallQuery) -> Assignment:
-        """The arm of the path, or the experiment's."""
-        if ask.pinned is None:
-            return self.assigner.assign(ask.unit, ask.forced)
-        if ask.pinned not in self.arms:
-            raise UnknownArm(f"no arm is called {ask.pinned[:64]!r}; there are {', '.join(self.arms)}")
-        return Assignment(ask.pinned, Reason.PINNED, "")
+    async def embed(
+        self, arm: str, user: ExternalId | None, history: Sequence[ExternalId], deadline: float = float("inf")
+    ) -> tuple[Release, CachedVectors]:
+        """Query vectors alone, and the release they belong to. Raises UnknownArm and what `Engine.ask` raises."""
+        with self._slot(arm).lease() as release:
+            request = release.request(user, history, deadline=deadline)
+            return release, (await release.engine.ask(request)).vectors
 
-    async def vectors(self, arm: Arm, history: History, deadline: float = float("inf")) -> CachedVectors:
-        """Query vectors alone, for POST /embed."""
-        key = self._key(arm, history)
-        return (await arm.engine.ask(EngineRequest(history, 0, deadline=deadline, key=key))).vectors
-
-    def _key(self, arm: Arm, history: History) -> bytes | None:
-        return cache_key(arm.bundle, arm.plan_digest, history) if self._has_cache else None
-
-    async def probe(self, arm: Arm, deadline: float) -> None:
+    async def probe(self, arm: str, deadline: float) -> None:
         """Raises what a request would raise when the arm's engine does not answer; a busy engine that works is well."""
-        try:
-            await arm.engine.ask(EngineRequest(History(()), 1, deadline=deadline))
-        except (Overloaded, DeadlineExceeded):
-            if time.monotonic() - arm.engine.last_batch_at > BUSY_SECONDS:
-                raise
+        with self._slot(arm).lease() as release:
+            try:
+                await release.engine.ask(EngineRequest(History(()), 1, deadline=deadline))
+            except (Overloaded, DeadlineExceeded):
+                if time.monotonic() - release.engine.last_batch_at > BUSY_SECONDS:
+                    raise
 
-    async def _history(self, ask: RecallQuery, degraded: list[str]) -> Sequence[ExternalId]:
-        """The history sent, or the one kept; what is sent is taken as it is."""
-        if ask.history is not None or ask.unit is None:
-            return ask.history or ()
+    def assign(self, query: RecallQuery) -> Assignment:
+        """The arm of the path, or the experiment's."""
+        if query.pinned is None:
+            return self.assigner.assign(query.unit, query.forced)
+        self._slot(query.pinned)
+        return Assignment(query.pinned, Reason.PINNED, "")
+
+    def _slot(self, arm: str) -> ArmSlot:
+        if arm not in self.arms:
+            raise UnknownArm(f"no arm is called {arm[:64]!r}; there are {', '.join(self.arms)}")
+        return self.arms[arm]
+
+    async def _history(self, query: RecallQuery, degraded: list[str]) -> Sequence[ExternalId]:
+        """The history sent, or the one kept; a history that was sent is taken as it is."""
+        if query.history is not None or query.unit is None:
+            return query.history or ()
         # None is not the same as empty: the store could not be asked
-        kept = await self._histories.recent(ask.unit)
+        kept = await self._histories.recent(query.unit)
         if kept is None:
             degraded.append("history_unavailable")
         return kept or ()
 
-    def _to_rows(
-        self, arm: Arm, ask: RecallQuery, external: Sequence[ExternalId], degraded: list[str]
-    ) -> tuple[History, frozenset[int]]:
-        """Rows of the known ids, cut to the window: the cache key then holds only what can change the vectors."""
-        rows = arm.catalogue.items.rows(external)
-        if len(rows) < len(external):
+    @staticmethod
+    async def _ask(arm: Release, request: EngineRequest, degraded: list[str]) -> EngineResult | None:
+        """The engine's result; None when its batch failed."""
+        if request.unknown:
             degraded.append("unknown_items")
-        if not rows:
+        if request.is_cold:
             degraded.append("cold_start")
-        # an unknown user is row 0, which training knows
-        user = arm.catalogue.users.row(ask.user_id)
-        return History(rows[-arm.window :], user), frozenset(rows).union(arm.catalogue.items.rows(ask.exclude))
+        try:
+            return await arm.engine.ask(request)
+        except EngineFailed:
+            degraded.append(FALLBACK)
+            return None
+
+    @staticmethod
+    def _fill(arm: Release, request: EngineRequest, result: EngineResult | None, degraded: list[str]) -> Merged:
+        """The list of the result, filled up with popular items where it is short."""
+        merged = result.merged if result else EMPTY
+        listed = complete(arm.catalogue, merged, request.excluded, request.limit)
+        if len(listed.rows) > len(merged.rows):
+            degraded.append("filled")
+        return listed
 
 
 class Clock:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,11 +16,14 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from recall.__main__ import app
+from service.bootstrap import register
+from service.engine.collector import EngineCollector
+from service.experiments.collector import ExposureCollector
 from service.experiments.exposure import ExposureLog
 from service.settings import Settings
+from service.stores.collectors import CacheCollector, RedisCollector
 from service.stores.redis_client import RedisClient
 from service.stores.vector_cache import MemoryVectorCache
-from service.telemetry.collectors import ComponentCollector
 from service.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
@@ -231,8 +233,8 @@ def metric_names() -> set[str]:
     link = RedisClient("redis://127.0.0.1:1/0", "cache")
     metrics = Metrics()
     registry: CollectorRegistry = metrics.registry
-    no_arms: Any = SimpleNamespace(arms={})
-    registry.register(ComponentCollector(no_arms, MemoryVectorCache(), [link], ExposureLog(link), metrics))
+    parts = (CacheCollector(MemoryVectorCache()), EngineCollector({}), RedisCollector([link]))
+    register(metrics, *parts, ExposureCollector(ExposureLog(link)))
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}
     return {metric.name + suffix for metric in registry.collect() for suffix in suffixes[metric.type]}
 

@@ -21,7 +21,7 @@ from index.next_item import next_item_from
 from model.encoder import UserEncoder, pin_compute_threads
 from model.records import History
 from recall.bench.bundles import Sizes, make_checkpoint
-from service.engine.engine import Engine
+from service.engine.compute import BatchCompute
 from service.engine.messages import EngineRequest
 
 CATALOGUES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -51,25 +51,25 @@ class Point:
 
 @dataclass(frozen=True)
 class Bench:
-    """An engine of given sizes and the requests it gets."""
+    """A computation of given sizes and the requests it gets."""
 
     sizes: Sizes
     top_n: int = 100
     index: str = "exact"
 
-    def engine(self) -> Engine:
+    def compute(self) -> BatchCompute:
         pin_compute_threads()
         checkpoint = make_checkpoint(self.sizes)
         vectors = UserEncoder(checkpoint).item_vectors().numpy()
         index = choose_index(vectors).index if self.index == "auto" else build_index(vectors, self.index)
-        return Engine(UserEncoder(checkpoint, next_item=next_item_from(index)), index, checkpoint.plan)
+        return BatchCompute(UserEncoder(checkpoint, next_item=next_item_from(index)), index, checkpoint.plan)
 
-    def measure(self, engine: Engine, history: int, batch: int, runs: int) -> Point:
+    def measure(self, compute: BatchCompute, history: int, batch: int, runs: int) -> Point:
         rng = np.random.default_rng(self.sizes.seed)
         rows = rng.integers(1, self.sizes.num_items + 1, (batch, history)).tolist()
         requests = [EngineRequest(History(tuple(r[-self.sizes.max_length :])), self.top_n, frozenset(r)) for r in rows]
-        engine.compute(requests)
-        times = [engine.compute(requests)[0].timings_ms for _ in range(runs)]
+        compute.run(requests)
+        times = [compute.run(requests)[0].timings_ms for _ in range(runs)]
         encode, search, merge = (
             1e3 * statistics.median(timings[stage] for timings in times) / batch
             for stage in ("encode", "search", "merge")
@@ -78,23 +78,23 @@ class Bench:
             num_items=self.sizes.num_items,
             history=history,
             batch=batch,
-            index=engine.index.spec,
+            index=compute.index.spec,
             encode_us=round(encode, 1),
             search_us=round(search, 1),
             merge_us=round(merge, 1),
             product_us=round(self.product_us(runs), 1),
-            recall=round(self.recall(engine), 4),
+            recall=round(self.recall(compute), 4),
         )
 
-    def recall(self, engine: Engine) -> float:
+    def recall(self, compute: BatchCompute) -> float:
         """Recall of the index for the query vectors of random histories."""
-        if engine.index.spec == ExactIndex.spec:
+        if compute.index.spec == ExactIndex.spec:
             return 1.0
         rng = np.random.default_rng(self.sizes.seed + 1)
         rows = rng.integers(1, self.sizes.num_items + 1, (PROBES, self.sizes.max_length)).tolist()
-        queries = engine.encoder.encode([History(tuple(row)) for row in rows]).vectors.reshape(-1, self.sizes.dim)
-        exact = ExactIndex(cast(UserEncoder, engine.encoder).item_vectors().numpy())
-        return Probes.of(exact, queries, self.top_n).recall(engine.index)
+        queries = compute.encoder.encode([History(tuple(row)) for row in rows]).vectors.reshape(-1, self.sizes.dim)
+        exact = ExactIndex(cast(UserEncoder, compute.encoder).item_vectors().numpy())
+        return Probes.of(exact, queries, self.top_n).recall(compute.index)
 
     def product_us(self, runs: int) -> float:
         items = torch.randn(self.sizes.num_items, self.sizes.dim)
@@ -110,18 +110,18 @@ def by_catalogue(sizes: Sizes, catalogues: Sequence[int] = CATALOGUES, runs: int
     """Batches of 16, the index that `auto` chooses."""
     for num_items in catalogues:
         bench = Bench(replace(sizes, num_items=num_items), index="auto")
-        yield bench.measure(bench.engine(), sizes.max_length, 16, runs)
+        yield bench.measure(bench.compute(), sizes.max_length, 16, runs)
 
 
 def by_history(sizes: Sizes, histories: Sequence[int] = HISTORIES, runs: int = 5) -> Iterator[Point]:
     """Batches of 16, a window as long as the history."""
     for history in histories:
         bench = Bench(replace(sizes, max_length=history))
-        yield bench.measure(bench.engine(), history, 16, runs)
+        yield bench.measure(bench.compute(), history, 16, runs)
 
 
 def by_batch(sizes: Sizes, batches: Sequence[int] = BATCHES, runs: int = 5) -> Iterator[Point]:
     bench = Bench(sizes)
-    engine = bench.engine()
+    compute = bench.compute()
     for batch in batches:
-        yield bench.measure(engine, sizes.max_length, batch, runs)
+        yield bench.measure(compute, sizes.max_length, batch, runs)

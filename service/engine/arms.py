@@ -1,49 +1,136 @@
-"""An arm of the experiment: a bundle and a plan, ready to answer, and the engine that computes for it."""
+"""An arm of the experiment: the release that answers for it now, in a slot where another can take its place.
 
-from collections import Counter
-from collections.abc import Callable
+`Release.request` is the one place where external ids become rows, are cut to the window and become excluded rows.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
-from model.catalogue import Catalogue
-from model.records import ServingPlan
+from model.catalogue import Catalogue, ExternalId
+from model.records import History, ServingPlan
+from service.engine.compute import ComputeCounters
 from service.engine.fill import FILLED
-from service.engine.messages import EngineRequest, EngineResult
-from service.stores.vector_cache import VectorCache
+from service.engine.messages import EngineRequest
+from service.engine.protocols import EngineClient
+from service.stores.vector_codec import CachedVectors, cache_key
 
 SOURCE_NAMES = {"recgpt": "step", "blend": "step", "comirec": "interest"}
+DRAIN_SECONDS = 10.0  # longer than any request's deadline
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
-    """A bundle and a plan, ready to answer."""
+class Release:
+    """A proven bundle under a plan, with the engine that computes for it. Immutable: a new bundle is a new release."""
 
-    name: str
+    name: str  # of the arm
     kind: str
     bundle: str  # its digest, the first 16 hexadecimal digits
     catalogue: Catalogue
     plan: ServingPlan
     plan_digest: str
     window: int  # newest history items that can change the answer
-    engine: "EngineClient"
+    engine: EngineClient
+    has_cache: bool = False  # vectors are cached beside the engine
+    counters: ComputeCounters = ComputeCounters()
+
+    def request(
+        self,
+        user: ExternalId | None,
+        ids: Sequence[ExternalId],
+        exclude: Sequence[ExternalId] = (),
+        limit: int = 0,
+        deadline: float = float("inf"),
+    ) -> EngineRequest:
+        """The request in rows of this catalogue; `limit` 0 asks for vectors alone.
+
+        The newest `window` known items are encoded, all known items are excluded, an unknown user is row 0. The
+        cache key holds only what can change the vectors.
+        """
+        items = self.catalogue.items
+        rows = items.rows(ids)
+        history = History(rows[-self.window :], self.catalogue.users.row(user))
+        return EngineRequest(
+            history,
+            limit,
+            frozenset(rows).union(items.rows(exclude)),
+            deadline=deadline,
+            key=cache_key(self.bundle, self.plan_digest, history) if self.has_cache else None,
+            unknown=() if len(rows) == len(ids) else tuple(item for item in ids if not items.row(item)),
+        )
+
+    def prompts(self, vectors: CachedVectors) -> list[ExternalId]:
+        """External ids of the items that were generated on the way to these vectors."""
+        return self.catalogue.items.external(row for row in vectors.prompts.tolist() if row)
 
     def source_name(self, source: int) -> str:
         """step1, interest3, popular .."""
         return "popular" if source == FILLED else f"{SOURCE_NAMES.get(self.kind, 'vector')}{source + 1}"
 
 
-class EngineClient(Protocol):
-    """What computes for an arm: an Engine of this process, or one of another (service/engine/remote.py)."""
+class Tenure:
+    """A release while it is in a slot, with the number of those who use it: `with slot.lease() as release`."""
 
-    cache: VectorCache | None
-    dropped: Counter[str]
-    last_batch_at: float
-    on_batch: Callable[[int, int], None]
-    on_times: Callable[[dict[str, float]], None]
+    __slots__ = ("_left", "_num_users", "release")
 
-    async def ask(self, request: EngineRequest) -> EngineResult: ...
-    async def close(self) -> None: ...
+    def __init__(self, release: Release) -> None:
+        self.release = release
+        self._num_users = 0
+        self._left: asyncio.Event | None = None  # set once nobody uses a release that was replaced
+
+    def __enter__(self) -> Release:
+        self._num_users += 1
+        return self.release
+
+    def __exit__(self, *_: object) -> None:
+        self._num_users -= 1
+        if self._left and not self._num_users:
+            self._left.set()
+
+    async def drain(self, limit_s: float) -> None:
+        """Waits until nobody uses the release any more, for `limit_s` at most."""
+        if self._num_users:
+            self._left = asyncio.Event()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._left.wait(), limit_s)
+
+
+class ArmSlot:
+    """The place of an arm: `current` answers, `draining` finishes what it was asked. Belongs to one event loop."""
+
+    def __init__(self, release: Release) -> None:
+        self._tenure = Tenure(release)
+        self._draining: Release | None = None
+        self._swapping = asyncio.Lock()
+
     @property
-    def index(self) -> object: ...
+    def current(self) -> Release:
+        return self._tenure.release
+
     @property
-    def encoder(self) -> object: ...
+    def draining(self) -> Release | None:
+        return self._draining
+
+    def lease(self) -> Tenure:
+        """The current release for the time of a `with` block: its engine is not closed meanwhile."""
+        return self._tenure
+
+    async def swap(self, new: Release) -> Release:
+        """Makes `new` current at once; returns the old release once it has answered what it was asked and is closed.
+
+        Swaps of one slot follow each other. Whoever still waits after DRAIN_SECONDS is failed by the closing engine.
+        """
+        async with self._swapping:
+            old, self._tenure = self._tenure, Tenure(new)
+            self._draining = old.release
+            try:
+                await old.drain(DRAIN_SECONDS)
+            finally:
+                await old.release.engine.close()
+                self._draining = None
+            return old.release
+
+    async def close(self) -> None:
+        """Closes the engine of the current release; a swap under way closes the other."""
+        await self.current.engine.close()

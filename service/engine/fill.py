@@ -1,4 +1,4 @@
-"""The last steps: hits to a list a question, and what an arm left open filled with popular items, labelled as such."""
+"""The last steps: hits to a list a request, and places an arm left open filled with popular items, labelled as such."""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -16,7 +16,7 @@ FILLED = -1  # stands where a source would: the item came from no query vector
 def merge_each(
     requests: Sequence[EngineRequest], hits: Hits, plan: ServingPlan, categories: Ragged | None
 ) -> list[Merged]:
-    """A list for each question from hits (B, Q, K): those for lists of one length are merged together."""
+    """A list for each request from hits (B, Q, K): those for lists of one length are merged together."""
     merged = [EMPTY] * len(requests)
     lengths = np.array([request.limit for request in requests])
     for limit in np.unique(lengths[lengths > 0]).tolist():

@@ -1,7 +1,4 @@
-"""From bundle folders to arms that answer: verified, warmed by their own golden queries.
-
-Each with an engine of its own.
-"""
+"""From bundle folders to releases that answer: verified, warmed by their own golden queries, each with an engine."""
 
 import contextlib
 import ctypes
@@ -9,7 +6,7 @@ import json
 import os
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,11 +22,13 @@ from model.catalogue import Catalogue
 from model.checkpoint import CATALOGUE, CONFIG, Checkpoint, CheckpointError, read_plan
 from model.encoder import UserEncoder, pin_compute_threads
 from model.records import ServingPlan
-from service.engine.arms import Arm
+from service.engine.arms import Release
+from service.engine.compute import BatchCompute, ComputeCounters
 from service.engine.engine import Engine
 from service.engine.messages import EngineLimits
-from service.engine.remote import EngineLink, RemoteEngine
+from service.engine.protocols import EngineClient, EngineObserver, SilentObserver
 from service.errors import ConfigurationError
+from service.stores.vector_cache import VectorCache
 
 log = structlog.get_logger()
 
@@ -41,11 +40,11 @@ def choose_device(wanted: str) -> str:
     """
     if wanted not in ("auto", "cpu", "cuda"):
         raise ConfigurationError(f"device {wanted!r} is unknown; it is auto, cpu or cuda")
-    found = torch.cuda.is_available()
-    if wanted == "cuda" and not found:
+    has_gpu = torch.cuda.is_available()
+    if wanted == "cuda" and not has_gpu:
         raise ConfigurationError("device cuda was demanded but torch sees no GPU; use --device cpu or auto")
-    device = "cuda" if found and wanted != "cpu" else "cpu"
-    log.info("device", chosen=device, wanted=wanted, gpu_found=found)
+    device = "cuda" if has_gpu and wanted != "cpu" else "cpu"
+    log.info("device", chosen=device, wanted=wanted, gpu_found=has_gpu)
     return device
 
 
@@ -57,7 +56,7 @@ def wait_for_bundles(folders: list[Path], limit_s: float) -> None:
 
 
 def prepare_compute_thread() -> None:
-    """What each thread of an engine does first: one compute thread, and no haste.
+    """Prepares a thread of an engine: one compute thread, and no haste.
 
     A batch of encoding is milliseconds, a turn of the event loop is microseconds. On Linux a thread that wakes up may
     push another off its core; as SCHED_BATCH the computing threads do not, and replies leave while they compute.
@@ -75,7 +74,24 @@ def release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = EngineLimits()) -> Arm:
+@dataclass(frozen=True, slots=True)
+class EngineParts:
+    """The parts that an engine is given by the process it lives in."""
+
+    limits: EngineLimits = EngineLimits()
+    cache: VectorCache | None = None
+    observer: EngineObserver = SilentObserver()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedArm:
+    """A release whose engine lives here, and its computation for those who need no queue: offline evaluation."""
+
+    release: Release
+    compute: BatchCompute
+
+
+def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EngineParts()) -> LoadedArm:
     """Opens and proves a bundle.
 
     Raises ConfigurationError with the reason when the bundle is refused.
@@ -91,9 +107,21 @@ def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = Engine
         bundle.replay(encoder.encode)
     except (BundleRefused, CheckpointError) as error:
         raise ConfigurationError(f"arm {name}: {error}") from error
+    watched = None if bundle.index is bundle.exact else WatchedIndex(bundle.index, bundle.exact)
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
-    index = bundle.index if bundle.index is bundle.exact else WatchedIndex(bundle.index, bundle.exact)
-    engine = Engine(encoder, index, plan, catalogue.categories, limits, prepare_compute_thread)
+    compute = BatchCompute(encoder, watched or bundle.index, plan, catalogue.categories)
+    release = Release(
+        name=name,
+        kind=checkpoint.network.kind,
+        bundle=bundle.short_digest,
+        catalogue=catalogue,
+        plan=plan,
+        plan_digest=plan_digest(plan),
+        window=encoder.max_length,
+        engine=Engine(compute, parts.limits, parts.cache, parts.observer, prepare_compute_thread),
+        has_cache=parts.cache is not None,
+        counters=ComputeCounters(encoder, watched.recall if watched else None),
+    )
     release_memory()
     log.info(
         "arm_ready",
@@ -103,20 +131,11 @@ def load_arm(name: str, folder: Path, device: str, limits: EngineLimits = Engine
         items=len(catalogue.items),
         plan=asdict(plan),
     )
-    return Arm(
-        name,
-        checkpoint.network.kind,
-        bundle.short_digest,
-        catalogue,
-        plan,
-        plan_digest(plan),
-        encoder.max_length,
-        engine,
-    )
+    return LoadedArm(release, compute)
 
 
-def load_arm_metadata(name: str, folder: Path, link: EngineLink) -> Arm:
-    """An arm whose engine is in another process, which has proven the bundle: ids and plan, no weights.
+def load_arm_metadata(name: str, folder: Path, engine: EngineClient, has_cache: bool = False) -> Release:
+    """A release whose engine is in another process, which has proven the bundle: ids and plan, no weights.
 
     Raises ConfigurationError with the reason where the folder does not hold them.
     """
@@ -128,8 +147,9 @@ def load_arm_metadata(name: str, folder: Path, link: EngineLink) -> Arm:
     except (OSError, ValueError, KeyError) as error:
         raise ConfigurationError(f"arm {name}: {error}") from error
     window = int(config["network"]["max_length"])
-    engine = RemoteEngine(name, link)
-    return Arm(name, config["kind"], manifest.digest[:16], catalogue, plan, plan_digest(plan), window, engine)
+    return Release(
+        name, config["kind"], manifest.digest[:16], catalogue, plan, plan_digest(plan), window, engine, has_cache
+    )
 
 
 def plan_digest(plan: ServingPlan) -> str:

@@ -1,4 +1,4 @@
-"""What goes into an engine and what comes out of it: records between the spine and the engine's stages."""
+"""Requests and results of an engine: records between the spine and the engine's stages."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +7,7 @@ from itertools import chain
 import numpy as np
 
 from index.base import Exclusions
+from model.catalogue import ExternalId
 from model.merging import Merged
 from model.records import History
 from service.stores.vector_codec import CachedVectors
@@ -14,7 +15,7 @@ from service.stores.vector_codec import CachedVectors
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """What one request wants of an arm."""
+    """One request in rows of an arm's catalogue; `Release.request` makes it from external ids."""
 
     history: History
     limit: int  # 0 = vectors alone, no search
@@ -22,6 +23,12 @@ class EngineRequest:
     vectors: CachedVectors | None = None  # known already: search only
     deadline: float = float("inf")  # time.monotonic()
     key: bytes | None = None  # of the vectors in the cache; None = not asked, not kept
+    unknown: Sequence[ExternalId] = ()  # ids of the history that the catalogue lacks; no engine reads them
+
+    @property
+    def is_cold(self) -> bool:
+        """True when no item of the history is known."""
+        return not self.history.items
 
     @property
     def weight(self) -> int:
@@ -44,6 +51,8 @@ class EngineResult:
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
+    """The bounds of an engine's queue and of its batches."""
+
     max_waiting: int = 2048
     max_batch_tokens: int = 4096
     max_batch: int = 256
@@ -51,7 +60,7 @@ class EngineLimits:
 
 @dataclass(frozen=True, slots=True)
 class EncodedRequest:
-    """A question's vectors between the two threads."""
+    """A request's vectors between the two threads."""
 
     vectors: CachedVectors
     encode_ms: float  # of its batch
@@ -61,7 +70,7 @@ EMPTY = Merged(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32), np.ze
 
 
 def exclusions(requests: Sequence[EngineRequest], num_queries: int) -> Exclusions:
-    """What each question excludes, for each of its query vectors."""
+    """The excluded rows of each request, for each of its query vectors."""
     sizes = [len(request.excluded) for request in requests for _ in range(num_queries)]
     rows = chain.from_iterable(request.excluded for request in requests for _ in range(num_queries))
     total = sum(sizes)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +9,9 @@ from numpy.typing import NDArray
 from model.data.sequences import SequenceData, Split
 from model.evaluation.protocol import EvalSplit
 from model.records import History
-from service.engine.arms import Arm
-from service.engine.engine import Engine
+from service.engine.arms import Release
 from service.engine.fill import complete
+from service.engine.loading import LoadedArm
 from service.engine.messages import EngineRequest
 from service.stores.vector_codec import CachedVectors
 
@@ -23,24 +22,26 @@ BATCH = 64
 class OfflineArm:
     """An arm asked for whole splits of a data set; query vectors are computed once a history, as behind the cache."""
 
-    arm: Arm
+    arm: LoadedArm
     data: SequenceData
     known: dict[History, CachedVectors] = field(default_factory=dict)
 
     def request(self, user: int, split: Split, limit: int) -> EngineRequest:
-        """What the service would make of this user's request."""
-        rows = tuple(self.data.history(user, split).tolist())
-        # the whole history is excluded, the window is encoded: as service/pipeline.py does
-        history = History(rows[-self.arm.window :], user)
-        return EngineRequest(history, limit, frozenset(rows), self.known.get(history))
+        """The request that the service would make of this user's."""
+        [user_id] = self.data.catalogue.users.external([user])
+        ids = self.data.catalogue.items.external(self.data.history(user, split).tolist())
+        request = self.arm.release.request(user_id, ids, limit=limit)
+        vectors = self.known.get(request.history)
+        return request.with_vectors(vectors) if vectors else request
 
     def lists(self, users: Sequence[int], split: Split, limit: int) -> Iterator[list[int]]:
         """Item rows for each user row, `limit` of them whenever the catalogue allows."""
+        catalogue = self.arm.release.catalogue
         for start in range(0, len(users), BATCH):
             requests = [self.request(user, split, limit) for user in users[start : start + BATCH]]
-            for request, found in zip(requests, cast(Engine, self.arm.engine).compute(requests), strict=True):
-                self.known[request.history] = found.vectors
-                yield complete(self.arm.catalogue, found.merged, request.excluded, limit).rows.tolist()
+            for request, result in zip(requests, self.arm.compute.run(requests), strict=True):
+                self.known[request.history] = result.vectors
+                yield complete(catalogue, result.merged, request.excluded, limit).rows.tolist()
 
 
 def evaluate(
@@ -49,15 +50,15 @@ def evaluate(
     cutoffs: Sequence[int],
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> dict[str, float]:
-    """Metrics of the bundle's own lists on the users of an exam."""
+    """Metrics of the bundle's own lists on the users of a split."""
     users: list[int] = eval_split.users.tolist()
     metrics: dict[str, float] = {}
     done = 0
     # a list for each cutoff: quotas are shares of the length asked for, so a list of 10 is not the start of one of 100
     for cutoff in cutoffs:
         lists: NDArray[np.int64] = np.zeros((len(users), cutoff), dtype=np.int64)
-        for n, found in enumerate(offline.lists(users, eval_split.split, cutoff)):
-            lists[n, : len(found)] = found
+        for n, rows in enumerate(offline.lists(users, eval_split.split, cutoff)):
+            lists[n, : len(rows)] = rows
             done += 1
             if done % BATCH == 0:
                 on_progress(done)
@@ -66,11 +67,11 @@ def evaluate(
     return metrics
 
 
-def check_same_data(arm: Arm, data: SequenceData) -> None:
+def check_same_data(release: Release, data: SequenceData) -> None:
     """Raises ValueError when rows of the data set and of the bundle do not mean the same ids."""
     for name, ours, theirs in (
-        ("items", arm.catalogue.items.ids, data.catalogue.items.ids),
-        ("users", arm.catalogue.users.ids, data.catalogue.users.ids),
+        ("items", release.catalogue.items.ids, data.catalogue.items.ids),
+        ("users", release.catalogue.users.ids, data.catalogue.users.ids),
     ):
         if not np.array_equal(ours, theirs):
             raise ValueError(

@@ -1,114 +1,95 @@
 """Engines in another process: several HTTP processes ask one that computes, over ZeroMQ.
 
 The engine process holds weights, indexes and the cache of vectors; an HTTP process holds ids, experiments and
-histories, and asks through `RemoteEngine`, which is to the spine what `Engine` is. Messages are MessagePack maps,
-arrays as bytes. A question keeps its deadline: what is left of it travels. Nobody hangs: an engine that is gone fails
-all who wait, and its HTTP processes end (service/http/workers.py).
+histories, and asks through `RemoteEngine`, which is to the spine what `Engine` is. The messages are those of
+service/engine/remote_messages.py; one that cannot be read is counted and dropped, and the loops go on. Nobody hangs: an
+engine that is gone fails all who wait, and its HTTP processes end (service/http/workers.py).
 """
 
 import asyncio
 import itertools
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TypeVar
 
-import numpy as np
-import ormsgpack
+import msgspec
+import structlog
 import zmq
 import zmq.asyncio
-from numpy.typing import NDArray
 
-from model.merging import Merged
-from model.records import History
-from service.engine.engine import Engine
+from service.engine.arms import ArmSlot
 from service.engine.messages import EngineRequest, EngineResult
-from service.errors import DeadlineExceeded, EngineFailed, Overloaded, RecallError
-from service.stores.vector_cache import VectorCache
-from service.stores.vector_codec import CachedVectors
+from service.engine.protocols import DropReason, EngineObserver
+from service.engine.remote_messages import (
+    AllMetrics,
+    AskEngine,
+    AskMetrics,
+    BadMessage,
+    CollectMetrics,
+    EngineAnswer,
+    EngineRefusal,
+    FromEngine,
+    FromWorker,
+    WorkerMetrics,
+    WorkerReady,
+    decode_from_engine,
+    decode_from_worker,
+    encode,
+)
+from service.errors import DeadlineExceeded, EngineFailed, RecallError
 
-Message = dict[str, Any]
-ERRORS: Mapping[str, type[RecallError]] = {one.code: one for one in (Overloaded, DeadlineExceeded, EngineFailed)}
 COLLECT_S = 1.0  # an HTTP process that does not tell its metrics within is left out
 HIGH_WATER = 100_000  # messages; what waits is bounded by the engine's own queue
+T = TypeVar("T", bound=msgspec.Struct)
+log = structlog.get_logger()
 
 
-def pack_question(arm: str, request: EngineRequest) -> Message:
-    left = request.deadline - time.monotonic()
-    return {
-        "arm": arm,
-        "items": np.array(request.history.items, dtype="<i8").tobytes(),
-        "user": request.history.user,
-        "limit": request.limit,
-        "excluded": np.fromiter(request.excluded, "<i8", len(request.excluded)).tobytes(),
-        "left_s": None if left == float("inf") else left,
-        "key": request.key,
-    }
+def open_socket(kind: int) -> zmq.asyncio.Socket:
+    socket = zmq.asyncio.Context.instance().socket(kind)
+    socket.setsockopt(zmq.SNDHWM, HIGH_WATER)
+    socket.setsockopt(zmq.RCVHWM, HIGH_WATER)
+    socket.setsockopt(zmq.LINGER, 0)
+    return socket
 
 
-def unpack_question(message: Message) -> EngineRequest:
-    left = message["left_s"]
-    return EngineRequest(
-        History(tuple(integers(message["items"]).tolist()), message["user"]),
-        message["limit"],
-        frozenset(integers(message["excluded"]).tolist()),
-        deadline=float("inf") if left is None else time.monotonic() + left,
-        key=message["key"],
-    )
-
-
-def pack_found(found: EngineResult) -> Message:
-    vectors, merged = found.vectors, found.merged
-    return {
-        "vectors": vectors.vectors.astype("<f4").tobytes(),
-        "shape": vectors.vectors.shape,
-        "prompts": vectors.prompts.astype("<i8").tobytes(),
-        "rows": merged.rows.astype("<i8").tobytes(),
-        "scores": merged.scores.astype("<f4").tobytes(),
-        "sources": merged.sources.astype("<i8").tobytes(),
-        "times": found.timings_ms,
-        "known": found.known,
-    }
-
-
-def unpack_found(message: Message) -> EngineResult:
-    vectors = np.frombuffer(message["vectors"], "<f4").reshape(message["shape"])
-    scores: NDArray[np.float32] = np.frombuffer(message["scores"], "<f4")
-    merged = Merged(integers(message["rows"]), scores, integers(message["sources"]))
-    return EngineResult(
-        CachedVectors(vectors, integers(message["prompts"])), merged, message["times"], message["known"]
-    )
-
-
-def integers(data: bytes) -> NDArray[np.int64]:
-    return np.frombuffer(data, "<i8")
+def count_bad(observer: EngineObserver, error: BadMessage) -> None:
+    observer.work_dropped(DropReason.BAD_MESSAGE)
+    log.warning("bad_message", error=str(error)[:200])
 
 
 class EngineServer:
-    """Answers the questions of HTTP processes with this process's engines. Belongs to one event loop."""
+    """Answers the requests of HTTP processes with this process's engines. Belongs to one event loop."""
 
-    def __init__(self, engines: Mapping[str, Engine], address: str, metrics: Callable[[], str]) -> None:
-        self._engines, self._metrics = engines, metrics
-        self._socket = zmq.asyncio.Context.instance().socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.SNDHWM, HIGH_WATER)
-        self._socket.setsockopt(zmq.RCVHWM, HIGH_WATER)
-        self._socket.setsockopt(zmq.LINGER, 0)
+    def __init__(
+        self,
+        address: str,
+        arms: Mapping[str, ArmSlot],
+        metrics: Callable[[], str],
+        observer: EngineObserver,
+        num_expected: int,
+    ) -> None:
+        """metrics: this process's own, as a text. `ready` is set once `num_expected` HTTP processes are ready."""
+        self._arms, self._metrics, self._observer = arms, metrics, observer
+        self._num_expected = num_expected
+        self._socket = open_socket(zmq.ROUTER)
         self._socket.bind(address)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._peers: dict[bytes, float] = {}  # HTTP processes that said they are ready
+        self._peers: set[bytes] = set()  # HTTP processes that said they are ready
         self._collected: dict[int, list[str]] = {}
         self._numbers = itertools.count()
         self.ready = asyncio.Event()
-        self.num_expected = 0
 
     async def run(self) -> None:
-        """Until it is cancelled."""
-        handlers = {"ask": self._ask, "ready": self._ready, "metrics": self._tell_metrics, "collected": self._collect}
+        """Answers until it is cancelled."""
         while True:
-            peer, data = await self._socket.recv_multipart()
-            message = ormsgpack.unpackb(data)
-            task = asyncio.create_task(handlers[message["op"]](peer, message))
+            peer, *parts = await self._socket.recv_multipart()
+            try:
+                message = decode_from_worker(b"".join(parts))
+            except BadMessage as error:
+                count_bad(self._observer, error)
+                continue
+            task = asyncio.create_task(self._handle(peer, message))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -117,68 +98,75 @@ class EngineServer:
             task.cancel()
         self._socket.close()
 
-    async def _send(self, peer: bytes, message: Message) -> None:
-        await self._socket.send_multipart([peer, ormsgpack.packb(message)])
+    async def _handle(self, peer: bytes, message: FromWorker) -> None:
+        match message:
+            case AskEngine():
+                await self._send(peer, await self._ask(message))
+            case WorkerReady():
+                self._peers.add(peer)
+                if len(self._peers) >= self._num_expected:
+                    self.ready.set()
+            case AskMetrics():
+                await self._send(peer, AllMetrics(message.number, await self._collect()))
+            case WorkerMetrics():
+                if message.number in self._collected:
+                    self._collected[message.number].append(message.text)
 
-    async def _ask(self, peer: bytes, message: Message) -> None:
+    async def _send(self, peer: bytes, message: FromEngine) -> None:
+        await self._socket.send_multipart([peer, encode(message)])
+
+    async def _ask(self, message: AskEngine) -> EngineAnswer | EngineRefusal:
         try:
-            found = await self._engines[message["arm"]].ask(unpack_question(message))
-            answer = pack_found(found)
+            if message.arm not in self._arms:
+                raise EngineFailed(f"the engine process serves no arm {message.arm[:64]!r}")
+            with self._arms[message.arm].lease() as release:
+                return EngineAnswer.of(message.number, await release.engine.ask(message.request()))
         except RecallError as error:
-            answer = {"code": error.code, "message": str(error)}
-        await self._send(peer, {"n": message["n"], **answer})
+            return EngineRefusal(message.number, error.code, str(error))
 
-    async def _ready(self, peer: bytes, _: Message) -> None:
-        self._peers[peer] = time.monotonic()
-        if len(self._peers) >= self.num_expected:
-            self.ready.set()
-
-    async def _tell_metrics(self, peer: bytes, message: Message) -> None:
-        """The metrics of every process, as texts; who asks adds them up."""
+    async def _collect(self) -> list[str]:
+        """The metrics of every process, as texts; whoever asked adds them up."""
         number = next(self._numbers)
         texts = self._collected[number] = [self._metrics()]
-        for other in self._peers:
-            await self._send(other, {"op": "collect", "n": number})
+        for peer in self._peers:
+            await self._send(peer, CollectMetrics(number))
         with suppress(TimeoutError):
             async with asyncio.timeout(COLLECT_S):
                 while len(texts) <= len(self._peers):  # noqa: ASYNC110  (bounded, once a scrape)
                     await asyncio.sleep(0.005)
         del self._collected[number]
-        await self._send(peer, {"n": message["n"], "texts": texts})
-
-    async def _collect(self, _: bytes, message: Message) -> None:
-        if message["n"] in self._collected:
-            self._collected[message["n"]].append(message["text"])
+        return texts
 
 
 class EngineLink:
-    """An HTTP process's end: questions out, answers in. Belongs to one event loop."""
+    """An HTTP process's end: requests out, answers in. Belongs to one event loop."""
 
-    def __init__(self, address: str) -> None:
-        self._socket = zmq.asyncio.Context.instance().socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.SNDHWM, HIGH_WATER)
-        self._socket.setsockopt(zmq.RCVHWM, HIGH_WATER)
-        self._socket.setsockopt(zmq.LINGER, 0)
+    def __init__(self, address: str, metrics: Callable[[], str], observer: EngineObserver) -> None:
+        """metrics: this process's own, as a text."""
+        self._metrics, self._observer = metrics, observer
+        self._socket = open_socket(zmq.DEALER)
         self._socket.connect(address)
         self._numbers = itertools.count()
-        self._asked: dict[int, asyncio.Future[Message]] = {}
+        self._asked: dict[int, asyncio.Future[FromEngine]] = {}
         self._reader = asyncio.create_task(self._read())
-        self.metrics: Callable[[], str] = str
 
-    async def ready(self) -> None:
+    async def tell_ready(self) -> None:
         """Tells the engine process that this one answers requests."""
-        await self._socket.send(ormsgpack.packb({"op": "ready"}))
+        await self._send(WorkerReady())
 
-    async def call(self, op: str, message: Message) -> Message:
-        """The answer to one message; whoever is cancelled leaves nothing behind."""
-        number = next(self._numbers)
-        future = self._asked[number] = asyncio.get_running_loop().create_future()
+    async def all_metrics(self) -> list[str]:
+        """The metrics of every process, as texts."""
+        return (await self._call(AskMetrics(next(self._numbers)), AllMetrics)).texts
+
+    async def ask(self, arm: str, request: EngineRequest) -> EngineResult:
+        """Raises what Engine.ask raises."""
+        message = AskEngine.of(next(self._numbers), arm, request)
+        answer = await self._call(message, EngineAnswer)
         try:
-            await self._socket.send(ormsgpack.packb({"op": op, "n": number, **message}))
-            answer: Message = await future
-            return answer
-        finally:
-            self._asked.pop(number, None)
+            return answer.result()
+        except BadMessage as error:
+            count_bad(self._observer, error)
+            raise EngineFailed("the engine's answer cannot be read") from error
 
     def fail_all(self, error: Exception) -> None:
         for future in self._asked.values():
@@ -192,50 +180,59 @@ class EngineLink:
         self.fail_all(EngineFailed("the service is stopping"))
         self._socket.close()
 
+    async def _call(self, message: AskEngine | AskMetrics, kind: type[T]) -> T:
+        """The answer to one message; whoever is cancelled leaves nothing behind."""
+        future = self._asked[message.number] = asyncio.get_running_loop().create_future()
+        try:
+            await self._send(message)
+            answer = await future
+        finally:
+            self._asked.pop(message.number, None)
+        if isinstance(answer, EngineRefusal):
+            raise answer.error()
+        if not isinstance(answer, kind):
+            raise EngineFailed("the engine process answered something else than was asked")
+        return answer
+
+    async def _send(self, message: FromWorker) -> None:
+        await self._socket.send(encode(message))
+
     async def _read(self) -> None:
         while True:
-            message = ormsgpack.unpackb(await self._socket.recv())
-            if message.get("op") == "collect":
-                answer = {"op": "collected", "n": message["n"], "text": self.metrics()}
-                await self._socket.send(ormsgpack.packb(answer))
+            data = await self._socket.recv()
+            try:
+                message = decode_from_engine(data)
+            except BadMessage as error:
+                count_bad(self._observer, error)
                 continue
-            future = self._asked.get(message["n"])
+            if isinstance(message, CollectMetrics):
+                await self._send(WorkerMetrics(message.number, self._metrics()))
+                continue
+            future = self._asked.get(message.number)
             if future and not future.done():
                 future.set_result(message)
 
 
 class RemoteEngine:
-    """One arm's engine as an HTTP process sees it."""
-
-    encoder = index = None  # they live in the engine process, and so do their metrics
+    """One arm's engine as an HTTP process sees it; weights, index and cache live in the engine process."""
 
     def __init__(self, arm: str, link: EngineLink) -> None:
         self._arm, self._link = arm, link
-        self.cache: VectorCache | None = None  # never used here: vectors are cached beside the engine
-        self.dropped: Counter[str] = Counter()
         self.last_batch_at = float("-inf")
-        self.on_batch: Callable[[int, int], None] = lambda _size, _waiting: None
-        self.on_times: Callable[[dict[str, float]], None] = lambda _times_ms: None
 
     async def ask(self, request: EngineRequest) -> EngineResult:
         """Raises what Engine.ask raises."""
         started = time.monotonic()
-        answer = await self._within(request.deadline, self._link.call("ask", pack_question(self._arm, request)))
-        if "code" in answer:
-            raise ERRORS.get(answer["code"], EngineFailed)(answer["message"])
-        self.last_batch_at = time.monotonic()
-        found = unpack_found(answer)
-        found.timings_ms["remote"] = 1e3 * (self.last_batch_at - started)
-        return found
-
-    @staticmethod
-    async def _within(deadline: float, call: Awaitable[Message]) -> Message:
+        deadline = None if request.deadline == float("inf") else request.deadline
         try:
             # the engine tells when a deadline passes; this is for an engine that tells nothing
-            async with asyncio.timeout_at(None if deadline == float("inf") else deadline):
-                return await call
+            async with asyncio.timeout_at(deadline):
+                result = await self._link.ask(self._arm, request)
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before the answer was ready") from None
+        self.last_batch_at = time.monotonic()
+        result.timings_ms["remote"] = 1e3 * (self.last_batch_at - started)
+        return result
 
     async def close(self) -> None:
         return

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from model.merging import Merged
-from service.engine.arms import Arm
+from service.engine.arms import Release
 from service.errors import BadRequest, BodyTooLarge, MalformedBody, RecallError
 from service.http.schemas import RecallRequest
 from service.pipeline import RecallQuery, RecallResult
@@ -131,7 +131,7 @@ def to_columns(answer: RecallResult, explain: bool) -> dict[str, Any]:
     return columns
 
 
-def ids_column(arm: Arm, listed: Merged) -> Any:
+def ids_column(arm: Release, listed: Merged) -> Any:
     """Integers as an array, which orjson writes as it is; strings as a list."""
     ids = arm.catalogue.items.column(listed.rows)
     return ids if ids.dtype.kind == "i" else ids.tolist()
@@ -163,7 +163,7 @@ def experiment_headers(answer: RecallResult) -> dict[str, str]:
     return {"X-AB-Experiment": assignment.experiment, "X-AB-Bucket": assignment.variation}
 
 
-def describe_arm(arm: Arm) -> dict[str, Any]:
+def describe_arm(arm: Release) -> dict[str, Any]:
     """One entry of GET /arms."""
     plan = {**asdict(arm.plan), "digest": arm.plan_digest}
     return {

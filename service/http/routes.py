@@ -15,7 +15,6 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from model import __version__
-from model.records import History
 from service.bootstrap import Service
 from service.errors import BadRequest, Forbidden, RecallError, Unauthorized, UnknownArm
 from service.experiments.exposure import Exposure, exposure_id
@@ -182,15 +181,13 @@ async def embed(request: Request) -> Response:
     service = service_of(request)
     body = codec.parse(EmbedRequest, await codec.read_body(request, service.settings.max_body_bytes))
     name = body.arm or next(iter(service.recaller.arms))
-    arm = service.recaller.arms.get(name)
-    if arm is None:
+    if name not in service.recaller.arms:
         raise UnknownArm(f"no arm is called {name!r}")
     if len(body.history) > service.settings.max_history:
         raise BadRequest(f"history: at most {service.settings.max_history} ids; send the newest")
-    rows = arm.catalogue.items.rows(body.history)[-arm.window :]
-    history = History(rows, arm.catalogue.users.row(body.user_id))
-    vectors = await service.recaller.vectors(arm, history, time.monotonic() + timeout_ms(request) / 1e3)
-    prompts = arm.catalogue.items.external(row for row in vectors.prompts.tolist() if row)
+    deadline = time.monotonic() + timeout_ms(request) / 1e3
+    arm, vectors = await service.recaller.embed(name, body.user_id, body.history, deadline)
+    prompts = arm.prompts(vectors)
     return codec.reply({"bundle": arm.bundle, "arm": name, "vectors": vectors.vectors.tolist(), "prompts": prompts})
 
 
@@ -225,7 +222,7 @@ async def health(request: Request) -> Response:
     arms = service_of(request).recaller.arms
     recaller = service_of(request).recaller
     deadline = time.monotonic() + HEALTH_SECONDS
-    probes = [recaller.probe(arm, deadline) for arm in arms.values()]
+    probes = [recaller.probe(arm, deadline) for arm in arms]
     # an exception here is an outcome, not a failure of the handler
     outcomes = await asyncio.gather(*probes, return_exceptions=True)
     state = {
@@ -249,14 +246,13 @@ async def metrics(request: Request) -> Response:
     service = service_of(request)
     if service.link is None:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-    told = await service.link.call("metrics", {})
-    return Response(add_up(told["texts"]), media_type=CONTENT_TYPE_LATEST)
+    return Response(add_up(await service.link.all_metrics()), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/arms", tags=["operations"])
 async def arms(request: Request) -> Response:
     """What is served under which name, by which plan."""
-    served = {name: codec.describe_arm(arm) for name, arm in service_of(request).recaller.arms.items()}
+    served = {name: codec.describe_arm(slot.current) for name, slot in service_of(request).recaller.arms.items()}
     return codec.reply({"arms": served})
 
 

@@ -2,7 +2,7 @@
 
 The engine process (this one) opens bundles, stores of vectors and the embedded Redis, starts `--http-workers` HTTP
 processes that share the port, and ends them when it ends. An HTTP process that ends unasked ends the whole service
-with status 1: something outside restarts it, and half a service is never left standing. An HTTP process whose parent
+with status 2: something outside restarts it, and half a service is never left standing. An HTTP process whose parent
 is gone ends itself.
 """
 
@@ -16,22 +16,18 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import structlog
 import uvloop
 
-from service.bootstrap import engine_cache, load_arms, scrape, with_redis
-from service.engine.engine import Engine
+from service.bootstrap import open_engines, register
 from service.engine.remote import EngineServer
 from service.errors import ConfigurationError
 from service.settings import Settings
-from service.telemetry.collectors import ComponentCollector
+from service.stores.collectors import RedisCollector
 from service.telemetry.metrics import Metrics
 
-ENVIRONMENT = "RECALL_HTTP_WORKER"  # what an HTTP process has to know, as JSON
+ENVIRONMENT = "RECALL_HTTP_WORKER"  # settings and address of the engine for an HTTP process, as JSON
 STOP_S, WATCH_S = 12.0, 0.2
 log = structlog.get_logger()
 
@@ -43,28 +39,20 @@ def run_engine(settings: Settings, port: int, on_start: Callable[[], None]) -> N
 
 async def _run_engine(settings: Settings, port: int, on_start: Callable[[], None]) -> None:
     stopping = asyncio.Event()
-    for one in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(one, stopping.set)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    metrics = Metrics()
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        arms = await asyncio.to_thread(load_arms, settings)
-        for arm in arms.values():
-            stack.push_async_callback(arm.engine.close)
-        settings = await with_redis(settings, stack)
-        cache, links = await engine_cache(settings, stack)
-        metrics = Metrics()
-        for name, arm in arms.items():
-            arm.engine.cache = cache
-            metrics.watch(name, arm.engine)
-        holder = cast(Any, SimpleNamespace(arms=arms))
-        metrics.registry.register(ComponentCollector(holder, cache, links, None, metrics))
-        engines = {name: cast(Engine, arm.engine) for name, arm in arms.items()}
-        server = EngineServer(engines, f"ipc://{folder}/engine", lambda: scrape(metrics))
-        server.num_expected = settings.http_workers
+        address = f"ipc://{stack.enter_context(tempfile.TemporaryDirectory())}/engine"
+        engines = await stack.enter_async_context(open_engines(settings, metrics))
+        register(metrics, *engines.collectors(), RedisCollector(engines.redis_clients))
+        server = EngineServer(
+            address, engines.arms, metrics.render, metrics.engine("unknown"), num_expected=settings.http_workers
+        )
         stack.push_async_callback(server.close)
         answering = asyncio.create_task(server.run())
         stack.callback(answering.cancel)
-        with http_processes(settings, port, f"ipc://{folder}/engine") as processes:
+        with http_processes(engines.settings, port, address) as processes:
             starting = asyncio.create_task(server.ready.wait())
             await _until(lambda: starting.done() or stopping.is_set(), processes)
             if server.ready.is_set():
@@ -104,7 +92,7 @@ def http_processes(settings: Settings, port: int, address: str) -> Iterator[list
 
 
 def main() -> None:
-    """An HTTP process."""
+    """Runs an HTTP process."""
     from service.http.app import create_app  # noqa: PLC0415  (routes and wiring: only here)
     from service.http.server import Server  # noqa: PLC0415
     from service.telemetry.logging import configure_logging  # noqa: PLC0415
@@ -116,7 +104,7 @@ def main() -> None:
     parent = os.getppid()
 
     async def ready() -> None:
-        await app.state.service.link.ready()
+        await app.state.service.link.tell_ready()
         while os.getppid() == parent:  # noqa: ASYNC110  (no event tells of a parent's end)
             await asyncio.sleep(WATCH_S)
         log.error("engine_process_gone")

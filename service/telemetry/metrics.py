@@ -1,17 +1,19 @@
-"""Metric names in one place, one histogram a stage, one structured log line a request.
+"""Metric names in one place, one histogram a stage.
 
 No ids of users or items anywhere.
 """
 
 import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from index.watched import Mean
-from service.engine.arms import EngineClient
+from service.engine.protocols import DropReason
 from service.pipeline import RecallResult
-from service.telemetry.quality import SAMPLE_ANSWERS, Coverage
+from service.telemetry.quality import SAMPLE_ANSWERS, LiveQuality
 
 BUCKETS = tuple(15e-6 * 2**step for step in range(18))  # 15 us .. 2 s
 REQUEST_STAGES = ("history", "queue", "find", "total")
@@ -19,7 +21,7 @@ SIZES = tuple(float(2**step) for step in range(10))
 
 
 class Metrics:
-    """Everything that is counted while answering; what components count themselves is read at scrape time."""
+    """Everything that is counted while answering; the parts register collectors of their own with `registry`."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -40,22 +42,31 @@ class Metrics:
         self._waiting = Gauge(
             "recall_waiting", "Requests left in the queue when a batch starts", ["arm"], registry=self.registry
         )
-        self.coverage: dict[str, Coverage] = {}
-        self.overlap = Mean()
+        self._dropped = Counter(
+            "recall_dropped", "Work dropped by an engine, by reason", ["arm", "reason"], registry=self.registry
+        )
+        self._quality = LiveQuality()
+        self.registry.register(self._quality)
         self._answers = itertools.count(1)
         # a cached child costs half of .labels()
         self._stage = lru_cache(maxsize=256)(self._stages.labels)
         self._served_as = lru_cache(maxsize=256)(self._served.labels)
         self._responded_as = lru_cache(maxsize=256)(self._requests.labels)
+        self._batch_of = lru_cache(maxsize=256)(self._batch.labels)
+        self._waiting_of = lru_cache(maxsize=256)(self._waiting.labels)
 
-    def answered(self, answer: RecallResult) -> None:
-        """What a request has of its own; encode, search and merge are a batch's (`watch`)."""
+    @property
+    def overlap(self) -> Mean:
+        return self._quality.overlap
+
+    def answered(self, result: RecallResult) -> None:
+        """Counts one answer; encode, search and merge are a batch's (`EngineMetrics`)."""
         for stage in REQUEST_STAGES:
-            if stage in answer.timings_ms:
-                self._stage(answer.arm.name, stage).observe(answer.timings_ms[stage] / 1e3)
-        self._served_as(answer.arm.name, answer.served, answer.cache).inc()
-        self.coverage.setdefault(answer.arm.name, Coverage(len(answer.arm.catalogue.items))).add(answer.listed.rows)
-        for cause in answer.degraded:
+            if stage in result.timings_ms:
+                self.observe_stage(result.arm.name, stage, result.timings_ms[stage])
+        self._served_as(result.arm.name, result.served, result.cache).inc()
+        self._quality.answered(result.arm, result.listed.rows)
+        for cause in result.degraded:
             self._degraded.labels(cause).inc()
 
     def wants_overlap(self) -> bool:
@@ -65,13 +76,38 @@ class Metrics:
     def responded(self, route: str, status: int) -> None:
         self._responded_as(route, str(status)).inc()
 
-    def watch(self, arm: str, engine: EngineClient) -> None:
-        def on_batch(size: int, waiting: int) -> None:
-            self._batch.labels(arm).observe(size)
-            self._waiting.labels(arm).set(waiting)
+    def engine(self, arm: str) -> "EngineMetrics":
+        """The observer of one arm's engine."""
+        return EngineMetrics(self, arm)
 
-        def on_times(times_ms: dict[str, float]) -> None:
-            for stage, milliseconds in times_ms.items():
-                self._stage(arm, stage).observe(milliseconds / 1e3)
+    def observe_stage(self, arm: str, stage: str, milliseconds: float) -> None:
+        self._stage(arm, stage).observe(milliseconds / 1e3)
 
-        engine.on_batch, engine.on_times = on_batch, on_times
+    def batch_started(self, arm: str, size: int, num_waiting: int) -> None:
+        self._batch_of(arm).observe(size)
+        self._waiting_of(arm).set(num_waiting)
+
+    def work_dropped(self, arm: str, reason: DropReason, count: int) -> None:
+        self._dropped.labels(arm, reason).inc(count)
+
+    def render(self) -> str:
+        """Prometheus text of this process."""
+        return generate_latest(self.registry).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineMetrics:
+    """Counts the work of one arm's engine; satisfies `EngineObserver`."""
+
+    metrics: Metrics
+    arm: str
+
+    def batch_started(self, size: int, num_waiting: int) -> None:
+        self.metrics.batch_started(self.arm, size, num_waiting)
+
+    def batch_answered(self, timings_ms: Mapping[str, float]) -> None:
+        for stage, milliseconds in timings_ms.items():
+            self.metrics.observe_stage(self.arm, stage, milliseconds)
+
+    def work_dropped(self, reason: DropReason, count: int = 1) -> None:
+        self.metrics.work_dropped(self.arm, reason, count)

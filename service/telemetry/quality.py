@@ -1,18 +1,23 @@
 """Quality while answers are given: coverage of the catalogue and overlap of the arms.
 
-Cheap enough for every request or sampled; read at scrape time (service/telemetry/collectors.py). Changes no answer.
+Cheap enough for every request or sampled; read when metrics are asked for. Changes no answer.
 """
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from index.watched import Mean
+from service.engine.arms import Release
 
 WINDOW_S = 3600.0
-SAMPLE_ANSWERS = 1000  # one of so many requests is put to the other arms too
+SAMPLE_ANSWERS = 1000  # out of so many requests a single one is put to the other arms too
 
 
 @dataclass
@@ -25,7 +30,7 @@ class Coverage:
     _since: float = 0.0
 
     def add(self, rows: NDArray[np.int64]) -> None:
-        """rows 1 .. N of one answer."""
+        """Counts rows 1 .. N of one answer."""
         now = self.clock()
         if not self._shown or now - self._since >= WINDOW_S:
             self._shown, self._since = [np.zeros(self.num_items, dtype=np.bool_), *self._shown[:1]], now
@@ -36,8 +41,35 @@ class Coverage:
         return float(np.logical_or.reduce(self._shown).mean()) if self._shown else 0.0
 
 
+class LiveQuality(Collector):
+    """Coverage of each arm and the mean overlap of all arms; a new release of an arm begins anew."""
+
+    def __init__(self) -> None:
+        self._coverage: dict[str, tuple[str, Coverage]] = {}  # arm: its bundle, what that has shown
+        self.overlap = Mean()
+
+    def answered(self, arm: Release, rows: NDArray[np.int64]) -> None:
+        """Counts the rows of one answer."""
+        bundle, coverage = self._coverage.get(arm.name, (None, None))
+        if coverage is None or bundle != arm.bundle:
+            coverage = Coverage(len(arm.catalogue.items))
+            self._coverage[arm.name] = arm.bundle, coverage
+        coverage.add(rows)
+
+    def collect(self) -> Iterator[Metric]:
+        shares = GaugeMetricFamily(
+            "recall_coverage", "Share of the catalogue answered in the last one to two hours", labels=["arm"]
+        )
+        for name, (_, coverage) in self._coverage.items():
+            shares.add_metric([name], coverage.share)
+        overlap = GaugeMetricFamily("recall_overlap", "Share of items that the arms have in common, sampled", labels=[])
+        if self.overlap.count:
+            overlap.add_metric([], self.overlap.value)
+        yield from (shares, overlap)
+
+
 def overlap(lists: Sequence[NDArray[np.int64]]) -> float:
     """Mean share of items that two lists have in common, over all pairs; lists of one length."""
     pairs = list(itertools.combinations(lists, 2))
-    shares = [len(np.intersect1d(one, other)) / max(len(one), len(other), 1) for one, other in pairs]
+    shares = [len(np.intersect1d(first, second)) / max(len(first), len(second), 1) for first, second in pairs]
     return float(np.mean(shares)) if shares else 1.0

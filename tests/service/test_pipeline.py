@@ -11,7 +11,8 @@ import pytest
 from index.exact import ExactIndex
 from model.catalogue import Catalogue, IdMap
 from model.records import QueryVectors, ServingPlan
-from service.engine.arms import Arm
+from service.engine.arms import ArmSlot, Release
+from service.engine.compute import BatchCompute
 from service.engine.engine import Engine
 from service.errors import UnknownArm
 from service.experiments.assignment import Assigner
@@ -42,12 +43,12 @@ class Gated:
 
 
 @asynccontextmanager
-async def open_recaller(encoder, with_cache=True):
-    engine = Engine(encoder, ExactIndex(ITEMS), ServingPlan())
-    arm = Arm("only", "comirec", "b" * 16, CATALOGUE, ServingPlan(), "p" * 16, 10, engine)
+async def open_pipeline(encoder, with_cache=True):
     cache = MemoryVectorCache() if with_cache else None
+    engine = Engine(BatchCompute(encoder, ExactIndex(ITEMS), ServingPlan()), cache=cache)
+    release = Release("only", "comirec", "b" * 16, CATALOGUE, ServingPlan(), "p" * 16, 10, engine, with_cache)
     try:
-        yield RecallPipeline({"only": arm}, Assigner.from_features(EVERYBODY, ["only"]), MemoryHistory(), cache)
+        yield RecallPipeline({"only": ArmSlot(release)}, Assigner.from_features(EVERYBODY, ["only"]), MemoryHistory())
     finally:
         encoder.gate.set()
         await engine.close()
@@ -61,8 +62,8 @@ def failed_answer(with_cache, **asked):
     async def main():
         encoder = Gated(RuntimeError("broken"))
         encoder.gate.set()
-        async with open_recaller(encoder, with_cache) as recaller:
-            return await recaller.recall(RecallQuery("id", **asked))
+        async with open_pipeline(encoder, with_cache) as pipeline:
+            return await pipeline.recall(RecallQuery("id", **asked))
 
     return run(main)
 
@@ -80,20 +81,20 @@ def test_fallback_is_not_kept_in_the_cache():
     async def main():
         encoder = Gated(RuntimeError("broken"))
         encoder.gate.set()
-        async with open_recaller(encoder) as recaller:
-            await recaller.recall(RecallQuery("1", history=[100]))
+        async with open_pipeline(encoder) as pipeline:
+            await pipeline.recall(RecallQuery("1", history=[100]))
             encoder.error = None
-            return await recaller.recall(RecallQuery("2", history=[100]))
+            return await pipeline.recall(RecallQuery("2", history=[100]))
 
     answer = run(main)
     assert (answer.served, answer.cache, answer.degraded) == ("only", "miss", [])
 
 
-def test_same_question_at_once_is_computed_once():
+def test_same_history_at_once_is_computed_once():
     async def main():
         encoder = Gated()
-        async with open_recaller(encoder) as recaller:
-            asks = [asyncio.create_task(recaller.recall(RecallQuery(str(n), history=[100]))) for n in range(50)]
+        async with open_pipeline(encoder) as pipeline:
+            asks = [asyncio.create_task(pipeline.recall(RecallQuery(str(n), history=[100]))) for n in range(50)]
             await asyncio.sleep(0.01)
             encoder.gate.set()
             answers = await asyncio.gather(*asks)
@@ -106,15 +107,15 @@ def test_same_question_at_once_is_computed_once():
 async def outcomes_behind_another(*waits_s):
     """What becomes of requests for one history, each with its own time, while the engine is busy for .05 s."""
     encoder = Gated()
-    async with open_recaller(encoder) as recaller:
-        busy = asyncio.create_task(recaller.recall(RecallQuery("busy", history=[101])))
+    async with open_pipeline(encoder) as pipeline:
+        busy = asyncio.create_task(pipeline.recall(RecallQuery("busy", history=[101])))
         await asyncio.to_thread(encoder.taken.wait, HANG_S)
         now = time.monotonic()
         asks = [RecallQuery(str(n), history=[100], deadline=now + wait_s) for n, wait_s in enumerate(waits_s)]
         asyncio.get_running_loop().call_later(0.05, encoder.gate.set)
-        outcomes = await asyncio.gather(*map(recaller.recall, asks), return_exceptions=True)
+        outcomes = await asyncio.gather(*map(pipeline.recall, asks), return_exceptions=True)
         await busy
-    return [type(one).__name__ for one in outcomes]
+    return [type(outcome).__name__ for outcome in outcomes]
 
 
 @pytest.mark.parametrize(
@@ -132,8 +133,8 @@ def test_each_caller_of_one_computation_has_a_deadline_of_its_own(waits_s, outco
 
 def test_unknown_arm_names_those_there_are():
     async def main():
-        async with open_recaller(Gated()) as recaller:
+        async with open_pipeline(Gated()) as pipeline:
             with pytest.raises(UnknownArm, match="there are only"):
-                await recaller.recall(RecallQuery("id", pinned="other"))
+                await pipeline.recall(RecallQuery("id", pinned="other"))
 
     run(main)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from index.exact import ExactIndex
 from model.records import History, QueryVectors, ServingPlan
+from service.engine.compute import BatchCompute
 from service.engine.engine import Engine
 from service.engine.loading import load_arm
 from service.engine.messages import EngineLimits, EngineRequest
@@ -24,7 +25,7 @@ from service.stores.vector_codec import CachedVectors
 N, D = 300, 4
 HANG_S = 20
 ITEMS = np.random.default_rng(3).normal(size=(N, D)).astype(np.float32)
-QUESTIONS = st.builds(
+REQUESTS = st.builds(
     EngineRequest,
     st.builds(History, st.lists(st.integers(1, N), max_size=30).map(tuple), st.integers(0, 50)),
     st.integers(1, 320),
@@ -33,29 +34,29 @@ QUESTIONS = st.builds(
 
 
 @pytest.fixture(scope="module")
-def engines(bundles):
-    return {arm: load_arm(arm, bundles[arm], "cpu").engine for arm in ("recgpt", "comirec")}
+def computes(bundles):
+    return {arm: load_arm(arm, bundles[arm], "cpu").compute for arm in ("recgpt", "comirec")}
 
 
 @pytest.mark.parametrize("arm", ["recgpt", "comirec"])
 @settings(max_examples=25)
-@given(requests=st.lists(QUESTIONS, min_size=1, max_size=12))
-def test_any_batch_answers_like_single_requests(engines, arm, requests):
-    together = engines[arm].compute(requests)
-    for request, found in zip(requests, together, strict=True):
-        [alone] = engines[arm].compute([request])
-        assert found.merged.rows.tolist() == alone.merged.rows.tolist()
-        assert found.merged.scores == pytest.approx(alone.merged.scores, abs=1e-5)
-        assert found.vectors.vectors.tolist() == alone.vectors.vectors.tolist()
+@given(requests=st.lists(REQUESTS, min_size=1, max_size=12))
+def test_any_batch_answers_like_single_requests(computes, arm, requests):
+    together = computes[arm].run(requests)
+    for request, result in zip(requests, together, strict=True):
+        [alone] = computes[arm].run([request])
+        assert result.merged.rows.tolist() == alone.merged.rows.tolist()
+        assert result.merged.scores == pytest.approx(alone.merged.scores, abs=1e-5)
+        assert result.vectors.vectors.tolist() == alone.vectors.vectors.tolist()
 
 
 @settings(max_examples=25)
-@given(requests=st.lists(QUESTIONS, min_size=1, max_size=6), known=st.sets(st.integers(0, 5)))
-def test_known_vectors_among_new_ones_give_the_same_lists(engines, requests, known):
-    engine = engines["recgpt"]
-    expected = engine.compute(requests)
+@given(requests=st.lists(REQUESTS, min_size=1, max_size=6), known=st.sets(st.integers(0, 5)))
+def test_known_vectors_among_new_ones_give_the_same_lists(computes, requests, known):
+    compute = computes["recgpt"]
+    expected = compute.run(requests)
     mixed = [q.with_vectors(expected[n].vectors) if n in known else q for n, q in enumerate(requests)]
-    assert [found.merged.rows.tolist() for found in engine.compute(mixed)] == [f.merged.rows.tolist() for f in expected]
+    assert [r.merged.rows.tolist() for r in compute.run(mixed)] == [r.merged.rows.tolist() for r in expected]
 
 
 class Gated:
@@ -77,9 +78,29 @@ class Gated:
         return QueryVectors(vectors, np.zeros((len(histories), 0), dtype=np.int64))
 
 
+class Recorder:
+    """An observer that keeps all it hears."""
+
+    def __init__(self):
+        self.started, self.answered, self.dropped = [], [], Counter()
+
+    def batch_started(self, size, num_waiting):
+        self.started.append((size, num_waiting))
+
+    def batch_answered(self, timings_ms):
+        self.answered.append(set(timings_ms))
+
+    def work_dropped(self, reason, count=1):
+        self.dropped[reason] += count
+
+
+def compute_with(encoder):
+    return BatchCompute(encoder, ExactIndex(ITEMS), ServingPlan())
+
+
 @asynccontextmanager
-async def open_engine(encoder, limits=EngineLimits()):
-    engine = Engine(encoder, ExactIndex(ITEMS), ServingPlan(), limits=limits)
+async def open_engine(encoder, limits=EngineLimits(), cache=None, **parts):
+    engine = Engine(compute_with(encoder), limits, cache, **parts)
     try:
         yield engine
     finally:
@@ -92,9 +113,9 @@ def ask_for(*items, **more):
 
 
 async def start(engine, *requests):
-    """Tasks that wait, behind one question that the compute thread holds until the gate opens."""
+    """Tasks that wait, behind one request that the compute thread holds until the gate opens."""
     first = asyncio.create_task(engine.ask(ask_for(1)))
-    await asyncio.to_thread(engine._encoder.taken.wait, HANG_S)
+    await asyncio.to_thread(engine.compute.encoder.taken.wait, HANG_S)
     rest = [asyncio.create_task(engine.ask(request)) for request in requests]
     await asyncio.sleep(0)
     assert engine.num_waiting == len(rest)
@@ -132,14 +153,14 @@ def test_answers_go_to_those_who_asked():
     async def main():
         async with open_engine(Gated()) as engine:
             requests = [ask_for(item) for item in range(20, 60)]
-            found = await asyncio.gather(*map(engine.ask, requests))
-            return [one.merged for one in found], [engine.compute([q])[0].merged for q in requests]
+            results = await asyncio.gather(*map(engine.ask, requests))
+            return [r.merged for r in results], [engine.compute.run([request])[0].merged for request in requests]
 
     together, alone = run(main)
-    assert [one.rows.tolist() for one in together] == [one.rows.tolist() for one in alone]
+    assert [merged.rows.tolist() for merged in together] == [merged.rows.tolist() for merged in alone]
 
 
-def test_batch_ends_where_its_tokens_do_and_a_larger_question_goes_alone():
+def test_batch_ends_where_its_tokens_do_and_a_larger_request_goes_alone():
     async def main():
         encoder = Gated(is_open=False)
         async with open_engine(encoder, EngineLimits(max_batch_tokens=5)) as engine:
@@ -166,14 +187,14 @@ def test_batch_has_at_most_so_many_members():
 
 def test_failed_batch_fails_each_member_and_the_engine_lives_on():
     async def main():
-        encoder = Gated(is_open=False)
-        async with open_engine(encoder) as engine:
+        encoder, heard = Gated(is_open=False), Recorder()
+        async with open_engine(encoder, observer=heard) as engine:
             first, *rest = await start(engine, ask_for(2), ask_for(13), ask_for(3))
             encoder.gate.set()
             failed = await asyncio.gather(*rest, return_exceptions=True)
             await first
             after = await engine.ask(ask_for(2))
-            return [type(one) for one in failed], len(after.merged.rows), engine.dropped
+            return [type(error) for error in failed], len(after.merged.rows), heard.dropped
 
     assert run(main) == ([EngineFailed] * 3, 5, Counter(engine_failed=3))
 
@@ -190,14 +211,14 @@ def test_failure_inside_says_nothing_to_the_client():
 
 def test_cancelled_work_is_dropped_and_counted():
     async def main():
-        encoder = Gated(is_open=False)
-        async with open_engine(encoder) as engine:
+        encoder, heard = Gated(is_open=False), Recorder()
+        async with open_engine(encoder, observer=heard) as engine:
             first, gone, last = await start(engine, ask_for(2), ask_for(3))
             gone.cancel()
             await asyncio.wait([gone])
             encoder.gate.set()
             await asyncio.gather(first, last)
-            return encoder.batches, engine.dropped
+            return encoder.batches, heard.dropped
 
     assert run(main) == ([[(1,)], [(3,)]], Counter(client_gone=1))
 
@@ -216,26 +237,26 @@ def test_caller_who_leaves_a_computing_batch_harms_nobody():
 
 def test_passed_deadline_is_told_and_not_computed():
     async def main():
-        encoder = Gated(is_open=False)
-        async with open_engine(encoder) as engine:
+        encoder, heard = Gated(is_open=False), Recorder()
+        async with open_engine(encoder, observer=heard) as engine:
             first, late, last = await start(engine, ask_for(2, deadline=time.monotonic()), ask_for(3))
             encoder.gate.set()
             outcomes = await asyncio.gather(first, late, last, return_exceptions=True)
-            return type(outcomes[1]), encoder.batches, engine.dropped
+            return type(outcomes[1]), encoder.batches, heard.dropped
 
     assert run(main) == (DeadlineExceeded, [[(1,)], [(3,)]], Counter(deadline=1))
 
 
 def test_full_queue_refuses_at_once_and_counts():
     async def main():
-        encoder = Gated(is_open=False)
-        async with open_engine(encoder, EngineLimits(max_waiting=2)) as engine:
+        encoder, heard = Gated(is_open=False), Recorder()
+        async with open_engine(encoder, EngineLimits(max_waiting=2), observer=heard) as engine:
             tasks = await start(engine, ask_for(2), ask_for(3))
             with pytest.raises(Overloaded):
                 await engine.ask(ask_for(4))
             encoder.gate.set()
             await asyncio.gather(*tasks)
-            return engine.dropped, await engine.ask(ask_for(4)) is not None
+            return heard.dropped, await engine.ask(ask_for(4)) is not None
 
     assert run(main) == (Counter(queue_full=1), True)
 
@@ -243,7 +264,7 @@ def test_full_queue_refuses_at_once_and_counts():
 def test_close_fails_who_waits_and_lets_the_running_batch_end():
     async def main():
         encoder = Gated(is_open=False)
-        engine = Engine(encoder, ExactIndex(ITEMS), ServingPlan())
+        engine = Engine(compute_with(encoder))
         tasks = await start(engine, ask_for(2), ask_for(3))
         closing = asyncio.create_task(engine.close())
         await asyncio.sleep(0)
@@ -255,7 +276,7 @@ def test_close_fails_who_waits_and_lets_the_running_batch_end():
     assert run(main) == ["EngineResult", "EngineFailed", "EngineFailed"]
 
 
-def test_closed_engine_fails_a_late_question():
+def test_closed_engine_fails_a_late_request():
     async def main():
         async with open_engine(Gated()) as engine:
             await engine.close()
@@ -275,38 +296,39 @@ def test_unused_engine_closes():
 
 def test_each_batch_is_reported_with_what_is_left():
     async def main():
-        encoder, reports = Gated(is_open=False), []
-        async with open_engine(encoder, EngineLimits(max_batch=2)) as engine:
-            engine.on_batch = lambda size, waiting: reports.append((size, waiting))
+        encoder, heard = Gated(is_open=False), Recorder()
+        async with open_engine(encoder, EngineLimits(max_batch=2), observer=heard) as engine:
             tasks = await start(engine, *map(ask_for, range(2, 5)))
             encoder.gate.set()
             await asyncio.gather(*tasks)
-        return reports
+        return heard.started, heard.answered
 
-    assert run(main) == [(1, 0), (2, 1), (1, 0)]
-
-
-def test_answer_says_where_its_time_went(engines):
-    [found] = engines["recgpt"].compute([ask_for(1)])
-    assert found.timings_ms.keys() == {"encode", "search", "merge"}
+    started, answered = run(main)
+    assert started == [(1, 0), (2, 1), (1, 0)]
+    assert answered == [{"encode", "search", "merge"}] * 3
 
 
-def test_weight_is_what_has_to_be_computed(engines):
+def test_answer_says_where_its_time_went(computes):
+    [result] = computes["recgpt"].run([ask_for(1)])
+    assert result.timings_ms.keys() == {"encode", "search", "merge"}
+
+
+def test_weight_is_what_has_to_be_computed(computes):
     request = ask_for(1, 2, 3)
-    [found] = engines["recgpt"].compute([request])
-    assert (request.weight, request.with_vectors(found.vectors).weight) == (4, 1)
+    [result] = computes["recgpt"].run([request])
+    assert (request.weight, request.with_vectors(result.vectors).weight) == (4, 1)
     assert replace(request, history=History(())).weight == 1
 
 
 def test_deadline_in_mid_batch_is_told_while_the_batch_computes():
     async def main():
-        encoder = Gated(is_open=False)
-        async with open_engine(encoder) as engine:
+        encoder, heard = Gated(is_open=False), Recorder()
+        async with open_engine(encoder, observer=heard) as engine:
             with pytest.raises(DeadlineExceeded):
                 await engine.ask(ask_for(1, deadline=time.monotonic() + 0.05))
             encoder.gate.set()
             await engine.ask(ask_for(2))
-            return engine.dropped
+            return heard.dropped
 
     assert run(main) == Counter(late=1)
 
@@ -316,7 +338,7 @@ def test_close_does_not_wait_for_a_stuck_batch(monkeypatch):
 
     async def main():
         encoder = Gated(is_open=False)
-        engine = Engine(encoder, ExactIndex(ITEMS), ServingPlan())
+        engine = Engine(compute_with(encoder))
         task = asyncio.create_task(engine.ask(ask_for(1)))
         await asyncio.to_thread(encoder.taken.wait, HANG_S)
         await engine.close()
@@ -334,11 +356,11 @@ def test_a_thousand_who_ask_for_one_history_are_encoded_once(key):
             asks = [asyncio.create_task(engine.ask(ask_for(7, key=key))) for _ in range(1000)]
             await asyncio.to_thread(encoder.taken.wait, HANG_S)
             encoder.gate.set()
-            found = await asyncio.gather(*asks)
+            results = await asyncio.gather(*asks)
             return (
                 encoder.batches,
-                {tuple(one.merged.rows.tolist()) for one in found},
-                sum(not one.known for one in found),
+                {tuple(result.merged.rows.tolist()) for result in results},
+                sum(not result.known for result in results),
             )
 
     batches, lists, computed = run(main)
@@ -356,16 +378,16 @@ def test_a_failed_batch_is_no_sign_of_life():
 
 
 class Slow:
-    """A cache a trip away that knows one key, and counts its trips."""
+    """A cache as slow as Redis that knows some keys, and counts its calls."""
 
     def __init__(self, lookup_mode, known):
-        self.lookup_mode, self.known, self.trips, self.kept = lookup_mode, known, [], []
+        self.lookup_mode, self.known, self.calls, self.kept = lookup_mode, known, [], []
 
     def get_local(self, key):
         return None
 
     async def get_many(self, keys):
-        self.trips.append(list(keys))
+        self.calls.append(list(keys))
         await asyncio.sleep(0.005)
         return [self.known.get(key) for key in keys]
 
@@ -380,52 +402,66 @@ def known_vectors(item):
 def test_a_cache_without_memory_before_it_is_waited_for():
     async def main():
         encoder, cache = Gated(), Slow(LookupMode.AWAITED, {b"3": known_vectors(3)})
-        async with open_engine(encoder) as engine:
-            engine.cache = cache
-            found = await asyncio.gather(*(engine.ask(ask_for(n, key=b"%d" % n)) for n in (2, 3, 4)))
-            return [one.known for one in found], encoder.batches, cache.trips, cache.kept
+        async with open_engine(encoder, cache=cache) as engine:
+            results = await asyncio.gather(*(engine.ask(ask_for(n, key=b"%d" % n)) for n in (2, 3, 4)))
+            return [result.known for result in results], encoder.batches, cache.calls, cache.kept
 
     assert run(main) == ([False, True, False], [[(2,), (4,)]], [[b"2", b"3", b"4"]], [b"2", b"4"])
 
 
-def test_an_idle_engine_does_not_wait_for_a_trip():
+def test_an_idle_engine_does_not_ask_redis():
     async def main():
         encoder, cache = Gated(), Slow(LookupMode.OVERLAPPED, {b"3": known_vectors(3)})
-        async with open_engine(encoder) as engine:
-            engine.cache = cache
-            found = await engine.ask(ask_for(3, key=b"3"))
-            return found.known, cache.trips
+        async with open_engine(encoder, cache=cache) as engine:
+            result = await engine.ask(ask_for(3, key=b"3"))
+            return result.known, cache.calls
 
     assert run(main) == (False, [])
 
 
-def test_who_waits_anyway_learns_what_a_trip_brings():
+def test_who_waits_anyway_learns_what_redis_knows():
     async def main():
         encoder, cache = (
             Gated(is_open=False),
             Slow(LookupMode.OVERLAPPED, {b"%d" % n: known_vectors(n) for n in range(20, 99)}),
         )
-        async with open_engine(encoder) as engine:
-            engine.cache = cache
+        async with open_engine(encoder, cache=cache) as engine:
             tasks = await start(engine, *(ask_for(n, key=b"%d" % n) for n in range(20, 60)))
             await asyncio.sleep(0.05)
             encoder.gate.set()
-            found = await asyncio.gather(*tasks)
-            return [one.known for one in found], len(cache.trips), len(encoder.batches[1])
+            results = await asyncio.gather(*tasks)
+            return [result.known for result in results], len(cache.calls), len(encoder.batches[1])
 
-    known, num_trips, num_encoded = run(main)
+    known, num_calls, num_encoded = run(main)
     assert known == [False] * 17 + [True] * 24
-    assert num_trips >= 1
+    assert num_calls >= 1
     assert num_encoded == 16
 
 
-def test_closing_fails_who_waits_for_a_trip():
+def test_closing_fails_who_waits_for_redis():
     async def main():
-        engine = Engine(Gated(), ExactIndex(ITEMS), ServingPlan())
-        engine.cache = Slow(LookupMode.AWAITED, {})
+        engine = Engine(compute_with(Gated()), cache=Slow(LookupMode.AWAITED, {}))
         task = asyncio.create_task(engine.ask(ask_for(2, key=b"2")))
         await asyncio.sleep(0)
         await engine.close()
         return (await asyncio.gather(task, return_exceptions=True))[0]
 
     assert isinstance(run(main), EngineFailed)
+
+
+def test_times_are_those_of_the_clock_it_was_given():
+    now = [100.0]
+
+    async def main():
+        encoder, heard = Gated(is_open=False), Recorder()
+        async with open_engine(encoder, observer=heard, clock=lambda: now[0]) as engine:
+            first, late, last = await start(engine, ask_for(2, deadline=time.monotonic() + HANG_S), ask_for(3))
+            now[0] = time.monotonic() + 2 * HANG_S
+            encoder.gate.set()
+            outcomes = await asyncio.gather(first, late, last, return_exceptions=True)
+            return type(outcomes[1]), outcomes[2].timings_ms["queue"], engine.last_batch_at, heard.dropped
+
+    outcome, queue_ms, last_batch_at, dropped = run(main)
+    assert (outcome, dropped) == (DeadlineExceeded, Counter(deadline=1))
+    assert queue_ms == pytest.approx(1e3 * (now[0] - 100))
+    assert last_batch_at == now[0]

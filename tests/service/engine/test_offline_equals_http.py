@@ -26,14 +26,14 @@ def bodies(tiny):
 def expected_lists(tiny, bundle):
     offline = OfflineArm(load_arm("offline", bundle, "cpu"), tiny)
     rows = list(range(1, len(tiny.catalogue.users) + 1))
-    return [tiny.catalogue.items.external(found) for found in offline.lists(rows, "test", TOP_N)]
+    return [tiny.catalogue.items.external(listed) for listed in offline.lists(rows, "test", TOP_N)]
 
 
 def batches(client, arm):
     """(batches computed, requests in them) so far."""
     text = client.get("/metrics").text.splitlines()
-    found = (line.split()[1] for part in ("count", "sum") for line in text if f'size_{part}{{arm="{arm}"' in line)
-    return [float(number) for number in found]
+    values = (line.split()[1] for part in ("count", "sum") for line in text if f'size_{part}{{arm="{arm}"' in line)
+    return [float(value) for value in values]
 
 
 @pytest.mark.parametrize("arm", ["recgpt", "comirec"])

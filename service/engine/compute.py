@@ -1,0 +1,105 @@
+"""A batch from requests to results: encode, search, merge. No queue, no threads, no event loop.
+
+The engine calls the two halves from two threads; offline evaluation calls `run`. Both give the same lists. Knows the
+encoder and the index by protocol only.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from index.base import Hits, ItemIndex
+from model.catalogue import Ragged
+from model.records import History, QueryVectors, ServingPlan
+from service.engine.fill import merge_each
+from service.engine.messages import EMPTY, EncodedRequest, EngineRequest, EngineResult, exclusions
+from service.stores.vector_codec import CachedVectors
+
+
+class Encoder(Protocol):
+    """Turns histories into query vectors; called from one thread at a time."""
+
+    def encode(self, histories: Sequence[History]) -> QueryVectors:
+        """(B, Q, D) vectors and (B, P) generated rows, in order. B >= 1. The same answer for a history in any batch.
+
+        Raises ValueError for rows outside the catalogue.
+        """
+
+
+class EncoderCounters(Protocol):
+    """Counts of an encoder since it was built."""
+
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def num_padding(self) -> int: ...
+    @property
+    def num_eager(self) -> Counter[str]:
+        """Passes that ran operation by operation, by reason."""
+
+
+class SampledRecall(Protocol):
+    """A mean over samples: the recall of an approximate index against exact search."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def value(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeCounters:
+    """The counters that the parts of an arm keep, where they keep any; read when metrics are asked for."""
+
+    encoder: EncoderCounters | None = None
+    index_recall: SampledRecall | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCompute:
+    """An encoder, an index over the same items, and the plan that merges what they give."""
+
+    encoder: Encoder
+    index: ItemIndex
+    plan: ServingPlan
+    categories: Ragged | None = None
+
+    def run(self, requests: Sequence[EngineRequest]) -> list[EngineResult]:
+        """The results in order; `timings_ms` are those of the whole batch."""
+        return self.search(requests, self.encode(requests))
+
+    def encode(self, requests: Sequence[EngineRequest]) -> list[EncodedRequest]:
+        """The vectors of each request: those it brought, or new ones; the same history is encoded once."""
+        started = time.perf_counter()
+        places: dict[History, int] = {}
+        for request in requests:
+            if request.vectors is None:
+                places.setdefault(request.history, len(places))
+        encoded = self.encoder.encode(list(places)) if places else None
+        computed = [CachedVectors(v, p) for v, p in zip(*encoded, strict=True)] if encoded else []
+        milliseconds = 1e3 * (time.perf_counter() - started)
+        return [EncodedRequest(r.vectors or computed[places[r.history]], milliseconds) for r in requests]
+
+    def search(self, requests: Sequence[EngineRequest], encoded: Sequence[EncodedRequest]) -> list[EngineResult]:
+        """The merged list of each request from its encoded vectors."""
+        started = time.perf_counter()
+        longest = max(request.limit for request in requests)
+        merged = [EMPTY] * len(requests)
+        searched = started
+        if longest:
+            queries = np.concatenate([member.vectors.vectors for member in encoded])  # (B Q, D)
+            num_queries = len(queries) // len(requests)
+            hits = self.index.search(queries, min(longest, self.index.num_items), exclusions(requests, num_queries))
+            searched = time.perf_counter()
+            shape = (len(requests), num_queries, -1)
+            lists = Hits(hits.rows.reshape(shape), hits.scores.reshape(shape))
+            merged = merge_each(requests, lists, self.plan, self.categories)
+        times = {"search": 1e3 * (searched - started), "merge": 1e3 * (time.perf_counter() - searched)}
+        # times of the whole batch: each member waited for all of it
+        return [
+            EngineResult(e.vectors, m, {"encode": e.encode_ms, **times}) for e, m in zip(encoded, merged, strict=True)
+        ]

@@ -1,0 +1,167 @@
+"""The messages between HTTP processes and the engine process: MessagePack of typed structs, arrays as bytes.
+
+Each struct is tagged, so that a reader knows it by itself, and checked while it is decoded: torn, unknown or
+inconsistent bytes raise `BadMessage`, never anything else. A deadline travels as the seconds that are left, since the
+clocks of two processes need not agree.
+"""
+
+import time
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from model.merging import Merged
+from model.records import History
+from service.engine.messages import EngineRequest, EngineResult
+from service.errors import DeadlineExceeded, EngineFailed, Overloaded, RecallError
+from service.stores.vector_codec import CachedVectors
+
+ERRORS: dict[str, type[RecallError]] = {kind.code: kind for kind in (Overloaded, DeadlineExceeded, EngineFailed)}
+T = TypeVar("T")
+
+
+class BadMessage(Exception):  # noqa: N818 - named for what it says; it never reaches a client
+    """A message between processes cannot be read; it is dropped and counted."""
+
+
+class AskEngine(msgspec.Struct, tag="ask", array_like=True, frozen=True):
+    """A request of an HTTP process for one arm."""
+
+    number: int
+    arm: str
+    items: tuple[int, ...]
+    user: int
+    limit: int
+    excluded: frozenset[int]
+    left_s: float | None  # until the deadline; None = there is none
+    key: bytes | None
+
+    @classmethod
+    def of(cls, number: int, arm: str, request: EngineRequest) -> "AskEngine":
+        history, left = request.history, request.deadline - time.monotonic()
+        return cls(
+            number,
+            arm,
+            history.items,
+            history.user,
+            request.limit,
+            frozenset(request.excluded),
+            None if left == float("inf") else left,
+            request.key,
+        )
+
+    def request(self) -> EngineRequest:
+        deadline = float("inf") if self.left_s is None else time.monotonic() + self.left_s
+        return EngineRequest(History(self.items, self.user), self.limit, self.excluded, deadline=deadline, key=self.key)
+
+
+class EngineAnswer(msgspec.Struct, tag="answer", array_like=True, frozen=True):
+    """The result of one `AskEngine`."""
+
+    number: int
+    num_queries: int
+    vectors: bytes  # (Q, D) float32
+    prompts: bytes  # (P,) int64
+    rows: bytes  # (K,) int64
+    scores: bytes  # (K,) float32
+    sources: bytes  # (K,) int64
+    timings_ms: dict[str, float]
+    known: bool
+
+    @classmethod
+    def of(cls, number: int, result: EngineResult) -> "EngineAnswer":
+        vectors, merged = result.vectors, result.merged
+        return cls(
+            number,
+            len(vectors.vectors),
+            vectors.vectors.astype("<f4", copy=False).tobytes(),
+            vectors.prompts.astype("<i8", copy=False).tobytes(),
+            merged.rows.astype("<i8", copy=False).tobytes(),
+            merged.scores.astype("<f4", copy=False).tobytes(),
+            merged.sources.astype("<i8", copy=False).tobytes(),
+            result.timings_ms,
+            result.known,
+        )
+
+    def result(self) -> EngineResult:
+        """Raises BadMessage where the bytes are not the arrays they should be."""
+        try:
+            vectors = np.frombuffer(self.vectors, "<f4").reshape(self.num_queries, -1)
+            merged = Merged(_integers(self.rows), np.frombuffer(self.scores, "<f4"), _integers(self.sources))
+            prompts = _integers(self.prompts)
+        except ValueError as error:
+            raise BadMessage(f"an answer holds no arrays: {error}") from error
+        if not len(merged.rows) == len(merged.scores) == len(merged.sources):
+            raise BadMessage("an answer holds lists of different length")
+        return EngineResult(CachedVectors(vectors, prompts), merged, self.timings_ms, self.known)
+
+
+class EngineRefusal(msgspec.Struct, tag="refusal", array_like=True, frozen=True):
+    """The error that answers one `AskEngine`."""
+
+    number: int
+    code: str
+    message: str
+
+    def error(self) -> RecallError:
+        return ERRORS.get(self.code, EngineFailed)(self.message)
+
+
+class WorkerReady(msgspec.Struct, tag="ready", array_like=True, frozen=True):
+    """An HTTP process answers requests from now on."""
+
+
+class AskMetrics(msgspec.Struct, tag="ask_metrics", array_like=True, frozen=True):
+    """An HTTP process wants the metrics of all processes."""
+
+    number: int
+
+
+class AllMetrics(msgspec.Struct, tag="all_metrics", array_like=True, frozen=True):
+    """The answer to one `AskMetrics`: a text of each process."""
+
+    number: int
+    texts: list[str]
+
+
+class CollectMetrics(msgspec.Struct, tag="collect", array_like=True, frozen=True):
+    """The engine process wants the metrics of an HTTP process."""
+
+    number: int
+
+
+class WorkerMetrics(msgspec.Struct, tag="collected", array_like=True, frozen=True):
+    """The answer to one `CollectMetrics`."""
+
+    number: int
+    text: str
+
+
+FromWorker = AskEngine | WorkerReady | AskMetrics | WorkerMetrics
+FromEngine = EngineAnswer | EngineRefusal | AllMetrics | CollectMetrics
+encode = msgspec.msgpack.Encoder().encode
+_from_worker: "msgspec.msgpack.Decoder[FromWorker]" = msgspec.msgpack.Decoder(FromWorker)
+_from_engine: "msgspec.msgpack.Decoder[FromEngine]" = msgspec.msgpack.Decoder(FromEngine)
+
+
+def decode_from_worker(data: bytes) -> FromWorker:
+    """Raises BadMessage."""
+    return _decode(_from_worker, data)
+
+
+def decode_from_engine(data: bytes) -> FromEngine:
+    """Raises BadMessage."""
+    return _decode(_from_engine, data)
+
+
+def _decode(decoder: "msgspec.msgpack.Decoder[T]", data: bytes) -> T:
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadMessage(f"a message of {len(data)} bytes cannot be read: {error}") from error
+
+
+def _integers(data: bytes) -> NDArray[np.int64]:
+    return np.frombuffer(data, "<i8")

@@ -1,0 +1,254 @@
+"""An engine in another process: it answers like an engine of this process, and torn messages harm nobody."""
+
+import asyncio
+import time
+from collections import Counter
+from contextlib import asynccontextmanager, suppress
+
+import numpy as np
+import pytest
+import zmq
+import zmq.asyncio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from index.exact import ExactIndex
+from model.catalogue import Catalogue, IdMap
+from model.merging import Merged
+from model.records import History, QueryVectors, ServingPlan
+from service.engine.arms import ArmSlot, Release
+from service.engine.compute import BatchCompute
+from service.engine.engine import Engine
+from service.engine.messages import EngineLimits, EngineRequest, EngineResult
+from service.engine.protocols import SilentObserver
+from service.engine.remote import EngineLink, EngineServer, RemoteEngine
+from service.engine.remote_messages import (
+    AskEngine,
+    AskMetrics,
+    BadMessage,
+    EngineAnswer,
+    EngineRefusal,
+    WorkerReady,
+    decode_from_engine,
+    decode_from_worker,
+    encode,
+)
+from service.errors import DeadlineExceeded, EngineFailed, Overloaded
+from service.stores.vector_codec import CachedVectors
+
+N, D, LIMIT_S = 50, 4, 20
+ITEMS = np.random.default_rng(3).normal(size=(N, D)).astype(np.float32)
+CATALOGUE = Catalogue(IdMap.of(list(range(100, 100 + N))), IdMap.of([1, 2]), np.arange(N))
+ROWS = st.integers(1, 2**40)
+REQUESTS = st.builds(
+    EngineRequest,
+    st.builds(History, st.lists(ROWS, max_size=30).map(tuple), st.integers(0, 2**40)),
+    st.integers(0, 1000),
+    st.frozensets(ROWS, max_size=20),
+    key=st.none() | st.binary(max_size=40),
+)
+
+
+class LastItem:
+    """Encodes a history to the vector of its last item, which it also calls a prompt; item 13 breaks it."""
+
+    def encode(self, histories):
+        rows = [history.items[-1] for history in histories]
+        if 13 in rows:
+            raise RuntimeError("out of memory, say")
+        return QueryVectors(ITEMS[np.array(rows) - 1][:, None], np.array(rows)[:, None])
+
+
+class Counts(SilentObserver):
+    """An observer that counts what was dropped."""
+
+    def __init__(self):
+        self.dropped = Counter()
+
+    def work_dropped(self, reason, count=1):
+        self.dropped[reason] += count
+
+
+@asynccontextmanager
+async def open_pair(tmp_path, limits=EngineLimits()):
+    """A server with one arm and a link to it: (link, server's counts, link's counts, address)."""
+    address, heard, told = f"ipc://{tmp_path}/engine", Counts(), Counts()
+    engine = Engine(BatchCompute(LastItem(), ExactIndex(ITEMS), ServingPlan()), limits)
+    release = Release("only", "comirec", "b" * 16, CATALOGUE, ServingPlan(), "p" * 16, 10, engine)
+    server = EngineServer(address, {"only": ArmSlot(release)}, lambda: "of the engine", heard, num_expected=1)
+    running = asyncio.create_task(server.run())
+    link = EngineLink(address, lambda: "of the worker", told)
+    try:
+        yield link, engine, heard, told, address
+        assert not running.done(), "the loop has ended"
+    finally:
+        await link.close()
+        running.cancel()
+        await server.close()
+        await engine.close()
+
+
+def run(main):
+    return asyncio.run(asyncio.wait_for(main(), LIMIT_S))
+
+
+@given(REQUESTS)
+def test_a_request_arrives_as_it_was_sent(request):
+    sent = AskEngine.of(7, "only", request)
+    arrived = decode_from_worker(encode(sent))
+    assert (arrived.number, arrived.arm, arrived.request()) == (7, "only", request)
+
+
+def test_what_is_left_of_a_deadline_travels():
+    request = EngineRequest(History((1,)), 5, deadline=time.monotonic() + 3)
+    arrived = decode_from_worker(encode(AskEngine.of(1, "only", request))).request()
+    assert arrived.deadline == pytest.approx(request.deadline, abs=0.5)
+
+
+@pytest.mark.parametrize(("num_queries", "num_hits"), [(1, 0), (3, 7)])
+def test_a_result_arrives_as_it_was_sent(num_queries, num_hits):
+    rng = np.random.default_rng(0)
+    vectors = CachedVectors(rng.normal(size=(num_queries, D)).astype(np.float32), rng.integers(0, 9, 2))
+    merged = Merged(rng.integers(1, N, num_hits), rng.normal(size=num_hits).astype(np.float32), np.arange(num_hits))
+    result = EngineResult(vectors, merged, {"encode": 1.5}, True)
+    arrived = decode_from_engine(encode(EngineAnswer.of(3, result))).result()
+    assert (arrived.timings_ms, arrived.known) == ({"encode": 1.5}, True)
+    for name in ("rows", "scores", "sources"):
+        np.testing.assert_array_equal(getattr(arrived.merged, name), getattr(merged, name))
+    for name in ("vectors", "prompts"):
+        np.testing.assert_array_equal(getattr(arrived.vectors, name), getattr(vectors, name))
+
+
+GOOD = encode(AskEngine.of(1, "only", EngineRequest(History((1, 2)), 5)))
+BAD = {
+    "nothing": b"",
+    "torn": GOOD[:-3],
+    "too long": GOOD + b"x",
+    "no message": b"\x93\x01\x02\x03",
+    "unknown kind": encode(["dance", 1]),
+    "wrong type": encode(["ask", "one", "only", [1], 0, 5, [], None, None]),
+    "text that is none": b"\x94\xa9collected\x01\xa2\xff\xff\xff",
+    "of the other side": encode(EngineRefusal(1, "overloaded", "full")),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bytes_that_are_no_message_are_refused(name):
+    with pytest.raises(BadMessage):
+        decode_from_worker(BAD[name])
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_raise_anything_else(data):
+    for decode in (decode_from_worker, decode_from_engine):
+        with suppress(BadMessage):
+            decode(data)
+
+
+@pytest.mark.parametrize("changed", [{"vectors": b"123"}, {"num_queries": 3}, {"rows": b"12345678" * 2}])
+def test_answers_whose_arrays_do_not_fit_are_refused(changed):
+    fields = {"vectors": bytes(4 * D), "num_queries": 1, "rows": bytes(8)}
+    fields |= {"number": 1, "prompts": b"", "scores": bytes(4), "sources": bytes(8), "timings_ms": {}, "known": False}
+    EngineAnswer(**fields).result()
+    with pytest.raises(BadMessage):
+        EngineAnswer(**fields | changed).result()
+
+
+def test_a_remote_engine_answers_like_the_engine_itself(tmp_path):
+    async def main():
+        async with open_pair(tmp_path) as (link, engine, *_):
+            remote = RemoteEngine("only", link)
+            requests = [EngineRequest(History((row,)), 5, frozenset({row})) for row in range(20, 50)]
+            started = time.monotonic()
+            results = await asyncio.gather(*map(remote.ask, requests))
+            assert started < remote.last_batch_at <= time.monotonic()
+            return results, [await engine.ask(request) for request in requests]
+
+    for there, here in zip(*run(main), strict=True):
+        assert there.merged.rows.tolist() == here.merged.rows.tolist()
+        assert there.vectors.vectors.tolist() == here.vectors.vectors.tolist()
+        assert there.vectors.prompts.tolist() == here.vectors.prompts.tolist()
+        assert there.timings_ms.keys() == here.timings_ms.keys() | {"remote"}
+
+
+@pytest.mark.parametrize(
+    ("arm", "items", "limits", "error"),
+    [
+        ("only", (13,), EngineLimits(), EngineFailed),
+        ("other", (1,), EngineLimits(), EngineFailed),
+        ("only", (1,), EngineLimits(max_waiting=0), Overloaded),
+    ],
+)
+def test_errors_arrive_as_what_they_are(tmp_path, arm, items, limits, error):
+    async def main():
+        async with open_pair(tmp_path, limits) as (link, *_):
+            with pytest.raises(error):
+                await RemoteEngine(arm, link).ask(EngineRequest(History(items), 5))
+
+    run(main)
+
+
+def test_an_engine_that_says_nothing_costs_no_more_than_the_deadline(tmp_path):
+    async def main():
+        link = EngineLink(f"ipc://{tmp_path}/nobody", str, SilentObserver())
+        with pytest.raises(DeadlineExceeded):
+            await RemoteEngine("only", link).ask(EngineRequest(History((1,)), 5, deadline=time.monotonic() + 0.05))
+        await link.close()
+
+    run(main)
+
+
+def test_the_server_survives_what_it_cannot_read_and_counts_it(tmp_path):
+    async def main():
+        async with open_pair(tmp_path) as (link, _, heard, _, address):
+            stranger = zmq.asyncio.Context.instance().socket(zmq.DEALER)
+            stranger.setsockopt(zmq.LINGER, 0)
+            stranger.connect(address)
+            for data in BAD.values():
+                await stranger.send(data)
+            await stranger.send_multipart([b"", b"\xc1"])
+            while heard.dropped.total() <= len(BAD):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            await stranger.send(GOOD)
+            answer = decode_from_engine(await stranger.recv())
+            stranger.close()
+            result = await RemoteEngine("only", link).ask(EngineRequest(History((2,)), 5))
+            return heard.dropped, answer.number, len(result.merged.rows)
+
+    assert run(main) == (Counter(bad_message=len(BAD) + 1), 1, 5)
+
+
+def test_a_link_survives_what_it_cannot_read_and_counts_it(tmp_path):
+    async def main():
+        socket = zmq.asyncio.Context.instance().socket(zmq.ROUTER)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.bind(f"ipc://{tmp_path}/engine")
+        told = Counts()
+        link = EngineLink(f"ipc://{tmp_path}/engine", str, told)
+        asks = [asyncio.create_task(RemoteEngine("only", link).ask(EngineRequest(History((n,)), 5))) for n in (1, 2)]
+        peers = [(await socket.recv_multipart())[0] for _ in asks]
+        good = EngineResult(CachedVectors(ITEMS[:1], np.zeros(0, np.int64)), Merged(*np.zeros((3, 0))), {})
+        await socket.send_multipart([peers[0], b"\xc1"])
+        # the first answer holds no arrays, the second is whole
+        await socket.send_multipart([peers[0], encode(EngineAnswer(0, 1, b"123", b"", b"", b"", b"", {}, False))])
+        await socket.send_multipart([peers[0], encode(EngineAnswer.of(1, good))])
+        outcomes = await asyncio.gather(*asks, return_exceptions=True)
+        await link.close()
+        socket.close()
+        return [type(outcome) for outcome in outcomes], told.dropped
+
+    assert run(main) == ([EngineFailed, EngineResult], Counter(bad_message=2))
+
+
+def test_metrics_of_all_processes_are_told_to_whoever_asks(tmp_path):
+    async def main():
+        async with open_pair(tmp_path) as (link, *_):
+            await link.tell_ready()
+            return await link.all_metrics()
+
+    assert run(main) == ["of the engine", "of the worker"]
+
+
+def test_kinds_are_told_apart():
+    messages = [WorkerReady(), AskMetrics(3)]
+    assert [decode_from_worker(encode(message)) for message in messages] == messages
