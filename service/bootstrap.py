@@ -6,7 +6,7 @@ The only place that chooses between Redis and its twins.
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -20,10 +20,11 @@ from service.engine.remote import EngineLink, RemoteEngine
 from service.errors import ConfigurationError
 from service.experiments.assignment import DEFAULT_FILE, Assigner
 from service.experiments.collector import ExposureCollector
-from service.experiments.exposure import ExposureLog
+from service.experiments.exposure import ExposureLog, ExposureSink, MemoryExposures
 from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
 from service.experiments.rules import FEATURE
-from service.pipeline import RecallPipeline
+from service.experiments.shadow import ShadowComparison
+from service.pipeline import RecallPipeline, RecallQuery
 from service.settings import Settings
 from service.stores.collectors import CacheCollector, RedisCollector
 from service.stores.embedded_redis import EmbeddedRedis
@@ -36,6 +37,7 @@ from service.stores.vector_cache import (
     TieredVectorCache,
     VectorCaches,
 )
+from service.telemetry.collectors import add_up
 from service.telemetry.metrics import Metrics
 
 WATCH_SECONDS = 1.0
@@ -61,7 +63,7 @@ class Stores:
 
     histories: HistoryStore
     feedback: FeedbackSink
-    exposures: ExposureLog | None
+    exposures: ExposureSink
     redis_clients: tuple[RedisClient, ...] = ()
 
     def collectors(self) -> list[Collector]:
@@ -73,11 +75,15 @@ class Service:
     """Everything that the routes use."""
 
     settings: Settings
-    recaller: RecallPipeline
+    pipeline: RecallPipeline
     stores: Stores
     metrics: Metrics
+    shadow: ShadowComparison[RecallQuery]
     link: EngineLink | None = None  # to the process that computes, where that is another
-    background: set["asyncio.Task[None]"] = field(default_factory=set)  # held, or the loop may forget them
+
+    async def scrape(self) -> bytes:
+        """Prometheus text, of all processes together."""
+        return add_up(await self.link.all_metrics()) if self.link else self.metrics.render().encode()
 
 
 @asynccontextmanager
@@ -100,7 +106,9 @@ async def open_service(settings: Settings, engine_address: str | None = None) ->
         clients = (*engines.redis_clients, *stores.redis_clients)
         register(metrics, *engines.collectors(), *stores.collectors(), RedisCollector(clients))
         pipeline = RecallPipeline(engines.arms, assigner, stores.histories)
-        yield Service(settings, pipeline, replace(stores, redis_clients=clients), metrics, link)
+        shadow = ShadowComparison(pipeline, metrics.overlap)
+        stack.push_async_callback(shadow.close)
+        yield Service(settings, pipeline, replace(stores, redis_clients=clients), metrics, shadow, link)
 
 
 def register(metrics: Metrics, *collectors: Collector) -> None:
@@ -169,7 +177,7 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     """Histories, feedback and exposures: in Redis, each with its own client and patience, or in this process."""
     if settings.uses_memory:
         memory = MemoryHistory(settings.max_history)
-        return Stores(memory, MemoryFeedback(memory), None)
+        return Stores(memory, MemoryFeedback(memory), MemoryExposures())
     url = settings.events_redis_url or settings.redis_url or ""
     # clients of their own: a slow event must not open the breaker of history reads, nor of the cache
     events = RedisClient(url, "events", RedisLimits(settings.events_timeout_ms))

@@ -3,10 +3,13 @@
 Each step has one line in `recall`. Imports protocols and records only: no torch, FAISS, Redis or FastAPI.
 """
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from model.catalogue import ExternalId
 from model.merging import Merged
@@ -14,11 +17,10 @@ from model.records import History
 from service.engine.arms import ArmSlot, Release
 from service.engine.fill import complete
 from service.engine.messages import EMPTY, EngineRequest, EngineResult
-from service.errors import DeadlineExceeded, EngineFailed, Overloaded, RecallError, UnknownArm
+from service.errors import DeadlineExceeded, EngineFailed, Overloaded, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.stores.history import HistoryStore
 from service.stores.vector_codec import CachedVectors
-from service.telemetry.quality import overlap
 
 FALLBACK = "fallback"
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
@@ -48,6 +50,10 @@ class RecallQuery:
     def unit(self) -> str | None:
         return None if self.user_id is None else str(self.user_id)
 
+    def pinned_to(self, arm: str) -> "RecallQuery":
+        """The same query to one arm, outside any experiment."""
+        return replace(self, pinned=arm, forced=None)
+
 
 @dataclass(frozen=True, slots=True)
 class RecallResult:
@@ -62,6 +68,15 @@ class RecallResult:
     cache: str
     degraded: list[str]
     timings_ms: dict[str, float]
+
+    @property
+    def bundle(self) -> str:
+        return self.arm.bundle
+
+    @property
+    def item_ids(self) -> NDArray[Any]:
+        """The external ids listed, best first."""
+        return self.arm.catalogue.items.column(self.listed.rows)
 
 
 class RecallPipeline:
@@ -93,15 +108,6 @@ class RecallPipeline:
             timings_ms={**clock.laps_ms, **(result.timings_ms if result else {}), "total": clock.total_ms},
         )
 
-    async def overlap(self, query: RecallQuery, result: RecallResult) -> float | None:
-        """The share of items that the other arms would have answered too; None when one of them cannot say."""
-        others = [name for name in self.arms if name != result.arm.name]
-        try:
-            results = [await self.recall(replace(query, pinned=name, forced=None)) for name in others]
-        except RecallError:
-            return None
-        return overlap([each.arm.catalogue.items.column(each.listed.rows) for each in (result, *results)])
-
     async def embed(
         self, arm: str, user: ExternalId | None, history: Sequence[ExternalId], deadline: float = float("inf")
     ) -> tuple[Release, CachedVectors]:
@@ -109,6 +115,13 @@ class RecallPipeline:
         with self._slot(arm).lease() as release:
             request = release.request(user, history, deadline=deadline)
             return release, (await release.engine.ask(request)).vectors
+
+    async def engine_states(self, deadline: float) -> dict[str, str]:
+        """For each arm "ok", or the name of the error that its engine gives now."""
+        probes = [self.probe(arm, deadline) for arm in self.arms]
+        # an exception here is an outcome, not a failure of the caller
+        outcomes = await asyncio.gather(*probes, return_exceptions=True)
+        return {name: type(error).__name__ if error else "ok" for name, error in zip(self.arms, outcomes, strict=True)}
 
     async def probe(self, arm: str, deadline: float) -> None:
         """Raises what a request would raise when the arm's engine does not answer; a busy engine that works is well."""

@@ -17,14 +17,12 @@ class ExposureCounters(Protocol):
 
 
 class ExposureCollector(Collector):
-    """The fate of exposures, where there is a log of them."""
+    """The fate of exposures."""
 
-    def __init__(self, exposures: ExposureCounters | None) -> None:
+    def __init__(self, exposures: ExposureCounters) -> None:
         self._exposures = exposures
 
     def collect(self) -> Iterator[Metric]:
-        if self._exposures is None:
-            return
         family = CounterMetricFamily("recall_exposures", "Exposures by fate", labels=["fate"])
         family.add_metric(["written"], self._exposures.written)
         family.add_metric(["dropped"], self._exposures.dropped)

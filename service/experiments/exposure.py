@@ -1,7 +1,7 @@
-"""Who was shown which arm: exposures go to a bounded queue and from there, in pipelines, to a Redis stream.
+"""Exposures: the record of who was shown which arm, kept in a Redis stream or in memory.
 
-Never on the request path. Delivery is at least once: the id is the same for a unit, an arm and a day, and readers
-dedupe by it.
+They go to a bounded queue and from there, in pipelines, to the stream; no request waits for that. Delivery is at least
+once: the id is the same for a unit, an arm and a day, and readers drop what they have seen by it.
 """
 
 import asyncio
@@ -12,14 +12,32 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from itertools import islice
+from typing import Protocol
 
 import orjson
 from redis.asyncio import Redis
 
 from service.experiments.assignment import Assignment
+from service.experiments.events import FIELD, EventReader, MemoryEventLog, RedisEventReader
 from service.stores.redis_client import RedisClient, RedisUnavailable
 
 STREAM = "recall:exposures"
+
+
+class ExposedResult(Protocol):
+    """The part of an answer that its exposure keeps (RecallResult of service/pipeline.py)."""
+
+    @property
+    def request_id(self) -> str: ...
+
+    @property
+    def assignment(self) -> Assignment: ...
+
+    @property
+    def served(self) -> str: ...
+
+    @property
+    def bundle(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +56,28 @@ class Exposure:
     ts_ms: int
 
     @classmethod
+    def of(cls, unit: str | None, result: ExposedResult, ts_ms: int) -> "Exposure | None":
+        """The exposure of a unit to the arm that answered it.
+
+        None for an answer that the experiment does not count: without a unit, outside the experiment, pinned or forced.
+        """
+        assignment = result.assignment
+        if not assignment.in_experiment or unit is None:
+            return None
+        return cls(
+            id=exposure_id(assignment, unit, ts_ms),
+            experiment=assignment.experiment or "",
+            phase=assignment.phase,
+            unit=unit,
+            assigned=assignment.arm,
+            served=result.served,
+            reason=assignment.reason,
+            request_id=result.request_id,
+            bundle=result.bundle,
+            ts_ms=ts_ms,
+        )
+
+    @classmethod
     def from_json(cls, stored: bytes) -> "Exposure":
         """From the field `e` of a stream entry."""
         return cls(**orjson.loads(stored))
@@ -50,6 +90,26 @@ def exposure_id(assignment: Assignment, unit: str, ts_ms: int) -> str:
     return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
+class ExposureSink(Protocol):
+    """The place where exposures go. Belongs to one event loop; `close` it there."""
+
+    written: int
+    dropped: int
+
+    @property
+    def events(self) -> EventReader[Exposure]:
+        """Reads what was written."""
+        ...
+
+    def record(self, exposure: Exposure) -> None:
+        """Takes an exposure; drops and counts one that cannot be kept. Never waits, never raises."""
+        ...
+
+    async def close(self, limit_s: float = 2.0) -> int:
+        """Writes what is queued, for `limit_s` at most; returns how many are left, which count as dropped."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ExposureLimits:
     max_queued: int = 20_000
@@ -60,7 +120,7 @@ class ExposureLimits:
 
 
 class ExposureLog:
-    """Belongs to one event loop; `close` it there."""
+    """Exposures in a Redis stream, written in batches while nobody waits; tried again while Redis is down."""
 
     def __init__(self, redis: RedisClient, limits: ExposureLimits = ExposureLimits(), stream: str = STREAM) -> None:
         self._redis, self._limits, self._stream = redis, limits, stream
@@ -71,11 +131,14 @@ class ExposureLog:
         self.written = self.dropped = 0
 
     @property
+    def events(self) -> EventReader[Exposure]:
+        return RedisEventReader(self._redis, self._stream, Exposure.from_json)
+
+    @property
     def num_queued(self) -> int:
         return len(self._queued)
 
     def record(self, exposure: Exposure) -> None:
-        """Queue it; dropped and counted when the queue is full or closed. Never waits, never raises."""
         if len(self._queued) >= self._limits.max_queued or self._is_closing:
             self.dropped += 1
             return
@@ -91,7 +154,6 @@ class ExposureLog:
             self._writer = asyncio.create_task(self._write_all())
 
     async def close(self, limit_s: float = 2.0) -> int:
-        """Write what is queued, for `limit_s` at most; returns how many are left, which count as dropped."""
         self._is_closing = True
         self._full.set()
         if writer := self._writer:
@@ -135,6 +197,34 @@ class ExposureLog:
 
     async def _send(self, client: Redis, batch: list[bytes]) -> None:
         async with client.pipeline(transaction=False) as pipe:
-            for one in batch:
-                pipe.xadd(self._stream, {"e": one}, maxlen=self._limits.max_stream, approximate=True)
+            for stored in batch:
+                pipe.xadd(self._stream, {FIELD: stored}, maxlen=self._limits.max_stream, approximate=True)
             await pipe.execute()
+
+
+class MemoryExposures:
+    """The twin without Redis: keeps the newest `max_events`."""
+
+    def __init__(self, max_events: int = 100_000) -> None:
+        self._log: MemoryEventLog[Exposure] = MemoryEventLog(Exposure.from_json, max_events)
+        self._is_closed = False
+        self.written = self.dropped = 0
+
+    @property
+    def events(self) -> EventReader[Exposure]:
+        return self._log
+
+    def record(self, exposure: Exposure) -> None:
+        try:
+            stored = orjson.dumps(exposure)
+        except orjson.JSONEncodeError:
+            stored = b""
+        if self._is_closed or not stored:
+            self.dropped += 1
+            return
+        self._log.append(stored)
+        self.written += 1
+
+    async def close(self, limit_s: float = 2.0) -> int:  # noqa: ARG002
+        self._is_closed = True
+        return 0

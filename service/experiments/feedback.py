@@ -1,11 +1,11 @@
-"""What users did with the answers: kept once, in a stream, and added to the user's history, in one atomic step.
+"""Feedback: the actions of users, each kept once in a stream and added to the user's history in one atomic step.
 
-An event is acknowledged only after Redis has it. Whoever got no acknowledgement sends it again: the id makes that
+An event is acknowledged only after Redis has it. A client that got no acknowledgement sends it again: the id makes that
 harmless.
 """
 
 import json
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b, sha1
@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from model.catalogue import ExternalId
 from service.errors import EventsUnavailable
+from service.experiments.events import EventReader, MemoryEventLog, RedisEventReader
 from service.stores.history import APPEND, MAX_HISTORY, MemoryHistory, encode_item, history_key
 from service.stores.microbatch import Microbatcher
 from service.stores.redis_client import RedisClient, RedisUnavailable
@@ -72,7 +73,7 @@ class FeedbackEvent:
 
     @property
     def is_history(self) -> bool:
-        """Whether it says that the user took the item."""
+        """True when it says that the user took the item."""
         return self.action is not Action.HIDE
 
     @classmethod
@@ -83,10 +84,15 @@ class FeedbackEvent:
 
 
 class FeedbackSink(Protocol):
-    """Where feedback goes."""
+    """The place where feedback goes."""
+
+    @property
+    def events(self) -> EventReader[FeedbackEvent]:
+        """Reads what was kept."""
+        ...
 
     async def keep(self, event: FeedbackEvent) -> bool:
-        """Keep it once, with its item as the newest of the user's history; False when its id was kept before.
+        """Keeps an event once, with its item as the newest of the user's history; False when its id was kept before.
 
         Raises EventsUnavailable when that is not certain: send it again.
         """
@@ -106,6 +112,10 @@ class RedisFeedback:
     def __init__(self, redis: RedisClient, limits: FeedbackLimits = FeedbackLimits(), stream: str = STREAM) -> None:
         self._redis, self._limits, self._stream = redis, limits, stream
         self._writes = Microbatcher(self._write, limits.max_batch)
+
+    @property
+    def events(self) -> EventReader[FeedbackEvent]:
+        return RedisEventReader(self._redis, self._stream, FeedbackEvent.from_json)
 
     async def keep(self, event: FeedbackEvent) -> bool:
         try:
@@ -128,7 +138,7 @@ class RedisFeedback:
             pipe.script_load(SCRIPT)  # with every batch: a restarted Redis has forgotten it
             for event in events:
                 pipe.evalsha(SCRIPT_SHA, 3, *self._arguments(event))
-            # one by one: a reply that is an error fails its own event only
+            # each by itself: a reply that is an error fails its own event only
             replies: list[int | Exception] = await pipe.execute(raise_on_error=False)
         return replies[1:]
 
@@ -144,7 +154,11 @@ class MemoryFeedback:
     def __init__(self, history: MemoryHistory, max_events: int = 100_000) -> None:
         self._history, self._max_events = history, max_events
         self._marks: OrderedDict[bytes, None] = OrderedDict()
-        self.events: deque[FeedbackEvent] = deque(maxlen=max_events)
+        self._log: MemoryEventLog[FeedbackEvent] = MemoryEventLog(FeedbackEvent.from_json, max_events)
+
+    @property
+    def events(self) -> EventReader[FeedbackEvent]:
+        return self._log
 
     async def keep(self, event: FeedbackEvent) -> bool:
         if mark_key(event) in self._marks:
@@ -152,7 +166,7 @@ class MemoryFeedback:
         self._marks[mark_key(event)] = None
         if len(self._marks) > self._max_events:
             self._marks.popitem(last=False)
-        self.events.append(event)
+        self._log.append(orjson.dumps(event))
         if event.is_history:
             await self._history.append(event.user, event.item)
         return True

@@ -1,7 +1,7 @@
 """Between bytes and records: bounded bodies, strict parsing, columns out, one shape for every problem."""
 
-import time
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -11,12 +11,13 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
-from model.merging import Merged
 from service.engine.arms import Release
 from service.errors import BadRequest, BodyTooLarge, MalformedBody, RecallError
-from service.http.schemas import RecallRequest
+from service.experiments.feedback import Action, FeedbackEvent
+from service.http.schemas import BatchRequest, FeedbackRequest, RecallRequest
 from service.pipeline import RecallQuery, RecallResult
 from service.settings import Settings
+from service.stores.vector_codec import CachedVectors
 
 Model = TypeVar("Model", bound=BaseModel)
 JSON, MSGPACK = "application/json", "application/msgpack"
@@ -44,6 +45,18 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     return b"".join(parts)
 
 
+async def read(model: type[Model], request: Request, max_bytes: int) -> Model:
+    """The body of a request as a `model`. Raises what read_body and parse raise."""
+    return parse(model, await read_body(request, max_bytes))
+
+
+async def read_packable(model: type[Model], request: Request, max_bytes: int) -> Model:
+    """The same for a route that takes MessagePack too, by content type."""
+    body = await read_body(request, max_bytes)
+    is_packed = request.headers.get("content-type", "").startswith(MSGPACK)
+    return parse_packed(model, body) if is_packed else parse(model, body)
+
+
 def parse(model: type[Model], body: bytes) -> Model:
     """Raises MalformedBody when it is not JSON, BadRequest when it is not a `model`; neither repeats the input."""
     try:
@@ -53,7 +66,7 @@ def parse(model: type[Model], body: bytes) -> Model:
 
 
 def parse_packed(model: type[Model], body: bytes) -> Model:
-    """`parse` of a MessagePack body: the same fields, the same rules."""
+    """Parses a MessagePack body: the same fields, the same rules."""
     try:
         return model.model_validate(ormsgpack.unpackb(body))
     except ValidationError as error:
@@ -63,7 +76,7 @@ def parse_packed(model: type[Model], body: bytes) -> Model:
 
 
 def parse_object(model: type[Model], value: Mapping[str, Any]) -> Model:
-    """The same for an object that is parsed already (a member of a batch)."""
+    """Checks an object that is parsed already (a member of a batch) by the same rules."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -71,6 +84,7 @@ def parse_object(model: type[Model], value: Mapping[str, Any]) -> Model:
 
 
 def _refusal(error: ValidationError) -> BadRequest:
+    """The refusal of the first thing that is wrong, which does not repeat the input."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return MalformedBody("the body is not valid JSON")
@@ -86,13 +100,41 @@ def check_bounds(body: RecallRequest, settings: Settings) -> None:
     """Raises BadRequest for lists longer than this service takes."""
     if body.top_n > settings.max_top_n:
         raise BadRequest(f"top_n: at most {settings.max_top_n}")
-    for name, ids in (("history", body.history or ()), ("exclude", body.exclude)):
-        if len(ids) > settings.max_history:
-            raise BadRequest(f"{name}: at most {settings.max_history} ids; send the newest")
+    check_num_ids("history", body.history or (), settings)
+    check_num_ids("exclude", body.exclude, settings)
 
 
-def to_query(body: RecallRequest, request_id: str, timeout_ms: float, **how: str | None) -> RecallQuery:
-    """how: `forced` or `pinned`."""
+def check_num_ids(name: str, ids: Collection[object], settings: Settings) -> None:
+    if len(ids) > settings.max_history:
+        raise BadRequest(f"{name}: at most {settings.max_history} ids; send the newest")
+
+
+def check_batch_bounds(body: BatchRequest, settings: Settings) -> None:
+    if len(body.requests) > settings.max_batch_requests:
+        raise BadRequest(f"requests: at most {settings.max_batch_requests}")
+
+
+def timeout_s_of(request: Request, settings: Settings) -> float:
+    """The header X-Request-Timeout-Ms in seconds, at most the service's own timeout.
+
+    Raises BadRequest when it is no number above 0.
+    """
+    text = request.headers.get("x-request-timeout-ms")
+    if text is None:
+        return settings.request_timeout_ms / 1e3
+    try:
+        timeout_ms = float(text)
+    except ValueError:
+        timeout_ms = math.nan
+    if not timeout_ms > 0:
+        raise BadRequest("X-Request-Timeout-Ms: a number above 0")
+    return min(timeout_ms, settings.request_timeout_ms) / 1e3
+
+
+def to_query(
+    body: RecallRequest, request_id: str, deadline: float, forced: str | None = None, pinned: str | None = None
+) -> RecallQuery:
+    """The query of a checked body; `deadline` is a reading of time.monotonic()."""
     return RecallQuery(
         request_id=request_id,
         user_id=body.user_id,
@@ -100,40 +142,61 @@ def to_query(body: RecallRequest, request_id: str, timeout_ms: float, **how: str
         top_n=body.top_n,
         exclude=body.exclude,
         explain=body.explain,
-        deadline=time.monotonic() + timeout_ms / 1e3,
-        **how,
+        forced=forced,
+        pinned=pinned,
+        deadline=deadline,
     )
 
 
-def to_columns(answer: RecallResult, explain: bool) -> dict[str, Any]:
+def to_event(body: FeedbackRequest, now_ms: int) -> FeedbackEvent:
+    """The event of a checked body; it happened now where the body does not say when."""
+    return FeedbackEvent(
+        user=str(body.user_id),
+        item=body.item_id,
+        action=Action(body.action),
+        watch_time_ms=body.watch_time_ms,
+        duration_ms=body.duration_ms,
+        request_id=body.request_id,
+        event_id=body.event_id or "",
+        ts_ms=body.ts_ms if body.ts_ms is not None else now_ms,
+    )
+
+
+def to_columns(result: RecallResult, explain: bool) -> dict[str, Any]:
     """The body of RecallResponse."""
-    arm, assignment, listed = answer.arm, answer.assignment, answer.listed
+    arm, assignment, listed = result.arm, result.assignment, result.listed
     experiment = {
         "key": assignment.experiment,
         "assigned": assignment.arm,
-        "served": answer.served,
+        "served": result.served,
         "reason": assignment.reason,
     }
     columns: dict[str, Any] = {
-        "request_id": answer.request_id,
+        "request_id": result.request_id,
         "bundle": arm.bundle,
         "arm": arm.name,
         "experiment": experiment,
-        "items": ids_column(arm, listed),
+        "items": ids_column(result),
         "scores": listed.scores,
-        "cache": answer.cache,
-        "degraded": answer.degraded,
-        "timings_ms": {name: round(value, 3) for name, value in answer.timings_ms.items()},
+        "cache": result.cache,
+        "degraded": result.degraded,
+        "timings_ms": {name: round(value, 3) for name, value in result.timings_ms.items()},
     }
     if explain:
         columns["sources"] = [arm.source_name(source) for source in listed.sources.tolist()]
-        columns["prompts"] = answer.prompts
+        columns["prompts"] = result.prompts
     return columns
 
 
-def ids_column(arm: Release, listed: Merged) -> Any:
-    """Integers as an array, which orjson writes as it is; strings as a list."""
-    ids = arm.catalogue.items.column(listed.rows)
+def to_vectors(arm: Release, vectors: CachedVectors) -> dict[str, Any]:
+    """The body of EmbedResponse."""
+    listed = vectors.vectors.tolist()
+    return {"bundle": arm.bundle, "arm": arm.name, "vectors": listed, "prompts": arm.prompts(vectors)}
+
+
+def ids_column(result: RecallResult) -> Any:
+    """The ids listed: integers as an array, which orjson writes as it is; strings as a list."""
+    ids = result.item_ids
     return ids if ids.dtype.kind == "i" else ids.tolist()
 
 
@@ -143,6 +206,11 @@ def reply(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str]
 
 def reply_packed(body: Mapping[str, Any]) -> Response:
     return Response(ormsgpack.packb(body, option=ormsgpack.OPT_SERIALIZE_NUMPY), 200, media_type=MSGPACK)
+
+
+def reply_as_accepted(body: Mapping[str, Any], request: Request) -> Response:
+    """MessagePack where the client accepts it, else JSON."""
+    return reply_packed(body) if MSGPACK in request.headers.get("accept", "") else reply(body)
 
 
 def to_problem(error: RecallError, request_id: str | None) -> dict[str, Any]:
@@ -155,16 +223,16 @@ def problem(error: RecallError, request_id: str | None) -> Response:
     return reply(to_problem(error, request_id), error.status, headers)
 
 
-def experiment_headers(answer: RecallResult) -> dict[str, str]:
-    """X-AB-*: only where an experiment, or a forced variation of one, decided."""
-    assignment = answer.assignment
+def experiment_headers(result: RecallResult) -> dict[str, str]:
+    """The headers X-AB-*: only where an experiment, or a forced variation of an experiment, decided."""
+    assignment = result.assignment
     if assignment.experiment is None or assignment.variation is None:
         return {}
     return {"X-AB-Experiment": assignment.experiment, "X-AB-Bucket": assignment.variation}
 
 
 def describe_arm(arm: Release) -> dict[str, Any]:
-    """One entry of GET /arms."""
+    """An entry of GET /arms."""
     plan = {**asdict(arm.plan), "digest": arm.plan_digest}
     return {
         "kind": arm.kind,

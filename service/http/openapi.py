@@ -1,8 +1,7 @@
-"""What the generated OpenAPI page cannot see by itself: bodies are parsed from bytes, answers are written as bytes."""
+"""The parts of the OpenAPI document that FastAPI cannot see: bodies are parsed from bytes, answers written as bytes."""
 
 from typing import Any
 
-from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -18,9 +17,33 @@ from service.errors import (
     Unauthorized,
     UnknownArm,
 )
-from service.http.schemas import BatchRequest, EmbedRequest, FeedbackRequest, Problem, RecallRequest, RecallResponse
+from service.http.schemas import (
+    BatchRequest,
+    EmbedRequest,
+    FeedbackRequest,
+    HealthResponse,
+    Problem,
+    RecallRequest,
+    RecallResponse,
+)
 from service.settings import Settings
 
+DESCRIPTION = """Candidate generation for a recommender: a user and a history in, the best unseen items out.
+
+Each user belongs to one arm of an A/B experiment, by a hash of the id: `recgpt` generates the next items and searches
+with several query vectors, `comirec` searches with several interests. An answer names its arm and the bundle that
+computed it, and says in `degraded` why it is less than it could be.
+
+- **recall**: lists of items, for one user or for many; query vectors alone.
+- **events**: what users did, kept once; it is the history of the next request that sends none.
+- **operations**: health, readiness, metrics and versions.
+
+Every error has one shape, `Problem`: a code, one sentence, and whether trying again can help."""
+TAGS = [
+    {"name": "recall", "description": "Lists of items for users."},
+    {"name": "events", "description": "Feedback, which fills the histories."},
+    {"name": "operations", "description": "For machines that watch the service and people who run it."},
+]
 BODIES: tuple[type[BaseModel], ...] = (RecallRequest, BatchRequest, EmbedRequest, FeedbackRequest)
 COMMON = (MalformedBody, UnknownArm, BodyTooLarge, BadRequest, Overloaded, EventsUnavailable, DeadlineExceeded)
 HEADERS = (
@@ -43,7 +66,7 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 def body_of(model: type[BaseModel], with_arm: bool = False) -> dict[str, Any]:
-    """openapi_extra of a route that parses its body itself."""
+    """The `openapi_extra` of a route that parses its body itself."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     headers = (() if model is FeedbackRequest else HEADERS) + (QA_HEADERS if with_arm else ())
     parameters = [
@@ -71,9 +94,16 @@ def recall_answers() -> Responses:
     return answers
 
 
-def complete_openapi(app: FastAPI, settings: Settings) -> dict[str, Any]:
-    """FastAPI's document with the schemas of the bodies added, and with the bounds of this service in them."""
-    document = FastAPI.openapi(app)
+def health_answers() -> Responses:
+    """Both answers of GET /health: the body says which engine fails."""
+    return {
+        200: {"model": HealthResponse, "description": "Every engine computes"},
+        503: {"model": HealthResponse, "description": "An engine does not answer"},
+    }
+
+
+def complete_openapi(document: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Adds the schemas of the bodies to FastAPI's document, with the bounds of this service in them; returns it."""
     _, schemas = models_json_schema(
         [(model, "validation") for model in BODIES], ref_template="#/components/schemas/{model}"
     )
@@ -84,7 +114,7 @@ def complete_openapi(app: FastAPI, settings: Settings) -> dict[str, Any]:
 
 
 def _bounds(settings: Settings) -> list[tuple[type[BaseModel], str, dict[str, int]]]:
-    """What wire.check_bounds and the routes refuse beyond the models."""
+    """The bounds that codec.check_bounds and the routes hold beyond the models."""
     most_ids = {"maxItems": settings.max_history}
     return [
         (RecallRequest, "history", most_ids),

@@ -1,4 +1,4 @@
-"""The wire: what clients send and get. Strict: a number is not a string, true is not 1, unknown fields are refused."""
+"""The bodies that clients send and get. Strict: a number is no string, true is not 1, unknown fields are refused."""
 
 from typing import Annotated, Any, Literal
 
@@ -14,14 +14,14 @@ Milliseconds = Annotated[int, Field(strict=True, ge=0, le=86_400_000)]
 EXAMPLE: dict[str, JsonValue] = {"user_id": "u42", "history": [101, 2044, 77], "top_n": 5, "explain": True}
 
 
-class Wire(BaseModel):
-    """Base of all bodies."""
+class Body(BaseModel):
+    """The base of all bodies."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class RecallRequest(Wire):
-    """One user who opens the app."""
+class RecallRequest(Body):
+    """A request of one user who opens the app."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [EXAMPLE]})
 
@@ -39,10 +39,10 @@ class RecallRequest(Wire):
     )
 
 
-class BatchRequest(Wire):
+class BatchRequest(Body):
     """Many users at once; answers keep the order."""
 
-    # parsed one by one later: a bad member must not refuse the others
+    # each is parsed later by itself: a bad member must not refuse the others
     requests: list[dict[str, Any]] = Field(
         description="RecallRequest objects; a bad one gets its own problem.", min_length=1
     )
@@ -53,7 +53,7 @@ class BatchRequest(Wire):
     )
 
 
-class EmbedRequest(Wire):
+class EmbedRequest(Body):
     """Query vectors without a search, for a team that searches elsewhere."""
 
     user_id: UserId | None = None
@@ -63,8 +63,8 @@ class EmbedRequest(Wire):
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"history": [101, 2044]}]})
 
 
-class FeedbackRequest(Wire):
-    """What a user did with an item."""
+class FeedbackRequest(Body):
+    """An action of a user on an item."""
 
     user_id: UserId
     item_id: ItemId
@@ -84,8 +84,8 @@ class FeedbackRequest(Wire):
     )
 
 
-class Experiment(Wire):
-    """Assigned is what is analysed, served is what answered; they differ in a fallback."""
+class Experiment(Body):
+    """The decision of the experiment: `assigned` is analysed, `served` answered; they differ in a fallback."""
 
     key: str | None
     assigned: str
@@ -93,8 +93,8 @@ class Experiment(Wire):
     reason: str
 
 
-class RecallResponse(Wire):
-    """Columns, not objects: the n-th id, score and source belong together."""
+class RecallResponse(Body):
+    """The list as columns, not objects: the n-th id, score and source belong together."""
 
     request_id: str
     bundle: str = Field(description="Digest of the release that answered.")
@@ -109,7 +109,7 @@ class RecallResponse(Wire):
     timings_ms: dict[str, float]
 
 
-class Problem(Wire):
+class Problem(Body):
     """The one shape of every error."""
 
     code: str
@@ -118,19 +118,62 @@ class Problem(Wire):
     request_id: str | None = None
 
 
-class BatchResponse(Wire):
-    """One entry for each request, in order."""
+class BatchResponse(Body):
+    """The answers of a batch: an entry for each request, in order."""
 
     responses: list[RecallResponse | Problem]
 
 
-class EmbedResponse(Wire):
+class EmbedResponse(Body):
+    """The query vectors of one user."""
+
     bundle: str
     arm: str
     vectors: list[list[float]]
     prompts: list[int | str]
 
 
-class FeedbackResponse(Wire):
+class FeedbackResponse(Body):
+    """The acknowledgement of an event that is kept."""
+
     event_id: str
     duplicate: bool = Field(description="True: the same event_id was kept before.")
+
+
+class HealthResponse(Body):
+    """The state of every engine."""
+
+    status: Literal["ok", "failing"]
+    engines: dict[str, str] = Field(description="By arm: ok, or the error that its engine gives now.")
+
+
+class ReadyResponse(Body):
+    """The arms that answer, and the parts that are down meanwhile."""
+
+    ready: Literal[True]
+    arms: list[str]
+    degraded: list[str] = Field(description="For example redis_cache_down; empty = all well.")
+
+
+class ArmDescription(Body):
+    """The bundle and the plan of an arm."""
+
+    kind: str = Field(description="The system: recgpt, comirec ..")
+    bundle: str = Field(description="Digest of the release that is served.")
+    num_items: int
+    window: int = Field(description="Newest history items that can change the answer.")
+    plan: dict[str, JsonValue] = Field(description="Prompts, quotas and diversity, with the digest of all three.")
+
+
+class ArmsResponse(Body):
+    """The arms by name."""
+
+    arms: dict[str, ArmDescription]
+
+
+class VersionResponse(Body):
+    """The versions of what computes."""
+
+    version: str
+    python: str
+    torch: str

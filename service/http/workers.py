@@ -104,11 +104,14 @@ def main() -> None:
     parent = os.getppid()
 
     async def ready() -> None:
-        await app.state.service.link.tell_ready()
+        link = app.service.link
+        if link is None:
+            raise ConfigurationError("this process has no address of an engine process")
+        await link.tell_ready()
         while os.getppid() == parent:  # noqa: ASYNC110  (no event tells of a parent's end)
             await asyncio.sleep(WATCH_S)
         log.error("engine_process_gone")
-        app.state.service.link.fail_all(ConfigurationError("the engine process is gone"))
+        link.fail_all(ConfigurationError("the engine process is gone"))
         os.kill(os.getpid(), signal.SIGTERM)
 
     with socket.create_server((settings.host, settings.port), backlog=2048, reuse_port=True) as listener:

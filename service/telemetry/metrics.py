@@ -3,7 +3,6 @@
 No ids of users or items anywhere.
 """
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from index.watched import Mean
 from service.engine.protocols import DropReason
 from service.pipeline import RecallResult
-from service.telemetry.quality import SAMPLE_ANSWERS, LiveQuality
+from service.telemetry.quality import LiveQuality
 
 BUCKETS = tuple(15e-6 * 2**step for step in range(18))  # 15 us .. 2 s
 REQUEST_STAGES = ("history", "queue", "find", "total")
@@ -47,7 +46,6 @@ class Metrics:
         )
         self._quality = LiveQuality()
         self.registry.register(self._quality)
-        self._answers = itertools.count(1)
         # a cached child costs half of .labels()
         self._stage = lru_cache(maxsize=256)(self._stages.labels)
         self._served_as = lru_cache(maxsize=256)(self._served.labels)
@@ -68,10 +66,6 @@ class Metrics:
         self._quality.answered(result.arm, result.listed.rows)
         for cause in result.degraded:
             self._degraded.labels(cause).inc()
-
-    def wants_overlap(self) -> bool:
-        """True for one answer in SAMPLE_ANSWERS."""
-        return next(self._answers) % SAMPLE_ANSWERS == 0
 
     def responded(self, route: str, status: int) -> None:
         self._responded_as(route, str(status)).inc()

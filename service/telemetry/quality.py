@@ -1,11 +1,10 @@
-"""Quality while answers are given: coverage of the catalogue and overlap of the arms.
+"""Quality while answers are given: coverage of the catalogue, and the overlap that the shadow comparison measures.
 
-Cheap enough for every request or sampled; read when metrics are asked for. Changes no answer.
+Cheap enough for every request; read when metrics are asked for. Changes no answer.
 """
 
-import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +16,6 @@ from index.watched import Mean
 from service.engine.arms import Release
 
 WINDOW_S = 3600.0
-SAMPLE_ANSWERS = 1000  # out of so many requests a single one is put to the other arms too
 
 
 @dataclass
@@ -66,10 +64,3 @@ class LiveQuality(Collector):
         if self.overlap.count:
             overlap.add_metric([], self.overlap.value)
         yield from (shares, overlap)
-
-
-def overlap(lists: Sequence[NDArray[np.int64]]) -> float:
-    """Mean share of items that two lists have in common, over all pairs; lists of one length."""
-    pairs = list(itertools.combinations(lists, 2))
-    shares = [len(np.intersect1d(first, second)) / max(len(first), len(second), 1) for first, second in pairs]
-    return float(np.mean(shares)) if shares else 1.0

@@ -2,10 +2,13 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 
-from service.experiments.exposure import STREAM, Exposure, ExposureLimits, ExposureLog
+from service.experiments.assignment import Assignment, Reason
+from service.experiments.exposure import STREAM, Exposure, ExposureLimits, ExposureLog, exposure_id
 from service.stores.embedded_redis import EmbeddedRedis
 from service.stores.redis_client import RedisClient, RedisLimits
 
@@ -37,8 +40,35 @@ def exposure(number, unit="user"):
 
 
 async def stored(redis):
-    entries = await redis.run(lambda client: client.xrange(STREAM))
-    return [Exposure.from_json(fields[b"e"]) for _, fields in entries]
+    page = await ExposureLog(redis).events.read()
+    return [entry.event for entry in page.events]
+
+
+class Result(NamedTuple):
+    """The part of an answer that its exposure keeps."""
+
+    assignment: Assignment
+    request_id: str = "r1"
+    served: str = "fallback"
+    bundle: str = "b1"
+
+
+COUNTED = Assignment("recgpt", Reason.EXPERIMENT, "config", "exp", "1", "treatment")
+
+
+def test_exposure_is_the_assignment_and_the_answer():
+    written = Exposure.of("user", Result(COUNTED), 1000)
+    expected_id = exposure_id(COUNTED, "user", 1000)
+    assert written == Exposure(expected_id, "exp", "1", "user", "recgpt", "fallback", "experiment", "r1", "b1", 1000)
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.EXPERIMENT])
+def test_answers_outside_the_experiment_are_no_exposures(reason):
+    assert Exposure.of("user", Result(replace(COUNTED, reason=reason)), 1000) is None
+
+
+def test_answer_to_nobody_is_no_exposure():
+    assert Exposure.of(None, Result(COUNTED), 1000) is None
 
 
 def test_exposures_arrive_in_order_and_whole(server):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from service.errors import EventsUnavailable
-from service.experiments.feedback import STREAM, Action, FeedbackEvent, MemoryFeedback, RedisFeedback
+from service.experiments.feedback import Action, FeedbackEvent, MemoryFeedback, RedisFeedback
 from service.stores.embedded_redis import EmbeddedRedis
 from service.stores.history import MemoryHistory, RedisHistory, history_key
 from service.stores.redis_client import FailureCause, RedisClient, RedisLimits
@@ -31,10 +31,7 @@ class Stores:
         self.sink, self.history, self.redis = sink, history, redis
 
     async def events(self):
-        if self.redis is None:
-            return list(self.sink.events)
-        entries = await self.redis.run(lambda client: client.xrange(STREAM))
-        return [FeedbackEvent.from_json(fields[b"e"]) for _, fields in entries]
+        return [stored.event for stored in (await self.sink.events.read()).events]
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from index.exact import ExactIndex
 from index.faiss_index import FaissIndex, SearchEffort
 from index.watched import Mean, WatchedIndex
 from service.telemetry import quality
-from service.telemetry.quality import Coverage, overlap
+from service.telemetry.quality import Coverage
 
 ITEMS = np.random.default_rng(0).normal(size=(3000, 16)).astype(np.float32)
 QUERIES = np.random.default_rng(1).normal(size=(64, 16)).astype(np.float32)
@@ -39,14 +39,6 @@ def test_coverage_is_what_was_shown_in_this_window_and_the_last():
     now[0] = 2 * quality.WINDOW_S
     coverage.add(np.array([6]))
     assert coverage.share == pytest.approx(0.2)
-
-
-@pytest.mark.parametrize(
-    ("lists", "share"),
-    [([[1, 2], [2, 1]], 1.0), ([[1, 2], [3, 4]], 0.0), ([[1, 2], [2, 3], [1, 3]], 0.5), ([[1]], 1.0), ([[], []], 0.0)],
-)
-def test_overlap_is_the_share_in_common(lists, share):
-    assert overlap([np.array(one, dtype=np.int64) for one in lists]) == pytest.approx(share)
 
 
 def test_a_watched_index_answers_as_it_is_and_knows_what_it_finds():

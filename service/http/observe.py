@@ -1,0 +1,57 @@
+"""A request seen from outside: its id, one log line and one count. No ids of users or items anywhere."""
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+
+import structlog
+from fastapi import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.telemetry.metrics import Metrics
+
+UNLOGGED_ROUTES = {"/health", "/ready", "/metrics"}  # asked every few seconds by machines
+REQUEST_ID = "recall.request_id"  # its key in the ASGI scope
+PROCESS_ID, COUNT = os.urandom(10).hex(), itertools.count()  # a random number a request would be a system call each
+log = structlog.get_logger()
+
+
+def request_id_of(request: Request) -> str:
+    """The service's own id of this request, never the client's: it goes into logs and streams."""
+    scope = request.scope
+    if REQUEST_ID not in scope:
+        scope[REQUEST_ID] = f"{PROCESS_ID}{next(COUNT):012x}"
+    return str(scope[REQUEST_ID])
+
+
+class Observe:
+    """Logs and counts every request; plain ASGI, because the framework's middleware class costs more than the route."""
+
+    def __init__(self, app: ASGIApp, metrics: Callable[[], Metrics]) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        # 500 stands where the handler broke before it sent anything
+        started, status = time.perf_counter(), 500
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        finally:
+            self._record(scope, status, time.perf_counter() - started)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unknown")
+        self._metrics().responded(route, status)
+        if route not in UNLOGGED_ROUTES:
+            request_id = scope.get(REQUEST_ID)
+            log.info("request", route=route, status=status, ms=round(1e3 * seconds, 2), request_id=request_id)

@@ -1,0 +1,106 @@
+"""The shadow comparison: sampled, after the answer, and without consequences when an arm cannot answer."""
+
+import asyncio
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from index.watched import Mean
+from service.errors import Overloaded
+from service.experiments.assignment import Assignment, Reason
+from service.experiments.shadow import ShadowComparison, share_in_common
+
+LISTS = {"first": [1, 2], "second": [2, 3], "third": [1, 3]}
+
+
+@dataclass(frozen=True)
+class Query:
+    pinned: str | None = None
+
+    def pinned_to(self, arm):
+        return replace(self, pinned=arm)
+
+
+@dataclass(frozen=True)
+class Result:
+    assignment: Assignment
+    item_ids: np.ndarray
+
+
+def listed(arm):
+    return Result(Assignment(arm, Reason.PINNED, ""), np.array(LISTS[arm]))
+
+
+class Pipeline:
+    """Arms with fixed lists; the queries they got."""
+
+    def __init__(self, *arms, error=None, gate=None):
+        self.arms, self.error, self.gate, self.queries = dict.fromkeys(arms), error, gate, []
+
+    async def recall(self, query):
+        self.queries.append(query.pinned)
+        if self.gate:
+            await self.gate.wait()
+        if self.error:
+            raise self.error
+        return listed(query.pinned)
+
+
+def compare(pipeline, num_answers=1, sample_every=1):
+    """The measured overlap after `num_answers` answers of the first arm."""
+
+    async def main():
+        overlap = Mean()
+        shadow = ShadowComparison(pipeline, overlap, sample_every)
+        for _ in range(num_answers):
+            shadow.sample(Query(), listed("first"))
+        assert pipeline.queries == []  # nothing is asked before the caller goes on
+        await asyncio.sleep(0.01)
+        await shadow.close()
+        return overlap
+
+    return asyncio.run(main())
+
+
+def test_other_arms_get_the_query_and_the_lists_are_compared():
+    pipeline = Pipeline("first", "second", "third")
+    assert compare(pipeline).value == pytest.approx(0.5)
+    assert pipeline.queries == ["second", "third"]
+
+
+def test_one_query_in_many_is_compared():
+    pipeline = Pipeline("first", "second")
+    assert compare(pipeline, num_answers=25, sample_every=10).count == 2
+    assert pipeline.queries == ["second"] * 2
+
+
+def test_a_single_arm_is_compared_with_nothing():
+    pipeline = Pipeline("first")
+    assert compare(pipeline).count == 0
+    assert pipeline.queries == []
+
+
+def test_an_arm_that_cannot_answer_measures_nothing():
+    assert compare(Pipeline("first", "second", error=Overloaded("full"))).count == 0
+
+
+def test_close_ends_what_is_under_way():
+    async def main():
+        pipeline = Pipeline("first", "second", gate=asyncio.Event())
+        shadow = ShadowComparison(pipeline, Mean(), 1)
+        shadow.sample(Query(), listed("first"))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(1):
+            await shadow.close()
+        return pipeline.queries, asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert asyncio.run(main()) == (["second"], set())
+
+
+@pytest.mark.parametrize(
+    ("lists", "share"),
+    [([[1, 2], [2, 1]], 1.0), ([[1, 2], [3, 4]], 0.0), ([[1, 2], [2, 3], [1, 3]], 0.5), ([[1]], 1.0), ([[], []], 0.0)],
+)
+def test_share_in_common_is_the_mean_over_all_pairs(lists, share):
+    assert share_in_common([np.array(items, dtype=np.int64) for items in lists]) == pytest.approx(share)
