@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import settings
@@ -35,6 +36,25 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real data sets in {folder}; they are not part of the project")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_redis_is_left(tmp_path_factory):
+    """Fails the run when a redis-server that it started, through however many processes, outlives it."""
+    yield
+    deadline = time.monotonic() + STOP_LIMIT_S
+    while left := redis_servers_in(tmp_path_factory.getbasetemp()):
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.1)
+
+
+def redis_servers_in(folder: Path) -> list[psutil.Process]:
+    """The redis-servers whose data lie in `folder`."""
+    return [
+        process
+        for process in psutil.process_iter(["name", "cwd"])
+        if process.info["name"] == "redis-server" and folder in Path(process.info["cwd"] or "/").parents
+    ]
 
 
 NUM_ITEMS, NUM_USERS, WINDOW = 300, 50, 20

