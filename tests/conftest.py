@@ -119,7 +119,7 @@ def bundles(checkpoints, tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def arm_options(bundles) -> list[str]:
-    """What makes `recall serve` serve both arms of the experiment."""
+    """The options that make `recall serve` serve both arms of the experiment."""
     return [word for arm in ("recgpt", "comirec") for word in ("--arm", f"{arm}={bundles[arm]}")]
 
 
@@ -151,8 +151,8 @@ def wait_for_url(process: "subprocess.Popen[bytes]", log: Path) -> str:
     """The address that the service prints once it answers; fails with its log when it ends or takes too long."""
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline and process.poll() is None:
-        if found := re.search(r"recall serves at (http://\S+)", log.read_text()):
-            return found[1]
+        if match := re.search(r"recall serves at (http://\S+)", log.read_text()):
+            return match[1]
         time.sleep(0.02)
     process.kill()
     pytest.fail(f"the service did not start (status {process.wait()}): {log.read_text()[-2000:]}")
@@ -198,8 +198,8 @@ def service(launch, arm_options, bundles):
 
 @pytest.fixture(scope="session")
 def client(service):
-    with httpx.Client(base_url=service.url, timeout=60) as one:
-        yield one
+    with httpx.Client(base_url=service.url, timeout=60) as http:
+        yield http
 
 
 @pytest.fixture(scope="session")
@@ -220,8 +220,8 @@ def events(service):
     import redis
 
     socket = (service.state / "redis" / "redis.where").read_text()
-    with redis.Redis(unix_socket_path=socket) as one:
-        yield one
+    with redis.Redis(unix_socket_path=socket) as redis_client:
+        yield redis_client
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class Finished:
 
     @property
     def sentence(self) -> str:
-        """What a user reads: standard error output without log lines; of click's usage messages the last line."""
+        """The sentence that a user reads: standard error without log lines; the last line of click's usage messages."""
         assert "Traceback" not in self.err, self.err
         lines = [line for line in self.err.splitlines() if line and not line.startswith("{")]
         assert len(lines) == 1 or lines[0].startswith("Usage: "), self.err

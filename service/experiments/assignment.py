@@ -1,4 +1,4 @@
-"""Which arm answers a user: the GrowthBook SDK behind a strict reader of its feature JSON.
+"""The assignment of users to arms: the GrowthBook SDK behind a strict reader of its feature JSON.
 
 The SDK hashes and chooses (its core function, no network, about 10 us); the rules are checked first (rules.py), because
 the SDK silently repairs or misreads bad ones: weights that do not sum to 1 become equal, a missing hashVersion means
@@ -24,7 +24,7 @@ DEFAULT_FILE = Path(__file__).parent / "default.json"
 
 
 class Reason(StrEnum):
-    """Why this arm."""
+    """The reason why a user has this arm."""
 
     EXPERIMENT = "experiment"
     FORCED = "forced"  # asked for by a QA key; never analysed

@@ -86,17 +86,17 @@ class MemoryEventLog(Generic[Event]):
 
     def __init__(self, decode: Callable[[bytes], Event], max_events: int = 100_000) -> None:
         self._decode = decode
-        self._stored: deque[bytes] = deque(maxlen=max_events)
+        self._entries: deque[bytes] = deque(maxlen=max_events)
         self._num_written = 0
 
-    def append(self, stored: bytes) -> None:
+    def append(self, data: bytes) -> None:
         """Writes an event, encoded as in a stream."""
-        self._stored.append(stored)
+        self._entries.append(data)
         self._num_written += 1
 
     async def read(self, after: str = START, limit: int = PAGE) -> EventPage[Event]:
-        num_forgotten = self._num_written - len(self._stored)
+        num_forgotten = self._num_written - len(self._entries)
         skipped = max(int(after.partition("-")[0]) - num_forgotten, 0)
-        chosen = enumerate(islice(self._stored, skipped, skipped + limit), num_forgotten + skipped + 1)
-        entries = [(b"%d-0" % number, {FIELD: stored}) for number, stored in chosen]
+        chosen = enumerate(islice(self._entries, skipped, skipped + limit), num_forgotten + skipped + 1)
+        entries = [(b"%d-0" % number, {FIELD: data}) for number, data in chosen]
         return decode_page(entries, after, self._decode)

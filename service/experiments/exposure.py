@@ -78,9 +78,9 @@ class Exposure:
         )
 
     @classmethod
-    def from_json(cls, stored: bytes) -> "Exposure":
+    def from_json(cls, data: bytes) -> "Exposure":
         """From the field `e` of a stream entry."""
-        return cls(**orjson.loads(stored))
+        return cls(**orjson.loads(data))
 
 
 def exposure_id(assignment: Assignment, unit: str, ts_ms: int) -> str:
@@ -197,8 +197,8 @@ class ExposureLog:
 
     async def _send(self, client: Redis, batch: list[bytes]) -> None:
         async with client.pipeline(transaction=False) as pipe:
-            for stored in batch:
-                pipe.xadd(self._stream, {FIELD: stored}, maxlen=self._limits.max_stream, approximate=True)
+            for data in batch:
+                pipe.xadd(self._stream, {FIELD: data}, maxlen=self._limits.max_stream, approximate=True)
             await pipe.execute()
 
 
@@ -216,13 +216,13 @@ class MemoryExposures:
 
     def record(self, exposure: Exposure) -> None:
         try:
-            stored = orjson.dumps(exposure)
+            data = orjson.dumps(exposure)
         except orjson.JSONEncodeError:
-            stored = b""
-        if self._is_closed or not stored:
+            data = b""
+        if self._is_closed or not data:
             self.dropped += 1
             return
-        self._log.append(stored)
+        self._log.append(data)
         self.written += 1
 
     async def close(self, limit_s: float = 2.0) -> int:  # noqa: ARG002

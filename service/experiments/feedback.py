@@ -77,9 +77,9 @@ class FeedbackEvent:
         return self.action is not Action.HIDE
 
     @classmethod
-    def from_json(cls, stored: bytes) -> "FeedbackEvent":
+    def from_json(cls, data: bytes) -> "FeedbackEvent":
         """From the field `e` of a stream entry."""
-        fields: dict[str, Any] = orjson.loads(stored)
+        fields: dict[str, Any] = orjson.loads(data)
         return cls(**fields | {"action": Action(fields["action"])})
 
 

@@ -1,4 +1,4 @@
-"""The ASGI application: routes, middleware, error handlers and the lifespan of the service behind them.
+"""The ASGI application: routes, middleware, error handlers and the lifespan of the service that they use.
 
 Run it with `recall serve`. No logic: handlers are in routes.py, parts are built by service/bootstrap.py.
 """

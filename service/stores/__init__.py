@@ -1,1 +1,1 @@
-"""What outlives a request: cached vectors and histories, in Redis or in memory. Knows no HTTP and no models."""
+"""Everything that outlives a request: cached vectors and histories, in Redis or in memory. Knows no HTTP, no models."""

@@ -1,4 +1,4 @@
-"""What a user did lately, on the server's side: the newest external ids, in Redis or in memory.
+"""The recent history of each user, on the server's side: the newest external ids, in Redis or in memory.
 
 Filled by feedback (service/experiments/feedback.py, which appends in its own atomic script), read by requests that name
 a user and send no history. Knows nothing of rows: external ids in, external ids out.
@@ -37,10 +37,10 @@ def encode_item(item: ExternalId) -> bytes:
     return orjson.dumps(item)
 
 
-def decode_item(stored: bytes) -> ExternalId | None:
+def decode_item(data: bytes) -> ExternalId | None:
     """The item, or None where the bytes are none."""
     try:
-        item = orjson.loads(stored)
+        item = orjson.loads(data)
     except orjson.JSONDecodeError:
         return None
     return item if isinstance(item, int | str) and not isinstance(item, bool) else None
@@ -70,10 +70,10 @@ class RedisHistory:
         # LRANGE -0 -1 would be the whole list
         if limit <= 0:
             return []
-        [stored] = await self._reads.ask([(history_key(user), limit)])
-        if stored is None:
+        [entries] = await self._reads.ask([(history_key(user), limit)])
+        if entries is None:
             return None
-        items = [decode_item(one) for one in stored]
+        items = [decode_item(entry) for entry in entries]
         known = [item for item in items if item is not None]
         self.num_corrupt += len(items) - len(known)
         return known

@@ -1,7 +1,7 @@
-"""Query vectors kept between requests: the memory of this process, Redis behind it.
+"""Query vectors kept between requests: in the memory of this process, in Redis, or in both.
 
-What a value is and when it is refused: service/stores/vector_codec.py. Losing the cache makes a request slower and
-never fails it. One computation for one key in flight: service/engine/engine.py.
+Losing the cache makes a request slower and never fails it. service/stores/vector_codec.py says what a value is and when
+it is rejected; service/engine/engine.py keeps two requests from computing the same vectors at once.
 """
 
 import asyncio
@@ -20,33 +20,33 @@ from service.stores.vector_codec import CachedVectors, RejectReason, decode, enc
 
 
 class LookupMode(StrEnum):
-    """What asking `get_many` means for a request whose key is not near."""
+    """The way to look up a key that `get_local` does not know."""
 
-    NONE = "none"  # there is nothing further away
-    OVERLAPPED = "overlapped"  # asked while the request waits for the encoder anyway, never waited for
-    AWAITED = "awaited"  # nothing is near: without waiting nothing would ever be found
+    NONE = "none"  # not at all: this process's memory is the whole cache
+    OVERLAPPED = "overlapped"  # while the request waits for the encoder anyway; the encoder does not wait for it
+    AWAITED = "awaited"  # before the encoder: there is no memory in this process, Redis is the whole cache
 
 
 class VectorCache(Protocol):
-    """Where query vectors are kept. No method raises: trouble is a miss, and a value may vanish at any time."""
+    """Keeps query vectors. No method raises: trouble is a miss, and a value may vanish at any time."""
 
     @property
     def lookup_mode(self) -> LookupMode: ...
 
     def get_local(self, key: bytes) -> CachedVectors | None:
-        """What is known in this process, at once."""
+        """The vectors that the memory of this process holds; never waits."""
         ...
 
     async def get_many(self, keys: Sequence[bytes]) -> list[CachedVectors | None]:
-        """One entry a key, in order; None = compute it."""
+        """An entry for each key, in order; None = compute it. Asks Redis where there is one."""
         ...
 
     def put_many(self, entries: Sequence[tuple[bytes, CachedVectors]]) -> None:
-        """Keep them soon, behind the caller's back; needs a running event loop."""
+        """Keeps them soon, without making the caller wait; needs a running event loop."""
         ...
 
     async def flush(self) -> None:
-        """Wait until everything put so far is written or given up."""
+        """Waits until everything put so far is written or given up."""
         ...
 
 
@@ -61,7 +61,7 @@ class CacheLimits:
 
 
 class RedisVectorCache:
-    """Reads join into one MGET at a time, writes into pipelines behind the request path."""
+    """Vectors in Redis: reads join into one MGET at a time, writes into pipelines that no request waits for."""
 
     def __init__(self, redis: RedisClient, limits: CacheLimits = CacheLimits()) -> None:
         self._redis, self._limits = redis, limits
@@ -103,20 +103,20 @@ class RedisVectorCache:
 
     async def _load(self, keys: list[bytes]) -> list[CachedVectors | None]:
         try:
-            stored = await self._redis.run(lambda client: self._fetch(client, keys))
+            values = await self._redis.run(lambda client: self._fetch(client, keys))
         except RedisUnavailable:
             self.misses += len(keys)
             return [None] * len(keys)
-        return [self._read(key, value) for key, value in zip(keys, stored, strict=True)]
+        return [self._read(key, value) for key, value in zip(keys, values, strict=True)]
 
-    def _read(self, key: bytes, stored: bytes | None) -> CachedVectors | None:
-        found = decode(key, stored) if stored is not None else None
-        if isinstance(found, CachedVectors):
+    def _read(self, key: bytes, data: bytes | None) -> CachedVectors | None:
+        decoded = decode(key, data) if data is not None else None
+        if isinstance(decoded, CachedVectors):
             self.hits += 1
-            return found
+            return decoded
         self.misses += 1
-        if found is not None:
-            self.refused[found] += 1
+        if decoded is not None:
+            self.refused[decoded] += 1
         return None
 
     async def _fetch(self, client: Redis, keys: list[bytes]) -> list[bytes | None]:
@@ -182,13 +182,13 @@ class MemoryVectorCache:
         return
 
     def get_local(self, key: bytes) -> CachedVectors | None:
-        found = self._kept.get(key)
-        if found is None:
+        cached = self._kept.get(key)
+        if cached is None:
             self.misses += 1
             return None
         self._kept.move_to_end(key)
         self.hits += 1
-        return found
+        return cached
 
     def _forget(self, key: bytes) -> None:
         old = self._kept.pop(key, None)
@@ -196,18 +196,18 @@ class MemoryVectorCache:
 
 
 class TieredVectorCache:
-    """The memory of this process before Redis: what is asked again here costs no trip, what another process knows one.
+    """The memory of this process before Redis: repeated keys are answered here, those of other processes by Redis.
 
-    A key of the memory is never older than its value in Redis, since both are named by all that can change them.
+    A value in memory is never staler than the one in Redis: the key names everything that can change it.
     """
 
-    def __init__(self, memory: MemoryVectorCache, far: RedisVectorCache) -> None:
-        self.memory, self.far = memory, far
+    def __init__(self, memory: MemoryVectorCache, redis: RedisVectorCache) -> None:
+        self.memory, self.redis = memory, redis
 
     @property
     def levels(self) -> "dict[str, Level]":
-        """By the name that metrics give them."""
-        return {"memory": self.memory, "redis": self.far}
+        """The caches by the names that metrics give them."""
+        return {"memory": self.memory, "redis": self.redis}
 
     @property
     def lookup_mode(self) -> LookupMode:
@@ -217,17 +217,17 @@ class TieredVectorCache:
         return self.memory.get_local(key)
 
     async def get_many(self, keys: Sequence[bytes]) -> list[CachedVectors | None]:
-        """Asks Redis alone: what is near is asked for by `near`."""
-        found = await self.far.get_many(keys)
-        self.memory.put_many([(key, vectors) for key, vectors in zip(keys, found, strict=True) if vectors])
-        return found
+        """Asks Redis alone, and keeps its answers in memory; `get_local` asks the memory."""
+        fetched = await self.redis.get_many(keys)
+        self.memory.put_many([(key, vectors) for key, vectors in zip(keys, fetched, strict=True) if vectors])
+        return fetched
 
     def put_many(self, entries: Sequence[tuple[bytes, CachedVectors]]) -> None:
         self.memory.put_many(entries)
-        self.far.put_many(entries)
+        self.redis.put_many(entries)
 
     async def flush(self) -> None:
-        await self.far.flush()
+        await self.redis.flush()
 
 
 Level = MemoryVectorCache | RedisVectorCache

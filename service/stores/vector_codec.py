@@ -35,7 +35,7 @@ class CachedVectors:
 
 
 class RejectReason(StrEnum):
-    """Why a stored value was not used; the label of the refusal counter."""
+    """The reason why a value was not used; the label of the refusal counter."""
 
     SIZE = "size"
     MAGIC = "magic"
@@ -74,12 +74,12 @@ def encode(key: bytes, value: CachedVectors) -> bytes:
     return header + _checksum(key, header, payload) + payload
 
 
-def decode(key: bytes, stored: bytes) -> CachedVectors | RejectReason:
-    """What `encode` was given, or why these bytes are not to be used."""
+def decode(key: bytes, data: bytes) -> CachedVectors | RejectReason:
+    """The value that `encode` was given, or the reason why these bytes are not to be used."""
     start = HEADER.size + CHECKSUM_BYTES
-    if len(stored) < start:
+    if len(data) < start:
         return RejectReason.SIZE
-    header, checksum, payload = stored[: HEADER.size], stored[HEADER.size : start], stored[start:]
+    header, checksum, payload = data[: HEADER.size], data[HEADER.size : start], data[start:]
     magic, version, tag, num_queries, width, num_prompts = HEADER.unpack(header)
     # the checksum comes after the lengths, so that its cost is spent on plausible values only
     checks = [

@@ -55,8 +55,8 @@ def test_sdk_hash_follows_the_specification(case):
 @pytest.mark.parametrize("case", helper_cases("getBucketRange"))
 def test_sdk_bucket_ranges_follow_the_specification(case):
     _, (num_variations, coverage, weights), expected = case
-    found = getBucketRanges(num_variations, coverage, weights)
-    assert [pytest.approx(one, abs=1e-6) for one in expected] == [list(one) for one in found]
+    ranges = getBucketRanges(num_variations, coverage, weights)
+    assert [pytest.approx(bounds, abs=1e-6) for bounds in expected] == [list(bounds) for bounds in ranges]
 
 
 @pytest.mark.parametrize("case", helper_cases("chooseVariation"))
@@ -92,20 +92,25 @@ def test_default_file_is_recgpt_against_comirec():
 
 
 def test_assignment_names_experiment_phase_and_variation():
-    found = assigner(rule(weights=[0, 1])).assign("user")
-    assert (found.experiment, found.phase, found.variation, found.arm) == ("exp", "1", "treatment", "recgpt")
-    assert (found.reason, found.in_experiment) == (Reason.EXPERIMENT, True)
+    chosen = assigner(rule(weights=[0, 1])).assign("user")
+    assert (chosen.experiment, chosen.phase, chosen.variation, chosen.arm) == ("exp", "1", "treatment", "recgpt")
+    assert (chosen.reason, chosen.in_experiment) == (Reason.EXPERIMENT, True)
 
 
 @pytest.mark.parametrize("unit", [None, ""])
 def test_nobody_in_particular_gets_the_control_outside_the_experiment(unit):
-    found = assigner(rule()).assign(unit)
-    assert (found.arm, found.reason, found.in_experiment, found.experiment) == ("comirec", Reason.NO_UNIT, False, None)
+    chosen = assigner(rule()).assign(unit)
+    assert (chosen.arm, chosen.reason, chosen.in_experiment, chosen.experiment) == (
+        "comirec",
+        Reason.NO_UNIT,
+        False,
+        None,
+    )
 
 
 def test_user_beyond_the_coverage_gets_the_control():
-    found = assigner(rule(coverage=0)).assign("user")
-    assert (found.arm, found.reason, found.variation) == ("comirec", Reason.NOT_IN_EXPERIMENT, None)
+    chosen = assigner(rule(coverage=0)).assign("user")
+    assert (chosen.arm, chosen.reason, chosen.variation) == ("comirec", Reason.NOT_IN_EXPERIMENT, None)
 
 
 def test_without_rules_everybody_gets_the_default():
@@ -114,14 +119,14 @@ def test_without_rules_everybody_gets_the_default():
 
 
 def test_force_rule_pins_everybody():
-    found = assigner({"force": "recgpt"}, rule()).assign("user")
-    assert (found.arm, found.reason, found.in_experiment) == ("recgpt", Reason.PINNED, False)
+    chosen = assigner({"force": "recgpt"}, rule()).assign("user")
+    assert (chosen.arm, chosen.reason, chosen.in_experiment) == ("recgpt", Reason.PINNED, False)
 
 
 @pytest.mark.parametrize(("forced", "arm"), [("treatment", "recgpt"), ("control", "comirec"), ("sasrec", "sasrec")])
 def test_forced_arm_is_served_and_never_analysed(forced, arm):
-    found = assigner(rule()).assign("user", forced)
-    assert (found.arm, found.reason, found.in_experiment) == (arm, Reason.FORCED, False)
+    chosen = assigner(rule()).assign("user", forced)
+    assert (chosen.arm, chosen.reason, chosen.in_experiment) == (arm, Reason.FORCED, False)
 
 
 def test_unknown_forced_arm_is_refused():
@@ -237,8 +242,8 @@ def test_absent_file_is_refused(tmp_path):
 
 
 def test_exposure_id_holds_for_a_day():
-    found = assigner(rule()).assign("user")
-    ids = [exposure_id(found, "user", ts_ms) for ts_ms in (0, DAY_MS - 1, DAY_MS)]
+    chosen = assigner(rule()).assign("user")
+    ids = [exposure_id(chosen, "user", ts_ms) for ts_ms in (0, DAY_MS - 1, DAY_MS)]
     assert ids[0] == ids[1] != ids[2]
 
 

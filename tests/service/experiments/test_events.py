@@ -78,7 +78,7 @@ def with_reader(server, kind, make, num_events, use):
 @EVENTS
 def test_events_are_read_whole_and_in_order(server, kind, make):
     events, page = with_reader(server, kind, make, 5, lambda reader: reader.read())
-    assert [stored.event for stored in page.events] == events
+    assert [entry.event for entry in page.events] == events
     assert page.last_id == page.events[-1].id
     assert page.num_damaged == 0
 
@@ -89,7 +89,7 @@ def test_pages_follow_each_other_without_gap_or_repetition(server, kind, make):
     async def read_all(reader):
         pages, after = [], START
         while (page := await reader.read(after, limit=3)).events:
-            pages.append([stored.event for stored in page.events])
+            pages.append([entry.event for entry in page.events])
             after = page.last_id
         return pages, page.last_id == after
 
@@ -109,8 +109,8 @@ def test_nothing_written_is_an_empty_page_at_the_start(server, kind, make):
 @EVENTS
 def test_any_event_is_a_place_to_continue_from(server, kind, make):
     async def read_after_each(reader):
-        ids = [stored.id for stored in (await reader.read()).events]
-        return [[stored.event for stored in (await reader.read(event_id)).events] for event_id in ids]
+        ids = [entry.id for entry in (await reader.read()).events]
+        return [[entry.event for entry in (await reader.read(event_id)).events] for event_id in ids]
 
     events, rests = with_reader(server, kind, make, 4, read_after_each)
     assert rests == [events[1:], events[2:], events[3:], []]
@@ -127,7 +127,7 @@ def test_memory_keeps_the_newest_and_its_ids_stay():
         return [await log.read(), await log.read(first.last_id), await log.read("4-0"), await log.read("99-0")]
 
     pages = asyncio.run(main())
-    assert [[stored.event for stored in page.events] for page in pages] == [[3, 4, 5], [3, 4, 5], [4, 5], []]
+    assert [[entry.event for entry in page.events] for page in pages] == [[3, 4, 5], [3, 4, 5], [4, 5], []]
 
 
 DAMAGED = [b"", b"{", b"[]", b"7", b'{"action": "stare"}', b'{"id": "without the rest"}']
@@ -141,8 +141,8 @@ def check_damage_is_counted_and_skipped(page):
 @pytest.mark.parametrize("decode", [Exposure.from_json, FeedbackEvent.from_json])
 def test_damaged_entries_are_counted_and_skipped_in_memory(decode):
     log = MemoryEventLog(decode)
-    for stored in DAMAGED:
-        log.append(stored)
+    for entry in DAMAGED:
+        log.append(entry)
     check_damage_is_counted_and_skipped(asyncio.run(log.read()))
 
 
@@ -153,8 +153,8 @@ def test_damaged_entries_are_counted_and_skipped_in_memory(decode):
 def test_damaged_entries_are_counted_and_skipped_in_redis(server, stream, decode):
     async def main():
         async with open_redis(server) as redis:
-            for stored in DAMAGED:
-                await redis.run(lambda client, stored=stored: client.xadd(stream, {"e": stored}))
+            for entry in DAMAGED:
+                await redis.run(lambda client, entry=entry: client.xadd(stream, {"e": entry}))
             return await RedisEventReader(redis, stream, decode).read()
 
     check_damage_is_counted_and_skipped(asyncio.run(main()))

@@ -1,4 +1,4 @@
-"""The exposure log: batches behind the request path, a bound, and a Redis that goes and comes back."""
+"""The exposure log: batches that no request waits for, a bound, and a Redis that goes and comes back."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -39,7 +39,7 @@ def exposure(number, unit="user"):
     )
 
 
-async def stored(redis):
+async def read_all(redis):
     page = await ExposureLog(redis).events.read()
     return [entry.event for entry in page.events]
 
@@ -57,9 +57,9 @@ COUNTED = Assignment("recgpt", Reason.EXPERIMENT, "config", "exp", "1", "treatme
 
 
 def test_exposure_is_the_assignment_and_the_answer():
-    written = Exposure.of("user", Result(COUNTED), 1000)
+    exposed = Exposure.of("user", Result(COUNTED), 1000)
     expected_id = exposure_id(COUNTED, "user", 1000)
-    assert written == Exposure(expected_id, "exp", "1", "user", "recgpt", "fallback", "experiment", "r1", "b1", 1000)
+    assert exposed == Exposure(expected_id, "exp", "1", "user", "recgpt", "fallback", "experiment", "r1", "b1", 1000)
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.EXPERIMENT])
@@ -78,7 +78,7 @@ def test_exposures_arrive_in_order_and_whole(server):
             for number in range(5):
                 log.record(exposure(number))
             left = await log.close()
-            return await stored(redis), left, log.written
+            return await read_all(redis), left, log.written
 
     assert asyncio.run(main()) == ([exposure(n) for n in range(5)], 0, 5)
 
@@ -89,9 +89,9 @@ def test_nothing_is_written_before_the_wait_is_over(server):
             log = ExposureLog(redis, ExposureLimits(wait_ms=100))
             log.record(exposure(1))
             await asyncio.sleep(0.01)
-            early = await stored(redis)
+            early = await read_all(redis)
             await asyncio.sleep(0.3)
-            return early, await stored(redis)
+            return early, await read_all(redis)
 
     assert asyncio.run(main()) == ([], [exposure(1)])
 
@@ -131,7 +131,7 @@ def test_exposures_wait_for_redis_to_come_back(tmp_path):
             kept = log.num_queued
             await asyncio.to_thread(server.start)
             left = await log.close(limit_s=5)
-            return kept, left, await stored(redis)
+            return kept, left, await read_all(redis)
 
     server = EmbeddedRedis(tmp_path)
     try:
@@ -170,7 +170,7 @@ def test_odd_unit_costs_only_itself(server):
             log.record(exposure(1, unit="\ud800"))
             log.record(exposure(2))
             await log.close()
-            return await stored(redis), log.dropped
+            return await read_all(redis), log.dropped
 
     assert asyncio.run(main()) == ([exposure(2)], 1)
 

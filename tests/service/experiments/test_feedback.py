@@ -31,7 +31,7 @@ class Stores:
         self.sink, self.history, self.redis = sink, history, redis
 
     async def events(self):
-        return [stored.event for stored in (await self.sink.events.read()).events]
+        return [entry.event for entry in (await self.sink.events.read()).events]
 
 
 @asynccontextmanager
@@ -57,7 +57,7 @@ def keep_all(kind, server, events):
 
     async def main():
         async with open_stores(kind, server) as stores:
-            answers = [await stores.sink.keep(one) for one in events]
+            answers = [await stores.sink.keep(kept) for kept in events]
             return answers, await stores.events(), await stores.history.recent("user")
 
     return asyncio.run(main())
@@ -101,7 +101,7 @@ def test_derived_id_repeats_for_the_same_event_only():
     ids = {event().event_id, event().event_id, event(watch_time_ms=7).event_id}
     others = {event(2), event("1"), event(action=Action.LIKE), event(ts_ms=2), event(request_id="r"), replaced_user()}
     assert len(ids) == 1
-    assert len(ids | {one.event_id for one in others}) == 7
+    assert len(ids | {other.event_id for other in others}) == 7
 
 
 def replaced_user():

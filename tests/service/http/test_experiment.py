@@ -21,9 +21,9 @@ def exposures(events, recall):
         last = recall(user_id="the last one")["request_id"]
         deadline = time.monotonic() + WRITE_LIMIT_S
         while time.monotonic() < deadline:
-            found = [Exposure.from_json(fields[b"e"]) for _, fields in events.xrange(STREAM)]
-            if found and found[-1].request_id == last:
-                return found[:-1]
+            written = [Exposure.from_json(fields[b"e"]) for _, fields in events.xrange(STREAM)]
+            if written and written[-1].request_id == last:
+                return written[:-1]
             time.sleep(0.02)
         pytest.fail(f"the exposure of {last} was not written")
 
@@ -69,13 +69,13 @@ def test_without_a_user_the_control_arm_answers(client):
 
 def test_exposure_says_what_was_assigned_and_served(recall, exposures):
     answer = recall(user_id="exposed")
-    [found] = [one for one in exposures() if one.request_id == answer["request_id"]]
-    assert (found.unit, found.experiment, found.reason) == ("exposed", "recgpt-vs-comirec", "experiment")
-    assert (found.assigned, found.served, found.bundle) == (answer["arm"], answer["arm"], answer["bundle"])
+    [exposure] = [exposure for exposure in exposures() if exposure.request_id == answer["request_id"]]
+    assert (exposure.unit, exposure.experiment, exposure.reason) == ("exposed", "recgpt-vs-comirec", "experiment")
+    assert (exposure.assigned, exposure.served, exposure.bundle) == (answer["arm"], answer["arm"], answer["bundle"])
 
 
 def test_members_of_a_batch_are_exposed(answers, exposures):
-    written = {one.request_id for one in exposures()}
+    written = {exposure.request_id for exposure in exposures()}
     assert {answer["request_id"] for answer in answers} <= written
 
 
@@ -96,11 +96,11 @@ def test_who_does_not_count_is_not_exposed(client, exposures, path, headers, bod
     client.post(path, json=body, headers=headers)
     # one more than before: the request that `exposures` makes to know the end
     assert len(exposures()) == before + 1
-    assert "not counted" not in {one.unit for one in exposures()}
+    assert "not counted" not in {exposure.unit for exposure in exposures()}
 
 
 def test_same_user_on_the_same_day_has_one_exposure_id(recall, exposures):
     asked = {recall(user_id="twice", top_n=n)["request_id"] for n in (1, 2)}
-    found = [one for one in exposures() if one.request_id in asked]
-    assert len(found) == 2
-    assert len({one.id for one in found}) == 1
+    written = [exposure for exposure in exposures() if exposure.request_id in asked]
+    assert len(written) == 2
+    assert len({exposure.id for exposure in written}) == 1

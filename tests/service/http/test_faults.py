@@ -163,11 +163,11 @@ def test_service_is_healthy_and_says_what_it_lacks(server, alive, ask):
 
 
 GARBAGE = {
-    "flipped bit": lambda stored: stored[:-1] + bytes([stored[-1] ^ 1]),
-    "other format": lambda stored: b"\x80\x04\x95" + stored,
-    "half": lambda stored: stored[: len(stored) // 2],
-    "empty": lambda stored: b"",
-    "NaN": lambda stored: stored[:-4] + b"\x00\x00\xc0\x7f",
+    "flipped bit": lambda value: value[:-1] + bytes([value[-1] ^ 1]),
+    "other format": lambda value: b"\x80\x04\x95" + value,
+    "half": lambda value: value[: len(value) // 2],
+    "empty": lambda value: b"",
+    "NaN": lambda value: value[:-4] + b"\x00\x00\xc0\x7f",
 }
 
 

@@ -25,7 +25,7 @@ def api(service):
 def with_whole_numbers(value):
     """1.0 as 1: both are integers to JSON Schema, and only the second to this service."""
     if isinstance(value, dict):
-        return {name: with_whole_numbers(one) for name, one in value.items()}
+        return {name: with_whole_numbers(member) for name, member in value.items()}
     if isinstance(value, list):
         return list(map(with_whole_numbers, value))
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -48,7 +48,7 @@ def test_scores_fall_within_a_source(recall, known, arm):
     answer = recall(f"/recall/{arm}", history=known[:7], top_n=50, explain=True)
     by_source = sorted(zip(answer["sources"], answer["scores"], strict=True), key=lambda pair: pair[0])
     for _, pairs in groupby(by_source, key=lambda pair: pair[0]):
-        assert all(one[1] >= after[1] for one, after in pairwise(pairs))
+        assert all(before[1] >= after[1] for before, after in pairwise(pairs))
 
 
 def test_recgpt_explains_its_steps_by_the_quotas_of_its_plan(recall, known):
@@ -79,7 +79,7 @@ def test_second_identical_request_is_a_hit_with_the_same_list(recall, known, eve
     body = {"history": known[50:61], "top_n": 20}
     num_kept = len(events.keys("qv:*"))
     first = recall(f"/recall/{arm}", **body)
-    while len(events.keys("qv:*")) == num_kept:  # written behind the answer's back
+    while len(events.keys("qv:*")) == num_kept:  # written after the answer
         time.sleep(0.005)
     second = recall(f"/recall/{arm}", **body)
     assert (first["cache"], second["cache"]) == ("miss", "hit")
@@ -171,7 +171,7 @@ def test_number_in_a_string_is_no_number(recall, known):
 def test_batch_keeps_the_order(recall, known):
     requests = [{"history": known[n : n + 3], "top_n": 5} for n in range(40)]
     batch = recall("/recall/batch", requests=requests, arm="recgpt")["responses"]
-    assert [one["items"] for one in batch] == [recall("/recall/recgpt", **body)["items"] for body in requests]
+    assert [answer["items"] for answer in batch] == [recall("/recall/recgpt", **body)["items"] for body in requests]
 
 
 @pytest.mark.parametrize("asks", [True, False])
@@ -184,10 +184,10 @@ def test_a_packed_batch_is_the_same_batch(client, known, asks, answers):
     headers = {"content-type": PACKED if asks else "application/json", "accept": PACKED if answers else "*/*"}
     reply = client.post("/recall/batch", content=content, headers=headers)
     assert reply.headers["content-type"] == (PACKED if answers else "application/json")
-    found = (ormsgpack.unpackb if answers else orjson.loads)(reply.content)["responses"]
-    assert found[0]["items"] == expected[0]["items"]
-    assert found[0]["scores"] == pytest.approx(expected[0]["scores"], rel=1e-6)
-    assert found[1]["code"] == expected[1]["code"] == "bad_request"
+    answers_read = (ormsgpack.unpackb if answers else orjson.loads)(reply.content)["responses"]
+    assert answers_read[0]["items"] == expected[0]["items"]
+    assert answers_read[0]["scores"] == pytest.approx(expected[0]["scores"], rel=1e-6)
+    assert answers_read[1]["code"] == expected[1]["code"] == "bad_request"
 
 
 @pytest.mark.parametrize("content", [b"", b"\xc1", b"\x81\xa8requests", b"\x91" * 5000, ormsgpack.packb([1, 2])])
@@ -200,14 +200,15 @@ def test_what_is_no_packed_batch_is_refused(client, content):
 def test_bad_member_of_a_batch_gets_its_own_problem(recall):
     bodies = [{"top_n": 2}, {"top_n": 0}, {"colour": 1}, {"history": [True]}, {"top_n": 3}]
     answers = recall("/recall/batch", requests=bodies)["responses"]
-    assert [one.get("code", "good") for one in answers] == ["good", "bad_request", "bad_request", "bad_request", "good"]
-    assert len({one["request_id"] for one in answers}) == 5
+    outcomes = [answer.get("code", "good") for answer in answers]
+    assert outcomes == ["good", "bad_request", "bad_request", "bad_request", "good"]
+    assert len({answer["request_id"] for answer in answers}) == 5
 
 
 def test_batch_without_an_arm_is_assigned_user_by_user(recall):
     users = list(range(20))
     batch = recall("/recall/batch", requests=[{"user_id": user} for user in users])["responses"]
-    assert [one["experiment"] for one in batch] == [recall(user_id=user)["experiment"] for user in users]
+    assert [answer["experiment"] for answer in batch] == [recall(user_id=user)["experiment"] for user in users]
 
 
 @ARMS

@@ -61,7 +61,7 @@ def test_vectors_are_shared_by_the_http_processes(split, known):
 
 def test_users_keep_their_arm_in_every_process(split):
     answers = [ask(split.url, "/recall", user_id=7)["experiment"] for _ in range(8)]
-    assert len({(one["assigned"], one["key"]) for one in answers}) == 1
+    assert len({(experiment["assigned"], experiment["key"]) for experiment in answers}) == 1
 
 
 def test_histories_are_shared(split, known):

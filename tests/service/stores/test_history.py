@@ -99,13 +99,13 @@ def test_concurrent_reads_of_different_length_share_a_round_trip(server):
 
 @given(st.one_of(st.integers(-(2**63), 2**63 - 1), st.text(st.characters(exclude_categories=["Cs"]))))
 def test_item_keeps_its_value_and_type(item):
-    found = decode_item(encode_item(item))
-    assert (found, type(found)) == (item, type(item))
+    decoded = decode_item(encode_item(item))
+    assert (decoded, type(decoded)) == (item, type(item))
 
 
-@pytest.mark.parametrize("stored", [b"", b"{", b"true", b"null", b"1.5", b"[1]", b"\xff"])
-def test_damaged_item_is_none(stored):
-    assert decode_item(stored) is None
+@pytest.mark.parametrize("data", [b"", b"{", b"true", b"null", b"1.5", b"[1]", b"\xff"])
+def test_damaged_item_is_none(data):
+    assert decode_item(data) is None
 
 
 def test_damaged_items_are_left_out_and_counted(server):

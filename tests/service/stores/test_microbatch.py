@@ -1,4 +1,4 @@
-"""Coalescer: batches without a timer, failures and cancellations that reach nobody else."""
+"""Microbatcher: batches without a timer, failures and cancellations that reach nobody else."""
 
 import asyncio
 
@@ -27,8 +27,8 @@ class Doubler:
 @given(st.lists(st.lists(st.integers(), max_size=5), max_size=20), st.integers(1, 8))
 def test_everyone_gets_their_own_answers(requests, max_batch):
     async def main():
-        coalescer = Microbatcher(Doubler(), max_batch)
-        return await asyncio.gather(*(coalescer.ask(keys) for keys in requests))
+        batcher = Microbatcher(Doubler(), max_batch)
+        return await asyncio.gather(*(batcher.ask(keys) for keys in requests))
 
     assert asyncio.run(main()) == [[key * 2 for key in keys] for keys in requests]
 
@@ -36,8 +36,8 @@ def test_everyone_gets_their_own_answers(requests, max_batch):
 def test_questions_of_one_round_share_a_batch():
     async def main():
         load = Doubler()
-        coalescer = Microbatcher(load)
-        await asyncio.gather(*(coalescer.ask([n]) for n in range(5)))
+        batcher = Microbatcher(load)
+        await asyncio.gather(*(batcher.ask([n]) for n in range(5)))
         return load.batches
 
     assert asyncio.run(main()) == [[0, 1, 2, 3, 4]]
@@ -46,10 +46,10 @@ def test_questions_of_one_round_share_a_batch():
 def test_next_batch_collects_while_one_is_away():
     async def main():
         load = Doubler(asyncio.Event())
-        coalescer = Microbatcher(load)
+        batcher = Microbatcher(load)
         waiting = []
         for n in range(3):
-            waiting.append(asyncio.create_task(coalescer.ask([n])))
+            waiting.append(asyncio.create_task(batcher.ask([n])))
             await asyncio.sleep(0.001)
         load.gate.set()
         await asyncio.gather(*waiting)
@@ -60,9 +60,9 @@ def test_next_batch_collects_while_one_is_away():
 
 def test_failed_batch_fails_each_member_and_no_later_one():
     async def main():
-        coalescer = Microbatcher(Doubler())
-        failed = await asyncio.gather(coalescer.ask(["bad"]), coalescer.ask(["a"]), return_exceptions=True)
-        return [type(one) for one in failed], await coalescer.ask(["b"])
+        batcher = Microbatcher(Doubler())
+        failed = await asyncio.gather(batcher.ask(["bad"]), batcher.ask(["a"]), return_exceptions=True)
+        return [type(error) for error in failed], await batcher.ask(["b"])
 
     assert asyncio.run(main()) == ([ValueError, ValueError], ["bb"])
 
@@ -70,9 +70,9 @@ def test_failed_batch_fails_each_member_and_no_later_one():
 def test_caller_who_left_is_not_loaded_for():
     async def main():
         load = Doubler()
-        coalescer = Microbatcher(load)
-        left = asyncio.create_task(coalescer.ask([1]))
-        stays = asyncio.create_task(coalescer.ask([2]))
+        batcher = Microbatcher(load)
+        left = asyncio.create_task(batcher.ask([1]))
+        stays = asyncio.create_task(batcher.ask([2]))
         asyncio.get_running_loop().call_soon(left.cancel)
         return await stays, load.batches
 

@@ -76,21 +76,21 @@ def test_key_is_the_same_for_the_same_input():
 @given(st.integers(0, 99), st.integers(1, 8), st.integers(1, 70), st.integers(0, 5))
 def test_value_survives_the_round_trip(seed, num_queries, width, num_prompts):
     value = vectors(seed, num_queries, width, num_prompts)
-    found = decode(KEY, encode(KEY, value))
-    assert same(found, value)
-    assert (found.vectors.dtype, found.prompts.dtype) == (np.float32, np.int64)
+    decoded = decode(KEY, encode(KEY, value))
+    assert same(decoded, value)
+    assert (decoded.vectors.dtype, decoded.prompts.dtype) == (np.float32, np.int64)
 
 
 @given(st.binary(max_size=200))
-def test_foreign_bytes_are_refused(stored):
-    assert isinstance(decode(KEY, stored), RejectReason)
+def test_foreign_bytes_are_refused(data):
+    assert isinstance(decode(KEY, data), RejectReason)
 
 
 @given(st.integers(0, 10_000), st.integers(0, 7))
 def test_any_flipped_bit_is_refused(position, bit):
-    stored = bytearray(encode(KEY, vectors()))
-    stored[position % len(stored)] ^= 1 << bit
-    assert isinstance(decode(KEY, bytes(stored)), RejectReason)
+    data = bytearray(encode(KEY, vectors()))
+    data[position % len(data)] ^= 1 << bit
+    assert isinstance(decode(KEY, bytes(data)), RejectReason)
 
 
 @given(st.integers(0, 111))
@@ -106,8 +106,8 @@ def nan_vectors():
     return CachedVectors(np.full((2, 8), np.nan, dtype=np.float32), np.zeros(1, dtype=np.int64))
 
 
-def old_version(stored):
-    return stored[:4] + b"\0" + stored[5:]
+def old_version(data):
+    return data[:4] + b"\0" + data[5:]
 
 
 BROKEN = {
@@ -161,8 +161,8 @@ def test_last_put_wins(server, kind):
             await cache.flush()
             return await cache.get_many([KEY])
 
-    [found] = asyncio.run(main())
-    assert same(found, vectors(2))
+    [cached] = asyncio.run(main())
+    assert same(cached, vectors(2))
 
 
 @TWINS
@@ -200,7 +200,7 @@ def test_full_write_queue_drops_the_oldest(server):
             small = RedisVectorCache(cache._redis, CacheLimits(max_pending=2))
             small.put_many([(key_of(n), vectors(n)) for n in range(5)])
             await small.flush()
-            return [one is not None for one in await small.get_many([key_of(n) for n in range(5)])], small.dropped
+            return [cached is not None for cached in await small.get_many([key_of(n) for n in range(5)])], small.dropped
 
     assert asyncio.run(main()) == ([False, False, False, True, True], 3)
 
@@ -211,7 +211,7 @@ def test_memory_twin_drops_the_least_recently_used():
         cache.put_many([(key_of(1), vectors(1)), (key_of(2), vectors(2))])
         await cache.get_many([key_of(1)])
         cache.put_many([(key_of(3), vectors(3))])
-        return [one is not None for one in await cache.get_many([key_of(1), key_of(2), key_of(3)])]
+        return [cached is not None for cached in await cache.get_many([key_of(1), key_of(2), key_of(3)])]
 
     assert asyncio.run(main()) == [True, False, True]
 
@@ -285,32 +285,34 @@ def test_frozen_redis_makes_nobody_wait(tmp_path):
     assert max(waits) < 0.2  # 20 ms asked; the machine is shared
 
 
-def test_what_was_put_is_near_and_in_redis(server):
+def test_vectors_that_were_put_are_in_memory_and_in_redis(server):
     async def main():
-        async with open_cache("redis", server) as far:
-            cache = TieredVectorCache(MemoryVectorCache(), far)
+        async with open_cache("redis", server) as in_redis:
+            cache = TieredVectorCache(MemoryVectorCache(), in_redis)
             cache.put_many([(key_of(n), vectors(n)) for n in range(3)])
             await cache.flush()
-            return [cache.get_local(key_of(n)) for n in range(4)], await far.get_many([key_of(n) for n in range(3)])
+            return [cache.get_local(key_of(n)) for n in range(4)], await in_redis.get_many(
+                [key_of(n) for n in range(3)]
+            )
 
-    get_local, stored = asyncio.run(main())
+    get_local, data = asyncio.run(main())
     assert get_local[3] is None
-    assert all(same(get_local[n], vectors(n)) and same(stored[n], vectors(n)) for n in range(3))
+    assert all(same(get_local[n], vectors(n)) and same(data[n], vectors(n)) for n in range(3))
 
 
-def test_what_redis_knows_is_near_the_next_time(server):
+def test_vectors_of_redis_are_in_memory_the_next_time(server):
     async def main():
-        async with open_cache("redis", server) as far:
-            far.put_many([(key_of(n), vectors(n)) for n in (1, 3)])
-            await far.flush()
-            cache = TieredVectorCache(MemoryVectorCache(), far)
+        async with open_cache("redis", server) as in_redis:
+            in_redis.put_many([(key_of(n), vectors(n)) for n in (1, 3)])
+            await in_redis.flush()
+            cache = TieredVectorCache(MemoryVectorCache(), in_redis)
             before = [cache.get_local(key_of(n)) for n in range(4)]
-            found = await cache.get_many([key_of(n) for n in range(4)])
-            return before, found, [cache.get_local(key_of(n)) for n in range(4)]
+            fetched = await cache.get_many([key_of(n) for n in range(4)])
+            return before, fetched, [cache.get_local(key_of(n)) for n in range(4)]
 
-    before, found, after = asyncio.run(main())
+    before, fetched, after = asyncio.run(main())
     assert before == [None] * 4
-    for known in (found, after):
-        assert [one is not None for one in known] == [False, True, False, True]
+    for known in (fetched, after):
+        assert [cached is not None for cached in known] == [False, True, False, True]
         assert same(known[1], vectors(1))
         assert same(known[3], vectors(3))
