@@ -163,6 +163,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "results-provenance.md": results_provenance,
     "architecture.md": architecture,
     "decisions/README.md": decisions,
+    "figures/rooms.svg": picture,
 }
 
 

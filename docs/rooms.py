@@ -12,7 +12,7 @@ from docs.house import FLOORS, Source, sources
 
 Arrows = Mapping[str, set[str]]  # room -> the rooms it imports
 
-BOX, GAP, BAND = (150, 34), (16, 36), 34  # width and height of a box, gaps between boxes, the head of a floor
+BOX, GAP, BAND = (150, 34), (16, 28), 34  # width and height of a box, gaps between boxes, the head of a floor
 WIDTH = 1040
 COLOURS = {"recall": "#f3e3c3", "service": "#d5e6f2", "index": "#dcebd3", "model": "#eadcee"}
 
