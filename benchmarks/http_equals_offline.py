@@ -16,7 +16,7 @@ import httpx
 from model.data.sequences import SequenceData
 from model.evaluation.protocol import EvalSplit
 from recall.bench.target import running
-from recall.terminal import read_pairs
+from recall.options import read_pairs
 from service.engine.loading import load_arm
 from service.engine.offline import OfflineArm, check_same_data
 
@@ -27,14 +27,14 @@ async def ask_all(url: str, arm: str, bodies: list[dict[str, Any]]) -> list[dict
     gate = asyncio.Semaphore(CONCURRENCY)
     async with httpx.AsyncClient(base_url=url, timeout=30) as client:
 
-        async def one(body: dict[str, Any]) -> dict[str, Any]:
+        async def ask(body: dict[str, Any]) -> dict[str, Any]:
             async with gate:
                 reply = await client.post(f"/recall/{arm}", json=body)
                 reply.raise_for_status()
                 answer: dict[str, Any] = reply.json()
                 return answer
 
-        return list(await asyncio.gather(*map(one, bodies)))
+        return list(await asyncio.gather(*map(ask, bodies)))
 
 
 def compare(url: str, name: str, bundle: Path, data: SequenceData, num_users: int) -> dict[str, Any]:

@@ -173,9 +173,11 @@ def record(url: str, count: int, seed: int, output: Path) -> Counter[int]:
 def differences(before: Path, after: Path) -> list[str]:
     """A line for each answer that is not the same, byte for byte."""
     old, new = (path.read_text(encoding="utf-8").splitlines() for path in (before, after))
-    found = [] if len(old) == len(new) else [f"{len(old)} answers before, {len(new)} after"]
+    listed = [] if len(old) == len(new) else [f"{len(old)} answers before, {len(new)} after"]
     pairs = enumerate(zip(old, new, strict=False))
-    return found + [f"request {n}:\n  {one[:300]}\n  {other[:300]}" for n, (one, other) in pairs if one != other]
+    return listed + [
+        f"request {n}:\n  {before[:300]}\n  {after[:300]}" for n, (before, after) in pairs if before != after
+    ]
 
 
 def main() -> None:
@@ -194,10 +196,10 @@ def main() -> None:
         statuses = record(given.url, given.count, given.seed, given.output)
         print(json.dumps({"answers": sum(statuses.values()), "statuses": dict(sorted(statuses.items()))}))
         return
-    found = differences(given.before, given.after)
-    print("\n".join(found[:20]))
-    print(json.dumps({"differ": len(found)}))
-    sys.exit(bool(found))
+    listed = differences(given.before, given.after)
+    print("\n".join(listed[:20]))
+    print(json.dumps({"differ": len(listed)}))
+    sys.exit(bool(listed))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a request costs in encode and search, system by system, against one plain decoder.
+"""The cost of a request in encode and search, system by system, against one plain decoder.
 
 Weights are fresh: only sizes count. One compute thread and the fixed passes of the service (model/encoder.py,
 index/exact.py): histories of 50 in batches of 64, 100 candidates, one step. The systems are measured in turn, round
@@ -44,13 +44,13 @@ class System:
         return cls(name, encoder, ExactIndex(encoder.item_vectors().numpy()))
 
     def microseconds(self, histories: list[History]) -> tuple[float, float]:
-        """Of encode and of search, a user."""
+        """Encode and search, microseconds a user."""
         started = time.perf_counter()
         vectors = self.encoder.encode(histories).vectors
         encoded = time.perf_counter()
         self.index.search(vectors.reshape(-1, vectors.shape[-1]), CANDIDATES)
-        found = time.perf_counter()
-        return (encoded - started) / len(histories) * 1e6, (found - encoded) / len(histories) * 1e6
+        searched = time.perf_counter()
+        return (encoded - started) / len(histories) * 1e6, (searched - encoded) / len(histories) * 1e6
 
 
 def main() -> None:
@@ -74,8 +74,8 @@ def main() -> None:
     rounds = [[system.microseconds(histories) for system in systems] for _ in range(options.rounds)]
     rows = []
     for number, system in enumerate(systems):
-        encode, search = (statistics.median(one[number][part] for one in rounds) for part in (0, 1))
-        ratio = statistics.median(sum(one[number]) / sum(one[0]) for one in rounds)
+        encode, search = (statistics.median(times[number][part] for times in rounds) for part in (0, 1))
+        ratio = statistics.median(sum(times[number]) / sum(times[0]) for times in rounds)
         rows.append({"system": system.name, "encode_us": round(encode), "search_us": round(search), "times": ratio})
         print(f"{system.name:18} encode {encode:7.0f} us  search {search:7.0f} us  {ratio:.2f} x {systems[0].name}")
     print(json.dumps({"recipe": options.recipe, "items": options.items, "rows": rows, "torch": torch.__version__}))

@@ -1,10 +1,10 @@
 """Every answer against the oracle, and memory over many requests: mixed requests on a real service, closed loop.
 
-    python -m benchmarks.soak --requests 100000             # each list compared with the same question asked alone
+    python -m benchmarks.soak --requests 100000             # each list compared with the same request sent alone
     python -m benchmarks.soak --requests 1000000 --no-check # memory alone
 
 Requests differ in history (0 to 60 ids, some unknown), length of the list and exclusions; a third was asked before, so
-that cached and computed vectors mix. The oracle is the engine's own `compute` with one question at a time, in this
+that cached and computed vectors mix. The oracle is the engine's own `compute` with one request at a time, in this
 process, without cache. The last line is JSON.
 """
 
@@ -57,7 +57,7 @@ def expected(arm: LoadedArm, body: dict[str, Any]) -> list[int]:
 
 @dataclass
 class Soak:
-    """What was seen so far."""
+    """The requests and answers so far."""
 
     target: Target
     todo: Iterator[dict[str, Any]]
@@ -118,10 +118,10 @@ def main() -> None:
             arm = load_arm("recgpt", bundle, "cpu")
             differing = sum(expected(arm, body) != items for body, items in soak.answers)
     late = [mb for done, mb in memory if done > options.requests / 5]
-    found = {"requests": soak.num_done, "failed": soak.num_failed, "seconds": round(seconds, 1)}
-    found |= {"checked": len(soak.answers), "differing": differing}
-    found |= {"growth": round(late[-1] / late[0] - 1, 4) if late else None, "memory_mb": memory}
-    print(json.dumps(found))
+    told = {"requests": soak.num_done, "failed": soak.num_failed, "seconds": round(seconds, 1)}
+    told |= {"checked": len(soak.answers), "differing": differing}
+    told |= {"growth": round(late[-1] / late[0] - 1, 4) if late else None, "memory_mb": memory}
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":

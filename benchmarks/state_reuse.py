@@ -1,4 +1,4 @@
-"""What keeping a user's keys and values would save when a history has grown by one item, and what it would hold.
+"""Keys and values kept of a user: the time they would save when a history has grown by one item, and their size.
 
     python -m benchmarks.state_reuse [--batch 16 --items 12101]
 
@@ -50,8 +50,8 @@ def kept_states(network: RecGPT, batch: Batch) -> list[tuple[Tensor, Tensor]]:
 def from_kept(network: RecGPT, batch: Batch, kept: list[tuple[Tensor, Tensor]]) -> Tensor:
     length = batch.rows.shape[1]
     decoding = Decoding(network, batch.users, length + 2)
-    for part, stored in ((decoding.cache.keys, 0), (decoding.cache.values, 1)):
-        together = torch.stack([one[stored] for one in kept], 1)  # (layers, B, H, T, W)
+    for part, place in ((decoding.cache.keys, 0), (decoding.cache.values, 1)):
+        together = torch.stack([pair[place] for pair in kept], 1)  # (layers, B, H, T, W)
         for layer, own in enumerate(part):
             own[:, :, :length] = together[layer]
     decoding.cache.lengths, decoding.cache.width = decoding.cache.lengths + length, length
@@ -77,7 +77,7 @@ def main() -> None:
     torch.manual_seed(0)
     network = RecGPT(RecGPTConfig(num_items=options.items)).eval()
     spread_out(network)
-    found = []
+    points = []
     with torch.inference_mode():
         for length in LENGTHS:
             rows = torch.randint(1, options.items + 1, (options.batch, length))
@@ -87,10 +87,10 @@ def main() -> None:
             once = milliseconds(lambda b=batch: whole(network, b))  # type: ignore[misc]
             again = milliseconds(lambda b=batch, k=kept: from_kept(network, b, k))  # type: ignore[misc]
             size = sum(part.nbytes for part in kept[0])
-            found.append({"length": length, "whole_ms": once, "kept_ms": again, "bytes_a_user": size, "same": same})
+            points.append({"length": length, "whole_ms": once, "kept_ms": again, "bytes_a_user": size, "same": same})
             print(f"{length:3d} items: whole {once:.2f} ms, kept {again:.2f} ms, {size:,} bytes a user, same {same}")
     facts = {"machine": machine("cpu"), "versions": versions(), "seed": 0}
-    print(json.dumps({**vars(options), "points": found, **facts}))
+    print(json.dumps({**vars(options), "points": points, **facts}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The `recall` command: prepare, train, build, evaluate, serve, query. Each step reads what the one before wrote.
+"""The `recall` command: prepare, train, build, evaluate, serve, query; each step reads the output of the one before.
 
-demo does it all on synthetic logs, doctor looks at the machine, reproduce and tune make the table of systems, bench
-measures, experiment plans and judges an A/B test.
+`demo` does it all on synthetic logs, `doctor` checks the machine, `reproduce` and `tune` make the table of systems,
+`bench` measures, `experiment` plans and judges an A/B test.
 """
 
 import sys
@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from model import __version__
-from recall import benchmarking, data, doctor, experiments, reproducing, serving, training, tuning
+from recall import benchmarking, data, demo, doctor, experiments, querying, reproducing, serving, training, tuning
+from recall.options import StrictCommand
 from recall.terminal import err, out
 from service.errors import RecallError
 from service.telemetry.logging import configure_logging
@@ -21,9 +22,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "RECALL"},
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Recall for a short-video feed: train RecGPT and ComiRec on your logs, serve them, compare them.\n\n"
-    "The way: prepare -> train -> build -> evaluate -> serve -> query. `recall demo` does it all on synthetic logs.",
+    "In this order: prepare, train, build, evaluate, serve, query. `recall demo` does all of it on synthetic logs.",
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
     data.prepare,
@@ -31,14 +32,14 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     training.build,
     training.evaluate,
     serving.serve,
-    serving.query,
-    serving.demo,
+    querying.query,
+    demo.demo,
     doctor.doctor,
     reproducing.reproduce,
     tuning.tune,
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command(cls=StrictCommand)(command)
 app.add_typer(benchmarking.bench, name="bench")
 app.add_typer(experiments.experiment, name="experiment")
 
@@ -52,9 +53,11 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def main() -> None:
     """Runs a command; a user's mistake is one sentence, not a traceback."""
-    configure_logging("info")
+    # `serve` sets its own level; the answer of any other command stands alone on the terminal
+    configure_logging("warning")
     try:
-        app()
+        # the same in usage lines for `recall` and `python -m recall`
+        app(prog_name="recall")
     except (RecallError, ValueError, OSError) as error:
         err.print(f"recall: {error}", markup=False)
         sys.exit(2)

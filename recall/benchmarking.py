@@ -1,4 +1,4 @@
-"""recall bench: how fast a service, its engine and its indexes are on this machine. The last line is JSON."""
+"""recall bench: the speed of a service, of its engine and of its indexes, measured on this machine."""
 
 import tempfile
 from collections.abc import Iterator
@@ -10,15 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from recall.terminal import err, last_line, out, takes
+from recall.options import StrictCommand, takes
+from recall.terminal import err, last_line, out
 
 if TYPE_CHECKING:
     from recall.bench.http import Curve
     from recall.bench.target import Target
 
 Option = typer.Option
-Output = Annotated[Path | None, Option(help="Folder for figures (PNG, HTML) and the JSON; none without it.")]
-bench = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
+Output = Annotated[Path | None, Option(help="Folder for figures (PNG, HTML) and the JSON. Default: none are written.")]
+bench = typer.Typer(
+    no_args_is_help=True,
+    help="Measure speed on this machine.\n\nA service, its engine, its indexes; the last line is JSON.",
+    rich_markup_mode=None,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,25 +31,32 @@ class HttpCommand:
     """The options of `recall bench http`."""
 
     bundle: Annotated[
-        Path | None, Option(help="Bundle to serve; default: one of --items with fresh weights, two-step recall.")
+        Path | None, Option(help="Bundle to serve. Default: one with fresh weights for --items, two-step recall.")
     ] = None
-    url: Annotated[str | None, Option(help="A service that runs already, with integer item ids from 0.")] = None
+    url: Annotated[
+        str | None, Option(help="Address of a service that runs already and whose item ids are integers from 0.")
+    ] = None
     items: Annotated[int, Option(min=100, help="Size of the catalogue.")] = 12_101
     arm: Annotated[str, Option(help="Arm to ask.")] = "recgpt"
-    history: Annotated[int, Option(min=1, help="Ids in each request.")] = 50
-    top_n: Annotated[int, Option(min=1, help="Candidates asked for.")] = 100
-    p99_ms: Annotated[float, Option(min=1, help="What the rate must keep to.")] = 30.0
-    seconds: Annotated[float, Option(min=1, help="Of each trial; longer = steadier.")] = 4.0
-    runs: Annotated[int, Option(min=1, help="Longer trials of the rate that is reported.")] = 3
-    only: Annotated[str, Option(help="What to measure, with commas.")] = "uncached,cached,batch"
+    history: Annotated[int, Option(min=1, help="Item ids in each request.")] = 50
+    top_n: Annotated[int, Option(min=1, help="Length of the lists.")] = 100
+    p99_ms: Annotated[
+        float, Option(min=1, help="The 99th percentile of the latencies that the rate has to keep to, in ms.")
+    ] = 30.0
+    seconds: Annotated[float, Option(min=1, help="Length of a trial of the search; longer is steadier.")] = 4.0
+    runs: Annotated[int, Option(min=1, help="Number of longer trials of the rate that is reported.")] = 3
+    only: Annotated[str, Option(help="Curves to measure, with commas.")] = "uncached,cached,batch"
     serve: Annotated[str, Option(help="Further options of `recall serve`, in one string.")] = ""
     output: Output = None
 
 
-@bench.command("http")
+@bench.command("http", cls=StrictCommand)
 @takes(HttpCommand)
 def bench_http(options: HttpCommand) -> None:
-    """The highest rate within a p99: new histories, cached ones, batches of users. Open loop, generator apart."""
+    """Find the highest rate within a p99.
+
+    For new histories, cached ones and batches of users. The generator is a process of its own and keeps to its clock.
+    """
     need_extra()
     from recall.bench.http import HttpBench
     from recall.bench.http import bench_http as run
@@ -65,7 +77,7 @@ def bench_http(options: HttpCommand) -> None:
         for curve in run(target, asked, say):
             curves.append(curve)
             show_curve(curve)
-        found = machine_facts() | {
+        report = machine_facts() | {
             "asked": asdict(asked),
             "start_s": round(target.start_s, 2),
             "memory_mb": round(target.memory_mb),
@@ -73,12 +85,12 @@ def bench_http(options: HttpCommand) -> None:
         }
     if options.output:
         figures = {"latency against rate": latency_against_rate([c for c in curves if c.trials], options.p99_ms)}
-        err.print(f"figures in {write(options.output, figures, found)}", markup=False)
-    last_line(found)
+        err.print(f"figures in {write(options.output, figures, report)}", markup=False)
+    last_line(report)
 
 
 def curves_of(text: str) -> tuple[str, ...]:
-    """Raises ValueError for a name that is none of theirs."""
+    """Reads names of curves with commas between them; raises ValueError for an unknown one."""
     from recall.bench.http import CURVES
 
     names = tuple(name.strip() for name in text.split(","))
@@ -89,7 +101,7 @@ def curves_of(text: str) -> tuple[str, ...]:
 
 @contextmanager
 def under_load(options: HttpCommand) -> Iterator["Target"]:
-    """The service that is measured: the one at --url, or one of our own."""
+    """The service that is measured: the one at --url, or one that is started for it."""
     from recall.bench.bundles import Sizes, make_bundle
     from recall.bench.target import Target, serving
 
@@ -118,14 +130,17 @@ def show_curve(curve: "Curve") -> None:
     )
 
 
-@bench.command("engine")
+@bench.command("engine", cls=StrictCommand)
 def bench_engine(
-    items: Annotated[int, Option(min=100, help="Catalogue of the curves over history and batch.")] = 12_101,
-    largest: Annotated[int, Option(min=10_000, help="Largest catalogue of the curve over catalogues.")] = 1_000_000,
-    runs: Annotated[int, Option(min=1, help="Calls a point; the median counts.")] = 5,
+    items: Annotated[int, Option(min=100, help="Size of the catalogue in the curves over history and batch.")] = 12_101,
+    largest: Annotated[int, Option(min=10_000, help="Largest catalogue in the curve over catalogues.")] = 1_000_000,
+    runs: Annotated[int, Option(min=1, help="Calls for each point; the median counts.")] = 5,
     output: Output = None,
 ) -> None:
-    """Microseconds a user of encode, search and merge against catalogue, history and batch, without HTTP."""
+    """Measure the engine without HTTP.
+
+    Microseconds a user of encode, search and merge against catalogue, history and batch.
+    """
     need_extra()
     from recall.bench import curves
     from recall.bench.bundles import Sizes
@@ -144,20 +159,25 @@ def bench_engine(
             times = (p.encode_us, p.search_us, p.merge_us, p.total_us, p.product_us)
             table.add_row(str(getattr(p, name)), p.index, f"{p.recall:.3f}", *(f"{time:,.0f}" for time in times))
         out.print(table)
-    found = machine_facts() | {name: [asdict(point) for point in rows] for name, rows in points.items()}
+    report = machine_facts() | {name: [asdict(point) for point in rows] for name, rows in points.items()}
     if output:
         figures = {f"cost against {name}": cost_against(rows, name) for name, rows in points.items()}
-        err.print(f"figures in {write(output, figures, found)}", markup=False)
-    last_line(found)
+        err.print(f"figures in {write(output, figures, report)}", markup=False)
+    last_line(report)
 
 
-@bench.command("index")
+@bench.command("index", cls=StrictCommand)
 def bench_index(
-    bundle: Annotated[Path | None, Option(help="Bundle whose items and queries are used; default: clusters.")] = None,
-    items: Annotated[int, Option(min=1000, help="Vectors in clusters, without a bundle.")] = 100_000,
-    dim: Annotated[int, Option(min=16, help="Their width.")] = 64,
+    bundle: Annotated[
+        Path | None, Option(help="Bundle whose items and queries are taken. Default: vectors in clusters.")
+    ] = None,
+    items: Annotated[int, Option(min=1000, help="Number of vectors in clusters, without a bundle.")] = 100_000,
+    dim: Annotated[int, Option(min=16, help="Width of those vectors.")] = 64,
 ) -> None:
-    """Recall against exact search, latency, memory and time to build of every kind of index."""
+    """Measure every kind of index.
+
+    Recall against exact search, latency, memory and time to build.
+    """
     need_extra()
     from index.auto import sample_queries
     from model.encoder import pin_compute_threads
@@ -185,9 +205,12 @@ def bench_index(
     last_line(machine_facts() | {"items": len(pair[0]), "dim": pair[0].shape[1], "rows": rows})
 
 
-@bench.command("all")
+@bench.command("all", cls=StrictCommand)
 def bench_all(output: Annotated[Path, Option(help="Folder for figures and JSON.")]) -> None:
-    """http, engine and index one after the other, with their defaults."""
+    """Run http, engine and index in turn.
+
+    Each with its defaults.
+    """
     bench_http(output=output / "http")
     bench_engine(output=output / "engine")
     bench_index()
@@ -198,7 +221,7 @@ def say(text: str) -> None:
 
 
 def machine_facts() -> dict[str, Any]:
-    """Where a figure comes from."""
+    """The machine, the versions and the date of a figure."""
     import datetime
 
     from recall.reproduction import facts

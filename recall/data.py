@@ -13,7 +13,8 @@ from model.data.prepare import PrepareOptions
 from model.data.prepare import prepare as prepare_data
 from model.data.sequences import SequenceData
 from model.data.splits import TimeCut
-from recall.terminal import err, last_line, out, takes
+from recall.options import takes
+from recall.terminal import err, last_line, out
 
 Option = typer.Option
 
@@ -24,38 +25,41 @@ class PrepareCommand:
 
     output: Annotated[Path, Option(help="Folder to write; made when it does not exist.")]
     input_format: Annotated[
-        str, Option("--format", help="s3rec, recbole, csv, parquet, kuairand, kuairec or synthetic.")
+        str, Option("--format", help="Format: s3rec, recbole, csv, parquet, kuairand, kuairec or synthetic.")
     ] = "synthetic"
     input_path: Annotated[
-        Path | None, Option("--input", help="The file; for kuairand its folder; none for synthetic.")
+        Path | None, Option("--input", help="File to read; a folder for kuairand; nothing for synthetic.")
     ] = None
-    split: Annotated[str | None, Option(help="leave-one-out or by-time; each format has its usual one.")] = None
+    split: Annotated[str | None, Option(help="leave-one-out or by-time. Default: the usual one of the format.")] = None
     shares: Annotated[
         str | None,
-        Option(help="by-time: shares of all events for valid and test. Default 0.1,0.1."),
+        Option(help="For by-time: shares of all events for validation and test. Default: 0.1,0.1."),
     ] = None
     cut: Annotated[
-        str | None, Option(help="by-time, in place of shares: first time of valid and of test, with a comma.")
+        str | None, Option(help="For by-time, in place of shares: first time of validation and of test, with a comma.")
     ] = None
     categories: Annotated[
-        Path | None, Option(help="JSON item -> list of categories; s3rec finds <name>_item2attributes.json itself.")
+        Path | None,
+        Option(help="JSON file: item -> list of categories. s3rec finds <name>_item2attributes.json by itself."),
     ] = None
-    k_core: Annotated[int, Option(help="Keep users and items with at least this many events; 0 keeps all.")] = 0
+    k_core: Annotated[int, Option(help="Keep users and items with at least this many events; 0 keeps all of them.")] = 0
     positive: Annotated[
         list[str] | None,
         Option(
-            help="What counts as positive, any of: watch:0.5 (share of the video watched), like, follow, share, "
-            "comment, click; kuairand: long_view or is_click. Stricter is cleaner and fewer. Default: every event."
+            help="Events that count, any of: watch:0.5 (share of the video watched), like, follow, share, "
+            "comment, click; kuairand: long_view or is_click. A stricter rule leaves cleaner and fewer events. "
+            "Default: every event."
         ),
     ] = None
-    max_bad_share: Annotated[
-        float, Option(help="Stop when more than this share of rows is bad; bad rows are listed.")
-    ] = 0.01
+    max_bad_share: Annotated[float, Option(help="Stop when more than this share of the rows is bad.")] = 0.01
 
 
 @takes(PrepareCommand)
 def prepare(options: PrepareCommand) -> None:
-    """Read logs, check every row, split, and write a data set that `recall train` reads."""
+    """Turn logs into a data set.
+
+    Every row is checked, bad ones are named with line and reason; `recall train` reads the folder that is written.
+    """
     wanted = PrepareOptions(
         format=options.input_format,  # type: ignore[arg-type]  # prepare_data() refuses unknown words in one sentence
         input=options.input_path,

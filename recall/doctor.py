@@ -1,4 +1,4 @@
-"""recall doctor: what this machine has, what the service would choose, and what is missing."""
+"""recall doctor: checks of the machine, of the installed parts and of bundles."""
 
 import importlib
 import os
@@ -18,11 +18,12 @@ Check = Callable[[], str]
 
 
 def doctor(
-    bundle: Annotated[
-        list[Path] | None, typer.Option(help="Bundle folders to open and prove; may be repeated.")
-    ] = None,
+    bundle: Annotated[list[Path] | None, typer.Option(help="Bundle folder to open and prove; may be repeated.")] = None,
 ) -> None:
-    """Check the installation and, when given, bundles; exit status 1 when something is wrong."""
+    """Check the installation, and bundles.
+
+    The exit status is 1 when something is wrong.
+    """
     checks: dict[str, Check] = {
         "python": platform.python_version,
         "cores": lambda: str(os.cpu_count()),
@@ -32,16 +33,16 @@ def doctor(
         "embedded redis": check_redis,
     }
     checks |= {f"bundle {folder}": lambda folder=folder: check_bundle(folder) for folder in bundle or []}  # type: ignore[misc]
-    table = Table("what", "state", "found")
+    table = Table("check", "state", "result")
     failed = []
     for name, check in checks.items():
         try:
-            state, found = "ok", check()
+            state, result = "ok", check()
         # one failed check must not hide the others
         except (ImportError, OSError, ValueError, RuntimeError, RecallError) as error:
-            state, found = "[red]wrong[/red]", str(error)
+            state, result = "[red]wrong[/red]", str(error)
             failed.append(name)
-        table.add_row(name, state, found)
+        table.add_row(name, state, result)
     out.print(table)
     last_line({"failed": failed})
     if failed:

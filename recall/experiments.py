@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import polars as pl
 import typer
 
-from recall.terminal import last_line, out, read_pairs, read_words, takes
+from recall.options import StrictCommand, read_pairs, read_words, takes
+from recall.terminal import last_line, out
 from recall.verdict_table import narrow_table, show_verdict
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class PlanCommand:
     json: Json = False
 
 
-@experiment.command("plan")
+@experiment.command("plan", cls=StrictCommand)
 @takes(PlanCommand)
 def plan_experiment(options: PlanCommand) -> None:
     """Users an arm and days for a lift, for one planned look and for looks at any time."""
@@ -151,7 +152,7 @@ class JudgeCommand:
     json: Json = False
 
 
-@experiment.command("judge")
+@experiment.command("judge", cls=StrictCommand)
 @takes(JudgeCommand)
 def judge_experiment(options: JudgeCommand) -> None:
     """The verdict: sample ratio first, lifts with fixed and always-valid intervals, guard rails."""

@@ -1,4 +1,4 @@
-"""What `recall reproduce` shows and keeps of its runs. Imports torch; commands import this file when they run."""
+"""Progress and records of the runs of `recall reproduce`. Imports torch; commands import this file when they run."""
 
 import json
 import time
@@ -20,7 +20,7 @@ from recall.reproduction.runner import Run, RunCallbacks
 class ProgressCallbacks(RunCallbacks):
     """Progress bars, a journal of what happened, checkpoints of seed 0, and bundles where they are wanted."""
 
-    bar: Progress
+    progress: Progress
     work: Path
     num_runs: int
     bundles: Path | None = None
@@ -29,21 +29,21 @@ class ProgressCallbacks(RunCallbacks):
 
     def __post_init__(self) -> None:
         self.work.mkdir(parents=True, exist_ok=True)
-        self._table = self.bar.add_task("runs", total=self.num_runs)
+        self._table = self.progress.add_task("runs", total=self.num_runs)
 
     def skipped(self, run: Run) -> None:
         self._say(f"{run}: its rows are there already, skipped")
-        self.bar.advance(self._table)
+        self.progress.advance(self._table)
 
     def started(self, run: Run, recipe: Recipe) -> None:
         self._note(run, "started")
         self._tasks = [
-            self.bar.add_task(f"{run.system}, stage {number}", total=stage.num_epochs)
+            self.progress.add_task(f"{run.system}, stage {number}", total=stage.num_epochs)
             for number, stage in enumerate(recipe.all_stages, 1)
         ]
 
     def epoch(self, run: Run, report: EpochReport) -> None:
-        self.bar.update(self._tasks[report.stage], completed=report.epoch)
+        self.progress.update(self._tasks[report.stage], completed=report.epoch)
         self._note(run, "epoch", stage=report.stage, epoch=report.epoch, loss=report.loss, metric=report.metric)
 
     def trained(self, run: Run, checkpoint: Checkpoint) -> str | None:
@@ -68,12 +68,12 @@ class ProgressCallbacks(RunCallbacks):
 
     def _end(self) -> None:
         for task in self._tasks:
-            self.bar.remove_task(task)
+            self.progress.remove_task(task)
         self._tasks = []
-        self.bar.advance(self._table)
+        self.progress.advance(self._table)
 
     def _say(self, text: str) -> None:
-        self.bar.console.print(text, markup=False)
+        self.progress.console.print(text, markup=False)
 
     def _note(self, run: Run, event: str, **facts: object) -> None:
         line = {"time": round(time.time(), 1), "run": str(run), "event": event} | facts

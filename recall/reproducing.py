@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recall.terminal import err, last_line, progress_bar, read_words, takes
+from recall.options import read_words, takes
+from recall.terminal import err, last_line, progress_bar
 
 if TYPE_CHECKING:
     from recall.progress import ProgressCallbacks
@@ -21,41 +22,48 @@ RECIPES = {"paper": ("paper",), "best": ("best",), "both": ("paper", "best"), "a
 class ReproduceCommand:
     """The options of `recall reproduce`."""
 
-    data: Annotated[Path, Option(help="Folder with s3rec/, kuairand_pure/, kuairec/, or some of them.")]
+    data: Annotated[Path, Option(help="Folder that holds s3rec/, kuairand_pure/ and kuairec/, or some of them.")]
     datasets: Annotated[
         str | None,
-        Option(help="beauty, sports, toys, yelp, kuairand, kuairand-click, kuairec, with commas. Default: all found."),
+        Option(
+            help="beauty, sports, toys, yelp, kuairand, kuairand-click, kuairec, with commas. Default: all there are."
+        ),
     ] = None
-    systems: Annotated[str | None, Option(help="Sections of the recipe, with commas. Default: all.")] = None
-    recipe: Annotated[str, Option(help="paper (its settings and loss), best (ours), both, or ablation.")] = "best"
-    seeds: Annotated[int, Option(min=1, help="How many: 0 .. N-1. Each trains anew.")] = 3
+    systems: Annotated[str | None, Option(help="Sections of the recipe, with commas. Default: all of them.")] = None
+    recipe: Annotated[str, Option(help="paper (its settings and loss), best (of this project), both, or ablation.")] = (
+        "best"
+    )
+    seeds: Annotated[int, Option(min=1, help="Number of seeds, 0 .. N-1; each trains anew.")] = 3
     results: Annotated[
         Path,
-        Option(help="JSON Lines, one row a line; what it has is not run again. settings.jsonl stands beside it."),
+        Option(help="File of rows (JSON Lines), settings.jsonl beside it; a run that it has is not made again."),
     ] = Path("benchmarks/results/quality.jsonl")
     report: Annotated[Path, Option(help="Page to write from the rows; NAME-provenance.md stands beside it.")] = Path(
         "docs/results.md"
     )
-    work: Annotated[Path, Option(help="Prepared data, checkpoints of seed 0, finished stages, journal.")] = Path("runs")
-    bundles: Annotated[Path | None, Option(help="Folder for a bundle of each run; none are made without it.")] = None
+    work: Annotated[
+        Path, Option(help="Folder for prepared data, checkpoints of seed 0, finished stages and a journal.")
+    ] = Path("runs")
+    bundles: Annotated[Path | None, Option(help="Folder for a bundle of each run. Default: no bundles.")] = None
     max_epochs: Annotated[
-        int | None, Option(min=1, help="A quick try: cuts every stage. Its rows are marked and never reported.")
+        int | None, Option(min=1, help="Cut every stage for a quick try; its rows are marked and never reported.")
     ] = None
     study: Annotated[
         str | None,
         Option(
-            help="In place of the table: prompts (K 0..6, trains each), quotas (m : n), diversity (ComiRec's lambda). "
-            "On validation; the last two with the checkpoint of seed 0 that --work keeps."
+            help="A study on validation in place of the table: prompts (K 0..6, each trained), quotas (m : n) or "
+            "diversity (ComiRec's lambda); the last two take the checkpoint of seed 0 that --work keeps."
         ),
     ] = None
-    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto"
+    device: Annotated[str, Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")] = "auto"
 
 
 @takes(ReproduceCommand)
 def reproduce(options: ReproduceCommand) -> None:
-    """Train and measure the table of systems; resumable: a run whose rows are there is skipped.
+    """Train and measure the table of systems.
 
-    Each run appends its rows in one step, so an interruption costs the run under way and nothing else.
+    A run whose rows are there already is skipped, so the command goes on where it was stopped: each run appends its
+    rows in one step.
     """
     from recall.progress import ProgressCallbacks
     from recall.reproduction.datasets import find_sources, prepare_sources
@@ -75,12 +83,12 @@ def reproduce(options: ReproduceCommand) -> None:
         stages=options.work / "stages",
     )
     rows, runs = Results(options.results), [] if options.study else plan.runs()
-    with progress_bar() as bar:
-        callbacks = ProgressCallbacks(bar, options.work, len(runs), options.bundles)
+    with progress_bar() as progress:
+        callbacks = ProgressCallbacks(progress, options.work, len(runs), options.bundles)
         fresh = run_studies(options.study, plan, rows, callbacks) if options.study else run_table(plan, rows, callbacks)
     write_pages(options.report, rows.rows())
-    found = {"results": str(options.results), "runs": len(runs), "new_rows": len(fresh), "failed": callbacks.num_failed}
-    last_line(found)
+    counts = {"runs": len(runs), "new_rows": len(fresh), "failed": callbacks.num_failed}
+    last_line({"results": str(options.results), **counts})
     if callbacks.num_failed:
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""recall serve, query and demo: the service, one question to it, and both on embedded defaults."""
+"""recall serve: the service; its options are the settings, so that names, defaults and help exist there only."""
 
 import inspect
 import os
@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-import httpx
 import typer
-from rich.table import Table
 
-from recall.terminal import declare, err, out, progress_bar, read_id, read_ids, read_pairs
+from recall.options import declares, read_pairs
+from recall.terminal import err
 from service.errors import ConfigurationError
 from service.settings import Settings, load_settings
 
@@ -19,14 +18,8 @@ Option = typer.Option
 STOP_HINT = "stop it with Ctrl-C"
 
 
-def serve(**given: Any) -> None:
-    """Serve bundles over HTTP. Without a Redis URL an embedded redis-server starts; with Redis gone it serves on."""
-    given["arms"] = {name: Path(path) for name, path in read_pairs(given.pop("arm"), "NAME=BUNDLE").items()} or None
-    run_server(load_settings(**given), announce)
-
-
 def _option(name: str) -> inspect.Parameter:
-    """An option of `recall serve` from a field of Settings: name, default and help exist there only."""
+    """An option, and its environment variable, from a field of Settings."""
     field = Settings.model_fields[name]
     # the first of these types that the field may have; paths and unions of text are words
     kinds = [kind for kind in (int, float, Path) if kind is field.annotation or kind in get_args(field.annotation)]
@@ -41,14 +34,17 @@ def _option(name: str) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 
 
-def _serve_parameters() -> list[inspect.Parameter]:
+def _parameters() -> list[inspect.Parameter]:
     arm = Option("--arm", help="NAME=BUNDLE; may be repeated, e.g. --arm recgpt=bundles/recgpt.", envvar="RECALL_ARM")
     first = inspect.Parameter("arm", inspect.Parameter.KEYWORD_ONLY, default=[], annotation=Annotated[list[str], arm])
     return [first, *(_option(name) for name in Settings.model_fields if name != "arms")]
 
 
-# not a record of options: they come from Settings, so that defaults exist once
-declare(serve, _serve_parameters())
+@declares(_parameters())
+def serve(**given: Any) -> None:
+    """Serve bundles over HTTP. Without a Redis URL an embedded redis-server starts; with Redis gone it serves on."""
+    given["arms"] = {name: Path(path) for name, path in read_pairs(given.pop("arm"), "NAME=BUNDLE").items()} or None
+    run_server(load_settings(**given), announce)
 
 
 def run_server(settings: Settings, on_start: Callable[[str], None]) -> None:
@@ -102,125 +98,3 @@ def listen(host: str, port: int) -> socket.socket:
 
 def announce(url: str) -> None:
     err.print(f"recall serves at {url}  (docs at {url}/docs, process {os.getpid()}; {STOP_HINT})")
-
-
-def query(
-    url: Annotated[str, Option(help="Of a running service.")] = "http://127.0.0.1:8080",
-    user: Annotated[str | None, Option(help="User id; alone, the service uses the history it keeps.")] = None,
-    history: Annotated[str | None, Option(help="Item ids, oldest first, with commas: 101,2044,77.")] = None,
-    top_n: Annotated[int, Option(help="Length of the list.")] = 10,
-    arm: Annotated[str | None, Option(help="Pin an arm; default: the experiment decides.")] = None,
-    exclude: Annotated[str | None, Option(help="Item ids that must not appear, with commas.")] = None,
-) -> None:
-    """Ask a running service and print its answer as a table."""
-    body: dict[str, Any] = {"top_n": top_n, "explain": True}
-    if user is not None:
-        body["user_id"] = read_id(user)
-    if history is not None:
-        body["history"] = read_ids(history)
-    if exclude is not None:
-        body["exclude"] = read_ids(exclude)
-    show_answer(ask(url, body, arm))
-
-
-def ask(url: str, body: dict[str, Any], arm: str | None = None) -> dict[str, Any]:
-    """One answer.
-
-    Raises ValueError with the service's own sentence when it refuses, or when nothing answers at `url`.
-    """
-    path = f"/recall/{arm}" if arm else "/recall"
-    try:
-        reply = httpx.post(url + path, json=body, timeout=10)
-    except httpx.HTTPError as error:
-        raise ValueError(
-            f"nothing answers at {url} ({error}); start a service with `recall serve` or `recall demo`"
-        ) from error
-    answer: dict[str, Any] = reply.json()
-    if reply.status_code != 200:
-        raise ValueError(f"{reply.status_code} {answer.get('code')}: {answer.get('message')}")
-    return answer
-
-
-def show_answer(answer: dict[str, Any]) -> None:
-    experiment = answer["experiment"]
-    table = Table("rank", "item", "score", "source")
-    for rank, (item, score, source) in enumerate(
-        zip(answer["items"], answer["scores"], answer["sources"], strict=True), 1
-    ):
-        table.add_row(str(rank), str(item), f"{score:.3f}", source)
-    out.print(f"arm {answer['arm']} ({experiment['reason']}), bundle {answer['bundle'][:12]}")
-    out.print(table)
-    out.print(
-        f"generated: {answer['prompts'] or 'nothing'}; cache: {answer['cache']}; degraded: {answer['degraded'] or 'no'}"
-    )
-    out.print("  ".join(f"{name} {value:.2f} ms" for name, value in answer["timings_ms"].items()))
-
-
-def demo(
-    output: Annotated[
-        Path, Option(help="Folder for data, checkpoints and bundles; what is there already is kept.")
-    ] = Path(".recall/demo"),
-    start: Annotated[
-        bool, Option("--serve/--no-serve", help="Serve the bundles afterwards, or only make them.")
-    ] = True,
-    port: Annotated[int, Option(help="TCP port of the service; 0 = any free one.")] = 8080,
-    seed: Annotated[int, Option(help="Of the synthetic logs and of training.")] = 0,
-) -> None:
-    """Make synthetic logs, train both arms, build bundles, serve them and ask each arm once."""
-    bundles = {arm: make_bundle(arm, output, seed) for arm in ("recgpt", "comirec")}
-    if not start:
-        return
-    given = load_settings(arms=bundles, port=port, state_dir=output / "state", log_level="warning")
-    run_server(given, lambda url: ask_each(url, output / "data"))
-
-
-def make_bundle(arm: str, folder: Path, seed: int) -> Path:
-    """Prepares, trains and builds what does not exist yet."""
-    from index.bundle.build import build_bundle
-    from model.data.prepare import PrepareOptions, prepare
-    from model.data.sequences import SequenceData
-    from model.data.synthetic import SyntheticSpec
-    from model.recipes.files import load_recipe
-    from recall.training import run_training
-
-    data, checkpoint, bundle = folder / "data", folder / "checkpoints" / arm, folder / "bundles" / arm
-    # a bundle of an older version may be refused: then it is made anew, not served
-    if (bundle / "manifest.json").exists() and refusal(arm, bundle) is None:
-        return bundle
-    if not (data / "dataset.json").exists():
-        prepare(PrepareOptions(synthetic=SyntheticSpec(seed=seed)))[0].save(data)
-    run_training(load_recipe("demo", arm), SequenceData.load(data), checkpoint, seed, "cpu")
-    with progress_bar() as bar:
-        task = bar.add_task(f"{arm} bundle", total=1)
-        build_bundle(checkpoint, bundle)
-        bar.update(task, completed=1)
-    return bundle
-
-
-def refusal(arm: str, bundle: Path) -> str | None:
-    """Why the bundle cannot be served; None when it can."""
-    from service.engine.loading import load_arm
-
-    try:
-        load_arm(arm, bundle, "cpu")
-    except ConfigurationError as error:
-        return str(error)
-    return None
-
-
-def ask_each(url: str, data: Path) -> None:
-    """Prints one answer of each arm for a user of the demo's data."""
-    from model.data.sequences import SequenceData
-
-    dataset = SequenceData.load(data)
-    history = dataset.catalogue.items.external(dataset.history(1, "test").tolist())[-20:]
-    for arm in ("recgpt", "comirec"):
-        show_answer(
-            ask(
-                url,
-                {"user_id": dataset.catalogue.users.external([1])[0], "history": history, "top_n": 5, "explain": True},
-                arm,
-            )
-        )
-    announce(url)
-    out.print(f"try: recall query --url {url} --user 7 --history {','.join(map(str, history[-3:]))}")

@@ -15,18 +15,21 @@ DataFolder = Annotated[Path, Option("--data", help="Folder that `recall prepare`
 
 
 def train(
-    arm: Annotated[str, typer.Argument(help="Section of the recipe: recgpt, comirec, sasrec ..")],
+    arm: Annotated[str, typer.Argument(help="Section of the recipe: recgpt, comirec, sasrec, ..")],
     data: DataFolder,
     output: Annotated[Path, Option(help="Checkpoint folder to write.")],
     recipe: Annotated[
         str,
-        Option(help="Name of a recipe (demo, beauty, kuairand, default) or a .yaml file; beauty:paper = the paper's."),
+        Option(help="Name of a recipe (demo, beauty, kuairand, default) or a .yaml file; beauty:paper is the paper's."),
     ] = "default",
-    seed: Annotated[int, Option(help="The same seed, machine and threads give the same weights.")] = 0,
-    device: Annotated[str, Option(help="auto, cpu or cuda; auto takes a GPU when there is one.")] = "auto",
-    max_epochs: Annotated[int | None, Option(help="Cut every stage to this; quicker and worse.")] = None,
+    seed: Annotated[int, Option(help="Seed; the same seed, machine and number of threads give the same weights.")] = 0,
+    device: Annotated[str, Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")] = "auto",
+    max_epochs: Annotated[int | None, Option(help="Cut every stage to this many epochs: quicker, and worse.")] = None,
 ) -> None:
-    """Train one arm; weights, epoch and plan are chosen on the validation split, the test split is not read."""
+    """Train one arm.
+
+    Weights, epoch and serving plan are chosen on the validation split; the test split is not read.
+    """
     from model.training.trainer import with_epochs
     from service.engine.loading import choose_device
 
@@ -36,20 +39,20 @@ def train(
 
 
 def run_training(recipe: Recipe, data: SequenceData, output: Path, seed: int, device: str) -> None:
-    """Trains with a progress bar and saves."""
+    """Trains with a progress progress and saves."""
     from model.training.fit import fit
     from model.training.stages import EpochReport
 
-    with progress_bar() as bar:
+    with progress_bar() as progress:
         tasks = [
-            bar.add_task(f"{recipe.arm} {'prompts' if stage.num_prompts else 'train'}", total=stage.num_epochs)
+            progress.add_task(f"{recipe.arm} {'prompts' if stage.num_prompts else 'train'}", total=stage.num_epochs)
             for stage in recipe.all_stages
         ]
 
         def show(report: EpochReport) -> None:
             measured = f"  {recipe.metric} {report.metric:.4f}" if report.metric is not None else ""
-            bar.update(tasks[report.stage], completed=report.epoch)
-            bar.console.print(
+            progress.update(tasks[report.stage], completed=report.epoch)
+            progress.console.print(
                 f"{recipe.arm} epoch {report.epoch}: loss {report.loss:.4f}, {report.seconds:.1f} s{measured}"
             )
 
@@ -68,20 +71,23 @@ def run_training(recipe: Recipe, data: SequenceData, output: Path, seed: int, de
 
 def build(
     checkpoint: Annotated[Path, Option(help="Checkpoint folder that `recall train` wrote.")],
-    output: Annotated[Path, Option(help="Bundle folder; an old bundle there is replaced in one step.")],
+    output: Annotated[Path, Option(help="Bundle folder to write; an older bundle there is replaced in one step.")],
     index: Annotated[
         str,
         Option(
-            help="exact; auto = the fastest that finds enough of the exact hits, exact while that is cheap; or a FAISS "
-            "factory string (IVF1024,Flat, HNSW32): faster on millions of items, not exact."
+            help="exact; auto, the fastest that finds enough of the exact hits, exact while that is cheap; or a FAISS "
+            "factory string such as IVF1024,Flat: faster on millions of items, not exact."
         ),
     ] = "exact",
     recall_floor: Annotated[
-        float, Option(min=0.5, max=1.0, help="Share of the exact 100 best that auto wants.")
+        float, Option(min=0.5, max=1.0, help="Share of the 100 exact hits that auto has to find.")
     ] = 0.97,
-    max_index_mb: Annotated[int | None, Option(min=1, help="Memory that auto may take; default: any.")] = None,
+    max_index_mb: Annotated[int | None, Option(min=1, help="Memory that auto may take, in MB. Default: any.")] = None,
 ) -> None:
-    """Make a bundle: weights, item vectors, index and golden queries under one checksum; what `recall serve` loads."""
+    """Make a bundle to serve.
+
+    It holds weights, item vectors, index and golden queries under one checksum; `recall serve` loads it.
+    """
     from index.auto import IndexRequirements
     from index.bundle.build import build_bundle
 
@@ -94,16 +100,21 @@ def build(
 
 
 def evaluate(
-    bundle: Annotated[Path, Option(help="Bundle folder.")],
+    bundle: Annotated[Path, Option(help="Bundle folder to measure.")],
     data: DataFolder,
     split: Annotated[str, Option(help="valid or test; look at test once, after every choice is made.")] = "test",
-    cutoff: Annotated[list[int] | None, Option(help="List lengths; may be repeated. Default 5 10 20 50 100.")] = None,
-    max_users: Annotated[
-        int | None, Option(help="Measure a random part of the users; quicker, with more spread.")
+    cutoff: Annotated[
+        list[int] | None, Option(help="Length of the lists; may be repeated. Default: 5 10 20 50 100.")
     ] = None,
-    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
+    max_users: Annotated[
+        int | None, Option(help="Measure this many users, drawn at random: quicker, with more spread.")
+    ] = None,
+    device: Annotated[str, Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")] = "auto",
 ) -> None:
-    """Measure the lists a bundle would serve, over the whole catalogue, history left out; last line JSON."""
+    """Measure the lists that a bundle would serve.
+
+    They are ranked over the whole catalogue without the history. The last line is JSON.
+    """
     from model.evaluation.protocol import EvalSplit
     from service.engine.loading import choose_device, load_arm
     from service.engine.offline import OfflineArm, check_same_data
@@ -120,10 +131,10 @@ def evaluate(
         )
     eval_split = EvalSplit.of(dataset, "valid" if split == "valid" else "test", max_users)
     cutoffs = sorted(cutoff or [5, 10, 20, 50, 100])
-    with progress_bar() as bar:
-        task = bar.add_task("evaluate", total=len(eval_split.users) * len(cutoffs))
+    with progress_bar() as progress:
+        task = progress.add_task("evaluate", total=len(eval_split.users) * len(cutoffs))
         metrics = evaluate_arm(
-            OfflineArm(arm, dataset), eval_split, cutoffs, lambda done: bar.update(task, completed=done)
+            OfflineArm(arm, dataset), eval_split, cutoffs, lambda done: progress.update(task, completed=done)
         )
     show_metrics(metrics, cutoffs)
     last_line(

@@ -166,7 +166,7 @@ def launch(tmp_path_factory):
     def run(*options: str, **environment: str):
         folder = tmp_path_factory.mktemp("serve")
         state, log = folder / "state", folder / "log"
-        command = [sys.executable, "-m", "recall.__main__", "serve", "--state-dir", str(state), *options]
+        command = [sys.executable, "-m", "recall", "serve", "--state-dir", str(state), *options]
         if "RECALL_PORT" not in environment:
             command += ["--port", "0"]
         with log.open("wb") as sink, subprocess.Popen(command, stderr=sink, env=clean_environment(**environment)) as p:

@@ -23,9 +23,9 @@ class Batched:
         self.model = Model.open()
 
     @bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=30)
-    def answer(self, asks: list[RecallQuery]) -> list[RecallResult]:
-        found = self.model.answer([ask.history for ask in asks], asks[0].top_n)
-        return [RecallResult.model_validate(one) for one in found]
+    def answer(self, queries: list[RecallQuery]) -> list[RecallResult]:
+        lists = self.model.answer([query.history for query in queries], queries[0].top_n)
+        return [RecallResult.model_validate(columns) for columns in lists]
 
 
 @bentoml.service(traffic={"max_concurrency": 512, "timeout": 10})

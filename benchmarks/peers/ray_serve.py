@@ -21,8 +21,8 @@ class Recall:
         return self.model.answer([body["history"] for body in bodies], bodies[0]["top_n"])
 
     async def __call__(self, request: Request) -> dict[str, Any]:
-        found: dict[str, Any] = await self.answer(await request.json())
-        return found
+        columns: dict[str, Any] = await self.answer(await request.json())
+        return columns
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Bundles of any size with fresh weights: what a request costs depends on sizes, hardly on what was learnt."""
+"""Bundles of any size with fresh weights: the cost of a request depends on sizes, hardly on what was learnt."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ TWO_STEPS = ServingPlan(PromptPlan(0, Placement.NONE, 2), (7, 3))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """Of a RecGPT; the default is the small model of the targets (docs/decisions/0014-traced-passes.md)."""
+    """The sizes of a RecGPT; the default is the small model of the targets (docs/decisions/0014-traced-passes.md)."""
 
     num_items: int = 12_101
     dim: int = 64

@@ -30,11 +30,11 @@ def find_sources(folder: Path) -> list[str]:
 
     Raises DataError when there is none.
     """
-    found = [name for name in SOURCES if source_path(name, folder).exists()]
-    if not found:
-        wanted = ", ".join(sorted({str(options.input) for options in SOURCES.values()}))
-        raise DataError(f"{folder} holds none of {wanted}")
-    return found
+    names = [name for name in SOURCES if source_path(name, folder).exists()]
+    if not names:
+        known = ", ".join(sorted({str(options.input) for options in SOURCES.values()}))
+        raise DataError(f"{folder} holds none of {known}")
+    return names
 
 
 def prepare_sources(folder: Path, names: Iterable[str], work: Path) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""What a row says of where it comes from: code, machine, memory. No host names, no users."""
+"""The provenance of a row: code, machine, memory. No host names, no users."""
 
 import os
 import platform
@@ -32,7 +32,7 @@ def _git(*words: str) -> str:
 
 
 def machine(device: str) -> str:
-    """As a reader of the table needs it: '2 cores of an AMD EPYC', and the GPU where one was used."""
+    """Describes the machine for a reader of the table: '2 cores of AMD EPYC', and the GPU where it was used."""
     # those this process may use: a container may have fewer than the machine
     cores = f"{len(os.sched_getaffinity(0))} cores of {_processor()}"
     return f"{torch.cuda.get_device_name()}, {cores}" if device.startswith("cuda") else cores
@@ -46,6 +46,6 @@ def _processor() -> str:
 
 
 def peak_memory_mb() -> float:
-    """Of the process so far; Linux counts in KiB."""
+    """The peak of the process so far; Linux counts in KiB."""
     # a high-water mark: it never falls, so a run shows at least what an earlier one of the process took
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

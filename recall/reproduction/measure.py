@@ -1,4 +1,4 @@
-"""What a trained system is measured by on the test split: lists of the network itself, exact, no bundle between."""
+"""Metrics of a trained system on the test split, from exact lists of the network itself; no bundle between."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ LABELS = {"hr": "HR", "recall": "Recall", "precision": "Precision", "ndcg": "NDC
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """Which metrics a protocol is compared by."""
+    """The metrics that a protocol is compared by."""
 
     names: tuple[str, ...]
     cutoffs: tuple[int, ...]
@@ -35,7 +35,7 @@ MEASURES: dict[Protocol, Measures] = {
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One exam of one system."""
+    """The metrics of one system on one split."""
 
     split: str
     metrics: dict[str, float]  # HR@5 ..
@@ -48,16 +48,16 @@ def measure_test(checkpoint: Checkpoint, data: SequenceData) -> list[Measured]:
     measured = []
     for split, eval_split in exams_of(data, "test"):
         started = time.perf_counter()
-        # the exam was built before: seconds are those of ranking and scoring
+        # the split was built before: seconds are those of ranking and scoring
         metrics = measure(checkpoint.network, checkpoint.plan, eval_split)
         measured.append(Measured(split, metrics, len(eval_split.users), time.perf_counter() - started))
     return measured
 
 
 def measure(network: Network, plan: ServingPlan, eval_split: EvalSplit) -> dict[str, float]:
-    """Metrics of an exam in the names of the table."""
+    """Metrics of a split in the names of the table."""
     wanted = MEASURES[eval_split.data.protocol]
-    # the network runs once, at the longest cutoff; shorter lists are made of what it found
+    # the network runs once, at the longest cutoff; shorter lists are made of its hits
     lists = top_lists(network, eval_split, plan.prompts, wanted.cutoffs[-1])
     return measure_lists(lists, plan, eval_split, wanted)
 
@@ -65,8 +65,8 @@ def measure(network: Network, plan: ServingPlan, eval_split: EvalSplit) -> dict[
 def measure_lists(lists: TopLists, plan: ServingPlan, eval_split: EvalSplit, wanted: Measures) -> dict[str, float]:
     """A list for each cutoff: quotas are shares of the length asked for."""
     metrics: dict[str, float] = {}
-    for k, found in zip(wanted.cutoffs, final_lists(lists, plan, wanted.cutoffs), strict=True):
-        metrics |= eval_split.score(found, [k])
+    for k, ranked in zip(wanted.cutoffs, final_lists(lists, plan, wanted.cutoffs), strict=True):
+        metrics |= eval_split.score(ranked, [k])
     return {f"{LABELS[name]}@{k}": round(metrics[f"{name}@{k}"], 6) for k in wanted.cutoffs for name in wanted.names}
 
 

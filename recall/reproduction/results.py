@@ -196,6 +196,6 @@ def latest(rows: Sequence[Row]) -> list[Row]:
     """The rows that were made as the last one was, one a seed: a recipe that changed starts its cell anew."""
     # rows are only ever appended: the last one was measured last
     last = rows[-1]
-    alike = [r for r in rows if (r.data_digest, r.recipe_digest) == (last.data_digest, last.recipe_digest)]
+    same = [r for r in rows if (r.data_digest, r.recipe_digest) == (last.data_digest, last.recipe_digest)]
     # of two rows of one seed the later one stays
-    return list({row.seed: row for row in alike}.values())
+    return list({row.seed: row for row in same}.values())

@@ -46,7 +46,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
-    """What part of the table is wanted."""
+    """The part of the table that is wanted."""
 
     datasets: Mapping[str, Path]  # name -> prepared folder
     systems: Sequence[str] | None = None  # None = all of the recipe
@@ -54,21 +54,21 @@ class RunPlan:
     num_seeds: int = 3
     max_epochs: int | None = None
     device: str = "cpu"
-    stages: Path | None = None  # finished stages of training are kept and found there
+    stages: Path | None = None  # finished stages of training are kept there and taken from there
 
     def runs(self) -> list[Run]:
         """Seed by seed, so that the table fills evenly. What is not trained is the same for every seed: one run.
 
         Raises ValueError for a system that a recipe does not have.
         """
-        found = [
+        runs = [
             Run(dataset, system, recipe, seed)
             for seed in range(self.num_seeds)
             for dataset in self.datasets
             for recipe in self.recipes
             for system in self.systems or systems_of(dataset, recipe)
         ]
-        return [run for run in found if run.seed == 0 or self.recipe_of(run).all_stages]
+        return [run for run in runs if run.seed == 0 or self.recipe_of(run).all_stages]
 
     def recipe_of(self, run: Run) -> Recipe:
         recipe = recipe_for(run.dataset, run.recipe, run.system)
@@ -76,7 +76,7 @@ class RunPlan:
 
 
 class RunCallbacks:
-    """Is told how the runs go; this one does nothing."""
+    """Told how the runs go; this class does nothing."""
 
     def skipped(self, run: Run) -> None:
         """Its rows are there already."""

@@ -1,4 +1,4 @@
-"""What the paper shows beside its table, as rows of their own, measured on the validation split.
+"""The studies that the paper shows beside its table, as rows of their own, measured on the validation split.
 
 prompts: RecGPT trained and asked with K = 0 .. 6 generated items a position. quotas: the share m : n of two steps, on
 the lists of one checkpoint. diversity: ComiRec's lambda, on the lists of one checkpoint. The last two train nothing.
@@ -47,7 +47,7 @@ class Study:
     data: SequenceData
     checkpoints: Path  # folder of `Run.slug`
     device: str = "cpu"
-    stages: Path | None = None  # finished stages of training are kept and found there
+    stages: Path | None = None  # finished stages of training are kept there and taken from there
     max_epochs: int | None = None
     callbacks: RunCallbacks = field(default_factory=RunCallbacks)
 
@@ -172,10 +172,10 @@ def study_diversity(study: Study) -> Iterator[Point]:
 
 
 def _measure_diverse(lists: TopLists, plan: ServingPlan, eval_split: EvalSplit) -> dict[str, float]:
-    found, categories = lists.merged(plan, DIVERSE_LENGTH), eval_split.data.catalogue.categories
+    ranked, categories = lists.merged(plan, DIVERSE_LENGTH), eval_split.data.catalogue.categories
     assert categories is not None  # noqa: S101  (study_diversity has looked)
-    recall = eval_split.score(found, [DIVERSE_LENGTH])[f"recall@{DIVERSE_LENGTH}"]
-    spread = diversity(found, categories)
+    recall = eval_split.score(ranked, [DIVERSE_LENGTH])[f"recall@{DIVERSE_LENGTH}"]
+    spread = diversity(ranked, categories)
     return {f"Recall@{DIVERSE_LENGTH}": round(recall, 6), f"Diversity@{DIVERSE_LENGTH}": round(spread, 6)}
 
 

@@ -74,10 +74,39 @@ def test_version(run_recall):
     assert run_recall("--version").out == "0.1.0\n"
 
 
-def test_prepare_says_what_it_found(prepared):
+@pytest.mark.parametrize("words", [["--help"], ["bench", "http", "--help"], ["prepare"]], ids=" ".join)
+def test_the_module_and_the_script_are_the_same_command(words):
+    ways = ([str(Path(sys.executable).with_name("recall"))], [sys.executable, "-m", "recall"])
+    script, module = (subprocess.run([*way, *words], capture_output=True, text=True, check=False) for way in ways)
+    assert (module.returncode, module.stdout, module.stderr) == (script.returncode, script.stdout, script.stderr)
+    assert "Usage: recall" in module.stdout + module.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_of_commands_has_whole_sentences(run_recall, command):
+    [line] = [line for line in run_recall("--help").out.splitlines() if line.startswith(f"  {command} ")]
+    assert line.endswith(".")
+    assert not line.endswith("..")
+
+
+def test_settings_of_the_service_alone_are_variables(run_recall, tmp_path):
+    unwanted = {"RECALL_SHOW": "1", "RECALL_DEMO_START": "0", "RECALL_PREPARE_OUTPUT": str(tmp_path / "data")}
+    assert run_recall("doctor", "--help", **unwanted).out.startswith("Usage: recall doctor")
+    assert "Missing option '--output'" in run_recall("prepare", **unwanted).sentence
+    assert "setting port" in run_recall("serve", RECALL_PORT="70000", RECALL_STATE_DIR=str(tmp_path)).sentence
+
+
+def test_a_command_prints_no_log_lines_before_its_answer(run_recall, built, folder):
+    for words in (("evaluate", "--bundle", built[0], "--data", folder / "data"), ("doctor", "--bundle", built[0])):
+        ended = run_recall(*words)
+        assert ended.status == 0, ended.err
+        assert not [line for line in (ended.err + ended.out).splitlines()[:-1] if line.startswith("{")]
+
+
+def test_prepare_says_what_it_read(prepared):
     assert prepared.status == 0, prepared.err
-    found = prepared.last_line
-    assert (found["users"], found["items"], found["valid"], found["test"]) == (40, 30, 40, 40)
+    told = prepared.last_line
+    assert (told["users"], told["items"], told["valid"], told["test"]) == (40, 30, 40, 40)
 
 
 def test_prepare_reports_bad_rows_and_goes_on(run_recall, tmp_path):
@@ -145,6 +174,10 @@ def test_query_gives_the_refusal_of_the_service(run_recall, service):
 MISTAKES = {
     "no input": (["prepare", "--format", "csv", "--output", "out"], "needs an input path"),
     "input that does not exist": (["prepare", "--format", "csv", "--input", "nowhere", "--output", "out"], "nowhere"),
+    "two inputs": (
+        ["prepare", "--format", "csv", "--input", "a", "--input", "b", "--output", "out"],
+        "--input is given more than once; it takes one value",
+    ),
     "unknown format": (["prepare", "--format", "xml", "--output", "out"], "unknown format 'xml'"),
     "unknown split": (["prepare", "--split", "random", "--output", "out"], "unknown split 'random'"),
     "no output": (["prepare"], "Missing option '--output'"),
