@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 Option = typer.Option
 Json = Annotated[bool, Option("--json", help="End with everything as one line of JSON.")]
-experiment = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
+experiment = typer.Typer(
+    no_args_is_help=True, help="Plan and judge an A/B test.\n\nUsers are the unit of both.", rich_markup_mode=None
+)
 COVARIATE = "_before"  # ends the name of a metric's pre-period column
 HEADS = {"users_an_arm_any_time": "any time", "days_any_time": "days", "smallest_lift": "lift shown"}
 READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
