@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
-from recall.querying import ask
+from recall.serving import ask
 
 PICTURE = Path(__file__).parent / "figures" / "answers.svg"
 REQUEST: dict[str, Any] = {"user_id": 7, "history": [5, 9, 77], "top_n": 6, "explain": True}

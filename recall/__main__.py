@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from model import __version__
-from recall import benchmarking, data, demo, doctor, experiments, querying, reproducing, serving, training, tuning
+from recall import benchmarking, data, demo, doctor, experiments, reproducing, serving, training, tuning
 from recall.options import StrictCommand
 from recall.terminal import err, out
 from service.errors import RecallError
@@ -32,7 +32,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     training.build,
     training.evaluate,
     serving.serve,
-    querying.query,
+    serving.query,
     demo.demo,
     doctor.doctor,
     reproducing.reproduce,

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from recall.querying import ask, show_answer
-from recall.serving import announce, run_server
+from recall.serving import announce, ask, run_server, show_answer
 from recall.terminal import command_here, out, progress_bar
 from service.errors import ConfigurationError
 from service.settings import load_settings

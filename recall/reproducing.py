@@ -10,7 +10,7 @@ from recall.options import read_words, takes
 from recall.terminal import err, last_line, progress_bar
 
 if TYPE_CHECKING:
-    from recall.progress import ProgressCallbacks
+    from recall.reproduction.progress import ProgressCallbacks
     from recall.reproduction.results import Results, Row
     from recall.reproduction.runner import RunPlan
 
@@ -65,8 +65,8 @@ def reproduce(options: ReproduceCommand) -> None:
     A run whose rows are there already is skipped, so the command goes on where it was stopped: each run appends its
     rows in one step.
     """
-    from recall.progress import ProgressCallbacks
     from recall.reproduction.datasets import find_sources, prepare_sources
+    from recall.reproduction.progress import ProgressCallbacks
     from recall.reproduction.results import Results
     from recall.reproduction.runner import RunPlan
     from recall.reproduction.runner import reproduce as run_table

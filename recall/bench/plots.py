@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recall import drawing
 from recall.bench.curves import Point
 from recall.bench.http import Curve
+from recall.reproduction import drawing
 
 STAGES = ("encode", "search", "merge")
 OURS = "recgpt-recall"

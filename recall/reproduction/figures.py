@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recall import drawing
-from recall.drawing import Point
+from recall.reproduction import drawing
 from recall.reproduction.cells import Published, number
+from recall.reproduction.drawing import Point
 from recall.reproduction.results import Row, latest
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from recall import drawing
-from recall.drawing import spread
+from recall.reproduction import drawing
+from recall.reproduction.drawing import spread
 
 
 @pytest.mark.parametrize(
