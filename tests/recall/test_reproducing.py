@@ -30,7 +30,8 @@ def places(tmp_path_factory):
 def reproduce(run_recall, raw, places):
     def run(*more):
         options = [word for name, path in places.items() for word in (f"--{name}", path)]
-        return run_recall("reproduce", "--data", raw, "--device", "cpu", *options, *more)
+        data = () if "--data" in more else ("--data", raw)
+        return run_recall("reproduce", *data, "--device", "cpu", *options, *more)
 
     return run
 
