@@ -51,7 +51,7 @@ def expected(arm: LoadedArm, body: dict[str, Any]) -> list[int]:
     catalogue = arm.release.catalogue
     request = arm.release.request(None, body["history"], body["exclude"], body["top_n"])
     [result] = arm.compute.run([request])
-    listed = complete(catalogue, result.merged, request.excluded, request.limit)
+    listed = complete(catalogue, result.merged, request)
     return catalogue.items.column(listed.rows).tolist()  # type: ignore[no-any-return]
 
 

@@ -92,7 +92,7 @@ class RecallPipeline:
         history = await self._history(query, degraded)
         clock.lap("history")
         with self.arms[assignment.arm].lease() as arm:
-            request = arm.request(query.user_id, history, query.exclude, query.top_n, query.deadline)
+            request = arm.request(query.user_id, history, query.exclude, query.top_n, deadline=query.deadline)
             result = await self._ask(arm, request, degraded)
         clock.lap("find")
         listed = self._fill(arm, request, result, degraded)
@@ -171,7 +171,7 @@ class RecallPipeline:
     def _fill(arm: Release, request: EngineRequest, result: EngineResult | None, degraded: list[str]) -> Merged:
         """The list of the result, filled up with popular items where it is short."""
         merged = result.merged if result else EMPTY
-        listed = complete(arm.catalogue, merged, request.excluded, request.limit)
+        listed = complete(arm.catalogue, merged, request)
         if len(listed.rows) > len(merged.rows):
             degraded.append("filled")
         return listed

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from model.catalogue import Catalogue, ExternalId
 from model.records import History, ServingPlan
 from service.engine.compute import ComputeCounters
@@ -41,12 +44,14 @@ class Release:
         ids: Sequence[ExternalId],
         exclude: Sequence[ExternalId] = (),
         limit: int = 0,
+        allowed: NDArray[np.bool_] | None = None,
         deadline: float = float("inf"),
     ) -> EngineRequest:
         """The request in rows of this catalogue; `limit` 0 asks for vectors alone.
 
-        The newest `window` known items are encoded, all known items are excluded, an unknown user is row 0. The
-        cache key holds only what can change the vectors.
+        The newest `window` known items are encoded, all known items are excluded, an unknown user is row 0. `allowed`
+        is a filter: (N,) true at place r - 1 where row r may be answered. The cache key holds only what can change
+        the vectors.
         """
         items = self.catalogue.items
         rows = items.rows(ids)
@@ -56,6 +61,7 @@ class Release:
             limit,
             frozenset(rows).union(items.rows(exclude)),
             deadline=deadline,
+            allowed=allowed,
             key=cache_key(self.bundle, self.plan_digest, history) if self.has_cache else None,
             unknown=() if len(rows) == len(ids) else tuple(item for item in ids if not items.row(item)),
         )

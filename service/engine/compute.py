@@ -91,15 +91,32 @@ class BatchCompute:
         merged = [EMPTY] * len(requests)
         searched = started
         if longest:
-            queries = np.concatenate([member.vectors.vectors for member in encoded])  # (B Q, D)
-            num_queries = len(queries) // len(requests)
-            hits = self.index.search(queries, min(longest, self.index.num_items), exclusions(requests, num_queries))
+            hits = self._find(requests, encoded, min(longest, self.index.num_items))
             searched = time.perf_counter()
-            shape = (len(requests), num_queries, -1)
-            lists = Hits(hits.rows.reshape(shape), hits.scores.reshape(shape))
-            merged = merge_each(requests, lists, self.plan, self.categories)
+            merged = merge_each(requests, hits, self.plan, self.categories)
         times = {"search": 1e3 * (searched - started), "merge": 1e3 * (time.perf_counter() - searched)}
         # times of the whole batch: each member waited for all of it
         return [
             EngineResult(e.vectors, m, {"encode": e.encode_ms, **times}) for e, m in zip(encoded, merged, strict=True)
         ]
+
+    def _find(self, requests: Sequence[EngineRequest], encoded: Sequence[EncodedRequest], limit: int) -> Hits:
+        """Hits (B, Q, K) of each request's vectors; requests with different filters are searched one filter a time."""
+        filters = {id(request.allowed): request.allowed for request in requests}
+        if len(filters) == 1:
+            return self._find_filtered(requests, encoded, limit)
+        parts, order = list[Hits](), list[int]()
+        for key in filters:
+            members = [n for n, request in enumerate(requests) if id(request.allowed) == key]
+            parts.append(self._find_filtered([requests[n] for n in members], [encoded[n] for n in members], limit))
+            order += members
+        places = np.argsort(order)
+        return Hits(*(np.concatenate(arrays)[places] for arrays in zip(*parts, strict=True)))
+
+    def _find_filtered(self, requests: Sequence[EngineRequest], encoded: Sequence[EncodedRequest], limit: int) -> Hits:
+        """Hits (B, Q, K) of requests that have one filter, or none."""
+        queries = np.concatenate([member.vectors.vectors for member in encoded])  # (B Q, D)
+        num_queries = len(queries) // len(requests)
+        hits = self.index.search(queries, limit, exclusions(requests, num_queries), requests[0].allowed)
+        shape = (len(requests), num_queries, -1)
+        return Hits(hits.rows.reshape(shape), hits.scores.reshape(shape))

@@ -1,6 +1,7 @@
 """The last steps: hits to a list a request, and places an arm left open filled with popular items, labelled as such."""
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -29,13 +30,13 @@ def merge_each(
     return merged
 
 
-def complete(catalogue: Catalogue, merged: Merged, excluded: Collection[int], limit: int) -> Merged:
-    """`limit` items whenever the catalogue has that many that are not excluded; filled places score 0."""
-    missing = min(limit, len(catalogue.items) - len(excluded)) - len(merged.rows)
+def complete(catalogue: Catalogue, merged: Merged, request: EngineRequest) -> Merged:
+    """Fills a list that is short of the request's limit, as far as the catalogue has items that may be answered."""
+    missing = min(request.limit, _num_answerable(catalogue, request)) - len(merged.rows)
     if missing <= 0:
         return merged
     # score 0: a popularity count is not an inner product
-    fill = list(_popular(catalogue, {*excluded, *merged.rows.tolist()}, missing))
+    fill = list(islice(_popular(catalogue, request, set(merged.rows.tolist())), missing))
     return Merged(
         np.append(merged.rows, np.array(fill, dtype=np.int64)),
         np.append(merged.scores, np.zeros(len(fill), dtype=np.float32)),
@@ -43,10 +44,15 @@ def complete(catalogue: Catalogue, merged: Merged, excluded: Collection[int], li
     )
 
 
-def _popular(catalogue: Catalogue, excluded: Collection[int], limit: int) -> Iterator[int]:
+def _num_answerable(catalogue: Catalogue, request: EngineRequest) -> int:
+    if request.allowed is None:
+        return len(catalogue.items) - len(request.excluded)
+    return int(request.allowed.sum()) - sum(bool(request.allowed[row - 1]) for row in request.excluded)
+
+
+def _popular(catalogue: Catalogue, request: EngineRequest, listed: Collection[int]) -> Iterator[int]:
+    """Rows that the request may be answered with and that are not listed yet, most popular first."""
+    allowed = request.allowed
     for row in catalogue.by_popularity.tolist():
-        if limit <= 0:
-            return
-        if row not in excluded:
+        if row not in request.excluded and row not in listed and (allowed is None or allowed[row - 1]):
             yield row
-            limit -= 1

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index.base import Exclusions
 from model.catalogue import ExternalId
@@ -23,6 +24,7 @@ class EngineRequest:
     vectors: CachedVectors | None = None  # known already: search only
     deadline: float = float("inf")  # time.monotonic()
     key: bytes | None = None  # of the vectors in the cache; None = not asked, not kept
+    allowed: NDArray[np.bool_] | None = None  # (N,) place r - 1 tells of row r; None = every row
     unknown: Sequence[ExternalId] = ()  # ids of the history that the catalogue lacks; no engine reads them
 
     @property

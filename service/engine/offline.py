@@ -41,7 +41,7 @@ class OfflineArm:
             requests = [self.request(user, split, limit) for user in users[start : start + BATCH]]
             for request, result in zip(requests, self.arm.compute.run(requests), strict=True):
                 self.known[request.history] = result.vectors
-                yield complete(catalogue, result.merged, request.excluded, limit).rows.tolist()
+                yield complete(catalogue, result.merged, request).rows.tolist()
 
 
 def evaluate(

@@ -37,6 +37,8 @@ class AskEngine(msgspec.Struct, tag="ask", array_like=True, frozen=True):
     excluded: frozenset[int]
     left_s: float | None  # until the deadline; None = there is none
     key: bytes | None
+    allowed: bytes | None = None  # (N,) booleans, eight a byte
+    num_items: int = 0  # N where there is a filter
 
     @classmethod
     def of(cls, number: int, arm: str, request: EngineRequest) -> "AskEngine":
@@ -50,11 +52,22 @@ class AskEngine(msgspec.Struct, tag="ask", array_like=True, frozen=True):
             frozenset(request.excluded),
             None if left == float("inf") else left,
             request.key,
+            None if request.allowed is None else np.packbits(request.allowed).tobytes(),
+            0 if request.allowed is None else len(request.allowed),
         )
 
     def request(self) -> EngineRequest:
-        deadline = float("inf") if self.left_s is None else time.monotonic() + self.left_s
-        return EngineRequest(History(self.items, self.user), self.limit, self.excluded, deadline=deadline, key=self.key)
+        return EngineRequest(
+            History(self.items, self.user),
+            self.limit,
+            self.excluded,
+            deadline=float("inf") if self.left_s is None else time.monotonic() + self.left_s,
+            key=self.key,
+            allowed=None if self.allowed is None else self._filter(self.allowed),
+        )
+
+    def _filter(self, packed: bytes) -> NDArray[np.bool_]:
+        return np.unpackbits(np.frombuffer(packed, np.uint8), count=self.num_items).view(np.bool_)
 
 
 class EngineAnswer(msgspec.Struct, tag="answer", array_like=True, frozen=True):

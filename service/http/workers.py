@@ -50,8 +50,8 @@ async def _run_engine(settings: Settings, port: int, on_start: Callable[[], None
             address, engines.arms, metrics.render, metrics.engine("unknown"), num_expected=settings.http_workers
         )
         stack.push_async_callback(server.close)
-        answering = asyncio.create_task(server.run())
-        stack.callback(answering.cancel)
+        serving = asyncio.create_task(server.run())
+        stack.callback(serving.cancel)
         with http_processes(engines.settings, port, address) as processes:
             starting = asyncio.create_task(server.ready.wait())
             await _until(lambda: starting.done() or stopping.is_set(), processes)

@@ -105,7 +105,7 @@ def test_same_history_at_once_is_computed_once():
 
 
 async def outcomes_behind_another(*waits_s):
-    """What becomes of requests for one history, each with its own time, while the engine is busy for .05 s."""
+    """The outcomes of requests for one history, each with its own time, while the engine is busy for .05 s."""
     encoder = Gated()
     async with open_pipeline(encoder) as pipeline:
         busy = asyncio.create_task(pipeline.recall(RecallQuery("busy", history=[101])))

@@ -38,6 +38,13 @@ def test_unknown_ids_are_named_and_neither_encoded_nor_excluded(release, known):
     assert (request.excluded, request.unknown) == ({1}, (-5, "10001"))
 
 
+def test_a_filter_is_handed_on_and_changes_no_key(release, known):
+    allowed = np.zeros(len(known), dtype=np.bool_)
+    request = release.request(None, known[:3], limit=5, allowed=allowed)
+    assert request.allowed is allowed
+    assert request.key == release.request(None, known[:3]).key
+
+
 @pytest.mark.parametrize("ids", [[], [-5]])
 def test_a_history_without_known_items_is_cold(release, ids):
     assert release.request(None, ids).is_cold
@@ -76,7 +83,7 @@ def expected(loaded, history):
     """The list of a bundle asked alone, without queue and cache."""
     request = loaded.release.request(None, history, limit=TOP_N)
     [result] = loaded.compute.run([request])
-    return complete(loaded.release.catalogue, result.merged, request.excluded, TOP_N).rows.tolist()
+    return complete(loaded.release.catalogue, result.merged, request).rows.tolist()
 
 
 def test_a_bundle_takes_the_place_of_another_while_requests_run(bundles, known):

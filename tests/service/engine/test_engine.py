@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.exact import ExactIndex
+from model.catalogue import Catalogue, IdMap
 from model.records import History, QueryVectors, ServingPlan
 from service.engine.compute import BatchCompute
 from service.engine.engine import Engine
+from service.engine.fill import complete
 from service.engine.loading import load_arm
 from service.engine.messages import EngineLimits, EngineRequest
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded
@@ -25,11 +27,13 @@ from service.stores.vector_codec import CachedVectors
 N, D = 300, 4
 HANG_S = 20
 ITEMS = np.random.default_rng(3).normal(size=(N, D)).astype(np.float32)
+FILTERS = [None, np.arange(N) % 2 == 0, np.arange(N) < 7, np.zeros(N, dtype=np.bool_)]
 REQUESTS = st.builds(
     EngineRequest,
     st.builds(History, st.lists(st.integers(1, N), max_size=30).map(tuple), st.integers(0, 50)),
     st.integers(1, 320),
     st.frozensets(st.integers(1, N), max_size=20),
+    allowed=st.sampled_from(FILTERS),
 )
 
 
@@ -271,7 +275,7 @@ def test_close_fails_who_waits_and_lets_the_running_batch_end():
         encoder.gate.set()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         await closing
-        return [type(one).__name__ for one in outcomes]
+        return [type(outcome).__name__ for outcome in outcomes]
 
     assert run(main) == ["EngineResult", "EngineFailed", "EngineFailed"]
 
@@ -465,3 +469,16 @@ def test_times_are_those_of_the_clock_it_was_given():
     assert (outcome, dropped) == (DeadlineExceeded, Counter(deadline=1))
     assert queue_ms == pytest.approx(1e3 * (now[0] - 100))
     assert last_batch_at == now[0]
+
+
+@settings(max_examples=25)
+@given(requests=st.lists(REQUESTS, min_size=1, max_size=6))
+def test_nothing_is_listed_that_a_filter_keeps_out(computes, requests):
+    catalogue = Catalogue(IdMap.of(list(range(N))), IdMap.of([1]), np.arange(N))
+    for request, result in zip(requests, computes["recgpt"].run(requests), strict=True):
+        rows = complete(catalogue, result.merged, request).rows.tolist()
+        answerable = (
+            set(range(1, N + 1)) if request.allowed is None else {*(1 + np.flatnonzero(request.allowed)).tolist()}
+        )
+        assert {*rows} <= answerable - request.excluded
+        assert len({*rows}) == len(rows) == min(request.limit, len(answerable - request.excluded))

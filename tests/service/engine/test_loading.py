@@ -1,4 +1,4 @@
-"""What a service must not serve (fault tests 14 and 26): it ends with status 2 and one sentence, before it listens."""
+"""Bundles and settings that a service refuses (fault tests 14, 26): status 2 and one sentence before it listens."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What is measured offline is what users get: the lists of OfflineArm, over HTTP, while batches form."""
+"""Users get the lists that are measured offline: those of OfflineArm, over HTTP, while batches form."""
 
 from concurrent.futures import ThreadPoolExecutor
 

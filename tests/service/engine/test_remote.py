@@ -99,6 +99,12 @@ def test_a_request_arrives_as_it_was_sent(request):
     assert (arrived.number, arrived.arm, arrived.request()) == (7, "only", request)
 
 
+def test_a_filter_arrives_as_it_was_sent():
+    allowed = np.random.default_rng(0).random(N) < 0.5
+    message = AskEngine.of(1, "only", EngineRequest(History((1,)), 5, allowed=allowed))
+    np.testing.assert_array_equal(decode_from_worker(encode(message)).request().allowed, allowed)
+
+
 def test_what_is_left_of_a_deadline_travels():
     request = EngineRequest(History((1,)), 5, deadline=time.monotonic() + 3)
     arrived = decode_from_worker(encode(AskEngine.of(1, "only", request))).request()
