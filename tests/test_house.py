@@ -125,7 +125,7 @@ PENDING: dict[str, str] = {
         model/training/plans.py model/training/search.py model/training/stages.py service/experiments/rules.py
     """,
     "former": """
-        model/networks/spectrum.py model/training/fit.py model/training/stages.py service/http/workers.py
+        model/networks/spectrum.py model/training/fit.py model/training/stages.py
         tests/model/networks/test_attention_dropout.py tests/model/training/test_search.py
     """,
     "empty": """
@@ -145,7 +145,7 @@ PENDING: dict[str, str] = {
         tests/model/test_merging.py tests/model/training/test_losses.py
         tests/model/training/test_sampled_losses.py tests/model/training/test_search.py
         tests/model/training/test_stages.py tests/model/training/test_trainer.py
-        tests/service/engine/test_engine.py tests/service/telemetry/test_quality.py
+
     """,
 }
 
