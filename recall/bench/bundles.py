@@ -33,8 +33,8 @@ class Sizes:
 def make_checkpoint(sizes: Sizes) -> Checkpoint:
     """Items 0 .. N-1, no users, weights drawn with the seed; items in clusters, as learnt ones are.
 
-    The table weighs more than the fresh rest of the network, so that query vectors lie near items: what an approximate
-    index finds of them says something of trained tables, and lists differ between histories.
+    The table weighs more than the fresh rest of the network, so that query vectors lie close to items: the recall of
+    an approximate index then says something of trained tables, and lists differ between histories.
     """
     torch.manual_seed(sizes.seed)
     names = ("num_items", "dim", "num_layers", "num_heads", "max_length")
