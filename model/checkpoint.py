@@ -20,6 +20,8 @@ from model.networks.base import Network
 from model.records import Placement, PromptPlan, ServingPlan
 
 FORMAT = 1
+# settings that earlier versions had -> the value at which they did nothing
+RETIRED = {"num_members": 1}
 WEIGHTS, CONFIG, CATALOGUE = "weights.safetensors", "config.json", "catalogue.npz"
 
 
@@ -83,7 +85,7 @@ class Checkpoint:
         parts = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if parts.get("format") != FORMAT:
             raise CheckpointError(f"{folder} has checkpoint format {parts.get('format')}; this version reads {FORMAT}")
-        network = build_network(parts["kind"], parts["network"])
+        network = build_network(parts["kind"], read_settings(parts["network"]))
         _load_weights(network, folder / WEIGHTS)
         catalogue = Catalogue.load(folder / CATALOGUE)
         if len(catalogue.items) != network.config.num_items:
@@ -93,6 +95,21 @@ class Checkpoint:
         if len(catalogue.users) != network.config.num_users:
             raise CheckpointError(f"{folder}: {len(catalogue.users)} users for {network.config.num_users} user vectors")
         return cls(network, read_plan(parts["plan"]), catalogue, Provenance(**parts["provenance"]))
+
+
+def read_settings(network: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a network, and of a blend's parts, without those that this version no longer has.
+
+    Raises CheckpointError where such a setting was in use.
+    """
+    if used := [name for name, off in RETIRED.items() if network.get(name, off) != off]:
+        raise CheckpointError(
+            f"it was trained with {', '.join(used)}, which this version does not have: train it again"
+        )
+    settings = {name: value for name, value in network.items() if name not in RETIRED}
+    if "parts" in settings:
+        settings["parts"] = [{**part, "network": read_settings(part["network"])} for part in settings["parts"]]
+    return settings
 
 
 def read_plan(parts: Mapping[str, Any]) -> ServingPlan:

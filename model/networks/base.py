@@ -41,11 +41,6 @@ class Network(nn.Module, ABC):
     items: nn.Embedding
 
     @property
-    def num_members(self) -> int:
-        """Slices of the width that are trained by a loss of their own; the ranking adds their scores."""
-        return 1
-
-    @property
     def start_row(self) -> int:
         return self.config.num_items + 1
 
@@ -57,10 +52,9 @@ class Network(nn.Module, ABC):
     def start_from(self, histories: Ragged, categories: Ragged | None = None) -> None:  # noqa: ARG002
         """Takes what a system needs of the training sequences, and of the items' categories, before the first epoch."""
         if self.config.spectral_start:
-            # (N, D) of one member: all start from the same table, their blocks make them differ
-            table = tied_factors(histories, self.config.num_items, self.items.embedding_dim // self.num_members)
+            table = tied_factors(histories, self.config.num_items, self.items.embedding_dim)  # (N, D)
             with torch.no_grad():
-                self.item_vectors().copy_(self.config.spectral_start * table.repeat(1, self.num_members))
+                self.item_vectors().copy_(self.config.spectral_start * table)
 
     @abstractmethod
     def training_pairs(self, batch: Batch, num_prompts: int = 0) -> tuple[Tensor, Tensor]:

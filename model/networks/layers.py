@@ -14,57 +14,16 @@ from model.generation.kv_cache import KeyValueCache
 INIT_STD = 0.02
 
 
-class SideBySide(nn.Module):
-    """M linear maps, each from its own slice of the width to its own slice: a block-diagonal matrix."""
-
-    def __init__(self, dim_in: int, dim_out: int, num_members: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(num_members, dim_in, dim_out) * INIT_STD)
-        self.bias = nn.Parameter(torch.zeros(num_members, 1, dim_out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        B, T, _ = x.shape
-        # one batched product for all members: their weights never meet
-        members = x.reshape(B * T, len(self.weight), -1).transpose(0, 1)  # (M, B T, D)
-        return torch.baddbmm(self.bias, members, self.weight).transpose(0, 1).reshape(B, T, -1)
-
-
-class NormSideBySide(nn.Module):
-    """Layer normalisation of each member's slice."""
-
-    def __init__(self, dim: int, num_members: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(num_members, dim))
-        self.bias = nn.Parameter(torch.zeros(num_members, dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        members = x.unflatten(-1, self.weight.shape)  # type: ignore[no-untyped-call]
-        return (F.layer_norm(members, self.weight.shape[1:]) * self.weight + self.bias).flatten(-2)
-
-
-def linear(dim_in: int, dim_out: int, num_members: int) -> nn.Module:
-    return SideBySide(dim_in, dim_out, num_members) if num_members > 1 else nn.Linear(dim_in, dim_out)
-
-
-def layer_norm(dim: int, num_members: int) -> nn.Module:
-    return NormSideBySide(dim, num_members) if num_members > 1 else nn.LayerNorm(dim)
-
-
 @dataclass(frozen=True)
 class Width:
-    """Of one block: M members of `dim`, each with its own heads."""
+    """The width of a block, and the heads that share it."""
 
     dim: int
     num_heads: int
-    num_members: int = 1
 
     def __post_init__(self) -> None:
         if self.dim % self.num_heads:
             raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
-
-    @property
-    def all_heads(self) -> int:
-        return self.num_heads * self.num_members
 
     @property
     def head_width(self) -> int:
@@ -72,22 +31,20 @@ class Width:
 
 
 class Attention(nn.Module):
-    """Multi-head causal self-attention; members do not see each other."""
+    """Multi-head causal self-attention."""
 
     def __init__(self, width: Width, dropout: float) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
             raise ValueError(f"attention dropout is {dropout}; it is a share from 0 to below 1")
         self.width, self.dropout = width, dropout
-        self.qkv = linear(width.dim, 3 * width.dim, width.num_members)
-        self.out = linear(width.dim, width.dim, width.num_members)
+        self.qkv = nn.Linear(width.dim, 3 * width.dim)
+        self.out = nn.Linear(width.dim, width.dim)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        w = self.width
-        parts = self.qkv(x).view(*x.shape[:2], w.num_members, 3, w.num_heads, w.head_width)
-        # (B, T, M, 3, H, W) -> three of (B, M H, T, W): members are heads that share no weights
-        q, k, v = parts.permute(3, 0, 2, 4, 1, 5).flatten(2, 3)
-        return q, k, v  # (B, M H, T, D / H) each
+        parts = self.qkv(x).view(*x.shape[:2], 3, self.width.num_heads, self.width.head_width)
+        q, k, v = parts.permute(2, 0, 3, 1, 4)
+        return q, k, v  # (B, H, T, D / H) each
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.heads(x)
@@ -127,10 +84,10 @@ class Block(nn.Module):
     def __init__(self, width: Width, dropout: float, attention_dropout: float | None = None) -> None:
         """attention_dropout: share of the attention's weights that is dropped; None = `dropout`, as everywhere else."""
         super().__init__()
-        dim, members = width.dim, width.num_members
+        dim = width.dim
         self.attention = Attention(width, dropout if attention_dropout is None else attention_dropout)
-        self.forward_net = nn.Sequential(linear(dim, 4 * dim, members), nn.GELU(), linear(4 * dim, dim, members))
-        self.norm_attention, self.norm_forward = layer_norm(dim, members), layer_norm(dim, members)
+        self.forward_net = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.norm_attention, self.norm_forward = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from model.generation.greedy import NextItem
 from model.generation.kv_cache import KeyValueCache
 from model.generation.tokens import Tokens
 from model.networks.base import Network, NetworkConfig
-from model.networks.layers import Block, Width, init_weights, layer_norm
+from model.networks.layers import Block, Width, init_weights
 from model.records import PromptPlan
 
 
@@ -29,7 +29,6 @@ class RecGPTConfig(NetworkConfig):
     num_layers: int = 2
     num_heads: int = 2
     attention_dropout: float | None = None  # None = dropout
-    num_members: int = 1  # decoders of width `dim` side by side, trained apart, their scores added; cost grows with it
     # share of training sequences whose user id is hidden: trains the unknown user; 1 = everybody is unknown, always
     user_dropout: float = 0.5
 
@@ -40,20 +39,15 @@ class RecGPT(Network):
     takes_next_item: ClassVar[bool] = True
     config: RecGPTConfig
 
-    @property
-    def num_members(self) -> int:
-        return self.config.num_members
-
     def __init__(self, config: RecGPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.width = Width(config.dim, config.num_heads, config.num_members)
-        whole = config.dim * config.num_members
-        self.items = nn.Embedding(config.num_items + 2, whole, padding_idx=0)
-        self.positions = nn.Embedding(config.max_length + 2, whole)
-        self.users = nn.Embedding(config.num_users + 1, whole)
-        self.segments = nn.Embedding(2, whole)
-        self.norm = layer_norm(config.dim, config.num_members)
+        self.width = Width(config.dim, config.num_heads)
+        self.items = nn.Embedding(config.num_items + 2, config.dim, padding_idx=0)
+        self.positions = nn.Embedding(config.max_length + 2, config.dim)
+        self.users = nn.Embedding(config.num_users + 1, config.dim)
+        self.segments = nn.Embedding(2, config.dim)
+        self.norm = nn.LayerNorm(config.dim)
         self.drop = nn.Dropout(config.dropout)
         block = partial(Block, self.width, config.dropout, config.attention_dropout)
         self.blocks = nn.ModuleList(block() for _ in range(config.num_layers))
@@ -77,7 +71,7 @@ class RecGPT(Network):
         return x
 
     def new_cache(self, batch_size: int, capacity: int) -> KeyValueCache:
-        shape = (batch_size, self.width.all_heads, capacity, self.width.head_width)
+        shape = (batch_size, self.width.num_heads, capacity, self.width.head_width)
         return KeyValueCache(shape, self.config.num_layers, self.items.weight.detach())
 
     def extend(self, tokens: Tokens, users: Tensor, cache: KeyValueCache) -> Tensor:

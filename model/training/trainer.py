@@ -162,7 +162,7 @@ class Trainer:
             if self.recipe.ema_decay:
                 self.averaged.update_parameters(self.network)
             # kept on the device: reading it each step would wait for every step
-            total += loss.detach() * count / self.network.num_members
+            total += loss.detach() * count
             num_targets += count
         return float(total) / max(num_targets, 1)
 
@@ -171,7 +171,7 @@ class Trainer:
         if stage.objective == "pretrain":
             return self.network.pretraining_loss(batch), len(batch.users)
         queries, targets = self.network.training_pairs(batch, stage.num_prompts)
-        loss = member_losses(self.network, queries, targets - 1, self.recipe.loss_of(stage))
+        loss = ranking_loss(self.network, queries, targets - 1, self.recipe.loss_of(stage))
         return loss + self.network.extra_loss(), len(targets)
 
 
@@ -185,13 +185,11 @@ def check_recipe(recipe: Recipe, network: Network) -> None:
         raise ValueError(f"hard_negatives weighs the negatives of the softmax; the recipe's loss is {min(others)}")
 
 
-def member_losses(network: Network, queries: Tensor, targets: Tensor, loss: str = "softmax") -> Tensor:
-    """Sum of the members' losses: each learns as if it were alone."""
-    members = network.num_members
+def ranking_loss(network: Network, queries: Tensor, targets: Tensor, loss: str = "softmax") -> Tensor:
+    """Mean loss of the targets (T,), 0-based rows of the table that ranks, against the rest of it."""
     softmax = partial(catalogue_cross_entropy, hardness=network.hard_negatives)
     compute = softmax if loss == "softmax" else SAMPLED[loss]
-    pairs = zip(queries.chunk(members, -1), network.item_vectors().chunk(members, 1), strict=True)
-    return torch.stack([compute(query, table, targets) for query, table in pairs]).sum()
+    return compute(queries, network.item_vectors(), targets)
 
 
 def move_average(

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.catalogue import Catalogue, IdMap, Ragged
-from model.checkpoint import CATALOGUE, CONFIG, WEIGHTS, Checkpoint, CheckpointError
+from model.checkpoint import CATALOGUE, CONFIG, WEIGHTS, Checkpoint, CheckpointError, read_settings
 from model.networks import build_network
 from model.records import Placement, PromptPlan, ServingPlan
 
@@ -155,3 +155,29 @@ def test_unknown_setting_names_the_known(kind):
 def test_unknown_variant_names_the_known():
     with pytest.raises(ValueError, match="ComiRec has no variant 'SA'; it has sa, dr"):
         build_network("comirec", {"num_items": 5, "variant": "SA"})
+
+
+def rewritten(folder, **settings):
+    config = json.loads((folder / "config.json").read_text())
+    config["network"] |= settings
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_a_retired_setting_that_did_nothing_is_dropped(make_checkpoint, tmp_path):
+    make_checkpoint().save(tmp_path)
+    rewritten(tmp_path, num_members=1)
+    assert Checkpoint.load(tmp_path).network.config == make_checkpoint().network.config
+
+
+def test_a_retired_setting_in_use_is_refused_in_one_sentence(make_checkpoint, tmp_path):
+    make_checkpoint().save(tmp_path)
+    rewritten(tmp_path, num_members=3)
+    with pytest.raises(
+        CheckpointError, match="trained with num_members, which this version does not have: train it again"
+    ):
+        Checkpoint.load(tmp_path)
+
+
+def test_the_parts_of_a_blend_drop_them_too():
+    part = {"system": "recgpt", "network": {"dim": 8, "num_members": 1}}
+    assert read_settings({"dim": 8, "parts": [part]})["parts"] == [{"system": "recgpt", "network": {"dim": 8}}]

@@ -6,7 +6,7 @@ import torch
 from model.networks.comirec import spread
 from model.recipes.files import Recipe, Stage
 from model.training.losses import catalogue_cross_entropy
-from model.training.trainer import check_recipe, member_losses
+from model.training.trainer import check_recipe, ranking_loss
 
 VARIANTS = pytest.mark.parametrize("variant", ["sa", "dr"])
 
@@ -59,7 +59,7 @@ def test_hard_negatives_reach_the_loss(make_network, make_batch):
     network = make_network("comirec", hard_negatives=1.5)
     queries, targets = network.training_pairs(make_batch(4, 7))
     expected = catalogue_cross_entropy(queries, network.item_vectors(), targets - 1, 1.5)
-    assert member_losses(network, queries, targets - 1) == expected
+    assert ranking_loss(network, queries, targets - 1) == expected
     assert expected > catalogue_cross_entropy(queries, network.item_vectors(), targets - 1)
 
 

@@ -62,13 +62,6 @@ def test_start_has_the_spread_that_was_asked_for(make_network):
     assert abs(float(network.item_vectors().detach().std()) - 0.07) < 1e-4
 
 
-def test_every_member_starts_alike(make_network):
-    network = make_network(num_members=2, spectral_start=0.05)
-    network.start_from(HISTORIES)
-    first, second = network.item_vectors().chunk(2, 1)
-    assert first.equal(second)
-
-
 def test_the_bias_of_bpr_is_no_factor(make_network):
     network = make_network("bpr", spectral_start=0.05)
     network.start_from(HISTORIES)
