@@ -71,15 +71,6 @@ class Network(nn.Module, ABC):
         next_item: names the items that are generated; systems without `takes_next_item` leave it unused.
         """
 
-    @property
-    def hard_negatives(self) -> float:
-        """How much more the softmax weighs negatives that score high: REMI's beta, 0 = not at all."""
-        return 0.0
-
-    def extra_loss(self) -> Tensor | float:
-        """What the last `training_pairs` adds to the ranking loss; asked once after each."""
-        return 0.0
-
     def pretraining_loss(self, batch: Batch) -> Tensor:  # noqa: ARG002  (of the systems that have one)
         """Mean loss of a stage whose objective is "pretrain".
 

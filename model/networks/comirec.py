@@ -3,9 +3,7 @@
 Source: "Controllable Multi-Interest Framework for Recommendation", KDD 2020, and its public code. Trained with a
 softmax over the whole catalogue in which an item's score is that of its nearest interest, as it is when serving, on
 random prefixes of each history; the embedded history is normalised. Positions are counted from the newest item, so a
-history and its padded twin are the same input. Hard negatives and regularised routing are REMI's ("Rethinking
-Multi-Interest Learning for Candidate Matching in Recommender Systems", RecSys 2023), the former over the whole
-catalogue instead of over drawn items.
+history and its padded twin are the same input.
 """
 
 from dataclasses import dataclass
@@ -27,8 +25,6 @@ class ComiRecConfig(PrefixConfig):
     variant: Literal["sa", "dr"] = "sa"
     num_interests: int = 4
     num_iterations: int = 3  # routing rounds of DR
-    hard_negatives: float = 0.0  # REMI's beta: a negative of score s weighs exp(beta s) in the softmax
-    routing_regularisation: float = 0.0  # REMI's lambda: against interests that read one position only
     separate_tables: bool = False  # one table for what was watched, one for what is ranked, as in FISM
     backward: float = 0.5  # of separate tables that start from co-occurrence: what a pair counts against its order
 
@@ -42,11 +38,12 @@ class SelfAttentive(nn.Module):
         self.w1 = nn.Linear(config.dim, 4 * config.dim, bias=False)
         self.w2 = nn.Linear(4 * config.dim, config.num_interests, bias=False)
 
-    def forward(self, states: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, states: Tensor, real: Tensor) -> Tensor:
         logits = self.w2(torch.tanh(self.w1(states + self.positions.weight[: states.shape[1]])))  # (B, T, K)
         # START is real in every history, so no softmax runs over nothing
         weights = logits.masked_fill(~real[..., None], -torch.inf).softmax(1)
-        return weights.transpose(1, 2) @ states, weights  # (B, K, D), (B, T, K)
+        interests: Tensor = weights.transpose(1, 2) @ states
+        return interests  # (B, K, D)
 
 
 class DynamicRouting(nn.Module):
@@ -60,7 +57,7 @@ class DynamicRouting(nn.Module):
             torch.randn(config.max_length + 1, config.dim, config.num_interests * config.dim) * scale
         )
 
-    def forward(self, states: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, states: Tensor, real: Tensor) -> Tensor:
         B, T, D = states.shape
         votes = torch.einsum("btd,tde->bte", states, self.maps[:T]).view(B, T, self.num_interests, D)
         logits = votes.new_zeros(B, T, self.num_interests)
@@ -70,26 +67,13 @@ class DynamicRouting(nn.Module):
             weights = logits.softmax(2) * real[..., None]
             interests = squash(torch.einsum("btk,btkd->bkd", weights, source))
             logits = logits + torch.einsum("btkd,bkd->btk", source, interests).detach()
-        return interests, weights
+        return interests
 
 
 def squash(x: Tensor) -> Tensor:
     """Length into 0..1, direction kept."""
     square = (x * x).sum(-1, keepdim=True)
     return x * (square / (1 + square) / (square + 1e-9).sqrt())
-
-
-def spread(weights: Tensor, real: Tensor) -> Tensor:
-    """||diag(Cov(A))||^2, mean over histories: the squared variances over positions of each interest's weights.
-
-    weights (B, T, K), 0 where `real` (B, T) is false.
-    """
-    shown = real[..., None]
-    # (B, 1, 1) tokens of each history, START among them
-    count = shown.sum(1, keepdim=True)
-    centred = (weights - weights.sum(1, keepdim=True) / count) * shown
-    variance = centred.square().sum(1) / count[:, 0]  # (B, K)
-    return variance.square().sum(1).mean()
 
 
 VARIANTS: dict[str, type[SelfAttentive] | type[DynamicRouting]] = {"sa": SelfAttentive, "dr": DynamicRouting}
@@ -109,7 +93,6 @@ class ComiRec(PrefixTrained):
         if config.variant not in VARIANTS:
             raise ValueError(f"ComiRec has no variant {config.variant!r}; it has {', '.join(VARIANTS)}")
         self.apply(init_weights)
-        self.regularisation: Tensor | float = 0.0  # of the last training pass
         self.interests = VARIANTS[config.variant](config)  # keeps its own start: alike interests would stay alike
 
     @property
@@ -130,15 +113,4 @@ class ComiRec(PrefixTrained):
         age = batch.lengths[:, None] - oldest_first.positions  # (B, T); also where the token of age j stands
         # where age is negative there is only padding; it is masked by `age >= 0`
         rows = oldest_first.rows.gather(1, age.clamp(min=0))
-        interests, weights = self.interests(self.drop(self.norm(self.reading(rows))), age >= 0)
-        if self.training and self.config.routing_regularisation:
-            self.regularisation = self.config.routing_regularisation * spread(weights, age >= 0)
-        return interests  # type: ignore[no-any-return]
-
-    @property
-    def hard_negatives(self) -> float:
-        return self.config.hard_negatives
-
-    def extra_loss(self) -> Tensor | float:
-        found, self.regularisation = self.regularisation, 0.0
-        return found
+        return self.interests(self.drop(self.norm(self.reading(rows))), age >= 0)  # type: ignore[no-any-return]

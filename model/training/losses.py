@@ -5,7 +5,6 @@ scores are still in cache. The products run in bf16 with fp32 softmax: three to 
 AMX or AVX512-BF16. Gradients equal the plain way's to about 1e-3 (tests/model/training/test_losses.py).
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +18,7 @@ CHUNK_ROWS = {"cpu": 256, "cuda": 8192}
 
 class _CatalogueSoftmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, table: Tensor, targets: Tensor, hardness: float) -> Tensor:
+    def forward(ctx: Any, queries: Tensor, table: Tensor, targets: Tensor) -> Tensor:
         num_rows, num_queries, _ = queries.shape
         # once a batch: every chunk reads it
         w = table.bfloat16()
@@ -34,11 +33,7 @@ class _CatalogueSoftmax(torch.autograd.Function):
             for k, one in enumerate(scores):
                 torch.mm(q[:, k], w.T, out=one)
             highest, shares = _highest(scores)
-            if hardness:
-                part_loss = _hard_gradient(highest.float(), targets[part, None], hardness, grad)
-            else:
-                part_loss = _softmax_gradient(highest, targets[part], grad)
-            loss += part_loss
+            loss += _softmax_gradient(highest, targets[part], grad)
             for k, share in enumerate(shares):
                 # an item's gradient goes to the query vector that gave it its score
                 own = grad if share is None else share.mul_(grad)
@@ -48,9 +43,9 @@ class _CatalogueSoftmax(torch.autograd.Function):
         return loss / num_rows
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         grad_q, grad_w = ctx.saved_tensors
-        return grads[0] * grad_q, grads[0] * grad_w, None, None
+        return grads[0] * grad_q, grads[0] * grad_w, None
 
 
 def _highest(scores: list[Tensor]) -> tuple[Tensor, list[Tensor | None]]:
@@ -78,30 +73,13 @@ def _softmax_gradient(scores: Tensor, wanted: Tensor, grad: Tensor) -> Tensor:
     return loss
 
 
-def _hard_gradient(scores: Tensor, wanted: Tensor, hardness: float, grad: Tensor) -> Tensor:
-    """`_softmax_gradient` where a negative of score s weighs exp(hardness s), the weights' mean being 1.
-
-    scores: (C, N) fp32, overwritten; wanted: (C, 1).
-    """
-    wanted_scores = scores.gather(1, wanted)
-    negatives = scores.scatter_(1, wanted, -torch.inf)
-    hard, weights = (1 + hardness) * negatives, hardness * negatives
-    # log of the weighted sum of exp(s) over the N - 1 negatives
-    total = math.log(scores.shape[1] - 1) + hard.logsumexp(1, True) - weights.logsumexp(1, True)
-    share = torch.sigmoid(total - wanted_scores)
-    found = share * ((1 + hardness) * hard.softmax(1) - hardness * weights.softmax(1))
-    grad.copy_(found.scatter_(1, wanted, -share))
-    return F.softplus(total - wanted_scores).sum()
-
-
-def catalogue_cross_entropy(queries: Tensor, table: Tensor, targets: Tensor, hardness: float = 0.0) -> Tensor:
+def catalogue_cross_entropy(queries: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     """Mean over T of -log softmax(scores)[target], where an item's score is its highest over a row's query vectors.
 
-    queries (T, D) or (T, Q, D), table (N, D), targets (T,) 0-based rows of `table`. hardness: REMI's beta; above 0
-    negatives that score high weigh more.
+    queries (T, D) or (T, Q, D), table (N, D), targets (T,) 0-based rows of `table`.
     """
     rows = queries if queries.dim() == 3 else queries[:, None]
-    return _CatalogueSoftmax.apply(rows, table, targets, hardness)  # type: ignore[no-any-return, no-untyped-call]
+    return _CatalogueSoftmax.apply(rows, table, targets)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def sampled_bce(queries: Tensor, table: Tensor, targets: Tensor) -> Tensor:
@@ -133,4 +111,4 @@ def draw_others(targets: Tensor, num_items: int) -> Tensor:
 
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-SAMPLED: dict[str, Loss] = {"bce": sampled_bce, "bpr": sampled_bpr}
+LOSSES: dict[str, Loss] = {"softmax": catalogue_cross_entropy, "bce": sampled_bce, "bpr": sampled_bpr}

@@ -24,7 +24,7 @@ from model.networks.base import Network
 from model.recipes.files import Recipe, Stage
 from model.records import ServingPlan
 from model.training.batches import TrainingWindows
-from model.training.losses import SAMPLED, catalogue_cross_entropy
+from model.training.losses import LOSSES
 from model.training.plans import choose_plan, measure_plan, plain_plan
 from model.training.stages import EpochReport, StageFolder, StageResult, stage_key
 
@@ -171,8 +171,9 @@ class Trainer:
         if stage.objective == "pretrain":
             return self.network.pretraining_loss(batch), len(batch.users)
         queries, targets = self.network.training_pairs(batch, stage.num_prompts)
-        loss = ranking_loss(self.network, queries, targets - 1, self.recipe.loss_of(stage))
-        return loss + self.network.extra_loss(), len(targets)
+        compute = LOSSES[self.recipe.loss_of(stage)]
+        # rows - 1: the table that ranks begins with row 1
+        return compute(queries, self.network.item_vectors(), targets - 1), len(targets)
 
 
 def check_recipe(recipe: Recipe, network: Network) -> None:
@@ -180,16 +181,6 @@ def check_recipe(recipe: Recipe, network: Network) -> None:
     if network.trained != bool(recipe.stages):
         reason = "needs at least one stage" if network.trained else "is not trained; its recipe has stages: []"
         raise ValueError(f"{recipe.system} {reason}")
-    others = {recipe.loss_of(stage) for stage in recipe.stages} - {"softmax"}
-    if network.hard_negatives and others:
-        raise ValueError(f"hard_negatives weighs the negatives of the softmax; the recipe's loss is {min(others)}")
-
-
-def ranking_loss(network: Network, queries: Tensor, targets: Tensor, loss: str = "softmax") -> Tensor:
-    """Mean loss of the targets (T,), 0-based rows of the table that ranks, against the rest of it."""
-    softmax = partial(catalogue_cross_entropy, hardness=network.hard_negatives)
-    compute = softmax if loss == "softmax" else SAMPLED[loss]
-    return compute(queries, network.item_vectors(), targets)
 
 
 def move_average(
