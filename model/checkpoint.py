@@ -21,7 +21,7 @@ from model.records import Placement, PromptPlan, ServingPlan
 
 FORMAT = 1
 # settings that earlier versions had -> the value at which they did nothing
-RETIRED = {"num_members": 1, "hard_negatives": 0.0, "routing_regularisation": 0.0}
+RETIRED = {"num_members": 1, "hard_negatives": 0.0, "routing_regularisation": 0.0, "num_attributes": 0}
 WEIGHTS, CONFIG, CATALOGUE = "weights.safetensors", "config.json", "catalogue.npz"
 
 

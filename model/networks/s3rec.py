@@ -1,10 +1,9 @@
-"""S3-Rec: a Transformer pre-trained both ways on hidden items, segments and attributes, then tuned causally.
+"""S3-Rec: a Transformer pre-trained both ways on hidden items and segments, then tuned causally.
 
 Source: "S3-Rec: Self-Supervised Learning for Sequential Recommendation with Mutual Information Maximization", CIKM
-2020. Without attributes it is the row "S3-Rec (IPS)" of RecGPT's table: hidden items and segments. With them (an
-item's categories in the catalogue) come the attributes of items and of hidden items. A hidden item is told from the
-whole catalogue instead of from one drawn item, a segment from items of another history in the batch. The weights of
-the four losses are those of the public code.
+2020, without attributes: the row "S3-Rec (IPS)" of RecGPT's table. A hidden item is told from the whole catalogue
+instead of from one drawn item, a segment from items of another history in the batch. The weights of the two losses are
+those of the public code.
 """
 
 from dataclasses import dataclass, replace
@@ -15,26 +14,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.batch import Batch
-from model.catalogue import Ragged
 from model.generation.tokens import Tokens
 from model.networks.layers import init_weights
 from model.networks.one_pass import CausalTrained, last_of
 from model.networks.sampling import hide_items
 from model.networks.transformer import Cloze, TransformerConfig
 
-MASKED_ITEM, SEGMENT, ITEM_ATTRIBUTE, MASKED_ATTRIBUTE = 1.0, 0.5, 0.2, 1.0  # weights of the losses
+MASKED_ITEM, SEGMENT = 1.0, 0.5  # weights of the losses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3RecConfig(TransformerConfig):
     mask_share: float = 0.2  # of the items of a history, hidden in pre-training
-    num_attributes: int = 0  # categories of the catalogue that pre-training learns from; 0 = none (IPS)
 
 
 class S3Rec(CausalTrained):
     kind: ClassVar[str] = "s3rec"
     config: S3RecConfig
-    labels: Tensor  # (N + 2, A) which attributes an item has; needed while pre-training only
 
     def __init__(self, config: S3RecConfig) -> None:
         super().__init__()
@@ -42,26 +38,7 @@ class S3Rec(CausalTrained):
         self.items = nn.Embedding(config.num_items + 2, config.dim, padding_idx=0)
         self.transformer = Cloze(config)
         self.to_item, self.to_segment = (nn.Linear(config.dim, config.dim, bias=False) for _ in range(2))
-        if config.num_attributes:
-            self.attributes = nn.Embedding(config.num_attributes, config.dim)
-            self.of_item, self.of_hidden = (nn.Linear(config.dim, config.dim, bias=False) for _ in range(2))
-        self.register_buffer("labels", torch.zeros(0, config.num_attributes), persistent=False)
         self.apply(init_weights)
-
-    def start_from(self, histories: Ragged, categories: Ragged | None = None) -> None:
-        """Raises ValueError where the catalogue does not have `num_attributes` categories."""
-        super().start_from(histories, categories)
-        if not self.config.num_attributes:
-            return
-        found = int(categories.values.max(initial=-1)) + 1 if categories is not None else 0
-        if categories is None or found != self.config.num_attributes:
-            raise ValueError(
-                f"num_attributes is {self.config.num_attributes}; the catalogue has {found} categories (0 = without)"
-            )
-        # the item row of each entry of `values`
-        rows = torch.repeat_interleave(torch.from_numpy(categories.lengths)) + 1
-        self.labels = self.items.weight.new_zeros(self.config.num_items + 2, found, dtype=torch.bool)
-        self.labels[rows, torch.from_numpy(categories.values).long()] = True
 
     def states(self, tokens: Tokens) -> Tensor:
         return self.transformer(self.items(tokens.rows))  # type: ignore[no-any-return]
@@ -72,12 +49,7 @@ class S3Rec(CausalTrained):
         rows = batch.rows[hidden]
         # rows - 1: the table that ranks begins with row 1
         loss = MASKED_ITEM * F.cross_entropy(self.to_item(states) @ self.item_vectors().T, rows - 1)
-        loss = loss + SEGMENT * self.segment_loss(batch)
-        if self.config.num_attributes:
-            shown = batch.rows[batch.real]
-            loss = loss + ITEM_ATTRIBUTE * self.attribute_loss(self.of_item(self.items(shown)), shown)
-            loss = loss + MASKED_ATTRIBUTE * self.attribute_loss(self.of_hidden(states), rows)
-        return loss
+        return loss + SEGMENT * self.segment_loss(batch)
 
     def around(self, batch: Batch, hidden: Tensor) -> Tensor:
         """(B, L + 1, D) states both ways of START and the items, some of them hidden (B, L)."""
@@ -88,16 +60,9 @@ class S3Rec(CausalTrained):
         inside = random_segments(batch)
         context = self.to_segment(last_of(self.around(batch, inside), batch.lengths))
         own, other = (
-            last_of(self.around(one, batch.real & ~inside), batch.lengths) for one in (batch, neighbours(batch))
+            last_of(self.around(shown, batch.real & ~inside), batch.lengths) for shown in (batch, neighbours(batch))
         )
         return F.softplus((context * (other - own)).sum(1)).mean()
-
-    def attribute_loss(self, states: Tensor, rows: Tensor) -> Tensor:
-        """Binary cross-entropy of each attribute (summed) of each item (mean); states (M, D), rows (M,)."""
-        wanted = self.labels[rows].to(states.dtype)
-        return F.binary_cross_entropy_with_logits(states @ self.attributes.weight.T, wanted, reduction="sum") / len(
-            rows
-        )
 
 
 def neighbours(batch: Batch) -> Batch:

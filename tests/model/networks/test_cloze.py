@@ -151,35 +151,6 @@ def test_a_neighbour_has_the_items_of_the_next_history():
     assert [row[:n].tolist() for row, n in zip(other.rows, [5, 2, 1], strict=True)] == [[8] * 5, [1, 2], [6]]
 
 
-def slow_attribute_loss(logits, rows):
-    """Sum over attributes, mean over items."""
-    has = [[a in CATEGORIES[row - 1] for a in range(4)] for row in rows]
-    chances = [p if h else 1 - p for one, flags in zip(logits.sigmoid(), has, strict=True) for p, h in zip(one, flags)]  # noqa: B905
-    return -torch.stack(chances).log().sum() / len(rows)
-
-
-def test_attributes_add_their_two_losses(s3rec):
-    network, batch = s3rec(num_attributes=4), batch_of(ITEMS)
-    with torch.no_grad():
-        states, table = network.around(batch, hide(1, 1, 1, 1))[0, 1:], network.attributes.weight
-        items = slow_attribute_loss(network.of_item(network.items.weight[ITEMS]) @ table.T, ITEMS)
-        hidden = slow_attribute_loss(network.of_hidden(states) @ table.T, ITEMS)
-        found = network.pretraining_loss(batch)
-        network.config = s3rec().config
-        without = network.pretraining_loss(batch)
-    torch.testing.assert_close(found - without, 0.2 * items + hidden, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize(("categories", "found"), [(None, 0), (CATEGORIES, 4)])
-def test_another_number_of_attributes_is_refused(make_network, categories, found):
-    with pytest.raises(ValueError, match=f"num_attributes is 7; the catalogue has {found} categories"):
-        make_network("s3rec", num_attributes=7).start_from(Ragged.of([]), categories)
-
-
-def test_labels_are_not_part_of_the_checkpoint(s3rec):
-    assert "labels" not in s3rec(num_attributes=4).state_dict()
-
-
 @pytest.mark.parametrize("frozen", ["mask", "to_item", "to_segment"])
 def test_tuning_leaves_the_parts_of_pretraining_alone(make_network, frozen):
     network = make_network("s3rec")
