@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from index.base import ItemIndex
-from index.bundle.arrays import read_npy
 from index.bundle.files import (
     check_file,
     check_listing,
@@ -34,6 +33,7 @@ from index.bundle.files import (
 )
 from index.bundle.golden import Encode, GoldenQueries
 from index.bundle.manifest import CHECKPOINT, GOLDEN, INDEX, MANIFEST, VECTORS, BundleRefused, Manifest
+from index.bundle.tensors import read_arrays, save_arrays
 from index.checks import check_items
 from index.evaluate import Probes
 from index.exact import ExactIndex
@@ -52,7 +52,7 @@ def _now() -> str:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BundleContents:
-    """What goes into a bundle. The checkpoint folder is copied as it is: plain files, no links, nothing pickled."""
+    """The parts of a bundle to be. The checkpoint folder is copied as it is: plain files, no links, nothing pickled."""
 
     arm_kind: str
     checkpoint: Path
@@ -120,13 +120,13 @@ def open_bundle(path: Path, device: str = "cpu") -> Bundle:
     """
     try:
         root = settled(path).resolve(strict=True)
-        found = list_files(root)
+        sizes = list_files(root)
         manifest = read_manifest(root)
-        check_listing(found, manifest)
+        check_listing(sizes, manifest)
         data = _read_parts(root, manifest)
-        vectors = _parse_vectors(data[VECTORS], manifest)
-        golden = GoldenQueries.parse(data[GOLDEN], manifest)
-        exact = ExactIndex(vectors, device)
+        # taken out: the bytes of a large catalogue are not held while the index is read
+        exact = ExactIndex(_parse_vectors(data.pop(manifest.vectors_file), manifest), device)
+        golden = GoldenQueries.parse(data[manifest.golden_file], manifest)
         index = _parse_index(data.get(INDEX), exact, manifest, device)
         _check_spots(index, exact, manifest.recall_floor)
         golden.check_index(index, manifest.recall_floor)
@@ -154,7 +154,7 @@ def write_bundle(target: Path, contents: BundleContents) -> Manifest:
     return manifest
 
 
-def _read_parts(root: Path, manifest: Manifest) -> dict[str, NDArray[np.uint8]]:
+def _read_parts(root: Path, manifest: Manifest) -> dict[str, bytes]:
     parts = {}
     for path, record in manifest.files.items():
         if path.startswith(CHECKPOINT):
@@ -164,8 +164,8 @@ def _read_parts(root: Path, manifest: Manifest) -> dict[str, NDArray[np.uint8]]:
     return parts
 
 
-def _parse_vectors(data: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.float32]:
-    vectors: NDArray[np.float32] = read_npy(data, "<f4")
+def _parse_vectors(data: bytes, manifest: Manifest) -> NDArray[np.float32]:
+    vectors: NDArray[np.float32] = read_arrays(data, {"vectors": "<f4"}, manifest.format_version)["vectors"]
     if vectors.shape != (manifest.num_items, manifest.dim):
         raise BundleRefused(f"the vectors have shape {vectors.shape}, not ({manifest.num_items}, {manifest.dim})")
     # one pass finds NaN, infinities, lengths that overflow, and zero rows
@@ -177,11 +177,11 @@ def _parse_vectors(data: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.fl
     return vectors
 
 
-def _parse_index(data: NDArray[np.uint8] | None, exact: ExactIndex, manifest: Manifest, device: str) -> ItemIndex:
+def _parse_index(data: bytes | None, exact: ExactIndex, manifest: Manifest, device: str) -> ItemIndex:
     if data is None:
         return exact
-    shape = (manifest.num_items, manifest.dim)
-    return place(FaissIndex.parse(data, manifest.index_spec, manifest.effort, shape), device)
+    file, shape = np.frombuffer(data, dtype=np.uint8), (manifest.num_items, manifest.dim)
+    return place(FaissIndex.parse(file, manifest.index_spec, manifest.effort, shape), device)
 
 
 def _check_spots(index: ItemIndex, exact: ExactIndex, floor: float) -> None:
@@ -199,7 +199,7 @@ def _write_parts(folder: Path, contents: BundleContents) -> None:
         copy = folder / CHECKPOINT / path
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(contents.checkpoint / path, copy)
-    np.save(folder / VECTORS, np.ascontiguousarray(contents.vectors, dtype="<f4"), allow_pickle=False)
+    save_arrays(folder / VECTORS, {"vectors": contents.vectors.astype("<f4", copy=False)})
     contents.golden.save(folder / GOLDEN)
     if isinstance(contents.index, FaissIndex):
         contents.index.save(folder / INDEX)

@@ -10,9 +10,6 @@ from io import BufferedReader
 from pathlib import Path
 from uuid import uuid4
 
-import numpy as np
-from numpy.typing import NDArray
-
 from index.bundle.manifest import MANIFEST, BundleRefused, FileRecord, Manifest
 
 MAX_MANIFEST_BYTES = 2**20
@@ -27,23 +24,23 @@ def list_files(root: Path) -> dict[str, int]:
     for folder, folders, names in os.walk(root):
         for entry in (Path(folder, name) for name in folders + names):
             # a link is looked at itself, never what it points to
-            found = entry.lstat()
-            if stat.S_ISREG(found.st_mode):
-                sizes[entry.relative_to(root).as_posix()] = found.st_size
-            elif not stat.S_ISDIR(found.st_mode):
+            facts = entry.lstat()
+            if stat.S_ISREG(facts.st_mode):
+                sizes[entry.relative_to(root).as_posix()] = facts.st_size
+            elif not stat.S_ISDIR(facts.st_mode):
                 raise BundleRefused(f"{entry.name!r} is a link or a special file")
     return sizes
 
 
-def check_listing(found: dict[str, int], manifest: Manifest) -> None:
-    """Raises BundleRefused unless `found` are the manifest's files in their sizes, and the manifest."""
-    for path in sorted((found.keys() | manifest.files.keys()) - {MANIFEST}):
-        if path not in found:
+def check_listing(sizes: dict[str, int], manifest: Manifest) -> None:
+    """Raises BundleRefused unless `sizes` are those of the manifest's files, and of the manifest."""
+    for path in sorted((sizes.keys() | manifest.files.keys()) - {MANIFEST}):
+        if path not in sizes:
             raise BundleRefused(f"{path} is missing")
         if path not in manifest.files:
             raise BundleRefused(f"{path!r} is not in the manifest")
-        if found[path] != manifest.files[path].num_bytes:
-            raise BundleRefused(f"{path} has {found[path]} bytes, not {manifest.files[path].num_bytes}")
+        if sizes[path] != manifest.files[path].num_bytes:
+            raise BundleRefused(f"{path} has {sizes[path]} bytes, not {manifest.files[path].num_bytes}")
 
 
 def read_manifest(root: Path) -> Manifest:
@@ -53,15 +50,15 @@ def read_manifest(root: Path) -> Manifest:
         return Manifest.parse(file.read(MAX_MANIFEST_BYTES))
 
 
-def read_checked(root: Path, path: str, record: FileRecord) -> NDArray[np.uint8]:
+def read_checked(root: Path, path: str, record: FileRecord) -> bytes:
     """The bytes of a file, once, so that what was hashed is what gets parsed.
 
     Raises BundleRefused when their number or digest is not the recorded one.
     """
     with _open_plain(root / path) as file:
-        data = np.empty(record.num_bytes, dtype=np.uint8)
-        whole = file.readinto(data.data) == record.num_bytes and not file.read(1)
-    if not whole or hashlib.sha256(data.data).hexdigest() != record.sha256:
+        data = file.read(record.num_bytes)
+        whole = len(data) == record.num_bytes and not file.read(1)
+    if not whole or hashlib.sha256(data).hexdigest() != record.sha256:
         raise BundleRefused(f"{path} does not match its sha256")
     return data
 
@@ -98,7 +95,7 @@ def folder_beside(target: Path) -> Iterator[Path]:
 
 
 def settled(target: Path) -> Path:
-    """Where the bundle lies: `target`, or beside it when a crash hit between the two renames of `replace_folder`."""
+    """The folder the bundle lies in: `target`, or beside it after a crash within `replace_folder`."""
     return target if target.exists() or not _aside(target).exists() else _aside(target)
 
 

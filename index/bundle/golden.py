@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.base import ItemIndex
-from index.bundle.arrays import read_npz
 from index.bundle.manifest import BundleRefused, Manifest
+from index.bundle.tensors import read_arrays, save_arrays
 from index.evaluate import Probes
 from index.exact import ExactIndex
 from model.records import History, QueryVectors
@@ -31,11 +31,11 @@ class GoldenQueries:
 
     @classmethod
     def of(
-        cls, histories: Sequence[History], queries: QueryVectors, items: NDArray[np.float32], k: int = 50
+        cls, histories: Sequence[History], queries: QueryVectors, items: NDArray[np.float32], limit: int = 50
     ) -> "GoldenQueries":
         """Golden queries with their hits computed by brute force. items: (N, D)."""
         vectors = np.ascontiguousarray(queries.vectors, dtype=np.float32)
-        expected = ExactIndex(items).search(vectors.reshape(-1, vectors.shape[2]), k).rows
+        expected = ExactIndex(items).search(vectors.reshape(-1, vectors.shape[2]), limit).rows
         return cls(tuple(histories), vectors, expected)
 
     @property
@@ -44,22 +44,22 @@ class GoldenQueries:
 
     def save(self, path: Path) -> None:
         lengths = [len(history.items) for history in self.histories]
-        np.savez(
-            path,
-            offsets=np.cumsum([0, *lengths], dtype=np.int64),
-            items=np.array([row for history in self.histories for row in history.items], dtype=np.int64),
-            users=np.array([history.user for history in self.histories], dtype=np.int64),
-            vectors=self.vectors,
-            expected=self.expected,
-        )
+        arrays = {
+            "offsets": np.cumsum([0, *lengths], dtype=np.int64),
+            "items": np.array([row for history in self.histories for row in history.items], dtype=np.int64),
+            "users": np.array([history.user for history in self.histories], dtype=np.int64),
+            "vectors": self.vectors,
+            "expected": self.expected,
+        }
+        save_arrays(path, arrays)
 
     @classmethod
-    def parse(cls, data: NDArray[np.uint8], manifest: Manifest) -> "GoldenQueries":
-        """The golden queries in the bytes of golden.npz.
+    def parse(cls, data: bytes, manifest: Manifest) -> "GoldenQueries":
+        """The golden queries in the bytes of their file.
 
         Raises ValueError for shapes and rows that do not fit each other and the manifest.
         """
-        arrays = read_npz(data, _DTYPES)
+        arrays = read_arrays(data, _DTYPES, manifest.format_version)
         offsets, items, users = arrays["offsets"], arrays["items"], arrays["users"]
         vectors, expected = arrays["vectors"], arrays["expected"]
         if vectors.shape != (len(users), manifest.num_queries, manifest.dim) or not len(users):

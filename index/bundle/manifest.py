@@ -13,10 +13,13 @@ from typing import Any
 from index.exact import ExactIndex
 from index.faiss_index import SearchEffort
 
-FORMAT_VERSION = 1
-MANIFEST, VECTORS, INDEX, GOLDEN, CHECKPOINT = "manifest.json", "vectors.npy", "index.faiss", "golden.npz", "checkpoint"
-# the whole path policy: no absolute path, no "..", no hidden file, no backslash can match
-_PATH = re.compile(r"vectors\.npy|index\.faiss|golden\.npz|checkpoint(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
+FORMAT_VERSION = 2
+MANIFEST, INDEX, CHECKPOINT = "manifest.json", "index.faiss", "checkpoint"
+VECTORS, GOLDEN = "vectors.safetensors", "golden.safetensors"
+# format version -> the files of vectors and golden queries; version 1 is read, not written
+ARRAY_FILES = {1: ("vectors.npy", "golden.npz"), FORMAT_VERSION: (VECTORS, GOLDEN)}
+# with the names above the whole path policy: no absolute path, no "..", no hidden file, no backslash can match
+_PATH = re.compile(r"checkpoint(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
 _CODE = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".py", ".so")
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -39,7 +42,7 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What stands in manifest.json. Raises BundleRefused for a wrong type, a bad path or a missing file."""
+    """The content of manifest.json. Raises BundleRefused for a wrong type, a bad path or a missing file."""
 
     arm_kind: str  # "recgpt", "comirec", ...
     created: str  # ISO 8601; the only field outside the digest
@@ -57,16 +60,26 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        if self.format_version != FORMAT_VERSION:
-            raise BundleRefused(f"its format version is {self.format_version!r}; this code reads {FORMAT_VERSION}")
+        if self.format_version not in tuple(ARRAY_FILES):
+            known = f"this code reads {' and '.join(map(str, ARRAY_FILES))}: build it again with `recall build`"
+            raise BundleRefused(f"its format version is {self.format_version!r}; {known}")
         _check_types(self)
+        arrays = ARRAY_FILES[self.format_version]
         for path in self.files:
-            _check_path(path)
-        missing = {VECTORS, GOLDEN} - self.files.keys()
+            _check_path(path, (*arrays, INDEX))
+        missing = {*arrays} - self.files.keys()
         if missing or not any(path.startswith(CHECKPOINT) for path in self.files):
             raise BundleRefused(f"the manifest lists no {min(missing, default=CHECKPOINT)}")
         if (INDEX in self.files) == (self.index_spec == ExactIndex.spec):
             raise BundleRefused(f"the files do not fit the index spec {self.index_spec!r}")
+
+    @property
+    def vectors_file(self) -> str:
+        return ARRAY_FILES[self.format_version][0]
+
+    @property
+    def golden_file(self) -> str:
+        return ARRAY_FILES[self.format_version][1]
 
     @property
     def digest(self) -> str:
@@ -109,8 +122,8 @@ def _check_types(manifest: Manifest) -> None:
         raise BundleRefused("the metrics are not all numbers")
 
 
-def _check_path(path: str) -> None:
-    if not _PATH.fullmatch(path):
+def _check_path(path: str, own: tuple[str, ...]) -> None:
+    if path not in own and not _PATH.fullmatch(path):
         raise BundleRefused(f"the manifest lists {path!r}, which has no place in a bundle")
     if path.lower().endswith(_CODE):
         raise BundleRefused(f"{path} can carry code; a bundle holds data only")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 from index.bundle.bundle import BundleContents, write_bundle
 from index.bundle.golden import GoldenQueries
@@ -58,7 +59,7 @@ def contents(items, queries, tmp_path) -> BundleContents:
         checkpoint=checkpoint,
         vectors=items.copy(),
         index=build_index(items, "HNSW16"),
-        golden=GoldenQueries.of(histories, vectors, items, k=20),
+        golden=GoldenQueries.of(histories, vectors, items, limit=20),
         data_digest="d" * 16,
         config_digest="c" * 16,
         code_version="0.1.0",
@@ -95,6 +96,25 @@ def sign(folder: Path, change: Callable[[dict[str, Any]], object] = lambda body:
     canonical = json.dumps(body, indent=1, sort_keys=True) + "\n"
     body["checksum"] = hashlib.sha256(canonical.encode()).hexdigest()
     path.write_text(json.dumps(body, indent=1, sort_keys=True) + "\n")
+
+
+def to_format_1(folder: Path) -> None:
+    """Rewrites a bundle as earlier versions wrote it: NumPy files in place of safetensors."""
+    np.save(folder / "vectors.npy", load_file(folder / "vectors.safetensors")["vectors"])
+    np.savez(folder / "golden.npz", **load_file(folder / "golden.safetensors"))
+    for part in ("vectors.safetensors", "golden.safetensors"):
+        (folder / part).unlink()
+    body = json.loads((folder / "manifest.json").read_bytes())
+    names = {"vectors.safetensors": "vectors.npy", "golden.safetensors": "golden.npz"}
+    body["files"] = {names.get(name, name): record for name, record in body["files"].items()}
+    (folder / "manifest.json").write_text(json.dumps(body))
+    sign(folder, lambda body: body.update(format_version=1))
+
+
+@pytest.fixture
+def folder_1(exact_folder) -> Path:
+    to_format_1(exact_folder)
+    return exact_folder
 
 
 @pytest.fixture

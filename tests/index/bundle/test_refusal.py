@@ -8,11 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from index.bundle.bundle import BundleRefused, open_bundle, write_bundle
+from index.bundle.manifest import GOLDEN, VECTORS
+from index.bundle.tensors import save_arrays
 from index.factory import build_index
 
-PARTS = ["manifest.json", "vectors.npy", "index.faiss", "golden.npz", "checkpoint/weights.safetensors"]
+PARTS = ["manifest.json", VECTORS, "index.faiss", GOLDEN, "checkpoint/weights.safetensors"]
 
 
 def refused(folder, reason=None):
@@ -86,8 +89,8 @@ def test_a_link_in_the_place_of_a_folder(folder, tmp_path):
 
 
 def test_a_pipe_in_the_place_of_a_file(folder):
-    (folder / "vectors.npy").unlink()
-    os.mkfifo(folder / "vectors.npy")
+    (folder / VECTORS).unlink()
+    os.mkfifo(folder / VECTORS)
     refused(folder, "is a link or a special file")
 
 
@@ -121,10 +124,20 @@ def test_signed_code(folder, forge, name):
     refused(folder, "can carry code")
 
 
-def test_signed_pickle_inside_an_array(folder, forge):
-    np.save(folder / "vectors.npy", np.array([print], dtype=object), allow_pickle=True)
+def test_signed_pickle_inside_an_array(folder_1, forge):
+    np.save(folder_1 / "vectors.npy", np.array([print], dtype=object), allow_pickle=True)
+    forge(folder_1)
+    refused(folder_1, "allow_pickle=False")
+
+
+@pytest.mark.parametrize("name", [VECTORS, GOLDEN])
+@pytest.mark.parametrize(
+    "change", [lambda b: b"garbage" * 500, lambda b: b[:-8], lambda b: b + b"12345678", lambda b: b""]
+)
+def test_signed_bytes_that_are_no_tensors(folder, forge, name, change):
+    (folder / name).write_bytes(change((folder / name).read_bytes()))
     forge(folder)
-    refused(folder, "no header that this reader takes")
+    refused(folder, "the tensors cannot be read")
 
 
 @pytest.mark.parametrize(
@@ -141,17 +154,30 @@ def test_signed_pickle_inside_an_array(folder, forge):
     ],
 )
 def test_signed_bad_vectors(exact_folder, forge, change, reason):
-    vectors = change(np.load(exact_folder / "vectors.npy"))
-    np.save(exact_folder / "vectors.npy", np.ascontiguousarray(vectors, dtype=np.float32))
+    vectors = change(load_file(exact_folder / VECTORS)["vectors"])
+    save_arrays(exact_folder / VECTORS, {"vectors": np.asarray(vectors, dtype=np.float32)})
     forge(exact_folder)
     refused(exact_folder, reason)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.int32, ">f4", np.float16])
+@pytest.mark.parametrize("dtype", [np.float64, np.int32, np.float16])
 def test_signed_other_dtype(exact_folder, forge, dtype):
-    np.save(exact_folder / "vectors.npy", np.load(exact_folder / "vectors.npy").astype(dtype))
+    save_arrays(exact_folder / VECTORS, {"vectors": load_file(exact_folder / VECTORS)["vectors"].astype(dtype)})
     forge(exact_folder)
-    refused(exact_folder, "the array")
+    refused(exact_folder, f"the array 'vectors' holds {np.dtype(dtype)}, not float32")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, ">f4"])
+def test_signed_other_dtype_of_format_1(folder_1, forge, dtype):
+    np.save(folder_1 / "vectors.npy", np.load(folder_1 / "vectors.npy").astype(dtype))
+    forge(folder_1)
+    refused(folder_1, "the array 'vectors' holds")
+
+
+def test_signed_tensors_of_another_name(exact_folder, forge):
+    save_arrays(exact_folder / VECTORS, {"weights": load_file(exact_folder / VECTORS)["vectors"]})
+    forge(exact_folder)
+    refused(exact_folder, "the file holds weights, not vectors")
 
 
 def test_manifest_claims_2_62_items(folder, forge):
@@ -160,14 +186,25 @@ def test_manifest_claims_2_62_items(folder, forge):
 
 
 def test_header_claims_2_62_items(exact_folder, forge):
-    path = exact_folder / "vectors.npy"
-    path.write_bytes(path.read_bytes().replace(b"(900, 16), }" + b" " * 19, b"(%d, 16), }" % 2**62 + b" " * 3, 1))
+    path = exact_folder / VECTORS
+    header = json.loads(path.read_bytes()[8:].split(b"}}")[0] + b"}}")
+    header["vectors"]["shape"] = [2**62, 16]
+    claim = json.dumps(header).encode()
+    path.write_bytes(len(claim).to_bytes(8, "little") + claim + path.read_bytes()[-900 * 64 :])
     forge(exact_folder, lambda body: body.update(num_items=2**62))
-    refused(exact_folder, r"claims shape \(4611686018427387904, 16\)")
+    refused(exact_folder, "the tensors cannot be read")
+
+
+@pytest.mark.parametrize("claim", [2**62, 2**36])
+def test_header_of_format_1_claims_too_much(folder_1, forge, claim):
+    path = folder_1 / "vectors.npy"
+    path.write_bytes(path.read_bytes().replace(b"(900, 16), }" + b" " * 19, b"(%d, 16), }" % claim + b" " * 19, 1))
+    forge(folder_1, lambda body: body.update(num_items=claim))
+    refused(folder_1, "cannot be read|have shape")
 
 
 def test_manifest_claims_2_62_bytes(folder, forge):
-    forge(folder, lambda body: body["files"]["vectors.npy"].update(num_bytes=2**62))
+    forge(folder, lambda body: body["files"][VECTORS].update(num_bytes=2**62))
     refused(folder, "bytes, not 4611686018427387904")
 
 
@@ -209,8 +246,8 @@ def test_signed_garbage_index(folder, forge):
 
 
 def forge_golden(folder, forge, **changes):
-    arrays = dict(np.load(folder / "golden.npz"))
-    np.savez(folder / "golden.npz", **(arrays | {name: change(arrays[name]) for name, change in changes.items()}))
+    arrays = load_file(folder / GOLDEN)
+    save_arrays(folder / GOLDEN, arrays | {name: change(arrays[name]) for name, change in changes.items()})
     forge(folder)
 
 
@@ -227,7 +264,7 @@ def forge_golden(folder, forge, **changes):
         ({"items": lambda rows: rows[1:]}, "torn"),
         ({"offsets": lambda ends: ends[::-1].copy()}, "torn"),
         ({"users": lambda users: -users}, "torn"),
-        ({"users": lambda users: users.astype(object)}, "no header"),
+        ({"users": lambda users: users.astype(np.int32)}, "the array 'users' holds int32"),
     ],
 )
 def test_signed_bad_golden_queries(folder, forge, changes, reason):
@@ -242,22 +279,28 @@ def test_golden_below_the_floor(folder, forge):
     refused(folder, r"finds 0\.8\d+ of the golden hits; the floor is 0\.9")
 
 
-def test_compressed_golden_queries(folder, forge):
-    np.savez_compressed(folder / "golden.npz", **dict(np.load(folder / "golden.npz")))
-    forge(folder)
-    refused(folder, "uncompressed")
+def test_compressed_golden_queries(folder_1, forge):
+    np.savez_compressed(folder_1 / "golden.npz", **dict(np.load(folder_1 / "golden.npz")))
+    forge(folder_1)
+    refused(folder_1, "the archive is compressed")
 
 
-def test_a_torn_archive(folder, forge):
-    (folder / "golden.npz").write_bytes((folder / "golden.npz").read_bytes()[:-30])
-    forge(folder)
-    refused(folder, "cannot be read")
+def test_a_torn_archive(folder_1, forge):
+    (folder_1 / "golden.npz").write_bytes((folder_1 / "golden.npz").read_bytes()[:-30])
+    forge(folder_1)
+    refused(folder_1, "cannot be read")
+
+
+def test_files_of_one_format_under_the_number_of_another(folder_1, forge):
+    forge(folder_1, lambda body: body.update(format_version=2))
+    refused(folder_1, "has no place in a bundle")
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format_version": 2}, "format version is 2"),
+        ({"format_version": 3}, "format version is 3; this code reads 1 and 2: build it again"),
+        ({"format_version": True}, "format_version is True|has no place"),
         ({"surprise": 1}, "other fields"),
         ({"num_items": True}, "num_items is True"),
         ({"dim": 0}, "dim is 0"),
@@ -266,7 +309,7 @@ def test_a_torn_archive(folder, forge):
         ({"recall_floor": 0.0}, "recall_floor"),
         ({"effort": {"nprobe": 0}}, "nprobe is 0"),
         ({"index_spec": "exact"}, "do not fit the index spec"),
-        ({"files": {}}, "lists no golden.npz"),
+        ({"files": {}}, "lists no golden.safetensors"),
         ({"files": []}, "other fields"),
     ],
 )

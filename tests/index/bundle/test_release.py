@@ -36,6 +36,14 @@ def test_round_trip(contents, queries, tmp_path, spec):
     np.testing.assert_array_equal(bundle.index.search(queries, 9).rows, contents.index.search(queries, 9).rows)
 
 
+def test_a_bundle_of_format_1_opens(folder_1, exact_contents, queries):
+    bundle = open_bundle(folder_1)
+    assert bundle.manifest.format_version == 1
+    np.testing.assert_array_equal(bundle.vectors, exact_contents.vectors)
+    np.testing.assert_array_equal(bundle.golden.expected, exact_contents.golden.expected)
+    np.testing.assert_array_equal(bundle.index.search(queries, 9).rows, exact_contents.index.search(queries, 9).rows)
+
+
 def test_golden_queries_come_back(folder, contents):
     golden = open_bundle(folder).golden
     assert golden.histories == contents.golden.histories

@@ -69,7 +69,7 @@ def change_weights(folder, change):
     sign(folder)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", WEIGHTS, "vectors.npy", "golden.npz"])
+@pytest.mark.parametrize("name", ["manifest.json", WEIGHTS, "vectors.safetensors", "golden.safetensors"])
 def test_one_flipped_bit(refused, bundle, name):
     flip(bundle / name, 4001)
     assert name in refused("--arm", f"recgpt={bundle}")
@@ -113,7 +113,7 @@ def test_signed_weights_that_are_no_weights(refused, bundle):
 
 
 def test_signed_vectors_of_another_bundle(refused, bundle, bundles):
-    shutil.copy(bundles["comirec"] / "vectors.npy", bundle / "vectors.npy")
+    shutil.copy(bundles["comirec"] / "vectors.safetensors", bundle / "vectors.safetensors")
     sign(bundle)
     assert "of the golden hits" in refused("--arm", f"recgpt={bundle}")
 
