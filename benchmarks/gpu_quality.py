@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from model.checkpoint import Checkpoint
-from model.recipes.files import Recipe
+from model.recipes.schema import Recipe
 from model.training.stages import EpochReport
 from recall.reproduction.results import Results, Row
 from recall.reproduction.runner import Run, RunCallbacks, RunPlan, reproduce

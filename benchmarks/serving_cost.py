@@ -21,7 +21,8 @@ from model.catalogue import Catalogue, IdMap
 from model.checkpoint import Checkpoint, Provenance
 from model.encoder import UserEncoder, pin_compute_threads
 from model.networks import build_network
-from model.recipes.files import Recipe, load_recipe
+from model.recipes.files import load_recipe
+from model.recipes.schema import Recipe
 from model.records import History, PromptPlan, ServingPlan
 
 LENGTH, BATCH, CANDIDATES = 50, 64, 100

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from model.batch import Batch
 from model.data.sequences import SequenceData
-from model.recipes.files import Recipe, Stage
+from model.recipes.schema import Recipe, Stage
 from model.training.trainer import Trainer
 
 BATCH_USERS, MAX_LENGTH = 256, 50

@@ -7,7 +7,8 @@ import typer
 from rich.table import Table
 
 from model.data.sequences import SequenceData
-from model.recipes.files import Recipe, load_recipe
+from model.recipes.files import load_recipe
+from model.recipes.schema import Recipe
 from recall.terminal import err, last_line, out, progress_bar
 
 Option = typer.Option

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from model.data.sequences import SequenceData
-from model.recipes.files import Recipe, load_recipe
+from model.recipes.files import load_recipe
+from model.recipes.schema import Recipe
 from recall.options import read_words, takes
 from recall.terminal import last_line, out, progress_bar
 

@@ -6,13 +6,13 @@ from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from typing import Any
 
-from model.recipes.files import Recipe
+from model.recipes.schema import Recipe
 
 NAMES_ONLY = ("name", "arm")  # of a recipe, and of the parts of a blend
 
 
 def recipe_settings(recipe: Recipe) -> dict[str, Any]:
-    """What it does, without how it is called."""
+    """The settings of a recipe without its names."""
     return settings_of(recipe)
 
 
@@ -37,4 +37,4 @@ def _plain(value: Any) -> Any:
         return settings_of(value)
     if isinstance(value, Enum):
         return value.value
-    return [_plain(one) for one in value] if isinstance(value, tuple) else value
+    return [_plain(member) for member in value] if isinstance(value, tuple) else value

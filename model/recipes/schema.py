@@ -1,99 +1,104 @@
-"""Recipe files as plain mappings: the parts `best`, `paper` and `ablation`, and what sections share.
+"""The settings of a recipe: stages of training, the search for a plan, and the recipe that holds them.
 
-A file holds sections (arm -> settings), or parts `best:`, `paper:`, `ablation:` with sections in each; a file without
-parts is all `best`. Beside the sections may stand `common:`, settings that every section starts from, and `like: NAME`,
-a recipe whose same part the sections start from. `network` and `plan` are joined key by key, the rest is replaced.
-"beauty" names the part best, "beauty:paper" another. What the settings mean is known in recipes.py only.
+Defaults stand here once. Knows nothing of YAML (model/recipes/files.py).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
-import yaml
+from model.evaluation.metrics import NAMES
+from model.records import Placement
 
-FOLDER = Path(__file__).parent
-PARTS = ("best", "paper", "ablation")
-JOINED = ("network", "plan")
-COMMON, LIKE = "common", "like"
-Section = dict[str, Any]
+Loss = Literal["softmax", "bce", "bpr"]
 
 
-@dataclass(frozen=True, slots=True)
-class RecipeName:
-    """One part of one recipe file."""
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of training with its own prompts and length."""
 
-    text: str  # of the file: a packaged name or a .yaml path
-    part: str = "best"
+    num_epochs: int
+    num_prompts: int = 0  # generated items before each real one while training (the paper's K)
+    learning_rate: float = 1e-3
+    objective: Literal["next", "pretrain"] = "next"  # the next item, or what the system itself pre-trains on
+    loss: Loss | None = None  # None = the recipe's
 
-    @classmethod
-    def of(cls, text: str) -> "RecipeName":
-        """`beauty`, `beauty:paper`, `mine.yaml`, `mine.yaml:paper`."""
-        name, colon, part = text.rpartition(":")
-        return cls(name, part) if colon and part in PARTS else cls(text)
+    def __post_init__(self) -> None:
+        if self.loss is not None:
+            check_loss(self.loss)
+        if self.objective not in ("next", "pretrain"):
+            raise ValueError(f"objective is {self.objective!r}; it is next or pretrain")
+        if self.objective == "pretrain" and self.loss is not None:
+            raise ValueError("a pretrain stage has its system's own loss; loss belongs to a stage on the next item")
+        if self.objective == "pretrain" and self.num_prompts:
+            raise ValueError("a pretrain stage has no prompts; num_prompts belongs to a stage on the next item")
+        if self.num_epochs < 1:
+            raise ValueError(f"num_epochs is {self.num_epochs}; a stage needs at least 1")
+        if not isinstance(self.learning_rate, float) or not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate!r}; it is a number above 0, such as 0.001")
+
+
+def check_loss(loss: str) -> None:
+    if loss not in get_args(Loss):
+        raise ValueError(f"loss is {loss!r}; it is softmax, bce or bpr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSearch:
+    """The plans that are tried on the validation split after training; the best becomes the served plan."""
+
+    cutoff: int = 10  # list length that is judged
+    num_prompts: tuple[int, ...] = (0,)
+    placements: tuple[Placement, ...] = (Placement.NONE,)
+    num_steps: tuple[int, ...] = (1,)
+    diversity: float = 0.0
+    part_weights: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)  # of the later parts of a blend, against the first
+    min_gain: float = 0.01  # a plan that costs more is taken only when it is better by this share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one arm is trained on one data set."""
+
+    name: str
+    arm: str
+    system: str
+    stages: tuple[Stage, ...]
+    network: Mapping[str, Any] = field(default_factory=dict)
+    parts: tuple["Recipe", ...] = ()  # of a blend: each trained alone
+    loss: Loss = "softmax"  # over the whole catalogue, or against one sampled item
+    batch_users: int = 256
+    equal_positions: bool = False  # in the loss; else every batch weighs the same, those of short histories too
+    warmup_steps: int = 200
+    weight_decay: float = 0.0
+    ema_decay: float = 0.998  # weights are averaged over about 1 / (1 - decay) steps; 0 = off
+    evaluate_every: int = 3  # epochs
+    patience: int = 4  # evaluations without a better one
+    metric: str = "ndcg@10"
+    max_eval_users: int = 10_000
+    plan: PlanSearch = field(default_factory=PlanSearch)
+
+    def loss_of(self, stage: Stage) -> Loss:
+        return stage.loss or self.loss
 
     @property
-    def path(self) -> Path:
-        return Path(self.text) if self.text.endswith((".yaml", ".yml")) else FOLDER / f"{self.text}.yaml"
+    def all_stages(self) -> tuple[Stage, ...]:
+        """In the order they are trained: its own, or its parts'."""
+        return sum((part.all_stages for part in self.parts), self.stages)
 
-    def __str__(self) -> str:
-        stem = self.path.stem
-        return stem if self.part == "best" else f"{stem}:{self.part}"
-
-
-def recipe_names() -> list[str]:
-    """Those that come with the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
-
-
-def read_sections(name: RecipeName) -> dict[str, Section]:
-    """Every section of a part, whole: what it shares is joined in.
-
-    Raises ValueError, with the names there are, for a file or a part that is not there.
-    """
-    merged = _read_part(name, ())
-    common = merged.pop(COMMON, {})
-    return {arm: join(common, section) for arm, section in merged.items()}
-
-
-def join(base: Mapping[str, Any], over: Mapping[str, Any]) -> Section:
-    """`over` on top of `base`."""
-    whole = {**base, **over}
-    for key in JOINED:
-        if isinstance(base.get(key), Mapping) and isinstance(over.get(key), Mapping):
-            whole[key] = {**base[key], **over[key]}
-    return whole
-
-
-def _read_part(name: RecipeName, seen: tuple[RecipeName, ...]) -> dict[str, Section]:
-    if name in seen:
-        raise ValueError(f"recipe {name} is like itself, by way of {', '.join(map(str, seen))}")
-    part = _part_of(_parse(name), name)
-    # what is no mapping (`like`, an empty section) is no arm
-    own = {str(arm): section for arm, section in part.items() if isinstance(section, dict)}
-    if LIKE not in part:
-        return own
-    base = _read_part(RecipeName(str(part[LIKE]), name.part), (*seen, name))
-    return base | {arm: join(base.get(arm, {}), section) for arm, section in own.items()}
-
-
-def _parse(name: RecipeName) -> dict[str, Any]:
-    if not name.path.is_file():
-        raise ValueError(f"no recipe {name.text!r}; there are {', '.join(recipe_names())}, or give a .yaml file")
-    try:
-        content = yaml.safe_load(name.path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"recipe {name.path} is not YAML: {' '.join(str(error).split())}") from error
-    return content if isinstance(content, dict) else {}
-
-
-def _part_of(content: dict[str, Any], name: RecipeName) -> dict[str, Any]:
-    parts = [key for key in content if key in PARTS]
-    if parts and len(parts) < len(content):
-        raise ValueError(f"recipe {name.text!r} mixes {', '.join(parts)} with sections; sections stand inside them")
-    # without parts the whole file is the part best
-    found = content.get(name.part) if parts or name.part != "best" else content
-    if not isinstance(found, dict):
-        raise ValueError(f"recipe {name.text!r} has no part {name.part!r}; it has {', '.join(parts) or 'best'}")
-    return found
+    def __post_init__(self) -> None:
+        if bool(self.parts) != (self.system == "blend"):
+            raise ValueError("parts are what a blend has, and only a blend")
+        check_loss(self.loss)
+        if self.stages and self.stages[-1].objective != "next":
+            raise ValueError("the last stage is a pretrain stage; one on the next item must follow")
+        for name in ("batch_users", "evaluate_every", "patience", "max_eval_users"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it is a whole number of at least 1")
+        if not isinstance(self.warmup_steps, int) or self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps is {self.warmup_steps!r}; it is a whole number, 0 for none")
+        if not isinstance(self.equal_positions, bool):
+            raise ValueError(f"equal_positions is {self.equal_positions!r}; it is true or false")
+        kind, _, cutoff = str(self.metric).partition("@")
+        if kind not in NAMES or not cutoff.isdecimal() or int(cutoff) < 1:
+            raise ValueError(f"metric is {self.metric!r}; it is one of {', '.join(NAMES)} at a length, such as ndcg@10")

@@ -16,7 +16,7 @@ from model.evaluation.protocol import EvalSplit
 from model.evaluation.revealed import exams_of
 from model.networks.base import Network
 from model.networks.blend import Blend, BlendConfig
-from model.recipes.files import Recipe
+from model.recipes.schema import Recipe
 from model.training.plans import choose_plan, measure_plan, plain_plan
 from model.training.stages import EpochReport, StageFolder
 from model.training.trainer import Trainer, provenance_of

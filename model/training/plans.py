@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from model.evaluation.protocol import EvalSplit, top_lists
 from model.networks.base import Network
-from model.recipes.files import PlanSearch
+from model.recipes.schema import PlanSearch
 from model.records import Placement, PromptPlan, ServingPlan
 
 SHARES = 10  # quotas are tried in tenths of the list

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from model.data.sequences import SequenceData
 from model.networks import SYSTEMS
-from model.recipes.files import Recipe
+from model.recipes.schema import Recipe
 from model.training.fit import fit
 from model.training.stages import EpochReport
 

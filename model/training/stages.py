@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.recipes.digest import recipe_settings
-from model.recipes.files import PlanSearch, Recipe
+from model.recipes.schema import PlanSearch, Recipe
 
 CODE = [Path(__file__).parents[1] / room for room in ("training", "networks", "generation", "recipes")]
 

@@ -21,7 +21,7 @@ from model.data.sequences import SequenceData
 from model.evaluation.protocol import EvalSplit
 from model.networks import build_network
 from model.networks.base import Network
-from model.recipes.files import Recipe, Stage
+from model.recipes.schema import Recipe, Stage
 from model.records import ServingPlan
 from model.training.batches import TrainingWindows
 from model.training.losses import LOSSES

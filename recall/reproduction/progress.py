@@ -10,7 +10,7 @@ from rich.progress import Progress, TaskID
 
 from index.bundle.build import build_bundle
 from model.checkpoint import Checkpoint
-from model.recipes.files import Recipe
+from model.recipes.schema import Recipe
 from model.training.stages import EpochReport
 from recall.reproduction.results import Row
 from recall.reproduction.runner import Run, RunCallbacks

@@ -15,8 +15,8 @@ import torch
 from model.checkpoint import Checkpoint
 from model.data.sequences import SequenceData
 from model.recipes.digest import recipe_digest, recipe_settings
-from model.recipes.files import Recipe, load_recipe
-from model.recipes.schema import RecipeName, read_sections
+from model.recipes.files import RecipeName, load_recipe, read_sections
+from model.recipes.schema import Recipe
 from model.training.fit import fit
 from model.training.stages import EpochReport, StageFolder
 from model.training.trainer import with_epochs

@@ -20,7 +20,7 @@ from model.checkpoint import Checkpoint
 from model.data.sequences import SequenceData
 from model.evaluation.protocol import EvalSplit, TopLists, top_lists
 from model.recipes.digest import recipe_digest
-from model.recipes.files import Recipe
+from model.recipes.schema import Recipe
 from model.records import Placement, ServingPlan
 from model.training.fit import fit
 from model.training.stages import StageFolder

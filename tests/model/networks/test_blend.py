@@ -10,7 +10,8 @@ from model.catalogue import Catalogue, IdMap, Ragged
 from model.checkpoint import Checkpoint
 from model.data.sequences import SequenceData
 from model.encoder import UserEncoder
-from model.recipes.files import PlanSearch, Recipe, Stage, load_recipe
+from model.recipes.files import load_recipe
+from model.recipes.schema import PlanSearch, Recipe, Stage
 from model.records import History, Placement, PromptPlan
 from model.training.fit import fit
 from model.training.trainer import with_epochs

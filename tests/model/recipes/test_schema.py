@@ -1,95 +1,179 @@
-"""Recipe files as mappings: parts, common settings, one file like another."""
+"""Recipes: the packaged ones fit their systems, and a mistake in one is a sentence."""
 
 import pytest
 
-from model.recipes.files import load_recipe
-from model.recipes.schema import RecipeName, join, read_sections
+from model.networks import build_network
+from model.recipes.files import PARTS, RecipeName, load_recipe, read_sections, recipe_names
+from model.recipes.schema import PlanSearch, Stage
+from model.records import Placement, PromptPlan
 
-TWO_PARTS = """
-best:
-  common: {network: {dim: 8, dropout: 0.1}, batch_users: 3, plan: {cutoff: 5}}
-  a: {network: {dim: 16}, stages: [{num_epochs: 1}]}
-  b: {batch_users: 4, stages: [{num_epochs: 2}], plan: {diversity: 0.5}}
-paper:
-  a: {stages: [{num_epochs: 9}]}
-"""
+S3REC = ("beauty", "sports", "toys", "yelp")
+TABLE = (*S3REC, "kuairand", "kuairec")
+SYSTEMS = [
+    "popularity",
+    "bpr",
+    "stamp",
+    "gru4rec",
+    "narm",
+    "caser",
+    "s3rec",
+    "bert4rec",
+    "sasrec",
+    "comirec",
+    "comirec-dr",
+    "recgpt-pretrain",
+    "recgpt-finetune",
+    "recgpt-one",
+    "recgpt",
+]
+
+
+def parts_of(name):
+    if name not in TABLE:
+        return ("best",)
+    return PARTS if name in S3REC else ("best", "paper")
+
+
+def packaged_sections():
+    """(recipe:part, arm) of everything that comes with the package."""
+    for name in recipe_names():
+        for part in parts_of(name):
+            yield from ((f"{name}:{part}", arm) for arm in read_sections(RecipeName(name, part)))
 
 
 @pytest.fixture
 def write(tmp_path):
-    def write_file(text, name="mine"):
-        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
-        return str(tmp_path / f"{name}.yaml")
+    def write_recipe(text):
+        (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+        return str(tmp_path / "mine.yaml")
 
-    return write_file
-
-
-def test_common_settings_are_joined_key_by_key(write):
-    sections = read_sections(RecipeName(write(TWO_PARTS)))
-    assert sections["a"]["network"] == {"dim": 16, "dropout": 0.1}
-    assert sections["b"]["network"] == {"dim": 8, "dropout": 0.1}
-    assert [sections[arm]["batch_users"] for arm in "ab"] == [3, 4]
-    assert sections["b"]["plan"] == {"cutoff": 5, "diversity": 0.5}
+    return write_recipe
 
 
-def test_common_is_no_section(write):
-    assert list(read_sections(RecipeName(write(TWO_PARTS)))) == ["a", "b"]
+def refusal(name, arm="recgpt"):
+    with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
+        load_recipe(name, arm)
+    return str(caught.value)
 
 
-def test_stages_are_replaced_whole():
-    assert join({"stages": [1, 2]}, {"stages": [3]}) == {"stages": [3]}
+@pytest.fixture(params=[*packaged_sections()], ids="-".join)
+def packaged(request):
+    return load_recipe(*request.param)
 
 
-def test_a_part_is_named_behind_a_colon(write):
-    path = write(TWO_PARTS)
-    assert load_recipe(f"{path}:paper", "a").stages[0].num_epochs == 9
-    assert load_recipe(f"{path}:best", "a") == load_recipe(path, "a")
+def test_packaged_recipe_builds_its_network(packaged):
+    for one in packaged.parts or (packaged,):
+        network = build_network(one.system, {**one.network, "num_items": 9, "num_users": 2})
+        assert network.kind == one.system
+        assert network.trained == bool(one.stages)
 
 
-def test_a_recipe_bears_its_part_unless_it_is_best(write):
-    path = write(TWO_PARTS)
-    assert [load_recipe(name, "a").name for name in (path, f"{path}:paper")] == ["mine", "mine:paper"]
+def test_packaged_recipe_asks_its_system_for_nothing_it_cannot(packaged):
+    for one in packaged.parts or (packaged,):
+        generates = build_network(one.system, {"num_items": 9}).generates
+        assert generates or not any(stage.num_prompts for stage in one.stages)
+        assert generates or one.plan == PlanSearch(cutoff=one.plan.cutoff, diversity=one.plan.diversity)
 
 
-def test_a_file_without_parts_is_best(write):
-    path = write("common: {batch_users: 7}\na: {stages: [{num_epochs: 1}]}")
-    assert load_recipe(path, "a").batch_users == 7
-    with pytest.raises(ValueError, match=r"has no part 'paper'; it has best"):
-        load_recipe(f"{path}:paper", "a")
+def test_packaged_recipe_searches_plans_that_exist(packaged):
+    search = packaged.plan
+    plans = [PromptPlan(k, p, s) for k in search.num_prompts for p in search.placements for s in search.num_steps]
+    assert plans
+    assert packaged.metric.split("@")[0] in ("recall", "hr", "precision", "ndcg")
 
 
-def test_one_file_is_like_another(write):
-    base = write(TWO_PARTS, "base")
-    path = write(f"best:\n  like: {base}\n  common: {{batch_users: 9}}\n  b: {{network: {{dim: 2}}}}")
-    sections = read_sections(RecipeName(path))
-    assert sections["a"] == {
-        "network": {"dim": 16, "dropout": 0.1},
-        "batch_users": 9,
-        "plan": {"cutoff": 5},
-        "stages": [{"num_epochs": 1}],
-    }
-    assert (sections["b"]["network"], sections["b"]["batch_users"]) == ({"dim": 2, "dropout": 0.1}, 4)
+def test_the_packaged_recipes_are_there():
+    assert {*TABLE, "demo", "default"} == {*recipe_names()}
 
 
-def test_a_file_that_is_like_itself_is_refused(write):
-    path = write("best: {}")
-    write(f"best: {{like: {path}}}")
-    with pytest.raises(ValueError, match="is like itself"):
-        read_sections(RecipeName(path))
+@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("part", ["best", "paper"])
+def test_every_recipe_of_the_table_has_every_system(name, part):
+    ours = ["fism", "recgpt-two"] if part == "best" else []
+    assert sorted(read_sections(RecipeName(name, part))) == sorted(SYSTEMS + ours)
 
 
-def test_a_file_that_mixes_parts_and_sections_is_refused(write):
-    path = write("best: {a: {stages: []}}\nrecgpt: {stages: []}")
-    with pytest.raises(ValueError, match="mixes best with sections"):
-        read_sections(RecipeName(path))
+@pytest.mark.parametrize("arm", [arm for arm in SYSTEMS if arm.startswith("recgpt")])
+def test_recgpt_as_published(arm):
+    recipe = load_recipe("beauty:paper", arm)
+    sizes = {"dim": 64, "num_layers": 1, "num_heads": 2, "max_length": 50}
+    sizes |= {"user_dropout": 1.0, "dropout": 0.5, "attention_dropout": 0.0}
+    assert (recipe.loss, recipe.batch_users, recipe.equal_positions, recipe.network) == ("bce", 256, True, sizes)
+    pretraining, *tuning = recipe.stages
+    assert (pretraining.num_epochs, pretraining.learning_rate, recipe.loss_of(pretraining)) == (300, 0.001, "bce")
+    assert all((stage.learning_rate, recipe.loss_of(stage)) == (0.0005, "softmax") for stage in tuning)
+    assert recipe.plan.num_steps == ((2,) if arm == "recgpt" else (1,))
 
 
-def test_an_unknown_part_is_no_part():
-    with pytest.raises(ValueError, match="no recipe 'beauty:other'"):
-        load_recipe("beauty:other", "recgpt")
+def test_what_is_not_said_has_a_default(write):
+    recipe = load_recipe(write("recgpt: {stages: [{num_epochs: 2}]}"), "recgpt")
+    assert (recipe.name, recipe.arm, recipe.system) == ("mine", "recgpt", "recgpt")
+    assert recipe.stages == (Stage(num_epochs=2),)
+    assert recipe.plan == PlanSearch()
 
 
-def test_an_unknown_key_in_common_is_refused(write):
-    path = write("common: {epochs: 3}\na: {stages: [{num_epochs: 1}]}")
-    with pytest.raises(ValueError, match="a recipe has no epochs in Recipe"):
-        load_recipe(path, "a")
+def test_what_is_said_is_read(write):
+    text = """
+    blend:
+      system: recgpt
+      network: {dim: 32}
+      batch_users: 7
+      stages: [{num_epochs: 2, learning_rate: 0.5}, {num_epochs: 1, num_prompts: 3}]
+      plan: {placements: [none, all], num_steps: [1, 2], diversity: 0.25}
+    """
+    recipe = load_recipe(write(text), "blend")
+    assert (recipe.arm, recipe.system, recipe.network, recipe.batch_users) == ("blend", "recgpt", {"dim": 32}, 7)
+    assert recipe.stages == (Stage(num_epochs=2, learning_rate=0.5), Stage(num_epochs=1, num_prompts=3))
+    assert recipe.plan == PlanSearch(placements=(Placement.NONE, Placement.ALL), num_steps=(1, 2), diversity=0.25)
+
+
+def test_unknown_recipe_names_the_known():
+    assert f"there are {', '.join(recipe_names())}, or give a .yaml file" in refusal("nonsense")
+
+
+def test_file_that_is_not_there():
+    assert "no recipe 'nowhere.yaml'" in refusal("nowhere.yaml")
+
+
+def test_unknown_arm_names_the_known():
+    assert "has no arm 'other'; it has recgpt, comirec" in refusal("demo", "other")
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "just words", "recgpt:"])
+def test_file_without_arms(write, text):
+    assert "has no arm 'recgpt'; it has none" in refusal(write(text))
+
+
+def test_file_that_is_not_yaml(write):
+    assert "is not YAML" in refusal(write("recgpt: {stages: ["))
+
+
+@pytest.mark.parametrize(
+    ("section", "reason"),
+    [
+        (
+            "{stages: [{num_epochs: 1}], epochs: 3}",
+            "a recipe has no epochs in Recipe; it has name, arm, system, stages",
+        ),
+        ("{stages: [{num_epochs: 1, rate: 3}]}", "a recipe has no rate in Stage; it has num_epochs, num_prompts"),
+        ("{stages: [{num_epochs: 1}], plan: {k: 3}}", "a recipe has no k in PlanSearch; it has cutoff"),
+        ("{stages: [{num_epochs: 1}], plan: {placements: [top]}}", "'top' is not a valid Placement"),
+        ("{stages: [{num_prompts: 1}]}", "a recipe lacks num_epochs in Stage"),
+        ("{stages: [{num_epochs: 0}]}", "num_epochs is 0; a stage needs at least 1"),
+        ("{stages: [{num_epochs: 1, objective: bert}]}", "objective is 'bert'; it is next or pretrain"),
+        ("{stages: [{num_epochs: 1, objective: pretrain, num_prompts: 1}]}", "a pretrain stage has no prompts"),
+        ("{stages: [{num_epochs: 1, objective: pretrain}]}", "the last stage is a pretrain stage"),
+        ("{stages: [{num_epochs: 1}], loss: hinge}", "loss is 'hinge'; it is softmax, bce or bpr"),
+        ("{stages: [{num_epochs: 1, objective: pretrain, loss: bce}]}", "a pretrain stage has its system's own loss"),
+        ("{stages: [{num_epochs: 1, loss: hinge}]}", "loss is 'hinge'; it is softmax, bce or bpr"),
+        ("{stages: [3]}", "a recipe's Stage is 3; it must be a mapping of num_epochs"),
+        ("{stages: [{num_epochs: 1}], warmup_steps: -1}", "warmup_steps is -1; it is a whole number, 0 for none"),
+        ("{stages: [{num_epochs: 1}], equal_positions: 1}", "equal_positions is 1; it is true or false"),
+        ("{stages: [{num_epochs: 1}], metric: ndcg}", "metric is 'ndcg'; it is one of recall, hr, precision, ndcg"),
+        ("{stages: [{num_epochs: 1}], metric: mrr@5}", "metric is 'mrr@5'"),
+        ("{stages: [{num_epochs: 1}], metric: hr@0}", "metric is 'hr@0'"),
+        ("{batch_users: 3}", "stages are missing; an arm that is not trained has stages: []"),
+    ],
+)
+def test_mistake_in_a_section(write, section, reason):
+    assert reason in refusal(write(f"recgpt: {section}"))

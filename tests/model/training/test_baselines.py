@@ -8,7 +8,7 @@ import torch
 
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.data.sequences import SequenceData
-from model.recipes.files import PlanSearch, Recipe, Stage
+from model.recipes.schema import PlanSearch, Recipe, Stage
 from model.training.fit import fit as train
 from model.training.trainer import Trainer
 

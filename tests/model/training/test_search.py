@@ -8,7 +8,7 @@ import pytest
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.data.sequences import SequenceData
 from model.networks import SYSTEMS, build_network
-from model.recipes.files import Recipe, Stage
+from model.recipes.schema import Recipe, Stage
 from model.training.search import SPACE, Choice, Search, settings_now, space_of, with_settings
 
 N, USERS = 20, 30

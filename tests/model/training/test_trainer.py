@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.data.sequences import SequenceData
 from model.evaluation.protocol import EvalSplit
-from model.recipes.files import PlanSearch, Recipe, Stage
+from model.recipes.schema import PlanSearch, Recipe, Stage
 from model.records import Placement
 from model.training.batches import TrainingWindows
 from model.training.fit import fit as train

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from model.recipes.digest import recipe_digest
-from model.recipes.schema import RecipeName, read_sections
+from model.recipes.files import RecipeName, read_sections
 from recall.reproduction import provenance
 from recall.reproduction.cells import PUBLISHED, Dataset, Published, ResultsTable, Variant, number
 from recall.reproduction.report import render

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model.catalogue import Ragged
-from model.recipes.files import PlanSearch, Recipe, Stage
+from model.recipes.schema import PlanSearch, Recipe, Stage
 from recall.reproduction.results import Results
 from recall.reproduction.runner import Run, RunCallbacks, RunPlan, recipe_for, reproduce
 from recall.reproduction.studies import LAMBDAS, Study, diversity, run_study, with_prompts
