@@ -58,5 +58,5 @@ class BPR(OnePass):
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         # each item of a history is a positive of its user, in no order
         owner, place = batch.real.nonzero(as_tuple=True)
-        users = hide_users(batch.users, self.config.user_dropout) if self.training else batch.users
+        users = hide_users(batch.users, self.config.user_dropout, self.training)
         return self.of_users(users)[owner], batch.rows[owner, place]

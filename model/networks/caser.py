@@ -60,7 +60,7 @@ class Caser(PrefixTrained):
         # (B, num_horizontal) of each height: the maximum over time
         across = [torch.relu(filters(image)).amax(2) for filters in self.horizontal]
         features = torch.cat([*across, self.vertical(image).flatten(1)], 1)
-        users = hide_users(batch.users, self.config.user_dropout) if self.training else batch.users
+        users = hide_users(batch.users, self.config.user_dropout, self.training)
         z = torch.relu(self.join(self.drop(features)))
         query: Tensor = self.out(torch.cat([z, self.users(users)], 1))
         return query[:, None]

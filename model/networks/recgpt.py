@@ -21,6 +21,7 @@ from model.generation.kv_cache import KeyValueCache
 from model.generation.tokens import Tokens
 from model.networks.base import Network, NetworkConfig
 from model.networks.layers import Block, Width, init_weights
+from model.networks.sampling import hide_users
 from model.records import PromptPlan
 
 
@@ -97,10 +98,7 @@ class RecGPT(Network):
 
     def training_pairs(self, batch: Batch, num_prompts: int = 0) -> tuple[Tensor, Tensor]:
         """Pre-training, or prompt-tuning on the expanded sequence; targets exist at real positions only."""
-        users = batch.users
-        if self.training and self.config.user_dropout:
-            # row 0 is the unknown user: hiding the id trains it
-            users = users * (torch.rand(len(users), device=users.device) >= self.config.user_dropout)
+        users = hide_users(batch.users, self.config.user_dropout, self.training)
         # the last item is a target only
         inputs = Batch(batch.rows[:, :-1], (batch.lengths - 1).clamp(min=0), users)
         states = self.states(prompts.expanded_tokens(self, inputs, num_prompts), users)

@@ -1,4 +1,4 @@
-"""What training draws at random: prefixes of a history, and users whose id is hidden."""
+"""The random draws of training: prefixes of a history, hidden items, and users whose id is hidden."""
 
 import torch
 from torch import Tensor
@@ -22,8 +22,10 @@ def random_prefixes(batch: Batch, per_user: int) -> tuple[Batch, Tensor]:
     return prefixes, batch.rows[users, cut]
 
 
-def hide_users(users: Tensor, share: float) -> Tensor:
-    """User rows of which a random share becomes row 0: that trains the unknown user."""
+def hide_users(users: Tensor, share: float, training: bool) -> Tensor:
+    """User rows (B,) of which, while training, a random share becomes row 0: that trains the unknown user."""
+    if not training or not share:
+        return users
     return users * (torch.rand(len(users), device=users.device) >= share)
 
 
