@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ class GoldenQueries:
 
     def save(self, path: Path) -> None:
         lengths = [len(history.items) for history in self.histories]
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "offsets": np.cumsum([0, *lengths], dtype=np.int64),
             "items": np.array([row for history in self.histories for row in history.items], dtype=np.int64),
             "users": np.array([history.user for history in self.histories], dtype=np.int64),
