@@ -41,7 +41,7 @@ def load_faiss() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class SearchEffort:
-    """How hard an approximate index looks: higher finds more and takes longer. Only what the index kind has is used."""
+    """The effort of an approximate search: higher finds more and takes longer; a kind uses the fields it has."""
 
     nprobe: int = 32  # IVF: lists visited a query
     ef_search: int = 128  # HNSW: candidates kept while walking

@@ -51,7 +51,7 @@ class IdMap:
 
     @classmethod
     def of(cls, ids: Sequence[ExternalId]) -> "IdMap":
-        if all(isinstance(one, int) for one in ids):
+        if all(isinstance(external, int) for external in ids):
             return cls(np.asarray(ids, dtype=np.int64))
         return cls(np.asarray(ids, dtype=np.str_))
 
@@ -93,7 +93,7 @@ class IdMap:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What a checkpoint knows of ids: it travels with the weights into the bundle."""
+    """The ids that a checkpoint knows: they travel with the weights into the bundle."""
 
     items: IdMap
     users: IdMap

@@ -72,10 +72,10 @@ def merge(rows: Rows, scores: Scores, limit: int, plan: ServingPlan, categories:
     # the pool is cut after it was re-ranked, never before
     order = _first_of_each(rows.reshape(num_users, -1), ranks, num_queries * width if diverse else limit)
     sources = np.broadcast_to(np.arange(num_queries).repeat(width), ranks.shape)
-    found = MergedLists(rows.reshape(num_users, -1), scores.reshape(num_users, -1), sources).at(order)
-    found.rows[np.take_along_axis(ranks, order, 1) == LAST] = 0
-    found = _padded(found, limit)
-    return _diversify(found, limit, plan.diversity, categories) if diverse and categories else found
+    lists = MergedLists(rows.reshape(num_users, -1), scores.reshape(num_users, -1), sources).at(order)
+    lists.rows[np.take_along_axis(ranks, order, 1) == LAST] = 0
+    lists = _padded(lists, limit)
+    return _diversify(lists, limit, plan.diversity, categories) if diverse and categories else lists
 
 
 def _pool_ranks(rows: Rows, scores: Scores) -> Rows:
@@ -103,7 +103,7 @@ def _quota_ranks(rows: Rows, shares: Sequence[int]) -> Rows:
 
 
 def _among(rows: Rows, taken: Rows) -> Flags:
-    """(U, K) whether each row stands among its user's `taken` (U, T)."""
+    """(U, K) true where a row stands among its user's `taken` (U, T)."""
     if rows.size * taken.shape[1] <= MAX_COMPARED:
         among: Flags = (rows[:, :, None] == taken[:, None]).any(2)
         return among
@@ -129,9 +129,9 @@ def _repeats(rows: Rows) -> Flags:
     sorted_rows = np.take_along_axis(rows, order, 1)
     again = np.zeros(rows.shape, dtype=np.bool_)
     again[:, 1:] = (sorted_rows[:, 1:] == sorted_rows[:, :-1]) & (sorted_rows[:, 1:] != 0)
-    found = np.empty_like(again)
-    np.put_along_axis(found, order, again, 1)
-    return found
+    repeats = np.empty_like(again)
+    np.put_along_axis(repeats, order, again, 1)
+    return repeats
 
 
 def _padded(lists: MergedLists, limit: int) -> MergedLists:
@@ -170,6 +170,6 @@ def _categories_of(rows: Rows, categories: Ragged) -> Rows:
     lengths = np.where(rows == 0, 0, categories.offsets[rows] - starts)
     places = np.arange(int(lengths.max(initial=0)))[:, None, None]
     there = places < lengths
-    found = np.zeros(there.shape, dtype=np.int64)
-    found[there] = categories.values[(starts + places)[there]] + 1
-    return found
+    numbers = np.zeros(there.shape, dtype=np.int64)
+    numbers[there] = categories.values[(starts + places)[there]] + 1
+    return numbers

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What is known of one user at one moment."""
+    """The items known of one user at one moment."""
 
     items: tuple[int, ...]  # item rows, oldest to newest
     user: int = 0  # user row, 0 = unknown
@@ -31,7 +31,7 @@ class QueryVectors(NamedTuple):
 
 
 class Placement(StrEnum):
-    """Where Algorithm 1 puts generated items in the history."""
+    """The places where Algorithm 1 puts generated items in the history."""
 
     NONE = "none"
     TAIL = "tail"

@@ -34,10 +34,10 @@ def encode_categories(items: IdMap, categories: Categories) -> Ragged:
     """
     rows = [categories.get(str(item), ()) for item in items.ids.tolist()]
     # Integers and strings do not compare; the flag sorts one kind before the other.
-    known = sorted({one for row in rows for one in row}, key=lambda one: (isinstance(one, str), one))
+    known = sorted({value for row in rows for value in row}, key=lambda value: (isinstance(value, str), value))
     numbers = {attribute: number for number, attribute in enumerate(known)}
-    return Ragged.of([np.unique([numbers[one] for one in row]).tolist() for row in rows])
+    return Ragged.of([np.unique([numbers[value] for value in row]).tolist() for row in rows])
 
 
 def _is_attribute_list(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(one, int | str) for one in value)
+    return isinstance(value, list) and all(isinstance(attribute, int | str) for attribute in value)

@@ -1,4 +1,4 @@
-"""From columns of text to an event log: the names columns go by, the checks of every value, all vectorised.
+"""From columns of text to an event log: the names that columns go by and the checks of every value, vectorised.
 
 CSV, RecBole and Parquet end here, so the three agree on what a bad row is. Knows nothing of files.
 """
@@ -30,7 +30,7 @@ TRUTH = {"true": "1", "false": "0"}
 
 @dataclass(frozen=True, slots=True)
 class ColumnPlan:
-    """Which column of a file is read as what."""
+    """The columns of a file that are read, under our names."""
 
     positions: tuple[tuple[str, int], ...]  # (our name, position in the file), our order
     ignored: tuple[str, ...]
@@ -51,9 +51,9 @@ def plan_columns(header: Sequence[str], source: object) -> ColumnPlan:
     Raises DataError, with the columns found and wanted, when user, item or time is not there.
     """
     names = [name.strip().lower() for name in header]
-    found = {ours: next((names.index(a) for a in known if a in names), None) for ours, known in ALIASES.items()}
-    positions = tuple((ours, at) for ours, at in found.items() if at is not None)
-    missing = [ours for ours in REQUIRED if found[ours] is None]
+    places = {ours: next((names.index(a) for a in known if a in names), None) for ours, known in ALIASES.items()}
+    positions = tuple((ours, at) for ours, at in places.items() if at is not None)
+    missing = [ours for ours in REQUIRED if places[ours] is None]
     if missing:
         wanted = "; ".join(f"{ours}: one of {', '.join(ALIASES[ours])}" for ours in missing)
         raise DataError(f"{source} lacks a column (wanted {wanted}); it has {', '.join(header) or 'none'}")

@@ -66,7 +66,7 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class ReadReport:
-    """What became of every row of the input; nothing is dropped that is not counted here."""
+    """The account of every row of the input; nothing is dropped that is not counted here."""
 
     rows_read: int
     rows_bad: int = 0

@@ -34,7 +34,7 @@ NO_TAG = "unknown"
 
 @dataclass(frozen=True)
 class KuaiRandTables:
-    """What is read of the five files."""
+    """The columns that are read of the five files."""
 
     train: pl.DataFrame  # user, item, part; oldest first within each user
     exposures: pl.DataFrame  # user, item, time, part; by time; positives only

@@ -65,14 +65,14 @@ def _read(path: Path) -> dict[str, NDArray[np.int64]]:
         raise DataError(f"{path} is not a file; kuairec reads kuairec_fully_observed.npz")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = {key: arrays[key] for key in (*PARTS, ITEMS)}
+            tables = {key: arrays[key] for key in (*PARTS, ITEMS)}
     except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
         raise DataError(f"{path} cannot be read with the arrays {', '.join((*PARTS, ITEMS))}: {error}") from error
-    for key, array in found.items():
+    for key, array in tables.items():
         wanted = (len(array),) if key == ITEMS else (len(array), 2)
         if array.dtype.kind not in "iu" or array.shape != wanted or not len(array):
             raise DataError(f"{path}: {key} is {array.dtype} {array.shape}; it holds whole numbers {wanted}")
-    return {key: array.astype(np.int64) for key, array in found.items()}
+    return {key: array.astype(np.int64) for key, array in tables.items()}
 
 
 def _first_of_equal(pairs: Pairs) -> Pairs:

@@ -1,4 +1,4 @@
-"""Which events count as positive. The default keeps every event."""
+"""The rule by which events count as positive. The default keeps every event."""
 
 from dataclasses import dataclass
 

@@ -23,7 +23,7 @@ SHARES = (0.1, 0.1)  # of valid and test, by time
 
 @dataclass(frozen=True, slots=True)
 class PrepareOptions:
-    """What to read and how to divide it."""
+    """The log to read and the way to divide it."""
 
     format: Format = "synthetic"
     input: Path | None = None  # a file; for kuairand the folder; nothing for synthetic

@@ -34,7 +34,7 @@ class SequenceData:
     candidates: NDArray[np.int32] | None = None  # item rows that are ranked; None = the whole catalogue
 
     def history(self, user: int, split: Split) -> NDArray[np.int32]:
-        """What is known of a user row (1..U) when `split` is predicted."""
+        """The items known of a user row (1..U) when `split` is predicted."""
         past = self.train[user - 1]
         return past if split == "valid" else np.concatenate([past, self.valid[user - 1]])
 

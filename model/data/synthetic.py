@@ -1,6 +1,6 @@
 """A generator of short-video logs, the embedded default: what runs with no data at hand.
 
-What it imitates, each with a knob of SyntheticSpec: items of one topic each with Zipf popularity; users with a few
+It imitates, each with a setting of SyntheticSpec: items of one topic each with Zipf popularity; users with a few
 interests that drift between sessions; sessions in which the next video often continues the previous one (the next part
 of its series), so that order can be learned; watch time and reactions that follow the user's affinity to the topic.
 Users step in parallel, one video at a time: cost grows with the longest user, not with the number of users.
@@ -94,7 +94,7 @@ class _Audience:
 
 @dataclass(frozen=True)
 class _Step:
-    """What the active users watched at one step."""
+    """The items that the active users watched at one step."""
 
     session: int
     users: Ints

@@ -16,7 +16,7 @@ NAMES = ("recall", "hr", "precision", "ndcg")
 
 @dataclass(frozen=True)
 class Relevance:
-    """Which places of each list hit a target."""
+    """The places of each list that hit a target."""
 
     hits: NDArray[np.bool_]  # (U, K)
     num_targets: NDArray[np.int64]  # (U,) all >= 1
@@ -34,8 +34,8 @@ def ranking_metrics(relevance: Relevance, cutoffs: Sequence[int]) -> dict[str, f
     table: dict[str, float] = {}
     for k in cutoffs:
         hits = relevance.hits[:, :k]
-        found = hits.sum(1)
-        per_user = (found / relevance.num_targets, found > 0, found / k, _ndcg(hits, relevance.num_targets, k))
+        counts = hits.sum(1)
+        per_user = (counts / relevance.num_targets, counts > 0, counts / k, _ndcg(hits, relevance.num_targets, k))
         table |= {f"{name}@{k}": float(np.mean(values)) for name, values in zip(NAMES, per_user, strict=True)}
     return table
 

@@ -103,6 +103,6 @@ def top_lists(network: Network, eval_split: EvalSplit, plan: PromptPlan, cutoff:
         best, rows = scores.topk(cutoff)
         parts.append((part, (rows + 1).cpu(), best.cpu()))
     order = np.argsort(np.concatenate([part for part, _, _ in parts]))
-    found = torch.cat([rows for _, rows, _ in parts]).numpy()[order]
+    best_rows = torch.cat([rows for _, rows, _ in parts]).numpy()[order]
     values = torch.cat([best for _, _, best in parts]).numpy()[order]
-    return TopLists(np.where(np.isneginf(values), 0, found), values, eval_split.data.catalogue.categories)
+    return TopLists(np.where(np.isneginf(values), 0, best_rows), values, eval_split.data.catalogue.categories)

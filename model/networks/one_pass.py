@@ -1,4 +1,4 @@
-"""What the systems that generate nothing share: one pass over a history gives its query vectors.
+"""The base of systems that generate nothing: one pass over a history gives its query vectors.
 
 Three ways to train one: on random prefixes of each history, where a system reads a history from its end; on random
 prefixes that share one pass, and at every position at once, where the state of a position does not see what follows it.
@@ -25,7 +25,7 @@ class PrefixConfig(NetworkConfig):
 
 
 class OnePass(Network):
-    """A system without prompts: what is asked of it beyond one pass is refused."""
+    """A system without prompts: a plan that asks for more than one pass is refused."""
 
     generates: ClassVar[bool] = False
 

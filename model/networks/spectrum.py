@@ -55,8 +55,8 @@ def _pairs(histories: Ragged, gap: int) -> tuple[Tensor, Tensor]:
     history = np.repeat(np.arange(len(histories)), histories.lengths)
     # histories lie one after the other: a pair must not reach into the next one
     same = history[gap:] == history[:-gap]
-    pick = [torch.from_numpy(part[same].astype(np.int64) - 1) for part in (values[:-gap], values[gap:])]
-    return pick[0], pick[1]
+    sides = [torch.from_numpy(part[same].astype(np.int64) - 1) for part in (values[:-gap], values[gap:])]
+    return sides[0], sides[1]
 
 
 def factorise(histories: Ragged, num_items: int, dim: int, backward: float) -> Factors:

@@ -21,7 +21,7 @@ from model.training.plans import choose_plan, measure_plan, plain_plan
 from model.training.stages import EpochReport, StageFolder
 from model.training.trainer import Trainer, provenance_of
 
-SEED_STRIDE = 1000  # between parts of a blend that are alike: they must not come out the same
+SEED_STRIDE = 1000  # between parts of a blend that are of one system: they must not come out the same
 OnEpoch = Callable[[EpochReport], None]
 
 
@@ -60,8 +60,8 @@ def _train_parts(
             on_epoch(replace(epoch, stage=epoch.stage + shift))
 
         # a part that is a section of its own is the same training there
-        alike = sum(other.system == part.system for other in recipe.parts[:number])
-        yield Trainer(part, data, seed + SEED_STRIDE * alike, device, kept).fit(report)
+        twins = sum(other.system == part.system for other in recipe.parts[:number])
+        yield Trainer(part, data, seed + SEED_STRIDE * twins, device, kept).fit(report)
         first_stage += len(part.stages)
 
 
@@ -75,9 +75,9 @@ def _weigh_parts(blend: Blend, exams: Sequence[EvalSplit], recipe: Recipe) -> No
     """One part after the other, each against what stands before it, by the mean over the exams."""
     plan = plain_plan(recipe.plan)
     for part in range(1, len(blend.parts)):
-        found = {}
+        scores = {}
         for weight in recipe.plan.part_weights:
             blend.weights[part] = weight
-            found[weight] = fmean(measure_plan(blend, eval_split, plan, recipe.metric) for eval_split in exams)
+            scores[weight] = fmean(measure_plan(blend, eval_split, plan, recipe.metric) for eval_split in exams)
         # on a tie the first weight of the recipe stands
-        blend.weights[part] = max(found, key=found.__getitem__)
+        blend.weights[part] = max(scores, key=scores.__getitem__)

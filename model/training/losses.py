@@ -30,8 +30,8 @@ class _CatalogueSoftmax(torch.autograd.Function):
         for part in (slice(start, start + size) for start in range(0, num_rows, size)):
             q = queries[part].bfloat16()  # (C, Q, D)
             *scores, grad = buffers[:, : len(q)]  # (C, N) each
-            for k, one in enumerate(scores):
-                torch.mm(q[:, k], w.T, out=one)
+            for k, matrix in enumerate(scores):
+                torch.mm(q[:, k], w.T, out=matrix)
             highest, shares = _highest(scores)
             loss += _softmax_gradient(highest, targets[part], grad)
             for k, share in enumerate(shares):
@@ -53,10 +53,10 @@ def _highest(scores: list[Tensor]) -> tuple[Tensor, list[Tensor | None]]:
     if len(scores) == 1:
         return scores[0], [None]
     highest = scores[0]
-    for one in scores[1:]:
-        highest = torch.maximum(highest, one)
+    for matrix in scores[1:]:
+        highest = torch.maximum(highest, matrix)
     # bf16 scores tie often enough that a tie must not count twice
-    shares = [(one == highest).to(one.dtype) for one in scores]
+    shares = [(matrix == highest).to(matrix.dtype) for matrix in scores]
     ties = sum(shares[1:], start=shares[0])
     return highest, [share.div_(ties) for share in shares]
 

@@ -1,4 +1,4 @@
-"""Which plan an arm serves: prompt placement, count and quotas m : n, chosen on the validation split."""
+"""Chooses the plan that an arm serves on the validation split: prompt placement, count and quotas m : n."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ SHARES = 10  # quotas are tried in tenths of the list
 
 
 def plain_plan(search: PlanSearch, num_prompts: int = 0) -> ServingPlan:
-    """What epochs are compared by: one step, prompts where training put them."""
+    """The plan that epochs are compared by: one step, prompts where training put them."""
     placement = Placement.ALL if num_prompts else Placement.NONE
     return ServingPlan(PromptPlan(num_prompts, placement, 1), diversity=search.diversity)
 

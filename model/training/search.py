@@ -1,4 +1,4 @@
-"""The search for a recipe's settings: Optuna proposes, the validation split judges, every trial is in a journal.
+"""The search for a recipe's settings: Optuna suggests, the validation split judges, every trial is in a journal.
 
 The test split is not read. Needs the extra `tune`. A search is started again after any interruption, by several
 processes if wanted: the journal is a file that they share, and `trials` counts what it holds.
@@ -72,7 +72,7 @@ class Search:
 
     @property
     def name(self) -> str:
-        """Of the study in the journal: other data are another study."""
+        """The name of the study in the journal: other data are another study."""
         return f"{self.data.name} {self.recipe.arm} {self.recipe.metric} {self.data.digest[:12]}"
 
     def run(self, trials: int, on_trial: Callable[["optuna.trial.FrozenTrial"], None] = lambda _: None) -> Recipe:
@@ -115,7 +115,7 @@ class Search:
     def _measure(self, trial: "optuna.Trial") -> float:
         import optuna  # noqa: PLC0415
 
-        recipe, epochs = with_settings(self.recipe, propose(trial, self.space)), 0
+        recipe, epochs = with_settings(self.recipe, suggest(trial, self.space)), 0
 
         def on_epoch(report: EpochReport) -> None:
             nonlocal epochs
@@ -132,7 +132,7 @@ class Search:
 
 
 def space_of(recipe: Recipe) -> dict[str, Choice | Range]:
-    """What can be searched of the recipe's system."""
+    """The settings of the recipe's system that can be searched."""
     _, config = SYSTEMS[recipe.system]
     known = config.__dataclass_fields__
     return {k: v for k, v in SPACE.items() if not k.startswith(NETWORK) or k.removeprefix(NETWORK) in known}
@@ -145,7 +145,7 @@ def settings_now(recipe: Recipe) -> dict[str, Any]:
     return {name: own[name] for name, where in space_of(recipe).items() if name in own and _inside(where, own[name])}
 
 
-def propose(trial: "optuna.Trial", space: Mapping[str, Choice | Range]) -> dict[str, Any]:
+def suggest(trial: "optuna.Trial", space: Mapping[str, Choice | Range]) -> dict[str, Any]:
     return {name: _suggest(trial, name, where) for name, where in space.items()}
 
 

@@ -1,4 +1,4 @@
-"""What a stage of training leaves behind, and a folder of such results.
+"""The result of a stage of training, and a folder of such results.
 
 Sections of a recipe often begin alike: RecGPT's four rows share their pre-training, a blend's item-item part is a row
 of its own. With a folder each of these stages is trained once, and what the next run finds there is what it would have
@@ -26,7 +26,7 @@ CODE = [Path(__file__).parents[1] / room for room in ("training", "networks", "g
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What a progress display shows after each epoch."""
+    """The figures that a progress display shows after each epoch."""
 
     stage: int
     epoch: int
@@ -56,9 +56,9 @@ class StageFolder:
         file = self._file(key)
         if not file.exists():
             return None
-        with safe_open(file, "pt") as stored:
-            weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  (no mapping)
-            facts = json.loads(stored.metadata()["facts"])
+        with safe_open(file, "pt") as tensors:
+            weights = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118  (no mapping)
+            facts = json.loads(tensors.metadata()["facts"])
         return StageResult(weights, [EpochReport(**report) for report in facts["reports"]], facts["seconds"])
 
     def save(self, key: str, result: StageResult) -> None:
@@ -86,8 +86,8 @@ def stage_key(recipe: Recipe, number: int, data_digest: str, seed: int, device: 
 
 @cache
 def _code_digest() -> str:
-    """Of the files that training runs through: a changed loss must not find its predecessor's weights."""
-    found = hashlib.sha256()
+    """The digest of the code that training runs through: a changed loss must not find its predecessor's weights."""
+    digest = hashlib.sha256()
     for file in sorted(file for folder in CODE for file in folder.glob("*.py")):
-        found.update(file.name.encode() + file.read_bytes())
-    return found.hexdigest()
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()

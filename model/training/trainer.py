@@ -74,7 +74,7 @@ class Trainer:
             # pre-trained weights are not an answer yet
             if stage.objective == "next":
                 taken.append(self._candidate())
-        _, state, plan, metrics = max(taken or [self._candidate()], key=lambda one: one[0])
+        _, state, plan, metrics = max(taken or [self._candidate()], key=lambda candidate: candidate[0])
         # weights and plan were measured together and are kept together
         self.measured.load_state_dict(state)
         seconds = time.perf_counter() - started + earlier
@@ -95,16 +95,16 @@ class Trainer:
     def _finish_stage(self, number: int, on_epoch: Callable[[EpochReport], None]) -> float:
         """Runs a stage, or takes it over from another run that has; returns the seconds that this saved."""
         key = stage_key(self.recipe, number, self.data.digest, self.seed, str(self.device)) if self.kept else ""
-        found = self.kept.load(key) if self.kept else None
-        for report in found.reports if found else ():
+        earlier = self.kept.load(key) if self.kept else None
+        for report in earlier.reports if earlier else ():
             on_epoch(report)
-        result = found or self._run_stage(number, on_epoch)
-        if self.kept and not found:
+        result = earlier or self._run_stage(number, on_epoch)
+        if self.kept and not earlier:
             self.kept.save(key, result)
         # the next stage goes on from the best weights, not from the last
         self.measured.load_state_dict(result.weights)
         self.network.load_state_dict(result.weights)
-        return found.seconds if found else 0.0
+        return earlier.seconds if earlier else 0.0
 
     def _run_stage(self, number: int, on_epoch: Callable[[EpochReport], None]) -> StageResult:
         """Epochs until the end or until validation stops rising; the best weights are its result.

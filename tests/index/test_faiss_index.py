@@ -18,9 +18,9 @@ def recall(index, items, queries, k=10):
 
 
 def test_flat_is_exact(items, queries):
-    found, exact = FaissIndex.build(items, "Flat").search(queries, 50), ExactIndex(items).search(queries, 50)
-    np.testing.assert_array_equal(found.rows, exact.rows)
-    np.testing.assert_allclose(found.scores, exact.scores, rtol=1e-5, atol=1e-5)
+    hits, exact = FaissIndex.build(items, "Flat").search(queries, 50), ExactIndex(items).search(queries, 50)
+    np.testing.assert_array_equal(hits.rows, exact.rows)
+    np.testing.assert_allclose(hits.scores, exact.scores, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("spec", ["IVF16,Flat", "HNSW32", "SQ8", "IVF8,SQ8", "IVF8,PQ4x4,RFlat", "RR16,HNSW16"])
@@ -176,10 +176,10 @@ def test_effort_is_whole_and_positive(wrong):
 def test_excluded_items_are_not_found(items, queries, spec):
     rng = np.random.default_rng(3)
     excluded = Exclusions(np.repeat(np.arange(len(queries)), 20), rng.integers(1, len(items) + 1, 20 * len(queries)))
-    found = FaissIndex.build(items, spec, SearchEffort(ef_search=900)).search(queries, 30, excluded)
+    hits = FaissIndex.build(items, spec, SearchEffort(ef_search=900)).search(queries, 30, excluded)
     expected = ExactIndex(items).search(queries, 30, excluded)
-    assert recall_of(found.rows, expected.rows) > (0.99 if spec == "HNSW32" else 0.999999)
-    for query, rows in enumerate(found.rows.tolist()):
+    assert recall_of(hits.rows, expected.rows) > (0.99 if spec == "HNSW32" else 0.999999)
+    for query, rows in enumerate(hits.rows.tolist()):
         assert not set(rows) & set(excluded.rows[excluded.queries == query].tolist())
 
 

@@ -28,7 +28,7 @@ def test_ids_go_in_and_out(ids):
 
 
 def test_unknown_ids_have_row_zero():
-    assert [IdMap.of([5, 6]).row(one) for one in (6, 9, None, 0)] == [2, 0, 0, 0]
+    assert [IdMap.of([5, 6]).row(external) for external in (6, 9, None, 0)] == [2, 0, 0, 0]
 
 
 def test_unknown_ids_are_left_out_of_rows():

@@ -182,7 +182,7 @@ def test_every_size_of_a_pass_gives_the_same_bits(encoder):
 
 def test_passes_are_traced(encoder):
     encoder.encode([History((1, 2))])
-    assert not any(one.eager for one in encoder._passes.values())
+    assert not any(forward.eager for forward in encoder._passes.values())
     assert not encoder.num_eager
 
 

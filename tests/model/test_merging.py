@@ -26,8 +26,8 @@ def merge_lists(lists, limit, quotas=(), scores=None, diversity=0.0, categories=
     if scores is None:
         scores = np.tile(1 - 0.01 * np.arange(rows.shape[1]), (len(rows), 1))
     plan = ServingPlan(PromptPlan(num_steps=len(quotas) or 1), quotas, diversity)
-    found = merge(rows[None], np.array(scores, dtype=np.float32)[None], limit, plan, categories).of(0)
-    return Columns(*(column.tolist() for column in found))
+    merged = merge(rows[None], np.array(scores, dtype=np.float32)[None], limit, plan, categories).of(0)
+    return Columns(*(column.tolist() for column in merged))
 
 
 @pytest.mark.parametrize(

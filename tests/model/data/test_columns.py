@@ -66,7 +66,7 @@ def test_different_ids_stay_different(ids):
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1))
 def test_every_64_bit_integer_survives(ids):
-    assert infer_ids(pl.Series([str(one) for one in ids])).to_list() == ids
+    assert infer_ids(pl.Series([str(value) for value in ids])).to_list() == ids
 
 
 @pytest.mark.parametrize("empty", ["", "  ", None])
@@ -79,9 +79,9 @@ def test_empty_id_is_bad(empty):
     [("a\ufffd", "not UTF-8"), ("a\0", "holds a NUL"), ("x" * (MAX_ID_LENGTH + 1), "longer than 256")],
 )
 def test_unusable_id_is_bad(broken, reason):
-    (found,) = reasons(user=["a", broken])
-    assert found.startswith("line 3: user id")
-    assert reason in found
+    (messages,) = reasons(user=["a", broken])
+    assert messages.startswith("line 3: user id")
+    assert reason in messages
 
 
 @pytest.mark.parametrize("time", ["now", "nan", "1_0", "2022-04-25"])

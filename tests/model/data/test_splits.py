@@ -57,7 +57,7 @@ def test_equal_times_keep_the_order_of_the_log():
 def test_gaps_in_ids_leave_no_gap_in_rows():
     catalogue = split(of_user(1000, -5, 2**62)).catalogue
     assert catalogue.items.ids.tolist() == [-5, 1000, 2**62]
-    assert [catalogue.items.row(one) for one in (-5, 1000, 2**62)] == [1, 2, 3]
+    assert [catalogue.items.row(external) for external in (-5, 1000, 2**62)] == [1, 2, 3]
 
 
 def test_string_ids():

@@ -35,8 +35,8 @@ def test_two_users_by_hand(name, expected):
 
 
 def test_one_target_at_each_rank():
-    found = [measure([[1, 2, 3]], [[target]], 3)["ndcg@3"] for target in (1, 2, 3, 4)]
-    assert found == pytest.approx([1, 1 / log2(3), 1 / 2, 0])
+    gains = [measure([[1, 2, 3]], [[target]], 3)["ndcg@3"] for target in (1, 2, 3, 4)]
+    assert gains == pytest.approx([1, 1 / log2(3), 1 / 2, 0])
 
 
 def test_a_perfect_list_scores_one_even_when_targets_outnumber_places():

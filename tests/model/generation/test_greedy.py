@@ -44,10 +44,10 @@ def test_items_that_bf16_cannot_tell_apart_are_told_apart(seed, negative):
     # all scores within a tenth of what rounding changes
     table = 1 + 1e-4 * vectors(NUM_ITEMS, 8, seed=seed)
     states = vectors(40, 8, seed=seed + 1).abs() * (-1 if negative else 1)
-    found, states, table = TopItem(table)(states), states.double(), table.double()
+    best, states, table = TopItem(table)(states), states.double(), table.double()
     scores = states @ table.T
     # fp32 sums may swap what differs in the seventh digit
-    assert torch.all(scores.gather(1, found[:, None] - 1)[:, 0] >= scores.amax(1) - 1e-6 * scores.abs().amax(1))
+    assert torch.all(scores.gather(1, best[:, None] - 1)[:, 0] >= scores.amax(1) - 1e-6 * scores.abs().amax(1))
 
 
 def test_few_candidates_are_scored_again_not_all():
@@ -68,8 +68,8 @@ def test_few_candidates_are_scored_again_not_all():
 
 @pytest.mark.parametrize("state", [float("nan"), float("inf"), 0.0])
 def test_states_that_rank_nothing_give_some_item(state):
-    found = TopItem(vectors(NUM_ITEMS, 8, seed=0))(torch.full((MIN_BATCH, 8), state))
-    assert torch.all((found >= 1) & (found <= NUM_ITEMS))
+    best = TopItem(vectors(NUM_ITEMS, 8, seed=0))(torch.full((MIN_BATCH, 8), state))
+    assert torch.all((best >= 1) & (best <= NUM_ITEMS))
 
 
 def test_an_expansion_in_a_trace_is_the_eager_one(make_network, monkeypatch):

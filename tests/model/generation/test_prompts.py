@@ -95,13 +95,13 @@ def test_expanded_sequence_equals_recomputed(network, make_batch, num_prompts):
     tokens = expanded_tokens(network, batch, num_prompts)
     for i, (items, user) in enumerate(members(batch)):
         slow = torch.tensor(read_history(network, items, user, num_prompts).tokens).T
-        found = torch.stack([tokens.rows[i], tokens.segments[i], tokens.positions[i]])
-        assert found[:, : slow.shape[1]].tolist() == slow.tolist()
+        read = torch.stack([tokens.rows[i], tokens.segments[i], tokens.positions[i]])
+        assert read[:, : slow.shape[1]].tolist() == slow.tolist()
 
 
 def test_different_plans_give_different_vectors(network, make_batch):
-    found = [network.queries(make_batch(6), plan).vectors[0, 0] for plan in (PLANS[0], PLANS[2], PLANS[6], PLANS[8])]
-    assert min(float((a - b).abs().max()) for i, a in enumerate(found) for b in found[:i]) > 1e-3
+    read = [network.queries(make_batch(6), plan).vectors[0, 0] for plan in (PLANS[0], PLANS[2], PLANS[6], PLANS[8])]
+    assert min(float((a - b).abs().max()) for i, a in enumerate(read) for b in read[:i]) > 1e-3
 
 
 def test_prompts_depend_on_the_user(network):

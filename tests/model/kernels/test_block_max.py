@@ -42,22 +42,22 @@ def test_many_items_are_scored_in_pieces(monkeypatch):
 @given(sizes, st.integers(1, 40), st.integers(0, 20), st.booleans(), st.data())
 def test_the_best_are_among_the_candidates_whatever_is_excluded(num_items, k, num_excluded, whole, data):
     queries, items = vectors(4, 3, whole=whole), vectors(num_items, 3, seed=1, whole=whole)
-    found, rows = best_items(queries, items, k, num_excluded)
+    candidates, rows = best_items(queries, items, k, num_excluded)
     assert (rows.diff(dim=1) > 0).all()
     scores = queries @ items.T
     excluded = data.draw(st.lists(st.integers(0, num_items - 1), max_size=num_excluded, unique=True))
     scores[:, excluded] = -torch.inf
-    found = found.masked_fill(torch.isin(rows, torch.tensor(excluded, dtype=torch.int64)), -torch.inf)
+    candidates = candidates.masked_fill(torch.isin(rows, torch.tensor(excluded, dtype=torch.int64)), -torch.inf)
     best = min(k, num_items)
-    torch.testing.assert_close(found.topk(best).values, scores.topk(best).values)
+    torch.testing.assert_close(candidates.topk(best).values, scores.topk(best).values)
 
 
 def test_few_vectors_are_gathered_at_once(monkeypatch):
     queries, items = vectors(9, 4), vectors(300, 4, seed=1)
     whole = best_items(queries, items, 5)
     monkeypatch.setattr(kernels, "GATHERED", 1)
-    for one, other in zip(best_items(queries, items, 5), whole, strict=True):
-        torch.testing.assert_close(one, other)
+    for ours, theirs in zip(best_items(queries, items, 5), whole, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.skipif(kernels.importlib.util.find_spec("triton") is None, reason="Triton is not installed")

@@ -15,34 +15,34 @@ def reads_alike(network, visible=None):
     x = torch.randn(2, 9, network.config.dim, generator=torch.Generator().manual_seed(0))
     block = blocks_of(network)[0]
     torch.manual_seed(1)
-    one, other = (block(x) if visible is None else block(x, visible) for _ in range(2))
-    return torch.equal(one, other)
+    first, second = (block(x) if visible is None else block(x, visible) for _ in range(2))
+    return torch.equal(first, second)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("dropout", "attention_dropout", "alike"),
+    ("dropout", "attention_dropout", "same"),
     [(0.0, None, True), (0.0, 0.5, False), (0.5, 0.0, False), (0.0, 0.0, True)],
 )
-def test_either_dropout_works_alone(make_network, kind, dropout, attention_dropout, alike):
+def test_either_dropout_works_alone(make_network, kind, dropout, attention_dropout, same):
     network = make_network(kind, dropout=dropout, attention_dropout=attention_dropout)
-    assert reads_alike(network.train()) == alike
+    assert reads_alike(network.train()) == same
     assert reads_alike(network.eval())
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("attention_dropout", "alike"), [(0.0, True), (None, False), (0.5, False)])
-def test_none_stands_for_the_dropout_of_the_rest(make_network, kind, attention_dropout, alike):
+@pytest.mark.parametrize(("attention_dropout", "same"), [(0.0, True), (None, False), (0.5, False)])
+def test_none_stands_for_the_dropout_of_the_rest(make_network, kind, attention_dropout, same):
     network = make_network(kind, dropout=0.5, attention_dropout=attention_dropout).train()
     attention, x = blocks_of(network)[0].attention, torch.randn(2, 9, network.config.dim)
-    assert torch.equal(attention(x), attention(x)) == alike
+    assert torch.equal(attention(x), attention(x)) == same
 
 
-@pytest.mark.parametrize(("dropout", "alike"), [(0.0, True), (0.5, False)])
-def test_a_block_that_reads_both_ways_has_it_too(make_network, dropout, alike):
+@pytest.mark.parametrize(("dropout", "same"), [(0.0, True), (0.5, False)])
+def test_a_block_that_reads_both_ways_has_it_too(make_network, dropout, same):
     network = make_network("bert4rec", dropout=0.0, attention_dropout=dropout).train()
     visible = torch.ones(2, 1, 1, 9, dtype=torch.bool)
-    assert reads_alike(network, visible) == alike
+    assert reads_alike(network, visible) == same
     assert reads_alike(network.eval(), visible)
 
 

@@ -67,8 +67,8 @@ def test_bpr_has_no_room_for_a_bias_in_one_number():
 def test_hidden_users_train_the_unknown_one(make_network, kind, share):
     network = make_network(kind, user_dropout=share).train()
     network.training_pairs(Batch.of([[1, 2], [3]], [2, 4], 12))[0].sum().backward()
-    found = network.users.weight.grad.abs().amax(1).nonzero().flatten().tolist()
-    assert found == ([0] if share else [2, 4])
+    touched = network.users.weight.grad.abs().amax(1).nonzero().flatten().tolist()
+    assert touched == ([0] if share else [2, 4])
 
 
 def test_bpr_user_unseen_in_training_is_answered_by_the_biases():
@@ -79,7 +79,7 @@ def test_bpr_user_unseen_in_training_is_answered_by_the_biases():
 def test_stamp_follows_the_formulas(check):
     def slow(network, x):
         asked = network.w2(x[-1]) + network.w3(x.mean(0))
-        attended = sum(network.w0(torch.sigmoid(network.w1(one) + asked)) * one for one in x)
+        attended = sum(network.w0(torch.sigmoid(network.w1(token) + asked)) * token for token in x)
         return torch.tanh(network.memory(attended)) * torch.tanh(network.latest(x[-1]))
 
     check("stamp", slow)
@@ -88,8 +88,8 @@ def test_stamp_follows_the_formulas(check):
 def recurrent_states(gru, x):
     """The equations of the gated recurrent unit; reset gate, update gate, candidate."""
     state, states = x.new_zeros(gru.hidden_size), []
-    for one in x:
-        seen = (gru.weight_ih_l0 @ one + gru.bias_ih_l0).chunk(3)
+    for token in x:
+        seen = (gru.weight_ih_l0 @ token + gru.bias_ih_l0).chunk(3)
         kept = (gru.weight_hh_l0 @ state + gru.bias_hh_l0).chunk(3)
         reset, update = torch.sigmoid(seen[0] + kept[0]), torch.sigmoid(seen[1] + kept[1])
         state = (1 - update) * torch.tanh(seen[2] + reset * kept[2]) + update * state

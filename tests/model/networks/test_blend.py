@@ -131,13 +131,13 @@ def test_parts_that_are_alike_do_not_come_out_the_same(recipe, cycles):
 def test_a_part_that_only_harms_gets_the_least_weight(recipe, cycles):
     untrained = replace(recipe.parts[0], stages=(Stage(num_epochs=1, learning_rate=1e-9),))
     parts, plan = (recipe.parts[1], untrained), PlanSearch(part_weights=(0.0, 99.0))
-    found = fit(replace(recipe, parts=parts, plan=plan), cycles)
-    assert found.network.weights.tolist() == [1.0, 0.0]
+    blend = fit(replace(recipe, parts=parts, plan=plan), cycles)
+    assert blend.network.weights.tolist() == [1.0, 0.0]
 
 
 def test_the_same_seed_gives_the_same_blend(recipe, cycles):
-    one, two = (fit(recipe, cycles, seed=3).network.state_dict() for _ in range(2))
-    assert all(one[name].equal(two[name]) for name in one)
+    first, second = (fit(recipe, cycles, seed=3).network.state_dict() for _ in range(2))
+    assert all(first[name].equal(second[name]) for name in first)
 
 
 def test_a_part_has_from_its_section_what_it_does_not_say(tmp_path):

@@ -127,7 +127,7 @@ def test_pretraining_guesses_hidden_items_and_segments(s3rec):
     with torch.no_grad():
         states = network.around(batch, hide(1, 1, 1, 1))[0, 1:]
         scores = network.to_item(states) @ network.item_vectors().T
-    items = -torch.stack([F.log_softmax(one, 0)[row - 1] for one, row in zip(scores, ITEMS, strict=True)]).mean()
+    items = -torch.stack([F.log_softmax(logits, 0)[row - 1] for logits, row in zip(scores, ITEMS, strict=True)]).mean()
     # alone in its batch a history has no other segment: log 2
     torch.testing.assert_close(network.pretraining_loss(batch).detach(), items + 0.5 * torch.tensor(2.0).log())
 

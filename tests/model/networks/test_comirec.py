@@ -89,9 +89,9 @@ def test_gradient_of_routing_flows_through_the_last_round_only(make_network):
     network = make_network("comirec", variant="dr", num_interests=3)
     weights = [network.items.weight, network.interests.maps]
     direction = torch.randn(3, 8, generator=torch.manual_seed(0))
-    found = network.queries(Batch.of([ITEMS], [0], 12), PromptPlan()).vectors[0]
+    interests = network.queries(Batch.of([ITEMS], [0], 12), PromptPlan()).vectors[0]
     expected = torch.autograd.grad((slow_interests(network, ITEMS) * direction).sum(), weights)
-    for ours, slow in zip(torch.autograd.grad((found * direction).sum(), weights), expected, strict=True):
+    for ours, slow in zip(torch.autograd.grad((interests * direction).sum(), weights), expected, strict=True):
         torch.testing.assert_close(ours, slow, atol=1e-5, rtol=1e-4)
 
 
@@ -113,8 +113,8 @@ def test_interests_differ_from_each_other(network):
 
 
 def test_order_matters(network):
-    found = interests_of(network, ITEMS, ITEMS[::-1])
-    assert (found[0] - found[1]).abs().max() > 1e-3
+    interests = interests_of(network, ITEMS, ITEMS[::-1])
+    assert (interests[0] - interests[1]).abs().max() > 1e-3
 
 
 def test_all_interests_of_a_prefix_are_trained_on_the_next_item(network):

@@ -11,12 +11,12 @@ HISTORIES = Ragged.of([[1, 2, 3], [1, 2], [4]])
 
 
 def test_pairs_are_counted_by_gap_and_shrunk():
-    found = co_occurrence(HISTORIES, 4, backward=0.0).to_dense()
+    counts = co_occurrence(HISTORIES, 4, backward=0.0).to_dense()
     first = torch.tensor([2 + NEARNESS, 1.0, 0.0, 0.0]) + SHRINK  # as the earlier item of a pair: 1-2 twice, 1-3, 2-3
     second = torch.tensor([0.0, 2.0, 1 + NEARNESS, 0.0]) + SHRINK
     expected = torch.zeros(4, 4)
     expected[0, 1], expected[0, 2], expected[1, 2] = 2.0, NEARNESS, 1.0
-    torch.testing.assert_close(found, expected / (first[:, None] * second).sqrt())
+    torch.testing.assert_close(counts, expected / (first[:, None] * second).sqrt())
 
 
 def test_pairs_do_not_cross_histories():
@@ -24,8 +24,8 @@ def test_pairs_do_not_cross_histories():
 
 
 def test_backward_one_is_symmetric():
-    found = co_occurrence(HISTORIES, 4, backward=1.0).to_dense()
-    torch.testing.assert_close(found, found.T)
+    counts = co_occurrence(HISTORIES, 4, backward=1.0).to_dense()
+    torch.testing.assert_close(counts, counts.T)
 
 
 def test_all_factors_give_the_matrix_back_up_to_scale():

@@ -80,8 +80,8 @@ def test_answers_are_finite(encoder, history):
 
 
 def test_another_order_is_another_answer(sequential):
-    found = answers(sequential, [1, 2, 3, 4], [4, 3, 2, 1], [1, 2, 3], [])
-    assert min(float((found[i] - found[j]).abs().max()) for i in range(4) for j in range(i)) > 1e-3
+    vectors = answers(sequential, [1, 2, 3, 4], [4, 3, 2, 1], [1, 2, 3], [])
+    assert min(float((vectors[i] - vectors[j]).abs().max()) for i in range(4) for j in range(i)) > 1e-3
 
 
 def test_the_empty_history_is_trained(sequential, make_batch):

@@ -62,17 +62,17 @@ def packaged(request):
 
 
 def test_packaged_recipe_builds_its_network(packaged):
-    for one in packaged.parts or (packaged,):
-        network = build_network(one.system, {**one.network, "num_items": 9, "num_users": 2})
-        assert network.kind == one.system
-        assert network.trained == bool(one.stages)
+    for part in packaged.parts or (packaged,):
+        network = build_network(part.system, {**part.network, "num_items": 9, "num_users": 2})
+        assert network.kind == part.system
+        assert network.trained == bool(part.stages)
 
 
 def test_packaged_recipe_asks_its_system_for_nothing_it_cannot(packaged):
-    for one in packaged.parts or (packaged,):
-        generates = build_network(one.system, {"num_items": 9}).generates
-        assert generates or not any(stage.num_prompts for stage in one.stages)
-        assert generates or one.plan == PlanSearch(cutoff=one.plan.cutoff, diversity=one.plan.diversity)
+    for part in packaged.parts or (packaged,):
+        generates = build_network(part.system, {"num_items": 9}).generates
+        assert generates or not any(stage.num_prompts for stage in part.stages)
+        assert generates or part.plan == PlanSearch(cutoff=part.plan.cutoff, diversity=part.plan.diversity)
 
 
 def test_packaged_recipe_searches_plans_that_exist(packaged):

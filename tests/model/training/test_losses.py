@@ -39,9 +39,9 @@ def test_gradients_are_those_of_the_cross_entropy(parts):
     limit = 1e-2 if states.dim() == 2 else 5e-2
     ours = torch.autograd.grad(catalogue_cross_entropy(*parts), [states, table])
     expected = torch.autograd.grad(plain(*parts), [states, table])
-    for found, wanted in zip(ours, expected, strict=True):
-        assert (found - wanted).norm() < limit * wanted.norm()
-        assert F.cosine_similarity(found.flatten(), wanted.flatten(), 0) > 0.999
+    for gradient, wanted in zip(ours, expected, strict=True):
+        assert (gradient - wanted).norm() < limit * wanted.norm()
+        assert F.cosine_similarity(gradient.flatten(), wanted.flatten(), 0) > 0.999
 
 
 @pytest.mark.parametrize(("target", "nearest"), [(0, 0), (2, 1)])

@@ -49,10 +49,10 @@ def test_a_system_is_searched_for_what_it_has():
 @pytest.mark.parametrize("system", [name for name in SYSTEMS if name not in ("popularity", "blend")])
 def test_every_point_of_the_space_is_a_network(system):
     recipe = replace(TINY, system=system, network={})
-    for pick in (0, -1):
-        point = {k: w.values[pick] if isinstance(w, Choice) else (w.low, w.high)[pick] for k, w in SPACE.items()}
-        found = with_settings(recipe, {name: point[name] for name in space_of(recipe)})
-        assert build_network(system, {**found.network, "num_items": 5, "num_users": 2}).kind == system
+    for place in (0, -1):
+        point = {k: w.values[place] if isinstance(w, Choice) else (w.low, w.high)[place] for k, w in SPACE.items()}
+        chosen = with_settings(recipe, {name: point[name] for name in space_of(recipe)})
+        assert build_network(system, {**chosen.network, "num_items": 5, "num_users": 2}).kind == system
 
 
 def test_the_recipes_own_point():
@@ -66,9 +66,9 @@ def test_the_recipes_own_point():
 
 def test_later_stages_keep_their_ratio():
     stages = (Stage(num_epochs=1, learning_rate=0.002), Stage(num_epochs=1, learning_rate=0.001))
-    found = with_settings(replace(TINY, stages=stages), {"learning_rate": 0.004, "network.dim": 96, "batch_users": 9})
-    assert [stage.learning_rate for stage in found.stages] == [0.004, 0.002]
-    assert (found.network["dim"], found.network["max_length"], found.batch_users) == (96, 6, 9)
+    chosen = with_settings(replace(TINY, stages=stages), {"learning_rate": 0.004, "network.dim": 96, "batch_users": 9})
+    assert [stage.learning_rate for stage in chosen.stages] == [0.004, 0.002]
+    assert (chosen.network["dim"], chosen.network["max_length"], chosen.batch_users) == (96, 6, 9)
 
 
 def test_the_first_trial_is_the_recipe_as_it_is(search):
@@ -114,8 +114,8 @@ def test_an_unfinished_search_has_no_best(search):
 def test_only_what_is_asked_for_is_searched(search):
     import optuna
 
-    found = replace(search, only=("learning_rate",)).run(2)
-    assert found == with_settings(TINY, {"learning_rate": found.stages[0].learning_rate})
+    chosen = replace(search, only=("learning_rate",)).run(2)
+    assert chosen == with_settings(TINY, {"learning_rate": chosen.stages[0].learning_rate})
     [study] = optuna.get_all_study_summaries(replace(search)._study({})._storage)
     assert study.n_trials == 2
 

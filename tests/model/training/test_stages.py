@@ -46,8 +46,8 @@ def kept(tmp_path):
     return StageFolder(tmp_path / "stages")
 
 
-def same(one, other):
-    return all(weights.equal(other.network.state_dict()[name]) for name, weights in one.network.state_dict().items())
+def same(first, second):
+    return all(weights.equal(second.network.state_dict()[name]) for name, weights in first.network.state_dict().items())
 
 
 def trained(kept):
@@ -108,8 +108,8 @@ def test_other_training_is_another_stage(change):
 
 def test_later_stages_and_plans_do_not_matter():
     plan = PlanSearch(num_prompts=(3,), placements=(Placement.TAIL,))
-    other = replace(TINY, name="other", arm="one", stages=(PRETRAIN,), plan=plan)
-    assert stage_key(TINY, 0, "data", 0, "cpu") == stage_key(other, 0, "data", 0, "cpu")
+    second = replace(TINY, name="other", arm="one", stages=(PRETRAIN,), plan=plan)
+    assert stage_key(TINY, 0, "data", 0, "cpu") == stage_key(second, 0, "data", 0, "cpu")
 
 
 def test_a_stage_that_may_not_be_the_last_has_a_key_too():

@@ -57,8 +57,8 @@ def weights_of(recipe, data, seed=0):
     return train(recipe, data, seed).network.state_dict()
 
 
-def same(one, other):
-    return all(one[name].equal(other[name]) for name in one)
+def same(first, second):
+    return all(first[name].equal(second[name]) for name in first)
 
 
 def popularity_recall(data):
@@ -117,14 +117,14 @@ def test_the_test_split_is_never_read(data):
     """Neither for training nor for the choice of the epoch or the plan."""
     poisoned = replace(data, test=Ragged.of([[NUM_ITEMS + 1000] * 3] * NUM_USERS))
     recipe = replace(TINY, stages=(Stage(num_epochs=3, learning_rate=0.01),), evaluate_every=1)
-    expected, found = train(recipe, data), train(recipe, poisoned)
-    assert same(expected.network.state_dict(), found.network.state_dict())
-    assert (found.plan, found.provenance.metrics) == (expected.plan, expected.provenance.metrics)
+    expected, trained = train(recipe, data), train(recipe, poisoned)
+    assert same(expected.network.state_dict(), trained.network.state_dict())
+    assert (trained.plan, trained.provenance.metrics) == (expected.plan, expected.provenance.metrics)
 
 
 def test_the_validation_split_is_never_trained_on(data):
-    other = replace(data, valid=Ragged.of([[1]] * NUM_USERS))
-    assert same(weights_of(TINY, data), weights_of(TINY, other))
+    second = replace(data, valid=Ragged.of([[1]] * NUM_USERS))
+    assert same(weights_of(TINY, data), weights_of(TINY, second))
 
 
 class Scripted(Trainer):
@@ -205,9 +205,9 @@ def test_comirec_refuses_a_prompt_stage(data):
 
 
 def test_provenance_says_where_it_came_from(data):
-    found = train(TINY, data, seed=6).provenance
-    assert (found.data_digest, found.data_name, found.recipe, found.seed) == (data.digest, "cycles", "tiny", 6)
-    assert found.training_seconds > 0
+    trained = train(TINY, data, seed=6).provenance
+    assert (trained.data_digest, trained.data_name, trained.recipe, trained.seed) == (data.digest, "cycles", "tiny", 6)
+    assert trained.training_seconds > 0
 
 
 def test_sizes_come_from_the_data(data):
@@ -245,13 +245,13 @@ def test_every_item_is_in_one_window(sequence, max_length):
 def test_an_epoch_trains_on_every_window_once_as_its_own_user(lengths, batch_users):
     none = [[]] * len(lengths)
     windows = TrainingWindows.of(make_data([cycle(user, n) for user, n in enumerate(lengths)], none, none), 10)
-    found = [
+    trained = [
         (int(user), row[:length].tolist())
         for batch in windows.batches(batch_users, np.random.default_rng(0))
         for row, length, user in zip(batch.rows, batch.lengths, batch.users, strict=True)
     ]
     expected = [(int(user), row.tolist()) for user, row in zip(windows.users, windows.rows, strict=True)]
-    assert sorted(found) == sorted(expected)
+    assert sorted(trained) == sorted(expected)
 
 
 def test_every_epoch_mixes_the_users_anew(data):
