@@ -73,27 +73,28 @@ ALLOWED = {
         "index.watched model.encoder service.engine service.experiments service.pipeline service.stores"
     ),
     "index": "",
-    "index.auto": "index.base index.evaluate index.exact index.faiss_index",
+    "index.auto": "index.base index.evaluate index.exact index.factory index.faiss_index",
     "index.base": "",
     "index.bundle": (
-        "index.auto index.base index.checks index.evaluate index.exact index.factory index.faiss_index model "
-        "model.checkpoint model.encoder model.records"
+        "index.auto index.base index.checks index.evaluate index.exact index.factory index.faiss_index "
+        "index.next_item model model.checkpoint model.encoder model.records"
     ),
     "index.checks": "index.base",
     "index.evaluate": "index.base",
     "index.exact": "index.base index.checks model.kernels",
     "index.factory": "index.base index.exact index.faiss_index",
     "index.faiss_index": "index.base index.checks",
+    "index.next_item": "index.base index.faiss_index",
     "index.watched": "index.base index.evaluate",
     "model": "",
     "model.batch": "",
     "model.catalogue": "",
     "model.checkpoint": "model.catalogue model.networks model.records",
-    "model.compiled": "model.batch model.networks model.records",
+    "model.compiled": "model.batch model.generation model.networks model.records",
     "model.data": "model.catalogue",
-    "model.encoder": "model.batch model.checkpoint model.compiled model.networks model.records",
+    "model.encoder": "model.batch model.checkpoint model.compiled model.generation model.records",
     "model.evaluation": "model.batch model.catalogue model.data model.merging model.networks model.records",
-    "model.generation": "model.batch model.kernels model.networks model.records",
+    "model.generation": "model.batch model.kernels model.records",
     "model.kernels": "",
     "model.merging": "model.catalogue model.records",
     "model.networks": "model.batch model.catalogue model.generation model.records",
@@ -117,12 +118,7 @@ PENDING: dict[str, str] = {
         all
     """,
     "fragments": """
-        index/bundle/bundle.py index/bundle/files.py index/bundle/manifest.py model/catalogue.py
-        model/data/columns.py model/data/events.py model/data/kuairand.py model/data/positives.py
-        model/data/prepare.py model/data/sequences.py model/data/synthetic.py model/evaluation/metrics.py
-        model/networks/base.py model/networks/layers.py model/networks/one_pass.py model/networks/sampling.py
-        model/recipes/digest.py model/recipes/files.py model/recipes/schema.py model/records.py
-        model/training/plans.py model/training/search.py model/training/stages.py service/experiments/rules.py
+        service/experiments/rules.py
     """,
     "former": """
         model/networks/spectrum.py model/training/fit.py model/training/stages.py
