@@ -106,11 +106,6 @@ class FaissIndex:
             raise ValueError(f"the index has metric {native.metric_type}, not the inner product")
         return cls(spec, effort, native, _parameters(native, effort))
 
-    @classmethod
-    def load(cls, path: Path, spec: str, effort: SearchEffort, shape: tuple[int, int]) -> "FaissIndex":
-        """Like `parse`, from a file that the caller trusts."""
-        return cls.parse(np.fromfile(path, dtype=np.uint8), spec, effort, shape)
-
     def with_effort(self, effort: SearchEffort) -> "FaissIndex":
         """The same index, looked through harder or less hard."""
         return replace(self, effort=effort, parameters=_parameters(self.native, effort))
