@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -55,10 +54,6 @@ class UserEncoder:
         self._passes: dict[tuple[int, int], CompiledForward] = {}
         self.num_tokens = self.num_padding = 0  # computed so far: of items, and of nothing
         self.num_eager: Counter[str] = Counter()  # passes that ran operation by operation, by reason
-
-    @classmethod
-    def open(cls, folder: Path, device: str = "cpu") -> "UserEncoder":
-        return cls(Checkpoint.load(folder), device)
 
     def window(self, history: History) -> tuple[int, ...]:
         """The items that can change the answer: the newest `max_length`."""

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.checkpoint import Checkpoint
 from model.encoder import MAIN_SIZE, UserEncoder, padded_length
 from model.networks import build_network
 from model.records import History, Placement, PromptPlan, ServingPlan
@@ -119,7 +120,7 @@ def test_user_unseen_in_training_is_the_unknown_user(make_checkpoint):
 
 def test_opens_what_was_saved(encoder, make_checkpoint, tmp_path):
     make_checkpoint(encoder.network, ServingPlan(encoder.plan)).save(tmp_path)
-    opened, history = UserEncoder.open(tmp_path), [History((3, 1, 2), 1)]
+    opened, history = UserEncoder(Checkpoint.load(tmp_path)), [History((3, 1, 2), 1)]
     assert np.array_equal(opened.encode(history).vectors, encoder.encode(history).vectors)
     assert np.array_equal(opened.item_vectors(), encoder.item_vectors())
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from index.bundle.build import build_bundle
 from index.bundle.bundle import open_bundle
 from model.batch import Batch
+from model.checkpoint import Checkpoint
 from model.encoder import UserEncoder
 from model.networks import SYSTEMS
 from model.records import History, Placement, PromptPlan
@@ -123,6 +124,6 @@ def test_what_was_saved_serves(network, encoder, make_checkpoint, tmp_path):
     make_checkpoint(network).save(tmp_path / "checkpoint")
     build_bundle(tmp_path / "checkpoint", tmp_path / "bundle")
     assert open_bundle(tmp_path / "bundle").manifest.arm_kind == network.kind
-    opened, history = UserEncoder.open(tmp_path / "checkpoint"), [History((3, 1, 2), 1)]
+    opened, history = UserEncoder(Checkpoint.load(tmp_path / "checkpoint")), [History((3, 1, 2), 1)]
     assert np.array_equal(opened.encode(history).vectors, encoder.encode(history).vectors)
     assert np.array_equal(opened.item_vectors(), encoder.item_vectors())

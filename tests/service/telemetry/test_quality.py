@@ -53,10 +53,10 @@ def test_a_watched_index_answers_as_it_is_and_knows_what_it_finds():
     assert (watched.spec, watched.num_items, watched.dim) == (poor.spec, 3000, 16)
 
 
-def test_what_is_barred_is_not_missed():
-    barred = Exclusions(np.zeros(2999, dtype=np.int64), np.arange(1, 3000))
+def test_what_is_excluded_is_not_missed():
+    excluded = Exclusions(np.zeros(2999, dtype=np.int64), np.arange(1, 3000))
     watched = WatchedIndex(FaissIndex.build(ITEMS, "Flat"), ExactIndex(ITEMS), every=1)
-    watched.search(QUERIES[:1], 5, barred)
+    watched.search(QUERIES[:1], 5, excluded)
     assert watched.recall.value == 1.0
 
 
