@@ -13,14 +13,15 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, save_file
+from safetensors.numpy import load, save
 
 Arrays = dict[str, NDArray[Any]]
 
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Writes one safetensors file; the same arrays give the same bytes."""
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    # safetensors' own save_file makes a file that no other user may read
+    path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
 def read_arrays(data: bytes, dtypes: Mapping[str, str], format_version: int) -> Arrays:

@@ -72,6 +72,10 @@ def test_a_bundle_moves_into_the_memory_of_the_same_table(contents, tmp_path, sp
     assert bundle.over(table + 1).exact is bundle.exact
 
 
+def test_whoever_may_read_the_manifest_may_read_the_rest(folder):
+    assert len({path.stat().st_mode for path in folder.rglob("*") if path.is_file()}) == 1
+
+
 def test_digest_leaves_the_time_out(contents, tmp_path):
     first = write_bundle(tmp_path / "a", replace(contents, created="2026-01-01T00:00:00+00:00"))
     second = write_bundle(tmp_path / "b", replace(contents, created="2026-01-02T00:00:00+00:00"))
