@@ -1,1 +1,4 @@
-"""Readers of known formats, sequences, splits, the synthetic short-video generator."""
+"""Logs of known formats in, item sequences of users out: readers, splits, and a synthetic short-video generator.
+
+Knows nothing of networks.
+"""

@@ -15,8 +15,8 @@ from model.evaluation.protocol import EvalSplit
 COUNTS = (10, 20, 50)
 
 
-def exams_of(data: SequenceData, split: Split, max_users: int | None = None) -> Iterator[tuple[str, EvalSplit]]:
-    """Every exam of a split, by name: the plain one, and where test pairs are complete one for each count told."""
+def eval_splits(data: SequenceData, split: Split, max_users: int | None = None) -> Iterator[tuple[str, EvalSplit]]:
+    """The evaluations of a split, by name: the plain one, and where test pairs are complete one for each count told."""
     yield split, EvalSplit.of(data, split, max_users)
     if data.protocol == "given":
         for count in COUNTS:
@@ -26,7 +26,7 @@ def exams_of(data: SequenceData, split: Split, max_users: int | None = None) -> 
 def reveal(data: SequenceData, count: int, split: Split = "test", seed: int = 0) -> SequenceData:
     """The data set with `count` random positives of each user of a split at the end of what is known of them.
 
-    At most half of a user's positives are told: every user stays in the exam, at every count. The choice depends on
+    At most half of a user's positives are told: every user is measured, at every count. The choice depends on
     seed and data alone, so every system gets the same.
     """
     rng = np.random.default_rng(seed)

@@ -1,1 +1,4 @@
-"""Losses, the trainer and the recipes."""
+"""A recipe and sequences in, a checkpoint out: losses, stages, trainer, choice of a plan, search for settings.
+
+Reads nothing of the test split.
+"""

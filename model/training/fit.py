@@ -13,7 +13,7 @@ import torch
 from model.checkpoint import Checkpoint
 from model.data.sequences import SequenceData
 from model.evaluation.protocol import EvalSplit
-from model.evaluation.revealed import exams_of
+from model.evaluation.revealed import eval_splits
 from model.networks.base import Network
 from model.networks.blend import Blend, BlendConfig
 from model.recipes.schema import Recipe
@@ -43,9 +43,9 @@ def fit(
     parts = list(_train_parts(recipe, data, seed, device, on_epoch, kept))
     started = time.perf_counter()
     blend = _join([part.network for part in parts], data).to(torch.device(device)).eval()
-    exams = [eval_split for _, eval_split in exams_of(data, "valid", recipe.max_eval_users)]
-    _weigh_parts(blend, exams, recipe)
-    plan, metrics = choose_plan(blend, exams[0], recipe.plan, recipe.metric)
+    splits = [eval_split for _, eval_split in eval_splits(data, "valid", recipe.max_eval_users)]
+    _weigh_parts(blend, splits, recipe)
+    plan, metrics = choose_plan(blend, splits[0], recipe.plan, recipe.metric)
     seconds = time.perf_counter() - started + sum(part.provenance.training_seconds for part in parts)
     return Checkpoint(blend, plan, data.catalogue, provenance_of(recipe, data, seed, seconds, metrics))
 
@@ -71,13 +71,13 @@ def _join(networks: Sequence[Network], data: SequenceData) -> Blend:
     return Blend(BlendConfig(parts=parts, max_length=networks[0].config.max_length, **sizes), networks)
 
 
-def _weigh_parts(blend: Blend, exams: Sequence[EvalSplit], recipe: Recipe) -> None:
-    """One part after the other, each against what stands before it, by the mean over the exams."""
+def _weigh_parts(blend: Blend, splits: Sequence[EvalSplit], recipe: Recipe) -> None:
+    """One part after the other, each against what stands before it, by the mean over the evaluations."""
     plan = plain_plan(recipe.plan)
     for part in range(1, len(blend.parts)):
         scores = {}
         for weight in recipe.plan.part_weights:
             blend.weights[part] = weight
-            scores[weight] = fmean(measure_plan(blend, eval_split, plan, recipe.metric) for eval_split in exams)
+            scores[weight] = fmean(measure_plan(blend, eval_split, plan, recipe.metric) for eval_split in splits)
         # on a tie the first weight of the recipe stands
         blend.weights[part] = max(scores, key=scores.__getitem__)

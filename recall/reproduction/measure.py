@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from model.checkpoint import Checkpoint
 from model.data.sequences import Protocol, SequenceData
 from model.evaluation.protocol import EvalSplit, TopLists, top_lists
-from model.evaluation.revealed import exams_of
+from model.evaluation.revealed import eval_splits
 from model.networks.base import Network
 from model.records import ServingPlan
 
@@ -46,7 +46,7 @@ class Measured:
 def measure_test(checkpoint: Checkpoint, data: SequenceData) -> list[Measured]:
     """The test split, once, with the plan that validation chose."""
     measured = []
-    for split, eval_split in exams_of(data, "test"):
+    for split, eval_split in eval_splits(data, "test"):
         started = time.perf_counter()
         # the split was built before: seconds are those of ranking and scoring
         metrics = measure(checkpoint.network, checkpoint.plan, eval_split)

@@ -9,7 +9,7 @@ import torch
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.data.sequences import SequenceData
 from model.evaluation.protocol import EvalSplit, top_lists
-from model.evaluation.revealed import exams_of, reveal
+from model.evaluation.revealed import eval_splits, reveal
 from model.networks import build_network
 from model.records import PromptPlan
 
@@ -59,8 +59,8 @@ def test_of_the_validation_split_it_is_told_behind_training(data):
 
 
 def test_exams_by_name(data):
-    assert [name for name, _ in exams_of(data, "test")] == ["test", *(f"test, {n} revealed" for n in (10, 20, 50))]
-    assert [name for name, _ in exams_of(replace(data, protocol="by-time"), "valid")] == ["valid"]
+    assert [name for name, _ in eval_splits(data, "test")] == ["test", *(f"test, {n} revealed" for n in (10, 20, 50))]
+    assert [name for name, _ in eval_splits(replace(data, protocol="by-time"), "valid")] == ["valid"]
 
 
 def test_the_history_before_stays(data):
