@@ -120,28 +120,8 @@ PENDING: dict[str, str] = {
     "fragments": """
         service/experiments/rules.py
     """,
-    "former": """
-        model/networks/spectrum.py model/training/fit.py model/training/stages.py
-        tests/model/networks/test_attention_dropout.py tests/model/training/test_search.py
-    """,
     "empty": """
-        benchmarks/gpu.py index/bundle/arrays.py index/bundle/bundle.py index/bundle/files.py model/catalogue.py
-        model/data/categories.py model/data/columns.py model/data/kuairec.py model/evaluation/metrics.py
-        model/evaluation/protocol.py model/merging.py model/networks/comirec.py model/networks/s3rec.py
-        model/recipes/digest.py model/recipes/files.py model/recipes/schema.py model/training/fit.py
-        model/training/losses.py model/training/stages.py model/training/trainer.py service/experiments/rules.py
-        tests/index/test_faiss_index.py tests/model/data/test_columns.py tests/model/data/test_splits.py
-        tests/model/evaluation/test_metrics.py tests/model/generation/test_greedy.py
-        tests/model/generation/test_prompts.py tests/model/kernels/test_block_max.py
-        tests/model/networks/test_attention_dropout.py tests/model/networks/test_baseline_formulas.py
-        tests/model/networks/test_blend.py tests/model/networks/test_cloze.py
-        tests/model/networks/test_comirec.py tests/model/networks/test_remi.py
-        tests/model/networks/test_spectrum.py tests/model/networks/test_systems.py
-        tests/model/recipes/test_files.py tests/model/test_catalogue.py tests/model/test_encoder.py
-        tests/model/test_merging.py tests/model/training/test_losses.py
-        tests/model/training/test_sampled_losses.py tests/model/training/test_search.py
-        tests/model/training/test_stages.py tests/model/training/test_trainer.py
-
+        benchmarks/gpu.py service/experiments/rules.py
     """,
 }
 
