@@ -17,7 +17,7 @@ from starlette.middleware import Middleware
 from model import __version__
 from service.bootstrap import Service, open_service
 from service.errors import BadRequest, RecallError
-from service.http import codec
+from service.http import codec, docs
 from service.http.fast_path import FastPath
 from service.http.observe import Observe, request_id_of
 from service.http.openapi import DESCRIPTION, TAGS, complete_openapi
@@ -41,6 +41,8 @@ class RecallApp(FastAPI):
             description=DESCRIPTION,
             openapi_tags=TAGS,
             lifespan=lambda _: self._open(),
+            docs_url=None,  # the pages of the framework load their scripts from the internet
+            redoc_url=None,
             redirect_slashes=False,  # a redirect would repeat the client's own Host header
             # each is called by the one before it, so that the fast path is observed too
             middleware=[
@@ -55,6 +57,7 @@ class RecallApp(FastAPI):
             },
         )
         self.include_router(router)
+        self.include_router(docs.router)
 
     @property
     def service(self) -> Service:

@@ -1,5 +1,8 @@
 """The OpenAPI document against the running service (fault test 22): all checks of schemathesis, good and bad bodies."""
 
+import re
+import shutil
+import subprocess
 import warnings
 
 import pytest
@@ -69,6 +72,61 @@ def test_operations_answer_as_the_document_says(api, path):
         case.call_and_validate()
 
     check()
+
+
+def operations_of(document):
+    return [operation for methods in document["paths"].values() for operation in methods.values()]
+
+
+def test_operations_have_the_names_of_the_handlers(client):
+    names = [operation["operationId"] for operation in operations_of(client.get("/openapi.json").json())]
+    assert sorted(names) == [
+        *("arms", "embed", "feedback", "health", "metrics", "ready", "recall", "recall_batch", "recall_pinned"),
+        "version",
+    ]
+
+
+def test_every_good_answer_has_a_schema(client):
+    for operation in operations_of(client.get("/openapi.json").json()):
+        answers = {status: answer for status, answer in operation["responses"].items() if status < "300"}
+        assert [*answers] in (["200"], ["202"])
+        for answer in answers.values():
+            assert all(content["schema"] for content in answer["content"].values()), operation["operationId"]
+
+
+def test_description_says_what_the_service_does_and_tags_too(client):
+    document = client.get("/openapi.json").json()
+    assert document["info"]["description"].startswith("Candidate generation")
+    tags = {tag for operation in operations_of(document) for tag in operation["tags"]}
+    assert tags == {tag["name"] for tag in document["tags"]}
+
+
+def test_docs_page_loads_nothing_from_elsewhere(client):
+    page = client.get("/docs")
+    links = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert (page.status_code, len(links)) == (200, 3)
+    for link in links:
+        assert link.startswith("/docs/"), link
+        asset = client.get(link)
+        assert (asset.status_code, len(asset.content) > 1000) == (200, True)
+
+
+def test_docs_page_has_no_other_files(client):
+    assert client.get("/docs/redoc.standalone.js").json()["code"] == "bad_request"
+    assert client.get("/docs/..%2fcore.py").status_code == 404
+
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium to open the page /docs")
+def test_docs_page_shows_the_operations_in_a_browser(service, tmp_path):
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    command += [f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000", "--dump-dom", f"{service.url}/docs"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
+    for text in ("Candidate generation", "operations-recall-recall_batch", "operations-events-feedback"):
+        assert text in shown
 
 
 def test_document_has_the_bounds_of_this_service(client):
