@@ -18,7 +18,7 @@ from growthbook.common_types import EvaluationContext, GlobalContext, StackConte
 from growthbook.core import eval_feature
 
 from service.errors import ConfigurationError, UnknownArm
-from service.experiments.rules import FEATURE, HASH_ATTRIBUTE, check_feature
+from service.experiments.rules import FEATURE, HASH_ATTRIBUTE, Experiment, check_feature
 
 DEFAULT_FILE = Path(__file__).parent / "default.json"
 
@@ -54,20 +54,19 @@ class Assigner:
     """Immutable; the feature is parsed once, every possible answer is built once."""
 
     def __init__(self, feature: Mapping[str, Any], arms: Collection[str]) -> None:
-        check_feature(feature, arms)
+        experiments = check_feature(feature, arms).experiments
         self.config = blake2b(orjson.dumps(feature, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
         self._context = GlobalContext(Options(), features_from_dict({FEATURE: feature}))
         self._outside = {reason: Assignment(feature["defaultValue"], reason, self.config) for reason in Reason}
-        rules = [rule for rule in feature.get("rules") or () if "variations" in rule]
         self._chosen = {
-            (rule["key"], index): self._build(rule, index, Reason.EXPERIMENT)
-            for rule in rules
-            for index in range(len(rule["variations"]))
+            (experiment.key, index): self._build(experiment, index, Reason.EXPERIMENT)
+            for experiment in experiments
+            for index in range(len(experiment.variations))
         }
         self._forced = {arm: Assignment(arm, Reason.FORCED, self.config) for arm in arms}
         # the first rule that knows a name wins, and a variation's key goes before an arm's name
-        for rule in reversed(rules):
-            choices = [self._build(rule, index, Reason.FORCED) for index in range(len(rule["variations"]))]
+        for experiment in reversed(experiments):
+            choices = [self._build(experiment, index, Reason.FORCED) for index in range(len(experiment.variations))]
             self._forced |= {choice.arm: choice for choice in choices}
             self._forced |= {choice.variation: choice for choice in choices if choice.variation}
 
@@ -110,8 +109,6 @@ class Assigner:
             return self._outside[Reason.NO_EXPERIMENT]
         return self._outside[Reason.NOT_IN_EXPERIMENT if unit else Reason.NO_UNIT]
 
-    def _build(self, rule: Mapping[str, Any], index: int, reason: Reason) -> Assignment:
-        meta = rule.get("meta")
-        variation = meta[index]["key"] if meta else str(index)
-        phase = str(rule.get("phase", ""))
-        return Assignment(rule["variations"][index], reason, self.config, rule["key"], phase, variation)
+    def _build(self, experiment: Experiment, index: int, reason: Reason) -> Assignment:
+        arm, variation = experiment.variations[index], experiment.variation_key(index)
+        return Assignment(arm, reason, self.config, experiment.key, experiment.phase, variation)

@@ -1,13 +1,28 @@
-"""What an experiment file may say: the subset of GrowthBook's feature JSON that keeps assignments unbiased and stable.
+"""The subset of GrowthBook's feature JSON that an experiment file may use: assignments stay unbiased and stable.
 
 Refused, each with one sentence: the biased hash version 1 and the namespaces built on it, weights that do not sum to 1,
-exclusion by the experiment's own hash, arms nobody serves, and every key this service would not honour.
+exclusion by the experiment's own hash, arms nobody serves, and every key this service would not honour. The models say
+what is allowed; `SENTENCES` says what to tell whoever wrote something else.
 """
 
 import math
-import re
 from collections.abc import Collection, Mapping
-from typing import Any, NoReturn
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from service.errors import ConfigurationError
 
@@ -16,126 +31,230 @@ HASH_ATTRIBUTE = "user_id"
 HASH_VERSION = 2
 WEIGHT_TOLERANCE = 1e-6
 
-KEY = re.compile(r"[!-~]{1,128}")  # goes into a header
-FEATURE_KEYS = frozenset({"defaultValue", "rules", "metadata"})
-EXPERIMENT_KEYS = frozenset(
-    {"id", "key", "name", "phase", "seed", "variations", "weights", "coverage", "meta", "filters"}
-    | {"hashAttribute", "hashVersion"}
-)
-FORCE_KEYS = frozenset({"id", "force"})
-META_KEYS = frozenset({"key", "name"})
-FILTER_KEYS = frozenset({"seed", "ranges", "hashVersion", "attribute"})
+
+def refusal(sentence: str) -> PydanticCustomError:
+    """The error of a rule that is broken by several values together."""
+    return PydanticCustomError("refused", "{sentence}", {"sentence": sentence})
 
 
-def check_feature(feature: Mapping[str, Any], arms: Collection[str]) -> None:
-    """Raises ConfigurationError for the first thing wrong with the feature."""
-    _check_keys(feature, FEATURE_KEYS, FEATURE)
-    _check_arm(feature.get("defaultValue"), arms, f"{FEATURE}.defaultValue")
-    rules = feature.get("rules") or []
-    if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
-        _refuse(f"{FEATURE}.rules is not a list of rules")
-    for rule in rules:
-        if "force" in rule:
-            _check_keys(rule, FORCE_KEYS, f"a force rule of {FEATURE}")
-            _check_arm(rule["force"], arms, f"a force rule of {FEATURE}")
-        else:
-            _check_experiment(rule, arms)
-    keys = [rule["key"] for rule in rules if "key" in rule]
-    if len(set(keys)) < len(keys):
-        _refuse(f"{FEATURE} has two experiments with the same key")
+def check_hash_version(version: object) -> object:
+    if version != HASH_VERSION:
+        raise ValueError
+    return version
 
 
-def _refuse(sentence: str) -> NoReturn:
-    raise ConfigurationError(f"experiments: {sentence}")
+def check_hash_attribute(attribute: object) -> object:
+    if attribute != HASH_ATTRIBUTE:
+        raise ValueError
+    return attribute
 
 
-def _check_keys(found: Mapping[str, Any], known: frozenset[str], where: str) -> None:
-    if unknown := sorted(set(found) - known):
-        _refuse(f"{where} has the unknown key {unknown[0]!r}")
+def check_served(arm: str, info: ValidationInfo) -> str:
+    if arm not in (info.context or {})["arms"]:
+        raise ValueError
+    return arm
 
 
-def _check_arm(arm: object, arms: Collection[str], where: str) -> None:
-    if not isinstance(arm, str) or arm not in arms:
-        _refuse(f"{where} names the arm {arm!r}, and served are {', '.join(sorted(arms)) or 'none'}")
+def refuse_always(_: object) -> None:
+    raise ValueError
 
 
-def _check_experiment(rule: Mapping[str, Any], arms: Collection[str]) -> None:
-    key = rule.get("key")
-    if not isinstance(key, str) or not KEY.fullmatch(key):
-        _refuse(f"a rule of {FEATURE} needs a key of 1 to 128 printable ASCII characters: it goes into a header")
-    if "namespace" in rule:
-        _refuse(f"{key} uses a namespace, which hashes with the biased version 1; use filters")
-    _check_keys(rule, EXPERIMENT_KEYS, key)
-    _check_hash(rule, key)
-    variations = rule.get("variations")
-    if not isinstance(variations, list) or len(variations) < 2:
-        _refuse(f"{key} needs two variations or more")
-    for arm in variations:
-        _check_arm(arm, arms, key)
-    _check_shares(rule, key, len(variations))
-    _check_meta(rule.get("meta"), key, len(variations))
-    _check_filters(rule, key)
+def empty_for_nothing(value: object) -> object:
+    """GrowthBook writes null for an empty list."""
+    return value or []
 
 
-def _check_hash(rule: Mapping[str, Any], key: str) -> None:
-    if rule.get("hashVersion") != HASH_VERSION:
-        _refuse(f"{key} has hashVersion {rule.get('hashVersion')}; only {HASH_VERSION} is unbiased")
-    if rule.get("hashAttribute") != HASH_ATTRIBUTE:
-        _refuse(f"{key} has hashAttribute {rule.get('hashAttribute')!r}; the service knows only {HASH_ATTRIBUTE!r}")
-    for name in ("phase", "seed", "name", "id"):
-        if not isinstance(rule.get(name, ""), str):
-            _refuse(f"{key} has a {name} that is not a string")
+HeaderText = Annotated[str, StringConstraints(strict=True, pattern=r"^[!-~]{1,128}$")]
+Text = Annotated[str, Field(strict=True)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Arm = Annotated[str, Field(strict=True), AfterValidator(check_served)]
+HashVersion = Annotated[Any, AfterValidator(check_hash_version)]
+HashAttribute = Annotated[Any, AfterValidator(check_hash_attribute)]
+Range = Annotated[list[Share], Field(strict=True, min_length=2, max_length=2)]
 
 
-def _is_share(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+class Strict(BaseModel):
+    """The base of all parts: a key that the service would not honour is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _check_shares(rule: Mapping[str, Any], key: str, num_variations: int) -> None:
-    coverage, weights = rule.get("coverage", 1), rule.get("weights")
-    if not _is_share(coverage):
-        _refuse(f"{key} has coverage {coverage!r}; it must be 0 to 1")
-    if weights is None:
-        return
-    if not isinstance(weights, list) or len(weights) != num_variations or not all(map(_is_share, weights)):
-        _refuse(f"{key} needs one weight of 0 to 1 for each variation")
-    if not math.isclose(math.fsum(weights), 1, abs_tol=WEIGHT_TOLERANCE, rel_tol=0):
-        _refuse(f"{key} has weights that sum to {math.fsum(weights):g}, not to 1")
+class Meta(Strict):
+    """The name of a variation."""
+
+    key: HeaderText
+    name: Any = None
 
 
-def _check_meta(meta: object, key: str, num_variations: int) -> None:
-    if meta is None:
-        return
-    if not isinstance(meta, list) or len(meta) != num_variations or not all(isinstance(one, dict) for one in meta):
-        _refuse(f"{key} needs one meta entry for each variation")
-    for one in meta:
-        _check_keys(one, META_KEYS, f"a meta entry of {key}")
-    names = [one.get("key") for one in meta]
-    if not all(isinstance(name, str) and KEY.fullmatch(name) for name in names):
-        _refuse(f"{key} needs variation keys of 1 to 128 printable ASCII characters: they go into a header")
-    if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
-        _refuse(f"{key} needs a variation key of its own in each meta entry")
+class Filter(Strict):
+    """A share of the users, by a hash of its own: experiments with disjoint ranges of one seed exclude each other."""
+
+    # the SDK's default attribute is "id", which no request has: everybody would be left out
+    attribute: HashAttribute
+    hashVersion: HashVersion = HASH_VERSION  # noqa: N815
+    seed: Any = None
+    ranges: Annotated[list[Range], Field(strict=True, min_length=1)]
 
 
-def _check_filters(rule: Mapping[str, Any], key: str) -> None:
-    filters = rule.get("filters") or []
-    if not isinstance(filters, list) or not all(isinstance(one, dict) for one in filters):
-        _refuse(f"{key} has filters that are not a list of filters")
-    for one in filters:
-        _check_keys(one, FILTER_KEYS, f"a filter of {key}")
-        # the SDK's default is "id", which no request has: everybody would be left out
-        if one.get("attribute") != HASH_ATTRIBUTE or one.get("hashVersion", HASH_VERSION) != HASH_VERSION:
-            _refuse(f"{key} needs filters with attribute {HASH_ATTRIBUTE!r} and hashVersion {HASH_VERSION}")
+class ForceRule(Strict):
+    """A rule that gives everybody one arm."""
+
+    force: Arm
+    id: Any = None
+
+
+class Experiment(Strict):
+    """A rule that splits the users among arms."""
+
+    key: HeaderText
+    namespace: Annotated[Any, BeforeValidator(refuse_always)] = None
+    hashVersion: HashVersion  # noqa: N815
+    hashAttribute: HashAttribute  # noqa: N815
+    phase: Text = ""
+    seed: Text = ""
+    name: Text = ""
+    id: Text = ""
+    variations: Annotated[list[Arm], Field(strict=True, min_length=2)]
+    coverage: Share = 1
+    weights: Annotated[list[Share], Field(strict=True)] | None = None
+    meta: Annotated[list[Meta], Field(strict=True)] | None = None
+    filters: Annotated[list[Filter], Field(strict=True), BeforeValidator(empty_for_nothing)] = []
+
+    @model_validator(mode="after")
+    def _weights_are_shares_of_all(self) -> Self:
+        if self.weights is None:
+            return self
+        if len(self.weights) != len(self.variations):
+            raise refusal(f"{self.key} needs one weight of 0 to 1 for each variation")
+        if not math.isclose(math.fsum(self.weights), 1, abs_tol=WEIGHT_TOLERANCE, rel_tol=0):
+            raise refusal(f"{self.key} has weights that sum to {math.fsum(self.weights):g}, not to 1")
+        return self
+
+    @model_validator(mode="after")
+    def _variations_have_names_of_their_own(self) -> Self:
+        if self.meta is None:
+            return self
+        if len(self.meta) != len(self.variations):
+            raise refusal(f"{self.key} needs one meta entry for each variation")
+        if len({entry.key for entry in self.meta}) < len(self.meta):
+            raise refusal(f"{self.key} needs a variation key of its own in each meta entry")
+        return self
+
+    @model_validator(mode="after")
+    def _filters_have_seeds_of_their_own(self) -> Self:
         # one hash for both would give the lower buckets, and so the first arms, to whoever passes
-        if one.get("seed") in (None, "", rule.get("seed") or key):
-            _refuse(f"{key} needs a filter seed of its own, different from the experiment's")
-        if not _are_ranges(one.get("ranges")):
-            _refuse(f"{key} has a filter without ranges [from, to] within 0 to 1")
+        if any(part.seed in (None, "", self.seed or self.key) for part in self.filters):
+            raise refusal(f"{self.key} needs a filter seed of its own, different from the experiment's")
+        return self
+
+    def variation_key(self, index: int) -> str:
+        """The name of a variation in headers and exposures: its own, or its number."""
+        return self.meta[index].key if self.meta else str(index)
 
 
-def _are_ranges(ranges: object) -> bool:
-    return (
-        isinstance(ranges, list)
-        and bool(ranges)
-        and all(isinstance(one, list) and len(one) == 2 and all(map(_is_share, one)) for one in ranges)
-    )
+def kind_of(rule: object) -> str | None:
+    """The tag of a rule; None = not a rule at all."""
+    if not isinstance(rule, Mapping):
+        return None
+    return "force" if "force" in rule else "experiment"
+
+
+Rule = Annotated[Annotated[ForceRule, Tag("force")] | Annotated[Experiment, Tag("experiment")], Discriminator(kind_of)]
+
+
+class Feature(Strict):
+    """The feature that chooses the arm."""
+
+    defaultValue: Arm  # noqa: N815
+    rules: Annotated[list[Rule], Field(strict=True), BeforeValidator(empty_for_nothing)] = []
+    metadata: Any = None
+
+    @property
+    def experiments(self) -> list[Experiment]:
+        return [rule for rule in self.rules if isinstance(rule, Experiment)]
+
+    @model_validator(mode="after")
+    def _experiments_have_keys_of_their_own(self) -> Self:
+        keys = [experiment.key for experiment in self.experiments]
+        if len(set(keys)) < len(keys):
+            raise refusal(f"{FEATURE} has two experiments with the same key")
+        return self
+
+
+ARM = "{where} names the arm {value!r}, and served are {arms}"
+META_KEY = "{where} needs variation keys of 1 to 128 printable ASCII characters: they go into a header"
+FILTER_HASH = f"{{where}} needs filters with attribute {HASH_ATTRIBUTE!r} and hashVersion {HASH_VERSION}"
+NOT_TEXT = "{where} has a {field} that is not a string"
+# The sentence for each place, without the numbers of lists; the longest place that fits counts.
+SENTENCES = {
+    "defaultValue": f"{FEATURE}.defaultValue names the arm {{value!r}}, and served are {{arms}}",
+    "rules": f"{FEATURE}.rules is not a list of rules",
+    "rules.force.force": ARM,
+    "rules.experiment.key": (
+        f"a rule of {FEATURE} needs a key of 1 to 128 printable ASCII characters: it goes into a header"
+    ),
+    "rules.experiment.namespace": ("{where} uses a namespace, which hashes with the biased version 1; use filters"),
+    "rules.experiment.hashVersion": f"{{where}} has hashVersion {{value}}; only {HASH_VERSION} is unbiased",
+    "rules.experiment.hashAttribute": (
+        f"{{where}} has hashAttribute {{value!r}}; the service knows only {HASH_ATTRIBUTE!r}"
+    ),
+    **{f"rules.experiment.{field}": NOT_TEXT for field in ("phase", "seed", "name", "id")},
+    "rules.experiment.variations": "{where} needs two variations or more",
+    "rules.experiment.variations.": ARM,
+    "rules.experiment.coverage": "{where} has coverage {value!r}; it must be 0 to 1",
+    "rules.experiment.weights": "{where} needs one weight of 0 to 1 for each variation",
+    "rules.experiment.meta": "{where} needs one meta entry for each variation",
+    "rules.experiment.meta.key": META_KEY,
+    "rules.experiment.filters": "{where} has filters that are not a list of filters",
+    "rules.experiment.filters.attribute": FILTER_HASH,
+    "rules.experiment.filters.hashVersion": FILTER_HASH,
+    "rules.experiment.filters.ranges": "{where} has a filter without ranges [from, to] within 0 to 1",
+}
+
+
+def check_feature(feature: Mapping[str, Any], arms: Collection[str]) -> Feature:
+    """The feature, checked. Raises ConfigurationError for the first thing that is wrong with it."""
+    try:
+        return Feature.model_validate(feature, context={"arms": frozenset(arms)})
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+    raise ConfigurationError(f"experiments: {_sentence(min(problems, key=_rank), feature, arms)}")
+
+
+def _rank(problem: ErrorDetails) -> tuple[int, int]:
+    """Orders problems by rule; in a rule its key comes first, then unknown keys, which are often misspelled ones."""
+    loc = problem["loc"]
+    rule = loc[1] if len(loc) > 1 and isinstance(loc[1], int) else -1
+    is_name = len(loc) == 4 and loc[3] in {"key", "namespace"}
+    return rule, 0 if is_name else 1 if problem["type"] == "extra_forbidden" else 2
+
+
+def _sentence(problem: ErrorDetails, feature: Mapping[str, Any], arms: Collection[str]) -> str:
+    loc = problem["loc"]
+    if problem["type"] == "refused":
+        return str(problem["ctx"]["sentence"])
+    names = [part for part in loc if isinstance(part, str)]
+    where = _where(loc, feature)
+    if problem["type"] == "extra_forbidden":
+        part = {"meta": "a meta entry of ", "filters": "a filter of "}.get(names[2], "") if len(names) > 3 else ""
+        return f"{part}{where} has the unknown key {names[-1]!r}"
+    place = ".".join(names)
+    template = SENTENCES.get(f"{place}." if isinstance(loc[-1], int) else place) or _longest(place)
+    value = None if problem["type"] == "missing" else problem["input"]
+    served = ", ".join(sorted(arms)) or "none"
+    return template.format(where=where, value=value, field=names[-1], arms=served)
+
+
+def _where(loc: tuple[int | str, ...], feature: Mapping[str, Any]) -> str:
+    """The part of the feature that is wrong: an experiment by its key."""
+    kind = loc[2] if len(loc) > 2 else None
+    if kind is None:
+        return FEATURE
+    return f"a force rule of {FEATURE}" if kind == "force" else str(feature["rules"][loc[1]].get("key"))
+
+
+def _longest(place: str) -> str:
+    """The sentence of the longest part of a place that has one."""
+    while place not in SENTENCES:
+        place = place.rpartition(".")[0]
+    return SENTENCES[place]

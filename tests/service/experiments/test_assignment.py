@@ -207,6 +207,15 @@ REFUSED = {
     "filter seed of its own": rule(filters=[{"seed": "exp", "attribute": "user_id", "ranges": [[0, 1]]}]),
     "without ranges": rule(filters=[{"seed": "layer", "attribute": "user_id", "ranges": []}]),
     "phase that is not a string": rule(phase=1),
+    "list of rules": 5,
+    "list of filters": rule(filters={"seed": "layer"}),
+    "from, to": rule(filters=[{"seed": "layer", "attribute": "user_id", "ranges": [[0, 1.5]]}]),
+    "a meta entry of exp has the unknown key 'force'": rule(meta=[{"key": "a", "force": 1}, {"key": "b"}]),
+    "a filter of exp has the unknown key 'hashversion'": rule(filters=[{"hashversion": 2}]),
+    # the misspelled key is named, not the one that is missing because of it
+    "unknown key 'hashversion'": rule(hashVersion=None, hashversion=2),
+    "variation keys of 1 to 128": rule(meta=[{"key": "a b"}, {"name": "without a key"}]),
+    "names the arm 5": rule(variations=["comirec", 5]),
 }
 
 
