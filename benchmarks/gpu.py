@@ -64,11 +64,11 @@ def histories(sizes: Sizes, count: int, seed: int = 0) -> list[History]:
 def correct(sizes: Sizes, device: str) -> dict[str, Any]:
     """Shares of users with the same generated items, and with the same list, on both."""
     asked = histories(sizes, 512)
-    host, there = (UserEncoder(make_checkpoint(sizes), one) for one in ("cpu", device))
+    host, there = (UserEncoder(make_checkpoint(sizes), place) for place in ("cpu", device))
     ours, theirs = there.encode(asked), host.encode(asked)
     vectors = host.item_vectors().numpy()
     query = theirs.vectors[:, 0].copy()
-    lists = [ExactIndex(vectors, one).search(query, K).rows for one in (device, "cpu")]
+    lists = [ExactIndex(vectors, place).search(query, K).rows for place in (device, "cpu")]
     return {
         "largest_difference": float(np.abs(ours.vectors - theirs.vectors).max()),
         "largest_value": float(np.abs(theirs.vectors).max()),
@@ -115,13 +115,13 @@ def roofline(device: str) -> dict[str, float]:
     numbers = torch.empty((1 << 28) if device == "cuda" else (1 << 24), device=device)
     copied = median_s(numbers.clone, device, 5)
     side = 8192 if device == "cuda" else 512
-    found = {"bytes_s": 2 * numbers.nbytes / copied}
+    rates = {"bytes_s": 2 * numbers.nbytes / copied}
     for name, kind in (("float32", torch.float32), ("float16", torch.float16)):
         if device == "cpu" and kind == torch.float16:
             continue
         square = torch.randn(side, side, device=device, dtype=kind)
-        found[f"{name}_ops_s"] = 2 * side**3 / median_s(lambda: square @ square, device, 5)  # noqa: B023
-    return found
+        rates[f"{name}_ops_s"] = 2 * side**3 / median_s(lambda: square @ square, device, 5)  # noqa: B023
+    return rates
 
 
 def index(num_items: int, device: str, bound: dict[str, float]) -> Iterator[dict[str, Any]]:
@@ -143,10 +143,10 @@ def index(num_items: int, device: str, bound: dict[str, float]) -> Iterator[dict
     on_gpu = device == "cuda" and faiss.get_num_gpus() > 0
     for spec in FAISS_SPECS if on_gpu else FAISS_SPECS[:1]:
         built = FaissIndex.build(vectors, spec)
-        found = built.to_gpu() if on_gpu else built
-        seconds = median_s(lambda: found.search(queries, K), device, 10)  # noqa: B023
+        index = built.to_gpu() if on_gpu else built
+        seconds = median_s(lambda: index.search(queries, K), device, 10)  # noqa: B023
         recall = np.mean(
-            [len(np.intersect1d(a, b)) / K for a, b in zip(found.search(queries, K).rows, expected, strict=True)]
+            [len(np.intersect1d(a, b)) / K for a, b in zip(index.search(queries, K).rows, expected, strict=True)]
         )
         yield {"what": f"FAISS {spec}", "us": 1e6 * seconds, "recall": float(recall), "on_gpu": on_gpu}
 
@@ -157,8 +157,8 @@ def http(sizes: Sizes, device: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "recall.__main__", "bench", "http", "--bundle", str(bundle)]
         command += ["--items", str(sizes.num_items), "--serve", f"--device {device}", "--p99-ms", "15"]
         ended = subprocess.run(command, capture_output=True, text=True, check=True)
-        found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-        return found
+        printed: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+        return printed
 
 
 def main() -> None:
@@ -173,7 +173,7 @@ def main() -> None:
         parser.error("torch sees no GPU; --device cpu --small tries the script itself")
     sizes = SMALL if given.small else LARGE
     bound = roofline(given.device)
-    found: dict[str, Any] = {"machine": machine(given.device), "versions": versions(), "roofline": bound}
+    measured: dict[str, Any] = {"machine": machine(given.device), "versions": versions(), "roofline": bound}
     parts: dict[str, Callable[[], Any]] = {
         "correct": lambda: correct(sizes, given.device),
         "passes": lambda: list(passes(sizes, given.device)),
@@ -184,10 +184,10 @@ def main() -> None:
         parts["http"] = lambda: http(sizes, given.device)
     for name, part in parts.items():
         print(name, file=sys.stderr, flush=True)
-        found[name] = part()
+        measured[name] = part()
     if given.output:
-        given.output.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found))
+        given.output.write_text(json.dumps(measured, indent=1) + "\n")
+    print(json.dumps(measured))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def vectors():
 
 @pytest.fixture
 def large(monkeypatch):
-    """As if these few items were too many for exact search."""
+    """Makes these few items too many for exact search."""
     monkeypatch.setattr(auto, "EXACT_ITEMS", 100)
     monkeypatch.setattr(
         Probes, "query_us", lambda self, index, *_, **__: 1000.0 if isinstance(index, ExactIndex) else 10.0

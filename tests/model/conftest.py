@@ -19,7 +19,7 @@ NUM_ITEMS, NUM_USERS = 60, 5
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """As in the service: with one compute thread a row's answer is the same in any batch."""
+    """Computes as the service does: with one compute thread a row's answer is the same in any batch."""
     torch.set_num_threads(1)
 
 

@@ -1,4 +1,4 @@
-"""Which events are positive."""
+"""The choice of events that are positive."""
 
 import polars as pl
 import pytest

@@ -11,7 +11,7 @@ def blocks_of(network):
 
 
 def reads_alike(network, visible=None):
-    """Whether two passes of an untouched input through the first block give the same."""
+    """True when two passes of an untouched input through the first block give the same."""
     x = torch.randn(2, 9, network.config.dim, generator=torch.Generator().manual_seed(0))
     block = blocks_of(network)[0]
     torch.manual_seed(1)

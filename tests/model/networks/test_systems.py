@@ -1,4 +1,4 @@
-"""What every baseline of the table owes: an answer of its own history alone, refusals, and an index that serves it."""
+"""The duties of every baseline of the table: answers of its own history alone, refusals, an index that serves."""
 
 import numpy as np
 import pytest

@@ -61,7 +61,7 @@ def test_gradient_scales_with_what_follows():
 
 
 def test_gradient_reaches_the_items_through_a_slice():
-    """As in training: the table that ranks is rows 1..N of the embedding."""
+    """Ranks as training does: the table that ranks is rows 1..N of the embedding."""
     states, weight, _ = problem(9)
     (gradient,) = torch.autograd.grad(catalogue_cross_entropy(states, weight[1:-1], torch.arange(9)), weight)
     assert gradient[[0, -1]].abs().max() == 0
