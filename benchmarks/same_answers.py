@@ -5,7 +5,8 @@
 
 The requests cover both arms, explanations, excluded and unknown items, cold users, histories kept from feedback,
 batches in JSON and MessagePack, cached vectors, forced variations, query vectors, and every kind of refusal. They are
-sent one after another to a freshly started service, so that what is cached is the same each time. A record holds
+sent one after another to a freshly started service, so that what is cached is the same each time; give it
+`--redis-timeout-ms 5000`, or a machine that stalls answers without a kept history. A record holds
 status, experiment headers and body; request ids and timings alone are masked. Two records of one machine, one set of
 bundles and one QA key ("qa") must be equal byte for byte whatever was moved or renamed in between.
 """

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from recall.reproduction.facts import machine, versions
-from service.experiments.distributions import student_tails
-from service.experiments.estimates import compare
-from service.experiments.guardrails import GUARDRAILS
-from service.experiments.power import Baseline, ErrorRates, users_per_arm
-from service.experiments.sample_ratio import RED, chi_square_p, sequential_p
-from service.experiments.statistics import Kind, MetricStatistics, Moments
-from service.experiments.verdict import AnalysisPlan, judge
+from service.experiments.verdict.distributions import student_tails
+from service.experiments.verdict.estimates import compare
+from service.experiments.verdict.guardrails import GUARDRAILS
+from service.experiments.verdict.judge import AnalysisPlan, judge
+from service.experiments.verdict.power import Baseline, ErrorRates, users_per_arm
+from service.experiments.verdict.sample_ratio import RED, chi_square_p, sequential_p
+from service.experiments.verdict.statistics import Kind, MetricStatistics, Moments
 
 RESULTS = Path(__file__).parent / "results" / "verdict_study.jsonl"
 FAIR = np.array([0.5, 0.5])

@@ -13,10 +13,10 @@ from recall.terminal import last_line, out
 from recall.verdict_table import narrow_table, show_verdict
 
 if TYPE_CHECKING:
-    from service.experiments.guardrails import Guardrail
-    from service.experiments.power import Baseline, ErrorRates
-    from service.experiments.statistics import MetricColumns, MetricStatistics
-    from service.experiments.verdict import AnalysisPlan
+    from service.experiments.verdict.guardrails import Guardrail
+    from service.experiments.verdict.judge import AnalysisPlan
+    from service.experiments.verdict.power import Baseline, ErrorRates
+    from service.experiments.verdict.statistics import MetricColumns, MetricStatistics
 
 Option = typer.Option
 Json = Annotated[bool, Option("--json", help="End with everything as one line of JSON.")]
@@ -54,7 +54,7 @@ class PlanCommand:
 @takes(PlanCommand)
 def plan_experiment(options: PlanCommand) -> None:
     """Users an arm and days for a lift, for one planned look and for looks at any time."""
-    from service.experiments.power import ErrorRates
+    from service.experiments.verdict.power import ErrorRates
 
     baselines = [*read_baselines(options.metrics), *(parse_baseline(text) for text in options.metric or [])]
     if not baselines:
@@ -71,7 +71,7 @@ def plan_experiment(options: PlanCommand) -> None:
 
 
 def plan_row(baseline: "Baseline", options: PlanCommand, design: "ErrorRates") -> dict[str, Any]:
-    from service.experiments.power import days, detectable_lift, users_per_arm, users_per_arm_any_time
+    from service.experiments.verdict.power import days, detectable_lift, users_per_arm, users_per_arm_any_time
 
     fixed = users_per_arm(baseline, options.lift, design)
     any_time = users_per_arm_any_time(baseline, options.lift, design)
@@ -119,7 +119,7 @@ def read_baselines(path: Path | None) -> Iterator["Baseline"]:
 
 
 def make_baseline(row: dict[str, Any], place: str) -> "Baseline":
-    from service.experiments.power import Baseline
+    from service.experiments.verdict.power import Baseline
 
     try:
         name, sizes = str(row["name"]), {key: float(value) for key, value in row.items() if key != "name"}
@@ -158,7 +158,7 @@ class JudgeCommand:
 @takes(JudgeCommand)
 def judge_experiment(options: JudgeCommand) -> None:
     """The verdict: sample ratio first, lifts with fixed and always-valid intervals, guard rails."""
-    from service.experiments.verdict import judge
+    from service.experiments.verdict.judge import judge
 
     rows = read_statistics(options)
     verdict = judge(rows, make_plan(rows, options))
@@ -169,7 +169,7 @@ def judge_experiment(options: JudgeCommand) -> None:
 
 def read_statistics(options: JudgeCommand) -> tuple["MetricStatistics", ...]:
     """Adds up all files; those of users are one table first, so that they are winsorised together."""
-    from service.experiments.statistics import combine, from_frame, from_users, is_table
+    from service.experiments.verdict.statistics import combine, from_frame, from_users, is_table
 
     frames = [read_file(path) for path in options.statistics]
     sums = [from_frame(frame) for frame in frames if is_table(frame)]
@@ -193,7 +193,7 @@ def read_file(path: Path) -> pl.DataFrame:
 
 def columns_of(frame: pl.DataFrame, options: JudgeCommand) -> list["MetricColumns"]:
     """A column NAME is a metric, NAME_before its covariate; true and false is a proportion."""
-    from service.experiments.statistics import Kind, MetricColumns
+    from service.experiments.verdict.statistics import Kind, MetricColumns
 
     numbers = [name for name, kind in frame.schema.items() if kind.is_numeric() or kind == pl.Boolean]
     numbers = [name for name in numbers if name not in ("user_id", "variation") and not name.endswith(COVARIATE)]
@@ -213,8 +213,8 @@ def columns_of(frame: pl.DataFrame, options: JudgeCommand) -> list["MetricColumn
 
 
 def make_plan(rows: Iterable["MetricStatistics"], options: JudgeCommand) -> "AnalysisPlan":
-    from service.experiments.guardrails import GUARDRAILS
-    from service.experiments.verdict import AnalysisPlan
+    from service.experiments.verdict.guardrails import GUARDRAILS
+    from service.experiments.verdict.judge import AnalysisPlan
 
     names = sorted({row.variation for row in rows})
     given = read_pairs(read_words(options.weights) or [], "VARIATION=SHARE")
@@ -233,7 +233,7 @@ def make_plan(rows: Iterable["MetricStatistics"], options: JudgeCommand) -> "Ana
 
 def parse_guardrail(text: str) -> "Guardrail":
     """'error_rate=.01' or 'latency_ms=10%'."""
-    from service.experiments.guardrails import Guardrail
+    from service.experiments.verdict.guardrails import Guardrail
 
     ((name, value),) = read_pairs([text], "METRIC=RISE").items()
     relative = value.endswith("%")

@@ -9,8 +9,8 @@ from rich.table import Table
 from recall.terminal import out
 
 if TYPE_CHECKING:
-    from service.experiments.guardrails import GuardrailVerdict
-    from service.experiments.verdict import Lift, MetricVerdict, Verdict
+    from service.experiments.verdict.guardrails import GuardrailVerdict
+    from service.experiments.verdict.judge import Lift, MetricVerdict, Verdict
 
 
 def show_verdict(verdict: "Verdict") -> None:

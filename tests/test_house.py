@@ -31,7 +31,7 @@ ALLOWED = {
         "service.errors service.settings"
     ),
     "recall.doctor": "recall.terminal service.engine service.errors service.stores",
-    "recall.experiments": "recall.options recall.terminal recall.verdict_table service.experiments",
+    "recall.experiments": "recall.options recall.terminal recall.verdict_table service.experiments.verdict",
     "recall.options": "",
     "recall.reproducing": "recall.options recall.reproduction recall.terminal service.engine",
     "recall.reproduction": (
@@ -47,7 +47,7 @@ ALLOWED = {
         "service.engine"
     ),
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
-    "recall.verdict_table": "recall.terminal service.experiments",
+    "recall.verdict_table": "recall.terminal service.experiments.verdict",
     "service": "",
     "service.bootstrap": (
         "service.engine service.errors service.experiments service.pipeline service.settings service.stores "
@@ -59,6 +59,7 @@ ALLOWED = {
     ),
     "service.errors": "",
     "service.experiments": "model.catalogue service.errors service.stores",
+    "service.experiments.verdict": "service.errors",
     "service.http": (
         "model service.bootstrap service.engine service.errors service.experiments service.pipeline "
         "service.settings service.stores service.telemetry"

@@ -1,1 +1,1 @@
-"""Assignment, exposure, feedback and verdict of A/B tests. Knows arms by name only."""
+"""Assignment, exposure and feedback of A/B tests; the verdict has a room of its own. Knows arms by name only."""

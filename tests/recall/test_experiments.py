@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from service.experiments.statistics import MetricColumns, from_users, to_frame
+from service.experiments.verdict.statistics import MetricColumns, from_users, to_frame
 
 GROUP = ("plan", "judge")
 

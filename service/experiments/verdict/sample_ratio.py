@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import BadStatistics
-from service.experiments.distributions import Number, chi_square_tail, log_beta
+from service.experiments.verdict.distributions import Number, chi_square_tail, log_beta
 
 YELLOW, RED = 0.01, 0.001
 PRIOR_USERS = 1_000.0  # how firmly the drawn shares lie around the planned ones

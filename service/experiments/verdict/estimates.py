@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.experiments.distributions import Number, student_quantile, student_tails
-from service.experiments.statistics import Kind, MetricStatistics, Moments
+from service.experiments.verdict.distributions import Number, student_quantile, student_tails
+from service.experiments.verdict.statistics import Kind, MetricStatistics, Moments
 
 TUNED_USERS = 5_000  # N*: the always-valid interval is narrowest, relative to the fixed one, near this many users
 
@@ -27,9 +27,14 @@ class ArmEstimate:
     var_covariate: Number
     covariance: Number
 
+    def variance_of(self, value: Number, covariate: Number) -> Number:
+        """The variance of the two with these weights, at least 0: rounding takes a perfect covariate below it."""
+        variance = value**2 * self.var_value + 2 * value * covariate * self.covariance
+        return np.maximum(0.0, variance + covariate**2 * self.var_covariate)
+
     def adjusted_variance(self, theta: Number) -> Number:
         """The variance of value - theta covariate."""
-        return self.var_value - 2 * theta * self.covariance + theta**2 * self.var_covariate
+        return self.variance_of(1.0, -theta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +118,7 @@ def compare(control: Moments, treatment: Moments, kind: Kind) -> tuple[Effect, E
         absolute = Effect(difference, error, degrees, users)
         # the derivatives by t.value, t.covariate, c.value, c.covariate times c.value: 1, -theta, slope, theta
         slope = -(t.value - theta * t.covariate + theta * c.covariate) / c.value
-        var_c = slope**2 * c.var_value + 2 * slope * theta * c.covariance + theta**2 * c.var_covariate
+        var_c = c.variance_of(slope, theta)
         relative = Effect(difference / c.value, np.sqrt(var_c + var_t) / np.abs(c.value), degrees, users)
     return absolute, relative
 

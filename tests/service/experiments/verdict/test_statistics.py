@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from service.errors import BadStatistics
-from service.experiments.estimates import compare, cuped_coefficient, estimate_arm, variance_reduction
-from service.experiments.power import (
+from service.experiments.verdict.estimates import compare, cuped_coefficient, estimate_arm, variance_reduction
+from service.experiments.verdict.power import (
     Baseline,
     ErrorRates,
     days,
@@ -23,8 +23,8 @@ from service.experiments.power import (
     users_per_arm,
     users_per_arm_any_time,
 )
-from service.experiments.sample_ratio import RatioState, chi_square_p, judge_ratio, sequential_p
-from service.experiments.statistics import (
+from service.experiments.verdict.sample_ratio import RatioState, chi_square_p, judge_ratio, sequential_p
+from service.experiments.verdict.statistics import (
     MOMENTS,
     Kind,
     MetricColumns,
@@ -43,7 +43,7 @@ KINDS = {"mean": Kind.MEAN, "prop": Kind.PROPORTION, "ratio": Kind.RATIO, "cuped
 
 @pytest.fixture(scope="module")
 def golden():
-    path = Path(__file__).parents[4] / "shared" / "conformance" / "stats_golden.json"
+    path = Path(__file__).parents[5] / "shared" / "conformance" / "stats_golden.json"
     if not path.is_file():
         pytest.skip(f"needs the outside golden values in {path}; they are not part of the project")
     return json.loads(path.read_text())
@@ -212,6 +212,14 @@ def test_swapping_the_arms_flips_the_signs(first, second):
     assert there.error == pytest.approx(back.error, abs=1e-9)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1 / 3, 7.0, 1e5])
+def test_a_perfect_covariate_leaves_no_error_and_no_nan(scale):
+    values = np.random.default_rng(0).uniform(0, 100, (2, 50))
+    first, second = (Moments.of_users(row, x=scale * row) for row in values)
+    error = compare(first, second, Kind.MEAN)[0].error
+    assert error == pytest.approx(0, abs=1e-5)
+
+
 def test_a_mean_is_the_ratio_with_denominator_1(users):
     plays = users["plays"].to_numpy().astype(float)
     mean, ratio = Moments.of_users(plays), Moments.of_users(plays, np.ones_like(plays))
@@ -260,7 +268,7 @@ def test_winsorised_stands_beside_raw():
 
 def test_the_query_of_the_page_writes_the_table(users):
     """docs/experiments.md: the SQL is run as it stands."""
-    page = (Path(__file__).parents[3] / "docs" / "experiments.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "experiments.md").read_text()
     query = page.split("```sql\n")[1].split("```")[0]
     table = pl.SQLContext(users=users).execute(query, eager=True)
     rows, ours = from_frame(table), raw(from_users(users, COLUMNS[1:2]), "cuped")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.errors import BadStatistics
-from service.experiments.distributions import normal_quantile
-from service.experiments.estimates import TUNED_USERS, always_valid_width
+from service.experiments.verdict.distributions import normal_quantile
+from service.experiments.verdict.estimates import TUNED_USERS, always_valid_width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

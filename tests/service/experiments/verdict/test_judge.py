@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import BadStatistics
-from service.experiments.guardrails import Guardrail, RailState
-from service.experiments.sample_ratio import RatioState
-from service.experiments.statistics import Kind, MetricStatistics, Moments
-from service.experiments.verdict import NOT_SHOWN, AnalysisPlan, holm, judge
+from service.experiments.verdict.guardrails import Guardrail, RailState
+from service.experiments.verdict.judge import NOT_SHOWN, AnalysisPlan, holm, judge
+from service.experiments.verdict.sample_ratio import RatioState
+from service.experiments.verdict.statistics import Kind, MetricStatistics, Moments
 
 PLAN = AnalysisPlan(weights={"control": 0.5, "recgpt": 0.5}, control="control", primary="plays")
 RNG = np.random.default_rng(5)

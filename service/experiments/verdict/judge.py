@@ -1,7 +1,7 @@
 """The verdict of an experiment from its sufficient statistics: a record that a product owner and a program can read.
 
 `judge` is the whole way: sample ratio, then every metric of every treatment against the control, then guard rails.
-Knows no events, no files and no screen. `service/experiments/estimates.py` has the formulas.
+Knows no events, no files and no screen. `service/experiments/verdict/estimates.py` has the formulas.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from service.errors import BadStatistics
-from service.experiments.estimates import TUNED_USERS, Effect, compare, estimate_arm, variance_reduction
-from service.experiments.guardrails import GUARDRAILS, Guardrail, GuardrailVerdict, judge_guardrail
-from service.experiments.sample_ratio import RatioState, SampleRatio, judge_ratio
-from service.experiments.statistics import MetricStatistics, check
+from service.experiments.verdict.estimates import TUNED_USERS, Effect, compare, estimate_arm, variance_reduction
+from service.experiments.verdict.guardrails import GUARDRAILS, Guardrail, GuardrailVerdict, judge_guardrail
+from service.experiments.verdict.sample_ratio import RatioState, SampleRatio, judge_ratio
+from service.experiments.verdict.statistics import MetricStatistics, check
 
 NOT_SHOWN = "not shown: sample ratio mismatch"
 Interval = tuple[float, float]

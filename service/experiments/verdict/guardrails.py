@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from service.errors import BadStatistics
-from service.experiments.estimates import compare, estimate_arm
-from service.experiments.statistics import MetricStatistics
+from service.experiments.verdict.estimates import compare, estimate_arm
+from service.experiments.verdict.statistics import MetricStatistics
 
 MIN_USERS = 100  # an arm: below, the interval's normal approximation does not hold for rare failures
 
