@@ -1,6 +1,6 @@
 """The spine: request -> experiment -> history -> query vectors -> index search -> merge -> response.
 
-Each step has one line in `recall`. Imports protocols and records only: no torch, FAISS, Redis or FastAPI.
+Each step has one line in `recall`; vectors, search and merge are the engine's. Imports no torch, FAISS or FastAPI.
 """
 
 import asyncio
