@@ -110,13 +110,20 @@ def is_long(node: ast.AST) -> bool:
     return isinstance(node, Function) and length(node) > MAX_FUNCTION
 
 
+def is_kernel(node: ast.AST) -> bool:
+    """A function that Triton compiles: pointers and constants come one by one, and have Triton's own types."""
+    return isinstance(node, Function) and any(
+        ast.unparse(mark).startswith("triton.jit") for mark in node.decorator_list
+    )
+
+
 def has_many_parameters(node: ast.AST) -> bool:
-    return isinstance(node, Function) and len(parameters(node)) > MAX_PARAMETERS
+    return isinstance(node, Function) and len(parameters(node)) > MAX_PARAMETERS and not is_kernel(node)
 
 
 def is_untyped(node: ast.AST) -> bool:
-    """A function without the types of its parameters and result. A kernel has Triton's own types."""
-    if not isinstance(node, Function) or any(ast.unparse(mark) == "triton.jit" for mark in node.decorator_list):
+    """A function without the types of its parameters and result."""
+    if not isinstance(node, Function) or is_kernel(node):
         return False
     return not (node.returns and all(argument.annotation for argument in parameters(node)))
 

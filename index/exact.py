@@ -1,6 +1,7 @@
 """Brute force in torch, CPU or CUDA: the oracle for every other index, and the default up to some million items."""
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,11 +10,16 @@ from torch import Tensor
 
 from index.base import Exclusions, Hits
 from index.checks import check_allowed, check_items, check_search, empty_hits
+from model.kernels import available
 from model.kernels.block_max import best_items
+
+if TYPE_CHECKING:
+    from model.kernels.search import Table
 
 Best = tuple[NDArray[np.int64], NDArray[np.float32]]  # (Q, K) rows and scores
 QUERIES_PER_PASS = {"cpu": 16, "cuda": 256}
 SELECTED = 1 << 22  # scores that are selected from at once: NumPy writes 8 bytes for each
+MOST_KEYS = 512  # that kernels put in order for one query
 FEWER = {"cpu": (4, 8), "cuda": ()}  # a few queries alone need not pay for all, where their scores come out the same
 
 
@@ -22,7 +28,7 @@ class ExactIndex:
 
     A pass has one of few numbers of queries, filled up, and only such as give the same scores to the last bit: with one
     compute thread a query's answer is the same in any batch. Between devices near ties may swap. On the CPU a pass
-    holds 4 N bytes a query, on CUDA a sixteenth of that.
+    holds 4 N bytes a query; on CUDA kernels answer (exact_device.py), with a second copy of the items in fp16.
     On the CPU a writeable C-contiguous array is shared, not copied, as is a tensor that lies on the device: leave it
     unchanged afterwards.
     """
@@ -58,6 +64,13 @@ class ExactIndex:
         return ExactIndex(table, str(table.device)) if same else self
 
     @cached_property
+    def table(self) -> "Table":
+        """The items as kernels read them; the first call copies them in fp16."""
+        from model.kernels.search import Table  # noqa: PLC0415  (needs Triton)
+
+        return Table.halved(self._items)
+
+    @cached_property
     def pass_sizes(self) -> tuple[int, ...]:
         """Sizes of a pass, smallest first: those that give a query the scores of the largest, proven on random ones."""
         device = self._items.device
@@ -77,6 +90,20 @@ class ExactIndex:
             into = torch.empty(num_queries, self.num_items, device=self._items.device)
         return torch.mm(queries, self._items.T, out=into[:num_queries])
 
+    def _kernels_take(
+        self, num_queries: int, limit: int, excluded: Exclusions | None, allowed: NDArray[np.bool_] | None
+    ) -> bool:
+        """Tells if the kernels answer a search: they are there, its lists are short, and no item is filtered out."""
+        if not num_queries or self._items.device.type != "cuda" or not available("cuda"):
+            return False
+        most = excluded.most if excluded is not None else 0
+        return limit + most <= MOST_KEYS and (allowed is None or bool(allowed.all()))
+
+    def _search_on_device(self, queries: NDArray[np.float32], limit: int, excluded: Exclusions | None) -> Best:
+        from index.exact_device import search_on_device  # noqa: PLC0415  (needs Triton)
+
+        return search_on_device(self.table, queries, limit, excluded)
+
     @torch.inference_mode()
     def search(
         self,
@@ -89,6 +116,9 @@ class ExactIndex:
         check_allowed(allowed, self.num_items)
         hits = empty_hits(len(queries), limit)
         real, device = min(limit, self.num_items), self._items.device
+        if self._kernels_take(len(queries), real, excluded, allowed):
+            hits.rows[:, :real], hits.scores[:, :real] = self._search_on_device(queries, real, excluded)
+            return hits
         largest = QUERIES_PER_PASS[device.type]
         padded = np.zeros((largest, self.dim), dtype=np.float32)
         batch, scores = torch.from_numpy(padded), torch.empty(0, device=device)  # (Q, D), (Q, N)

@@ -8,9 +8,9 @@ graph: one launch instead of some hundred. What either computes is what the eage
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from model.batch import Batch, Queries
 from model.generation.greedy import NextItem
+from model.kernels import available
 from model.networks.base import Network
 from model.records import PromptPlan
 
@@ -33,7 +34,17 @@ class _Answers(nn.Module):
         self.network, self.plan, self.next_item = network, plan, next_item
 
     def forward(self, rows: Tensor, lengths: Tensor, users: Tensor) -> tuple[Tensor, Tensor]:
-        return self.network.queries(Batch(rows, lengths, users), self.plan, self.next_item)
+        with products(rows.device):
+            return self.network.queries(Batch(rows, lengths, users), self.plan, self.next_item)
+
+
+def products(device: torch.device) -> AbstractContextManager[None]:
+    """On a card, matrix products whose bits do not depend on the batch; elsewhere torch's own."""
+    if device.type != "cuda" or not available("cuda"):
+        return nullcontext()
+    from model.kernels.invariant import invariant  # noqa: PLC0415  (needs Triton)
+
+    return invariant()
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,7 @@ def traced(eager: nn.Module, probe: tuple[Tensor, Tensor, Tensor]) -> Call:
 def captured(eager: Call, probe: tuple[Tensor, Tensor, Tensor]) -> Call:
     """One CUDA graph over tensors of its own; graphs share a pool of memory, so the largest shape is captured first.
 
-    Called from one thread at a time.
+    Called from one thread at a time. Raises RuntimeError for what cannot be captured; the stream is as it was before.
     """
     given = [tensor.clone() for tensor in probe]
     beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -92,7 +103,7 @@ def captured(eager: Call, probe: tuple[Tensor, Tensor, Tensor]) -> Call:
             eager(*given)
     torch.cuda.current_stream().wait_stream(beside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=_pool()):
+    with capturing(graph):
         answers = eager(*given)
 
     def replay(*batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,9 +116,39 @@ def captured(eager: Call, probe: tuple[Tensor, Tensor, Tensor]) -> Call:
     return replay
 
 
-@cache
-def _pool() -> Any:
-    return torch.cuda.graph_pool_handle()
+# memory that graphs share, held for ever: a mere handle dies with its last graph
+POOLS: list[Any] = []
+
+
+@contextmanager
+def capturing(graph: torch.cuda.CUDAGraph, stream: Any = None) -> Iterator[None]:
+    """Captures what runs inside; other threads may use the card meanwhile.
+
+    A capture that fails raises, and leaves stream, random numbers and later captures as if it had not been tried.
+    """
+    if not POOLS:
+        POOLS.append(torch.cuda.MemPool())
+    before, succeeded = torch.cuda.current_stream(), False
+    try:
+        with torch.cuda.graph(graph, pool=POOLS[-1].id, stream=stream, capture_error_mode="thread_local"):
+            yield
+        succeeded = True
+    finally:
+        torch.cuda.set_stream(before)
+        if not succeeded:
+            _abandon_capture()
+
+
+def _abandon_capture() -> None:
+    """Undoes what torch leaves open when a capture ends in an error."""
+    device = torch.cuda.current_device()
+    with suppress(RuntimeError):
+        torch._C._cuda_endAllocateToPool(device, POOLS[-1].id)
+    # the pool of a broken capture takes no other
+    POOLS.append(torch.cuda.MemPool())
+    generator, fresh = torch.cuda.default_generators[device], torch.Generator("cuda")
+    fresh.manual_seed(generator.initial_seed())
+    generator.graphsafe_set_state(fresh.graphsafe_get_state())
 
 
 def _probe(network: Network, size: int, length: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

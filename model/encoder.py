@@ -22,7 +22,7 @@ from model.generation.greedy import NextItem
 from model.records import History, PromptPlan, QueryVectors
 
 MAIN_SIZE = {"cpu": 8, "cuda": 256}  # sequences a pass; what other sizes are proven against
-OTHER_SIZES = {"cpu": (4, 16), "cuda": (8, 64)}
+OTHER_SIZES = {"cpu": (4, 16), "cuda": (1, 8, 64)}
 MANY_ITEMS = (
     100_000  # scoring that many takes longer than the network: other sizes gain nothing, and take long to prove
 )
@@ -74,7 +74,7 @@ class UserEncoder:
     def sizes(self) -> tuple[int, ...]:
         """Sequences a pass, largest first: those whose answers are the main size's to the bit. Traces every shape."""
         main, others = MAIN_SIZE[self.device.type], OTHER_SIZES[self.device.type]
-        if self.network.config.num_items > MANY_ITEMS:
+        if self.device.type == "cpu" and self.network.config.num_items > MANY_ITEMS:
             return (main,)
         return tuple(sorted([main, *(size for size in others if self._is_proven(size, main))], reverse=True))
 
@@ -126,7 +126,8 @@ class UserEncoder:
         prepared = self._pass(size, length)
         if prepared.eager:
             self.num_eager[prepared.eager] += 1
-        vectors, prompts = (part.numpy(force=True) for part in prepared.run(batch.to(self.device)))
+        # numpy(force=True) would hold the interpreter's lock while the device works
+        vectors, prompts = (part.cpu().numpy() for part in prepared.run(batch.to(self.device)))
         return QueryVectors(vectors[: len(users)], prompts[: len(users)])
 
     def _check(self, windows: Sequence[Sequence[int]], users: Sequence[int]) -> None:

@@ -15,6 +15,11 @@ import numpy as np
 import psutil
 import pytest
 import torch
+
+# chosen when Triton is first imported: without a card, its kernels run in the interpreter
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from hypothesis import settings
 
 from index.bundle.build import build_bundle

@@ -54,8 +54,9 @@ ALLOWED = {
         "service.telemetry"
     ),
     "service.engine": (
-        "index.base index.bundle index.next_item index.watched model.catalogue model.checkpoint model.data "
-        "model.encoder model.evaluation model.merging model.records service.errors service.stores"
+        "index.base index.bundle index.exact index.next_item index.watched model.catalogue model.checkpoint model.data "
+        "model.device model.encoder model.evaluation model.kernels model.merging model.records service.errors "
+        "service.stores"
     ),
     "service.errors": "",
     "service.experiments": "model.catalogue service.errors service.stores",
@@ -79,7 +80,8 @@ ALLOWED = {
     ),
     "index.checks": "index.base",
     "index.evaluate": "index.base",
-    "index.exact": "index.base index.checks model.kernels",
+    "index.exact": "index.base index.checks index.exact_device model.kernels",
+    "index.exact_device": "index.base model.kernels",
     "index.factory": "index.base index.exact index.faiss_index",
     "index.faiss_index": "index.base index.checks",
     "index.next_item": "index.base index.faiss_index",
@@ -88,8 +90,9 @@ ALLOWED = {
     "model.batch": "",
     "model.catalogue": "",
     "model.checkpoint": "model.catalogue model.networks model.records",
-    "model.compiled": "model.batch model.generation model.networks model.records",
+    "model.compiled": "model.batch model.generation model.kernels model.networks model.records",
     "model.data": "model.catalogue",
+    "model.device": "model.batch model.compiled model.kernels model.merging model.networks model.records",
     "model.encoder": "model.batch model.checkpoint model.compiled model.generation model.records",
     "model.evaluation": "model.batch model.catalogue model.data model.merging model.networks model.records",
     "model.generation": "model.batch model.kernels model.records",

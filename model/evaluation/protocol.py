@@ -96,8 +96,10 @@ def top_lists(network: Network, eval_split: EvalSplit, plan: PromptPlan, cutoff:
         batch = Batch.of(histories, users, network.config.max_length).to(table.device)
         scores = network.queries(batch, plan).vectors @ table.T  # (B, Q, N)
         # minus infinity, not 0: negative scores must not rank behind what was seen
-        for row, history in zip(scores, histories, strict=True):
-            row[:, torch.as_tensor(history, dtype=torch.int64, device=table.device) - 1] = -torch.inf
+        owners = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
+        seen = np.concatenate([*histories, np.zeros(0, dtype=np.int64)]).astype(np.int64)
+        pairs = torch.from_numpy(np.stack([owners, seen - 1])).to(table.device)  # (2, E)
+        scores[pairs[0], :, pairs[1]] = -torch.inf
         if excluded is not None:
             scores.masked_fill_(excluded, -torch.inf)
         best, rows = scores.topk(cutoff)

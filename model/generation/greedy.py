@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from model.kernels import available
 from model.kernels.block_max import best_items
 
 NextItem = Callable[[Tensor], Tensor]  # states (B, D) -> rows (B,) of the items to generate, 0 where it names none
@@ -22,6 +23,10 @@ MOST_CANDIDATES = 16  # a state; where more tie, scoring all costs less than loo
 
 def top_item(states: Tensor, table: Tensor) -> Tensor:
     """(B,) rows 1..N of the highest inner product, the first of equal ones; states (B, D), table (N, D)."""
+    if states.is_cuda and available("cuda"):
+        from model.kernels.search import best_rows  # noqa: PLC0415  (needs Triton)
+
+        return best_rows(states, table) + 1
     if states.is_cuda:
         scores, rows = best_items(states, table, 1)
         return rows.gather(1, scores.argmax(1, keepdim=True))[:, 0] + 1

@@ -111,7 +111,7 @@ def expand_history(decoding: Decoding, batch: Batch, num_prompts: int) -> Tensor
             state = decoding.step(state, position)
         # the last generated item and the real one go in together: one pass of two tokens instead of two passes
         rows = torch.stack([decoding.generate(state), batch.rows[:, t - 1]], 1)
-        segments = torch.tensor([1, 0], device=rows.device).expand(B, 2)
+        segments = (1 - torch.arange(2, device=rows.device)).expand(B, 2)
         state = decoding.feed(Tokens(rows, segments, position[:, None].expand(B, 2)))[:, 1]
         last = torch.where((batch.lengths == t)[:, None], state, last)
     # shorter histories ran on through padding: what was stored for it lies behind their length and is overwritten next

@@ -5,10 +5,6 @@ item at least as good. So the scores of the whole catalogue (Q, N) are never wri
 in registers and writes one number a block. On other devices, and where Triton is missing, torch does it in pieces.
 """
 
-import importlib.util
-from collections.abc import Callable
-from functools import cache
-
 import torch
 from torch import Tensor
 
@@ -22,8 +18,8 @@ def block_maxima(queries: Tensor, items: Tensor) -> Tensor:
 
     Products are summed in 32 bits whatever the type of the vectors.
     """
-    kernel = _kernel() if queries.is_cuda else None
-    return kernel(queries, items) if kernel else _in_pieces(queries, items)
+    step = max(PIECE // max(len(queries), 1) // BLOCK, 1) * BLOCK
+    return torch.cat([_of_piece(queries, items[start : start + step]) for start in range(0, len(items), step)], 1)
 
 
 def best_items(queries: Tensor, items: Tensor, k: int, num_excluded: int = 0) -> tuple[Tensor, Tensor]:
@@ -48,21 +44,7 @@ def _scores_of(queries: Tensor, items: Tensor, rows: Tensor) -> Tensor:
     return scores.masked_fill(rows >= len(items), -torch.inf)
 
 
-def _in_pieces(queries: Tensor, items: Tensor) -> Tensor:
-    step = max(PIECE // max(len(queries), 1) // BLOCK, 1) * BLOCK
-    return torch.cat([_of_piece(queries, items[start : start + step]) for start in range(0, len(items), step)], 1)
-
-
 def _of_piece(queries: Tensor, items: Tensor) -> Tensor:
     scores = queries.float() @ items.float().T
     missing = -len(items) % BLOCK
     return torch.nn.functional.pad(scores, (0, missing), value=-torch.inf).view(len(queries), -1, BLOCK).amax(2)
-
-
-@cache
-def _kernel() -> Callable[[Tensor, Tensor], Tensor] | None:
-    if importlib.util.find_spec("triton") is None:
-        return None
-    from model.kernels.triton_block_max import block_maxima as kernel  # noqa: PLC0415  (compiles; comes with torch for CUDA only)
-
-    return kernel

@@ -56,10 +56,13 @@ class Release:
         items = self.catalogue.items
         rows = items.rows(ids)
         history = History(rows[-self.window :], self.catalogue.users.row(user))
+        excluded = frozenset(rows).union(items.rows(exclude))
+        # where that is the history and nothing else, the same object: a card need not read it twice
+        is_history = len(excluded) == len(rows) == len(history.items)
         return EngineRequest(
             history,
             limit,
-            frozenset(rows).union(items.rows(exclude)),
+            history.items if is_history else excluded,
             deadline=deadline,
             allowed=allowed,
             key=cache_key(self.bundle, self.plan_digest, history) if self.has_cache else None,

@@ -17,14 +17,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
 
 from model.records import History
 from service.engine.compute import BatchCompute
-from service.engine.messages import EncodedRequest, EngineLimits, EngineRequest, EngineResult
+from service.engine.graphs import GraphCompute
+from service.engine.messages import EncodedRequest, EngineLimits, EngineRequest, EngineResult, Started
 from service.engine.protocols import DropReason, EngineObserver, SilentObserver
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded
 from service.stores.vector_cache import LookupMode, VectorCache
@@ -67,11 +68,11 @@ class _Waiting:
 
 
 class Engine:
-    """Asks one arm's `BatchCompute` in batches: belongs to one event loop, owns two threads."""
+    """Asks one arm's computation in batches: belongs to one event loop, owns two threads."""
 
     def __init__(
         self,
-        compute: BatchCompute,
+        compute: BatchCompute | GraphCompute,
         limits: EngineLimits = EngineLimits(),
         cache: VectorCache | None = None,
         observer: EngineObserver = SilentObserver(),
@@ -172,9 +173,12 @@ class Engine:
             while batch := self._take():
                 self._observer.batch_started(len(batch), self.num_waiting)
                 started = self._clock()
-                encoded = await self._guard(batch, self._encoding, self.compute.encode, [w.request for w in batch])
+                encode: Callable[..., Sequence[EncodedRequest] | Started] = self.compute.encode
+                encoded = await self._guard(batch, self._encoding, encode, [w.request for w in batch])
                 if encoded is not None:
-                    self._keep(batch, encoded)
+                    # a card's vectors come with its lists
+                    if not isinstance(encoded, Started):
+                        self._keep(batch, encoded)
                     # one batch is searched while one is encoded, never more
                     if self._finishing:
                         await asyncio.wait([self._finishing])
@@ -205,7 +209,7 @@ class Engine:
                 tokens += weight
         return batch
 
-    def _keep(self, batch: Sequence[_Waiting], encoded: Sequence[EncodedRequest]) -> None:
+    def _keep(self, batch: Sequence[_Waiting], encoded: Sequence[EncodedRequest | EngineResult]) -> None:
         """Puts computed vectors into the cache, once a key."""
         fresh = [(w.request, e.vectors) for w, e in zip(batch, encoded, strict=True) if not w.request.vectors]
         if len(self._recent) > MAX_RECENT:
@@ -214,19 +218,23 @@ class Engine:
         if self._cache:
             self._cache.put_many(list({request.key: vectors for request, vectors in fresh if request.key}.items()))
 
-    async def _finish(self, batch: Sequence[_Waiting], encoded: Sequence[EncodedRequest], started: float) -> None:
+    async def _finish(
+        self, batch: Sequence[_Waiting], encoded: Sequence[EncodedRequest] | Started, started: float
+    ) -> None:
         try:
             requests = [waiting.request for waiting in batch]
             results = await self._guard(batch, self._searching, self.compute.search, requests, encoded)
             if results:
                 self.last_batch_at = self._clock()
                 self._observer.batch_answered(results[0].timings_ms)
+                if isinstance(encoded, Started):
+                    self._keep(batch, results)
             for waiting, result in zip(batch, results or (), strict=False):
                 result.timings_ms["queue"] = 1e3 * (started - waiting.since)
                 if waiting.answer.done():
                     self._observer.work_dropped(DropReason.LATE)
                 else:
-                    waiting.answer.set_result(replace(result, known=waiting.vectors_known))
+                    waiting.answer.set_result(result._replace(known=waiting.vectors_known))
         finally:
             self._finishing = None
 

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,8 +23,10 @@ from model.checkpoint import CATALOGUE, CONFIG, Checkpoint, CheckpointError, rea
 from model.encoder import UserEncoder, pin_compute_threads
 from model.records import ServingPlan
 from service.engine.arms import Release
+from service.engine.capture import with_graphs
 from service.engine.compute import BatchCompute, ComputeCounters
 from service.engine.engine import Engine
+from service.engine.graphs import GraphCompute
 from service.engine.messages import EngineLimits
 from service.engine.protocols import EngineClient, EngineObserver, SilentObserver
 from service.errors import ConfigurationError
@@ -88,7 +90,7 @@ class LoadedArm:
     """A release whose engine lives here, and its computation for those who need no queue: offline evaluation."""
 
     release: Release
-    compute: BatchCompute
+    compute: BatchCompute | GraphCompute
 
 
 def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EngineParts()) -> LoadedArm:
@@ -109,7 +111,12 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
         raise ConfigurationError(f"arm {name}: {error}") from error
     watched = None if bundle.index is bundle.exact else WatchedIndex(bundle.index, bundle.exact)
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
-    compute = BatchCompute(encoder, watched or bundle.index, plan, catalogue.categories)
+    general = BatchCompute(encoder, watched or bundle.index, plan, catalogue.categories)
+    compute = with_graphs(general) if device == "cuda" else general
+    limits = parts.limits
+    if isinstance(compute, GraphCompute):
+        # a graph's batch costs the same whatever its histories hold
+        limits = replace(limits, max_batch_tokens=compute.recall.max_batch * (1 + encoder.max_length))
     release = Release(
         name=name,
         kind=checkpoint.network.kind,
@@ -118,7 +125,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
         plan=plan,
         plan_digest=plan_digest(plan),
         window=encoder.max_length,
-        engine=Engine(compute, parts.limits, parts.cache, parts.observer, prepare_compute_thread),
+        engine=Engine(compute, limits, parts.cache, parts.observer, prepare_compute_thread),
         has_cache=parts.cache is not None,
         counters=ComputeCounters(encoder, watched.recall if watched else None),
     )

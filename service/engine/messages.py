@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from model.catalogue import ExternalId
 from model.merging import Merged
 from model.records import History
 from service.stores.vector_codec import CachedVectors
+
+if TYPE_CHECKING:
+    from model.device.recall import Ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,7 @@ class EngineRequest:
         return replace(self, vectors=vectors)
 
 
-@dataclass(frozen=True, slots=True)
-class EngineResult:
+class EngineResult(NamedTuple):
     """An arm's answer, still in rows."""
 
     vectors: CachedVectors
@@ -66,6 +69,15 @@ class EncodedRequest:
 
     vectors: CachedVectors
     encode_ms: float  # of its batch
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A batch under way on a card, between the two threads."""
+
+    places: Sequence[int]  # of the requests that the card answers
+    ticket: "Ticket | None"  # None: it answers none of them
+    since: float  # time.perf_counter()
 
 
 EMPTY = Merged(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int64))

@@ -34,7 +34,7 @@ class AskEngine(msgspec.Struct, tag="ask", array_like=True, frozen=True):
     items: tuple[int, ...]
     user: int
     limit: int
-    excluded: frozenset[int]
+    excluded: frozenset[int] | None  # None = the history's own items
     left_s: float | None  # until the deadline; None = there is none
     key: bytes | None
     allowed: bytes | None = None  # (N,) booleans, eight a byte
@@ -49,7 +49,7 @@ class AskEngine(msgspec.Struct, tag="ask", array_like=True, frozen=True):
             history.items,
             history.user,
             request.limit,
-            frozenset(request.excluded),
+            None if request.excluded is history.items else frozenset(request.excluded),
             None if left == float("inf") else left,
             request.key,
             None if request.allowed is None else np.packbits(request.allowed).tobytes(),
@@ -60,7 +60,7 @@ class AskEngine(msgspec.Struct, tag="ask", array_like=True, frozen=True):
         return EngineRequest(
             History(self.items, self.user),
             self.limit,
-            self.excluded,
+            self.items if self.excluded is None else self.excluded,
             deadline=float("inf") if self.left_s is None else time.monotonic() + self.left_s,
             key=self.key,
             allowed=None if self.allowed is None else self._filter(self.allowed),

@@ -6,9 +6,9 @@ its key, so old, torn, foreign or misdirected bytes are a miss, never an answer;
 
 import struct
 from array import array
-from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,7 @@ HEADER = struct.Struct("<4sB3x8sIII4x")  # magic, version, bundle tag, Q, D, P; 
 CHECKSUM_BYTES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class CachedVectors:
+class CachedVectors(NamedTuple):
     """One user's row of QueryVectors; the arrays are read-only when they come from a cache."""
 
     vectors: NDArray[np.float32]  # (Q, D)

@@ -1,11 +1,5 @@
-"""Block maxima and the candidates they leave, against the scores of all items; the Triton kernel in its interpreter."""
+"""Block maxima and the candidates they leave, against the scores of all items."""
 
-import os
-import subprocess
-import sys
-import textwrap
-
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,28 +52,3 @@ def test_few_vectors_are_gathered_at_once(monkeypatch):
     monkeypatch.setattr(kernels, "GATHERED", 1)
     for ours, theirs in zip(best_items(queries, items, 5), whole, strict=True):
         torch.testing.assert_close(ours, theirs)
-
-
-@pytest.mark.skipif(kernels.importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-def test_the_triton_kernel_in_its_interpreter():
-    # the interpreter is chosen when Triton is imported: a process of its own
-    text = """
-        import torch
-        from model.kernels.block_max import _in_pieces
-        from model.kernels.triton_block_max import block_maxima
-        draws = torch.Generator().manual_seed(0)
-        for q, n, d in ((1, 1, 16), (3, 127, 64), (65, 300, 64), (5, 257, 100), (2, 128, 384)):
-            queries, items = (torch.randn(size, d, generator=draws) for size in (q, n))
-            torch.testing.assert_close(block_maxima(queries, items), _in_pieces(queries, items), rtol=1e-4, atol=1e-4)
-            half = queries.half(), items.half()
-            torch.testing.assert_close(block_maxima(*half), _in_pieces(*half), rtol=1e-3, atol=1e-3)
-        print("same")
-    """
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(text)],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.stdout.endswith("same\n"), ended.stderr[-2000:]

@@ -1,0 +1,67 @@
+"""The integer matrix: what is written, what is refused, what is left from before."""
+
+import numpy as np
+import pytest
+
+from model.device.layout import COUNT, LIMIT, OWN, ROWS, Answers, Columns, Layout, fill
+from model.kernels.packed import LENGTH, START, TOTAL, USER
+from model.records import History
+
+LAYOUT = Layout(max_length=4, max_excluded=3, num_items=50, num_users=2, slots=2)
+
+
+def filled(columns, before=7):
+    matrix = np.full((3, LAYOUT.width), before, dtype=np.int32)
+    fill(matrix, LAYOUT, columns)
+    return matrix
+
+
+def test_a_user_is_a_row():
+    matrix = filled(Columns([History((3, 1, 2), 2), History(())], [5, 6], [{9, 8}, ()]))
+    assert matrix[0, [LENGTH, USER, LIMIT, OWN, COUNT]].tolist() == [3, 2, 5, 0, 2]
+    assert matrix[0, ROWS : ROWS + 3].tolist() == [3, 1, 2]
+    assert sorted(matrix[0, LAYOUT.excluded_at :][:2].tolist()) == [8, 9]
+    # the second is empty, the third is nobody
+    assert matrix[1:, [LENGTH, USER, OWN, COUNT]].tolist() == [[0, 0, 0, 0]] * 2
+    assert matrix[1:, LIMIT].tolist() == [6, 0]
+
+
+def test_tokens_stand_behind_one_another_with_free_slots():
+    matrix = filled(Columns([History((3, 1, 2)), History(())], [1, 1], [(), ()]))
+    assert matrix[:, START].tolist() == [0, 5, 7]
+    assert matrix[:, TOTAL].tolist() == [9, 9, 9]
+
+
+def test_long_histories_keep_their_newest_items():
+    matrix = filled(Columns([History((1, 2, 3, 4, 5, 6))], [1], [()]))
+    assert matrix[0, LENGTH] == 4
+    assert matrix[0, ROWS : ROWS + 4].tolist() == [3, 4, 5, 6]
+
+
+def test_a_history_that_is_excluded_itself_is_not_written_twice():
+    history = History((3, 1, 2))
+    matrix = filled(Columns([history, History((3, 1, 2))], [1, 1], [history.items, frozenset(history.items)]))
+    assert matrix[:2, OWN].tolist() == [3, 0]
+    assert matrix[:2, COUNT].tolist() == [0, 3]
+
+
+@pytest.mark.parametrize("row", [0, -1, 51, 2**31, 2**40])
+@pytest.mark.parametrize("place", ["history", "excluded"])
+def test_rows_outside_the_catalogue_are_refused(row, place):
+    columns = Columns([History((row,) if place == "history" else ())], [1], [(row,) if place == "excluded" else ()])
+    with pytest.raises(ValueError, match=r"an item row lies outside 1\.\.50"):
+        filled(columns)
+
+
+@pytest.mark.parametrize("user", [-1, 3, 2**40])
+def test_users_outside_the_catalogue_are_refused(user):
+    with pytest.raises(ValueError, match=r"a user row lies outside 0\.\.2"):
+        filled(Columns([History((), user)], [1], [()]))
+
+
+def test_answers_are_copied_and_compared_to_the_bit():
+    answers = Answers(*(np.arange(6.0).reshape(3, 2) for _ in range(5)), np.zeros(3))
+    first = answers.first(2)
+    assert first.equals(answers.part(slice(2)))
+    answers.scores[0, 0] = np.nextafter(0, 1)
+    assert not first.equals(answers.part(slice(2)))
