@@ -24,9 +24,9 @@ demo: $(STAMP) ## synthetic logs -> train both arms -> bundles -> serve -> one a
 test: $(STAMP) ## the whole test suite
 	$(BIN)/pytest
 
-test-kernels: $(STAMP) ## the CUDA kernel in Triton's interpreter on the CPU (Triton: 190 MB to fetch, 1 GB on disk)
+test-kernels: $(STAMP) ## the CUDA kernels in Triton's interpreter on the CPU (Triton: 190 MB to fetch, 1 GB on disk)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[kernels]'
-	$(BIN)/pytest tests/model/kernels/test_block_max.py
+	$(BIN)/pytest tests/model/kernels tests/model/device tests/index/test_exact_device.py
 
 check: $(STAMP) ## ruff, mypy strict, the house rules, and the generated docs against the code
 	$(BIN)/ruff check .
@@ -51,7 +51,7 @@ training-speed: $(STAMP) ## an epoch against the plain fp32, padded, unchunked w
 	$(BIN)/python -m benchmarks.training_speed --data $(RUNS)/beauty/data
 
 bench-gpu: $(STAMP) ## the GPU path on a GPU: correctness, graphs, engine, index, roofline
-	$(BIN)/python -m benchmarks.gpu --http
+	$(BIN)/python -m benchmarks.gpu --http --output $(RUNS)/gpu.jsonl
 
 bench: $(STAMP) ## recall bench http: the highest rate within a p99 of 30 ms, on this machine
 	$(BIN)/recall bench http --output $(RUNS)/bench
