@@ -49,8 +49,10 @@ class Settings(BaseSettings):
     qa_key: SecretStr | None = Field(None, description="Key that lets X-AB-Bucket force an arm; unset = nobody can.")
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = a GPU when there is one.")
-    max_batch_tokens: int = Field(
-        4096, ge=64, description="History items computed at once; more = throughput, less = latency."
+    max_batch_tokens: int | None = Field(
+        None,
+        ge=64,
+        description="History items computed at once; more = throughput, less = latency; unset = 4096, on a GPU a graph.",
     )
     max_waiting: int = Field(
         2048, ge=1, description="Requests in an arm's queue; beyond it 429, so that nobody waits for long."

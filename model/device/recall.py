@@ -37,6 +37,11 @@ class DeviceRecall:
     def max_batch(self) -> int:
         return self.sizes[-1]
 
+    @property
+    def max_tokens(self) -> int:
+        """The tokens of the largest batch: a graph costs the same whatever its histories hold."""
+        return self.max_batch * (1 + self._layout.max_length)
+
     def takes_all(self, longest: int, most_excluded: int) -> bool:
         """Tells if no request whose list and exclusions are not larger is refused."""
         few = longest <= self._layout.num_items - most_excluded

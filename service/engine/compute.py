@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -62,6 +62,8 @@ class ComputeCounters:
 @dataclass(frozen=True, slots=True)
 class BatchCompute:
     """An encoder, an index over the same items, and the plan that merges what they give."""
+
+    max_batch_tokens: ClassVar[int] = 4096  # computed at once where the settings do not say
 
     encoder: Encoder
     index: ItemIndex

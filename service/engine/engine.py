@@ -85,6 +85,7 @@ class Engine:
         """
         self.compute, self.last_batch_at = compute, float("-inf")
         self._limits, self._cache, self._observer, self._clock = limits, cache, observer, clock
+        self._max_batch_tokens = limits.max_batch_tokens or compute.max_batch_tokens
         self._asked: deque[_Waiting] = deque()  # the cache has not been asked for them yet
         self._held: set[_Waiting] = set()  # those who wait for it
         self._waiting: deque[_Waiting] = deque()  # ready to be computed
@@ -194,7 +195,7 @@ class Engine:
         while self._waiting and len(batch) < self._limits.max_batch:
             weight = self._waiting[0].request.weight
             # a single request is taken whatever it weighs, or it would wait for ever
-            if batch and tokens + weight > self._limits.max_batch_tokens:
+            if batch and tokens + weight > self._max_batch_tokens:
                 break
             waiting = self._waiting.popleft()
             if waiting.request.deadline < now:

@@ -35,6 +35,10 @@ class GraphCompute:
     general: BatchCompute  # the definition; asked by the thread that searches
     refused: Counter[str] = field(default_factory=Counter)  # requests of the general path, by reason
 
+    @property
+    def max_batch_tokens(self) -> int:
+        return self.recall.max_tokens
+
     def run(self, requests: Sequence[EngineRequest]) -> list[EngineResult]:
         """The results in order; one part is filled in while the card computes the one before."""
         size, results = self.recall.max_batch, list[EngineResult]()

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -113,10 +113,6 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
     general = BatchCompute(encoder, watched or bundle.index, plan, catalogue.categories)
     compute = with_graphs(general) if device == "cuda" else general
-    limits = parts.limits
-    if isinstance(compute, GraphCompute):
-        # a graph's batch costs the same whatever its histories hold
-        limits = replace(limits, max_batch_tokens=compute.recall.max_batch * (1 + encoder.max_length))
     release = Release(
         name=name,
         kind=checkpoint.network.kind,
@@ -125,7 +121,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
         plan=plan,
         plan_digest=plan_digest(plan),
         window=encoder.max_length,
-        engine=Engine(compute, limits, parts.cache, parts.observer, prepare_compute_thread),
+        engine=Engine(compute, parts.limits, parts.cache, parts.observer, prepare_compute_thread),
         has_cache=parts.cache is not None,
         counters=ComputeCounters(encoder, watched.recall if watched else None),
     )

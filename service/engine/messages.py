@@ -59,7 +59,7 @@ class EngineLimits:
     """The bounds of an engine's queue and of its batches."""
 
     max_waiting: int = 2048
-    max_batch_tokens: int = 4096
+    max_batch_tokens: int | None = None  # None = what the device computes at once
     max_batch: int = 256
 
 

@@ -12,7 +12,7 @@ from model.records import History, ServingPlan
 from service.engine.compute import BatchCompute
 from service.engine.engine import Engine
 from service.engine.graphs import GraphCompute, answers_of, columns_of
-from service.engine.messages import EngineRequest
+from service.engine.messages import EngineLimits, EngineRequest
 
 ITEMS = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
 
@@ -30,6 +30,7 @@ class Recall:
 
     def __init__(self, general, width=20, doubtful=()):
         self.general, self.width, self.doubtful, self.max_batch = general, width, doubtful, 5
+        self.max_tokens = 5 * 21
         self.sizes, self.asked = [], {}
 
     def takes_all(self, longest, most):
@@ -142,6 +143,19 @@ def test_an_engine_answers_from_graphs_and_keeps_their_vectors(general):
     same(results, general.run(requests))
     assert sorted(cache.kept) == sorted(request.key for request in requests)
     assert again.known
+
+
+@pytest.mark.parametrize(("wanted", "sizes"), [(None, [5, 4]), (2, [1] * 9)])
+def test_a_graph_fills_its_batches_unless_the_setting_says_otherwise(general, wanted, sizes):
+    recall = Recall(general)
+
+    async def ask():
+        engine = Engine(GraphCompute(recall, general), EngineLimits(max_batch_tokens=wanted, max_batch=5))
+        await asyncio.gather(*map(engine.ask, asked(9)))
+        await engine.close()
+
+    asyncio.run(ask())
+    assert recall.sizes == sizes
 
 
 def test_without_a_card_the_general_path_is_chosen(general, monkeypatch):
