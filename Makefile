@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 DATA   ?= ../shared/data
 RUNS   ?= runs
 
-.PHONY: help install demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study
+.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -24,8 +24,10 @@ demo: $(STAMP) ## synthetic logs -> train both arms -> bundles -> serve -> one a
 test: $(STAMP) ## the whole test suite
 	$(BIN)/pytest
 
-test-kernels: $(STAMP) ## the CUDA kernels in Triton's interpreter on the CPU (Triton: 190 MB to fetch, 1 GB on disk)
+kernels: $(STAMP) ## Triton, whose interpreter runs the CUDA kernels on a CPU: with it `make test` tests them too
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[kernels]'
+
+test-kernels: kernels ## the CUDA kernels in Triton's interpreter on the CPU (Triton: 190 MB to fetch, 1 GB on disk)
 	$(BIN)/pytest tests/model/kernels tests/model/device tests/index/test_exact_device.py
 
 check: $(STAMP) ## ruff, mypy strict, the house rules, and the generated docs against the code

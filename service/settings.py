@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     max_batch_tokens: int | None = Field(
         None,
         ge=64,
-        description="History items computed at once; more = throughput, less = latency; unset = 4096, on a GPU a graph.",
+        description="History items computed at once; more = throughput, less = latency; unset = 4096, on a GPU more.",
     )
     max_waiting: int = Field(
         2048, ge=1, description="Requests in an arm's queue; beyond it 429, so that nobody waits for long."
