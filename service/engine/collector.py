@@ -9,7 +9,7 @@ from service.engine.arms import ArmSlot
 
 
 class EngineCollector(Collector):
-    """Tokens, eager passes and the sampled recall of the index, for each arm that counts them in this process."""
+    """Tokens, eager passes, refusals of graphs, sampled recall of the index: for each arm that counts them here."""
 
     def __init__(self, arms: Mapping[str, ArmSlot]) -> None:
         self._arms = arms
@@ -26,6 +26,11 @@ class EngineCollector(Collector):
         recall = GaugeMetricFamily(
             "recall_index_recall", "Share of exact hits that an approximate index finds, sampled", labels=["arm"]
         )
+        refused = CounterMetricFamily(
+            "recall_graph_refused",
+            "Requests that a GPU's graph left to the general path, by reason",
+            labels=["arm", "reason"],
+        )
         for name, slot in self._arms.items():
             counters = slot.current.counters
             if counters.encoder:
@@ -33,6 +38,8 @@ class EngineCollector(Collector):
                 tokens.add_metric([name, "padding"], counters.encoder.num_padding)
                 for reason, count in counters.encoder.num_eager.items():
                     eager.add_metric([name, reason], count)
+            for reason, count in (counters.graph_refused or {}).items():
+                refused.add_metric([name, reason], count)
             if counters.index_recall and counters.index_recall.count:
                 recall.add_metric([name], counters.index_recall.value)
-        yield from (tokens, eager, recall)
+        yield from (tokens, eager, recall, refused)

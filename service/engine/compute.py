@@ -57,6 +57,7 @@ class ComputeCounters:
 
     encoder: EncoderCounters | None = None
     index_recall: SampledRecall | None = None
+    graph_refused: Counter[str] | None = None  # requests that a graph left to the general path, by reason
 
 
 @dataclass(frozen=True, slots=True)

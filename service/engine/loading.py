@@ -123,7 +123,11 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
         window=encoder.max_length,
         engine=Engine(compute, parts.limits, parts.cache, parts.observer, prepare_compute_thread),
         has_cache=parts.cache is not None,
-        counters=ComputeCounters(encoder, watched.recall if watched else None),
+        counters=ComputeCounters(
+            encoder,
+            watched.recall if watched else None,
+            compute.refused if isinstance(compute, GraphCompute) else None,
+        ),
     )
     release_memory()
     log.info(

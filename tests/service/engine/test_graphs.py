@@ -9,7 +9,9 @@ from index.exact import ExactIndex
 from model.device.layout import Answers
 from model.device.recall import Ticket
 from model.records import History, ServingPlan
-from service.engine.compute import BatchCompute
+from service.engine.arms import ArmSlot, Release
+from service.engine.collector import EngineCollector
+from service.engine.compute import BatchCompute, ComputeCounters
 from service.engine.engine import Engine
 from service.engine.graphs import GraphCompute, answers_of, columns_of
 from service.engine.messages import EngineLimits, EngineRequest
@@ -143,6 +145,16 @@ def test_an_engine_answers_from_graphs_and_keeps_their_vectors(general):
     same(results, general.run(requests))
     assert sorted(cache.kept) == sorted(request.key for request in requests)
     assert again.known
+
+
+def test_what_a_graph_refuses_is_a_metric(general):
+    compute = GraphCompute(Recall(general), general)
+    compute.run(asked(1, limit=21))
+    counters = ComputeCounters(graph_refused=compute.refused)
+    release = Release("recgpt", "recgpt", "b", None, general.plan, "d", 5, None, counters=counters)
+    metrics = {metric.name: metric for metric in EngineCollector({"recgpt": ArmSlot(release)}).collect()}
+    [sample] = metrics["recall_graph_refused"].samples
+    assert (sample.labels, sample.value) == ({"arm": "recgpt", "reason": "long_list"}, 1)
 
 
 @pytest.mark.parametrize(("wanted", "sizes"), [(None, [5, 4]), (2, [1] * 9)])
