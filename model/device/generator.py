@@ -1,7 +1,8 @@
-"""RecGPT on the kernels: the operations of `model.prompts` for plans that expand the end of a history, or nothing.
+"""RecGPT on the kernels, for plans that expand the end of a history, or nothing.
 
-The arithmetic is that of networks/recgpt.py and networks/layers.py, to rounding; which of the two answers is decided
-by proof.py. A generated item is the exact search's first, over the table in fp16 with a proof for each state.
+The operations are those of model/generation/prompts.py, the arithmetic that of networks/recgpt.py and
+networks/layers.py, to rounding; proof.py decides which of the two answers. A generated item is
+the exact search's first, over the table in fp16 with a proof for each state.
 """
 
 from dataclasses import dataclass

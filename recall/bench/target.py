@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,17 +59,25 @@ def free_port() -> int:
         return port
 
 
+@dataclass(frozen=True)
+class Checkout:
+    """A command that is `recall`, and the folder it runs in: by default the one that measures."""
+
+    command: Sequence[str] = (sys.executable, "-m", "recall")
+    folder: Path | None = None
+
+
 @contextlib.contextmanager
-def serving(arms: dict[str, Path], *options: str) -> Iterator[Target]:
+def serving(arms: dict[str, Path], *options: str, checkout: Checkout = Checkout()) -> Iterator[Target]:
     """A ready service with these bundles; its state and its log are in a temporary folder."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         pairs = [word for name, path in arms.items() for word in ("--arm", f"{name}={path}")]
-        command = [sys.executable, "-m", "recall", "serve", *pairs, "--port", str(port), "--log-level", "warning"]
+        command = [*checkout.command, "serve", *pairs, "--port", str(port), "--log-level", "warning"]
         command += ["--state-dir", folder, *options]
         with (Path(folder) / "log").open("wb") as log:
             started = time.monotonic()
-            process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603  (our own command)
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=checkout.folder)  # noqa: S603  (our own)
             try:
                 wait_ready(f"http://127.0.0.1:{port}", process, Path(folder) / "log")
                 yield Target(f"http://127.0.0.1:{port}", process.pid, time.monotonic() - started)

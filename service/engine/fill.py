@@ -36,7 +36,7 @@ def complete(catalogue: Catalogue, merged: Merged, request: EngineRequest) -> Me
     if missing <= 0:
         return merged
     # score 0: a popularity count is not an inner product
-    fill = list(islice(_popular(catalogue, request, set(merged.rows.tolist())), missing))
+    fill = list(islice(_popular(catalogue, request, merged.rows.tolist()), missing))
     return Merged(
         np.append(merged.rows, np.array(fill, dtype=np.int64)),
         np.append(merged.scores, np.zeros(len(fill), dtype=np.float32)),
@@ -52,7 +52,7 @@ def _num_answerable(catalogue: Catalogue, request: EngineRequest) -> int:
 
 def _popular(catalogue: Catalogue, request: EngineRequest, listed: Collection[int]) -> Iterator[int]:
     """Rows that the request may be answered with and that are not listed yet, most popular first."""
-    allowed = request.allowed
+    allowed, left_out = request.allowed, {*request.excluded, *listed}
     for row in catalogue.by_popularity.tolist():
-        if row not in request.excluded and row not in listed and (allowed is None or allowed[row - 1]):
+        if row not in left_out and (allowed is None or allowed[row - 1]):
             yield row
