@@ -5,7 +5,7 @@ alone, in any batch and under any padding.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -21,6 +21,7 @@ class Batch:
     rows: Tensor  # (B, L) item rows, oldest first
     lengths: Tensor  # (B,) real items in each row, 0..L
     users: Tensor  # (B,) user rows, 0 = unknown
+    window: int = 1  # W items of the future that a place is trained to rank
 
     @classmethod
     def of(cls, histories: Sequence[Sequence[int] | NDArray[np.int32]], users: Sequence[int], max_length: int) -> Self:
@@ -34,12 +35,18 @@ class Batch:
     def to(self, device: torch.device) -> Self:
         if self.rows.device == device:
             return self
-        return type(self)(self.rows.to(device), self.lengths.to(device), self.users.to(device))
+        return replace(self, rows=self.rows.to(device), lengths=self.lengths.to(device), users=self.users.to(device))
 
     @property
     def real(self) -> Tensor:
         """(B, L) true where a real item stands."""
         return torch.arange(self.rows.shape[1], device=self.rows.device) < self.lengths[:, None]
+
+    @property
+    def targets(self) -> Tensor:
+        """(B, L, W) the item at each place and the W - 1 that follow it; 0 behind the end."""
+        rows = self.rows * self.real
+        return nn.functional.pad(rows, (0, self.window - 1)).unfold(1, self.window, 1)
 
 
 class Queries(NamedTuple):

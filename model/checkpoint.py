@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from model.catalogue import Catalogue
 from model.networks import build_network
 from model.networks.base import Network
-from model.records import Placement, PromptPlan, ServingPlan
+from model.records import Placement, PromptForm, PromptPlan, ServingPlan
 
 FORMAT = 1
 # settings that earlier versions had -> the value at which they did nothing
@@ -114,7 +114,15 @@ def read_settings(network: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_plan(parts: Mapping[str, Any]) -> ServingPlan:
     prompts = parts["prompts"]
-    plan = PromptPlan(prompts["num_prompts"], Placement(prompts["placement"]), prompts["num_steps"])
+    # plans of earlier versions have neither form nor sum
+    plan = PromptPlan(
+        prompts["num_prompts"],
+        Placement(prompts["placement"]),
+        prompts["num_steps"],
+        PromptForm(prompts.get("form", PromptForm.ARGMAX)),
+        prompts.get("temperature", 1.0),
+        tuple(prompts.get("step_weights", ())),
+    )
     return ServingPlan(plan, tuple(parts["quotas"]), parts["diversity"])
 
 

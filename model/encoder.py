@@ -19,7 +19,7 @@ from model.batch import Batch
 from model.checkpoint import Checkpoint
 from model.compiled import CompiledForward, bit_identical
 from model.generation.greedy import NextItem
-from model.records import History, PromptPlan, QueryVectors
+from model.records import History, PromptForm, PromptPlan, QueryVectors
 
 MAIN_SIZE = {"cpu": 8, "cuda": 256}  # sequences a pass; what other sizes are proven against
 OTHER_SIZES = {"cpu": (4, 16), "cuda": (1, 8, 64)}
@@ -50,7 +50,8 @@ class UserEncoder:
         self.plan: PromptPlan = checkpoint.plan.prompts
         self.max_length = self.network.config.max_length
         generates = self.network.takes_next_item and self.plan.num_steps + self.plan.num_prompts > 1
-        self.next_item = next_item if generates else None
+        # a soft item is the mean of all items: an index that names one cannot give it
+        self.next_item = next_item if generates and self.plan.form is PromptForm.ARGMAX else None
         self._passes: dict[tuple[int, int], CompiledForward] = {}
         self.num_tokens = self.num_padding = 0  # computed so far: of items, and of nothing
         self.num_eager: Counter[str] = Counter()  # passes that ran operation by operation, by reason
@@ -122,7 +123,7 @@ class UserEncoder:
         self.num_tokens += int(numbers[0].sum())
         self.num_padding += rows.size - int(numbers[0].sum())
         # few calls into torch: each gives the interpreter's lock away, and may wait to get it back
-        batch = Batch(*map(torch.from_numpy, (rows, numbers[0], numbers[1])))
+        batch = Batch(torch.from_numpy(rows), torch.from_numpy(numbers[0]), torch.from_numpy(numbers[1]))
         prepared = self._pass(size, length)
         if prepared.eager:
             self.num_eager[prepared.eager] += 1

@@ -38,19 +38,40 @@ class Placement(StrEnum):
     ALL = "all"
 
 
+class PromptForm(StrEnum):
+    """The forms of a generated item."""
+
+    ARGMAX = "argmax"  # the item that ranks first, as in the paper
+    SOFT = "soft"  # the mean of all items, weighted by the softmax of their scores
+
+
 @dataclass(frozen=True, slots=True)
 class PromptPlan:
     """How a history is expanded before and during recall (RecGPT, Algorithm 1 and two-step recall)."""
 
     num_prompts: int = 0  # the paper's K: generated items a position
     placement: Placement = Placement.NONE
-    num_steps: int = 1  # S query vectors a user; every further one follows a generated item
+    num_steps: int = 1  # S states a user; every further one follows a generated item
+    form: PromptForm = PromptForm.ARGMAX
+    temperature: float = 1.0  # of the softmax of a soft item: the scores are divided by it
+    step_weights: tuple[float, ...] = ()  # one query vector, the weighted sum of the steps; empty = one a step
 
     def __post_init__(self) -> None:
         if not 0 <= self.num_prompts <= 6:
             raise ValueError(f"num_prompts is {self.num_prompts}; it must be 0 to 6")
         if not 1 <= self.num_steps <= 8:
             raise ValueError(f"num_steps is {self.num_steps}; it must be 1 to 8")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature is {self.temperature}; it must be above 0")
+        if self.step_weights and len(self.step_weights) != self.num_steps:
+            raise ValueError(f"step_weights {self.step_weights}: one for each of {self.num_steps} steps is needed")
+        if self.form is PromptForm.SOFT and self.placement is Placement.ALL:
+            raise ValueError("soft items follow the end of a history; placement all takes argmax items")
+
+    @property
+    def num_vectors(self) -> int:
+        """Q query vectors a user."""
+        return 1 if self.step_weights else self.num_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,5 +84,7 @@ class ServingPlan:
 
     def __post_init__(self) -> None:
         # found out at load, not at the first request
-        if self.quotas and (len(self.quotas) != self.prompts.num_steps or min(self.quotas) < 1):
-            raise ValueError(f"quotas {self.quotas}: one above 0 for each of {self.prompts.num_steps} steps is needed")
+        if self.quotas and (len(self.quotas) != self.prompts.num_vectors or min(self.quotas) < 1):
+            raise ValueError(
+                f"quotas {self.quotas}: one above 0 for each of {self.prompts.num_vectors} steps is needed"
+            )

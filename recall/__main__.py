@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from model import __version__
-from recall import benchmarking, data, demo, doctor, experiments, reproducing, serving, training, tuning
+from recall import benchmarking, comparing, data, demo, doctor, experiments, reproducing, serving, training, tuning
 from recall.options import StrictCommand
 from recall.terminal import err, out
 from service.errors import RecallError
@@ -31,6 +31,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     training.train,
     training.build,
     training.evaluate,
+    comparing.compare,
     serving.serve,
     serving.query,
     demo.demo,

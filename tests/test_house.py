@@ -15,10 +15,11 @@ EVERYWHERE = (*FLOORS, "tests", "benchmarks", "docs")
 ALLOWED = {
     "recall": "",
     "recall.__main__": (
-        "model recall.benchmarking recall.data recall.demo recall.doctor recall.experiments recall.options "
-        "recall.reproducing recall.serving recall.terminal recall.training recall.tuning service.errors "
+        "model recall.benchmarking recall.comparing recall.data recall.demo recall.doctor recall.experiments "
+        "recall.options recall.reproducing recall.serving recall.terminal recall.training recall.tuning service.errors "
         "service.telemetry"
     ),
+    "recall.comparing": "model.checkpoint model.data model.evaluation model.records recall.terminal",
     "recall.bench": (
         "index.auto index.bundle index.evaluate index.exact index.factory index.faiss_index index.next_item "
         "model.catalogue model.checkpoint model.encoder model.networks model.records recall.reproduction "
@@ -102,7 +103,8 @@ ALLOWED = {
     "model.recipes": "model.evaluation model.records",
     "model.records": "",
     "model.training": (
-        "model model.batch model.checkpoint model.data model.evaluation model.networks model.recipes model.records"
+        "model model.batch model.checkpoint model.data model.evaluation model.generation model.networks model.recipes "
+        "model.records"
     ),
 }
 

@@ -70,7 +70,7 @@ def encoder_of(network: Network, plan: PromptPlan, table: Table | None = None) -
     if isinstance(network, Blend):
         parts = cast(Sequence[Network], list(network.parts))
         own = [encoder_of(part, plan if part.generates else PromptPlan()) for part in parts]
-        return BlendEncoder(own, network.weights, plan.num_steps)
+        return BlendEncoder(own, network.weights, plan.num_vectors)
     if isinstance(network, RecGPT) and Generator.supports(plan):
         return Generator.of(network, plan, table)
     return NetworkEncoder(network, plan)

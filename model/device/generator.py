@@ -20,7 +20,7 @@ from model.kernels.packed import Packed
 from model.kernels.search import Table, search
 from model.networks.layers import Block
 from model.networks.recgpt import RecGPT
-from model.records import Placement, PromptPlan
+from model.records import Placement, PromptForm, PromptPlan
 
 
 class EncodedBatch(NamedTuple):
@@ -106,8 +106,9 @@ class Generator:
 
     @staticmethod
     def supports(plan: PromptPlan) -> bool:
-        """Tells if the plan generates at the end of a history only."""
-        return plan.placement is not Placement.ALL or plan.num_prompts == 0
+        """Tells if the plan generates at the end of a history only, single items, with one vector a step."""
+        at_the_end = plan.placement is not Placement.ALL or plan.num_prompts == 0
+        return at_the_end and plan.form is PromptForm.ARGMAX and not plan.step_weights
 
     @property
     def num_prompts(self) -> int:

@@ -18,6 +18,7 @@ BLOCK = 64  # scores that are compared at once
 MIN_BATCH = 32  # states; below it the bf16 product of oneDNN takes longer than the fp32 one
 UNIT = 1.01 * 2.0**-8  # what rounding to bf16 changes at most, of the number itself
 SUMS = 1e-5  # the same of what the order of an fp32 sum changes, of the product of the lengths
+SOFT_ROWS = 256  # states whose scores are held at a time
 MOST_CANDIDATES = 16  # a state; where more tie, scoring all costs less than looking for them
 
 
@@ -43,6 +44,25 @@ def top_item(states: Tensor, table: Tensor) -> Tensor:
     return start + scores.gather(1, start[:, None] + torch.arange(BLOCK, device=scores.device)).argmax(1) + 1
 
 
+def product_type(device: torch.device) -> torch.dtype:
+    """bf16 where the processor multiplies it by itself, else fp32: emulated, a bf16 product takes up to forty times."""
+    is_fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if is_fast else torch.float32
+
+
+def soft_item(states: Tensor, table: Tensor, temperature: float) -> Tensor:
+    """(B, D) the mean of the table's items, weighted by the softmax of their scores over the temperature."""
+    return torch.softmax(states @ table.T / temperature, 1) @ table
+
+
+def soft_items(states: Tensor, table: Tensor, temperature: float) -> Tensor:
+    """(B, T, D) `soft_item` of each state, piece by piece and roughly, for training; states (B, T, D)."""
+    rough = table.to(product_type(table.device))
+    flat = (states.flatten(0, 1) / temperature).to(rough.dtype)
+    chunks = (flat[start : start + SOFT_ROWS] for start in range(0, len(flat), SOFT_ROWS))
+    return torch.cat([torch.softmax(chunk @ rough.T, 1) @ rough for chunk in chunks]).to(states.dtype).view_as(states)
+
+
 class TopItem:
     """`top_item` of one table, prepared once; worth it from some ten batches on."""
 
@@ -58,7 +78,7 @@ class TopItem:
     @staticmethod
     def pays(table: Tensor, batch_size: int) -> bool:
         """True where this processor multiplies bf16 by itself and the batch is large enough."""
-        return not table.is_cuda and batch_size >= MIN_BATCH and torch.cpu._is_avx512_bf16_supported()
+        return not table.is_cuda and batch_size >= MIN_BATCH and product_type(table.device) is torch.bfloat16
 
     def __call__(self, states: Tensor) -> Tensor:
         """(B,) as `top_item`; states (B, D)."""

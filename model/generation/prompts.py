@@ -8,18 +8,19 @@ window again. Source: arXiv 2404.08675, Algorithm 1 and section "two-step auto-r
 padding or START.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from model.batch import Batch, Queries
-from model.generation.greedy import NextItem, best_of, or_best_of
+from model.generation.greedy import NextItem, best_of, or_best_of, soft_item
 from model.generation.kv_cache import KeyValueCache
 from model.generation.tokens import Tokens
-from model.records import Placement, PromptPlan
+from model.records import Placement, PromptForm, PromptPlan
 
 
 class Window(Protocol):
@@ -64,8 +65,16 @@ def gather_states(states: Tensor, index: Tensor) -> Tensor:
 class Decoding:
     """B sequences that grow token by token on the device; `next_item` names what is generated."""
 
-    def __init__(self, network: Generator, users: Tensor, capacity: int, next_item: NextItem) -> None:
-        self.network, self.users, self.next_item = network, users, next_item
+    def __init__(
+        self,
+        network: Generator,
+        users: Tensor,
+        capacity: int,
+        next_item: NextItem,
+        soft_item: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """soft_item: gives the vectors (B, D) of generated items; without it they are those of the items named."""
+        self.network, self.users, self.next_item, self.soft_item = network, users, next_item, soft_item
         self.cache = network.new_cache(len(users), capacity)
         self.generated: list[Tensor] = []  # (B,) each
 
@@ -87,10 +96,11 @@ class Decoding:
         self.generated.append(self.next_item(state))
         return self.generated[-1]
 
-    def step(self, state: Tensor, positions: Tensor) -> Tensor:
-        """(B, D) the state after one more generated item, which bears the given positions (B,)."""
+    def step(self, state: Tensor, positions: Tensor, number: int = 1) -> Tensor:
+        """(B, D) the state after one more generated item, which bears the given positions (B,) and its number."""
         rows = self.generate(state)[:, None]
-        return self.feed(Tokens(rows, torch.ones_like(rows), positions[:, None]))[:, 0]
+        vectors = self.soft_item(state)[:, None] if self.soft_item else None
+        return self.feed(Tokens(rows, torch.full_like(rows, number), positions[:, None], vectors))[:, 0]
 
 
 def expand_history(decoding: Decoding, batch: Batch, num_prompts: int) -> Tensor:
@@ -146,18 +156,22 @@ def recall_queries(network: Generator, batch: Batch, plan: PromptPlan, next_item
     table = network.item_vectors()
     # inside a history it is asked K (L - 1) times
     choose = or_best_of(next_item, table) if next_item else best_of(table, len(batch.users), repeated=bool(inside))
-    decoding = Decoding(network, batch.users, 1 + L + inside + tail + plan.num_steps, choose)
+    soft = partial(soft_item, table=table, temperature=plan.temperature) if plan.form is PromptForm.SOFT else None
+    decoding = Decoding(network, batch.users, 1 + L + inside + tail + plan.num_steps, choose, soft)
     plain = network.plain_tokens(batch)
     state = expand_history(decoding, batch, plan.num_prompts) if inside else decoding.feed_all(plain, batch.lengths)
     # what was generated inside the history is not an answer; only what follows the last real item is reported
     decoding.generated.clear()
     # generated items after the end all stand before the same, unknown next item
     position = (batch.lengths + 1).clamp(max=network.config.max_length)  # no later position is ever trained
-    for _ in range(tail):
-        state = decoding.step(state, position)
+    for number in range(1, 1 + tail):
+        state = decoding.step(state, position, number)
     vectors = [state]
-    for _ in range(plan.num_steps - 1):
-        vectors.append(decoding.step(vectors[-1], position))
+    for number in range(1 + tail, tail + plan.num_steps):
+        vectors.append(decoding.step(vectors[-1], position, number))
     generated = decoding.generated or [batch.lengths.new_zeros(len(batch.lengths), 0)]
     prompts = torch.stack(generated, 1) if decoding.generated else generated[0]
+    if plan.step_weights:
+        weights = torch.tensor(plan.step_weights, dtype=state.dtype, device=state.device)
+        vectors = [(torch.stack(vectors, 2) * weights).sum(2)]
     return Queries(torch.stack(vectors, 1), prompts)

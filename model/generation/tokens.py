@@ -11,8 +11,9 @@ class Tokens:
     """B sequences, padded on the right. A generated token bears the position of the real item it stands before."""
 
     rows: Tensor  # (B, T) item rows, or START
-    segments: Tensor  # (B, T) 1 = generated
+    segments: Tensor  # (B, T) 0 = real, s = generated in step s
     positions: Tensor  # (B, T)
+    vectors: Tensor | None = None  # (B, T, D) of soft items, in place of those of the rows
 
     @classmethod
     def plain(cls, rows: Tensor, start_row: int) -> "Tokens":

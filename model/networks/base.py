@@ -36,6 +36,7 @@ class Network(nn.Module, ABC):
     kind: ClassVar[str]
     generates: ClassVar[bool]  # it can expand a history with items of its own
     takes_next_item: ClassVar[bool] = False  # what it generates is the best item of the table that ranks
+    takes_window: ClassVar[bool] = True  # it can be trained on more of the future than the next item
     trained: ClassVar[bool] = True  # by gradient; False: `start_from` computes all there is, a recipe has no stages
     config: NetworkConfig
     items: nn.Embedding
@@ -58,7 +59,9 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def training_pairs(self, batch: Batch, num_prompts: int = 0) -> tuple[Tensor, Tensor]:
-        """Query vectors (T, D) or (T, Q, D) and the item row (T,) that each should have ranked first.
+        """Query vectors (T, D) or (T, Q, D) and the item rows (T, W) that each should rank first, 0 = none.
+
+        Column 0 is the next item and never 0, column w the one w places later; W is the batch's window.
 
         num_prompts: generated items before each real one (prompt-tuning).
         Raises ValueError where the system generates none.
@@ -70,6 +73,13 @@ class Network(nn.Module, ABC):
 
         next_item: names the items that are generated; systems without `takes_next_item` leave it unused.
         """
+
+    def step_pairs(self, batch: Batch, num_steps: int, temperature: float) -> tuple[list[Tensor], Tensor]:  # noqa: ARG002
+        """Query vectors (T, D) of each of S steps at every place, and targets as `training_pairs`.
+
+        Raises ValueError where the system generates nothing.
+        """
+        raise ValueError(f"{type(self).__name__} takes one step; its recipe may not have a stage of {num_steps}")
 
     def pretraining_loss(self, batch: Batch) -> Tensor:  # noqa: ARG002  (of the systems that have one)
         """Mean loss of a stage whose objective is "pretrain".

@@ -29,6 +29,7 @@ class BERT4RecConfig(TransformerConfig):
 
 class BERT4Rec(OnePass):
     kind: ClassVar[str] = "bert4rec"
+    takes_window: ClassVar[bool] = False
     config: BERT4RecConfig
 
     def __init__(self, config: BERT4RecConfig) -> None:
@@ -54,7 +55,7 @@ class BERT4Rec(OnePass):
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         batch, hidden = self.cloze(batch)
         # without the state of START: `hidden` counts items
-        return self.states(batch, hidden)[:, 1:][hidden], batch.rows[hidden]
+        return self.states(batch, hidden)[:, 1:][hidden], batch.rows[hidden][:, None]
 
     def cloze(self, batch: Batch) -> tuple[Batch, Tensor]:
         """The histories, some of them cut, and what is hidden of each (B, L)."""

@@ -50,7 +50,7 @@ class Blend(Network):
         if plan != PromptPlan() and not any(part.generates for part in self.parts):
             raise ValueError("no part of this blend generates prompts; its plan may not ask for more than one step")
         answers = [part.queries(batch, plan if part.generates else PromptPlan()) for part in self.parts]  # type: ignore[operator]
-        steps = plan.num_steps
+        steps = plan.num_vectors
         if wide := [answer for answer in answers if answer.vectors.shape[1] not in (1, steps)]:
             raise ValueError(f"a part gives {wide[0].vectors.shape[1]} vectors a user; a blend adds up one a step")
         vectors = [

@@ -28,6 +28,7 @@ class BPRConfig(NetworkConfig):
 
 class BPR(OnePass):
     kind: ClassVar[str] = "bpr"
+    takes_window: ClassVar[bool] = False
     config: BPRConfig
 
     def __init__(self, config: BPRConfig) -> None:
@@ -59,4 +60,4 @@ class BPR(OnePass):
         # each item of a history is a positive of its user, in no order
         owner, place = batch.real.nonzero(as_tuple=True)
         users = hide_users(batch.users, self.config.user_dropout, self.training)
-        return self.of_users(users)[owner], batch.rows[owner, place]
+        return self.of_users(users)[owner], batch.rows[owner, place][:, None]

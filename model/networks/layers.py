@@ -47,9 +47,32 @@ class Attention(nn.Module):
         return q, k, v  # (B, H, T, D / H) each
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.remember(x)[0]
+
+    def remember(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """States (B, T, D), and the keys and values (B, H, T, W) that were looked at."""
         q, k, v = self.heads(x)
         dropout = self.dropout if self.training else 0.0
-        return self.join(F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout))
+        return self.join(F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)), k, v
+
+    def branch(self, x: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
+        """States of generated tokens (B, T, D), one behind each token; they see what that token sees, and themselves.
+
+        keys, values: (B, H, T, W) of the real tokens first, then of the earlier generated ones; those of `x` are added.
+        """
+        q, k, v = self.heads(x)
+        keys.append(k)
+        values.append(v)
+        T = x.shape[1]
+        whole = torch.ones(T, T, dtype=torch.bool, device=x.device)
+        # real tokens up to its own place, and the generated tokens of its own branch
+        visible = torch.cat([whole.tril(), *[torch.eye(T, dtype=torch.bool, device=x.device)] * (len(keys) - 1)], 1)
+        dropout = self.dropout if self.training else 0.0
+        return self.join(
+            F.scaled_dot_product_attention(
+                q, torch.cat(keys, 2), torch.cat(values, 2), attn_mask=visible, dropout_p=dropout
+            )
+        )
 
     def join(self, heads: Tensor) -> Tensor:
         joined: Tensor = self.out(heads.transpose(1, 2).flatten(2))  # (B, H, T, D / H) -> (B, T, D)
@@ -92,6 +115,13 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self._rest(x, self.attention(x))
+
+    def remember(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        attended, keys, values = self.attention.remember(x)
+        return self._rest(x, attended), keys, values
+
+    def branch(self, x: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
+        return self._rest(x, self.attention.branch(x, keys, values))
 
     def extend(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
         return self._rest(x, self.attention.extend(x, cache, layer))

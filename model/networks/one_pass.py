@@ -76,7 +76,9 @@ class SharedPrefixes(OnePass):
         cuts, real = random_cuts(batch, self.config.prefixes_per_user)
         # token i of START, v_1 .. v_L is the last one before item i; places that are not real are dropped below
         ends = cuts.minimum(batch.lengths[:, None] - 1).clamp(min=0)
-        return self._at(batch.rows[:, :-1], ends)[real], batch.rows.gather(1, cuts)[real]
+        owners = torch.arange(len(cuts), device=cuts.device)[:, None].expand_as(cuts)
+        owners = torch.arange(len(cuts), device=cuts.device)[:, None].expand_as(cuts)
+        return self._at(batch.rows[:, :-1], ends)[real], batch.targets[owners[real], cuts[real]]
 
     def vectors(self, batch: Batch) -> Tensor:
         return self._at(batch.rows, batch.lengths[:, None])
@@ -97,7 +99,7 @@ class CausalTrained(OnePass):
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         # the last item is a target only
         states = self.states(Tokens.plain(batch.rows[:, :-1], self.start_row))
-        return states[batch.real], batch.rows[batch.real]
+        return states[batch.real], batch.targets[batch.real]
 
     def vectors(self, batch: Batch) -> Tensor:
         states = self.states(Tokens.plain(batch.rows, self.start_row))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from model.batch import Batch, Queries
 from model.generation import prompts
-from model.generation.greedy import NextItem
+from model.generation.greedy import NextItem, soft_items
 from model.generation.kv_cache import KeyValueCache
 from model.generation.tokens import Tokens
 from model.networks.base import Network, NetworkConfig
@@ -32,6 +32,7 @@ class RecGPTConfig(NetworkConfig):
     attention_dropout: float | None = None  # None = dropout
     # share of training sequences whose user id is hidden: trains the unknown user; 1 = everybody is unknown, always
     user_dropout: float = 0.5
+    num_segments: int = 2  # real, and generated in step 1, 2 ..; later steps share the last
 
 
 class RecGPT(Network):
@@ -47,7 +48,7 @@ class RecGPT(Network):
         self.items = nn.Embedding(config.num_items + 2, config.dim, padding_idx=0)
         self.positions = nn.Embedding(config.max_length + 2, config.dim)
         self.users = nn.Embedding(config.num_users + 1, config.dim)
-        self.segments = nn.Embedding(2, config.dim)
+        self.segments = nn.Embedding(config.num_segments, config.dim)
         self.norm = nn.LayerNorm(config.dim)
         self.drop = nn.Dropout(config.dropout)
         block = partial(Block, self.width, config.dropout, config.attention_dropout)
@@ -61,8 +62,10 @@ class RecGPT(Network):
         if self.config.user_dropout == 1:
             # a row that was never trained is not the unknown user
             users = torch.zeros_like(users)
-        x = self.items(tokens.rows) + self.positions(tokens.positions) + self.users(users)[:, None]
-        return self.drop(self.norm(x + self.segments(tokens.segments)))  # type: ignore[no-any-return]  # (B, T, D)
+        items = self.items(tokens.rows) if tokens.vectors is None else tokens.vectors
+        x = items + self.positions(tokens.positions) + self.users(users)[:, None]
+        segments = self.segments(tokens.segments.clamp(max=self.config.num_segments - 1))
+        return self.drop(self.norm(x + segments))  # type: ignore[no-any-return]  # (B, T, D)
 
     def states(self, tokens: Tokens, users: Tensor) -> Tensor:
         """(B, T, D) in one parallel pass."""
@@ -70,6 +73,29 @@ class RecGPT(Network):
         for block in self.blocks:
             x = block(x)
         return x
+
+    def branches(self, tokens: Tokens, users: Tensor, num_steps: int, temperature: float) -> list[Tensor]:
+        """(B, T, D) the states of real tokens, then of the soft items that follow each of them: S in all.
+
+        One parallel pass a step. The items behind a token are seen by nobody but their own successors, so the states
+        are those of `recall_queries` at every cut of the history. An item is generated without gradient.
+        """
+        table = self.item_vectors().detach()
+        x, keys, values = self.embed(tokens, users), list[list[Tensor]](), list[list[Tensor]]()
+        for block in self.blocks:
+            x, k, v = block.remember(x)  # type: ignore[operator]
+            keys.append([k])
+            values.append([v])
+        states = [x]
+        positions = (tokens.positions + 1).clamp(max=self.config.max_length)
+        for number in range(1, num_steps):
+            vectors = soft_items(x.detach(), table, temperature)
+            segments = torch.full_like(tokens.rows, number)
+            x = self.embed(Tokens(tokens.rows, segments, positions, vectors), users)
+            for layer, block in enumerate(self.blocks):
+                x = block.branch(x, keys[layer], values[layer])  # type: ignore[operator]
+            states.append(x)
+        return states
 
     def new_cache(self, batch_size: int, capacity: int) -> KeyValueCache:
         shape = (batch_size, self.width.num_heads, capacity, self.width.head_width)
@@ -106,7 +132,13 @@ class RecGPT(Network):
         # generated positions have no target: take START, v_1, and every (K + 1)-th token behind it
         states = torch.cat([states[:, :1], states[:, 1::stride]], 1)  # START, v_1 .. v_L
         real = batch.real
-        return states[real], batch.rows[real]
+        return states[real], batch.targets[real]
+
+    def step_pairs(self, batch: Batch, num_steps: int, temperature: float) -> tuple[list[Tensor], Tensor]:
+        users = hide_users(batch.users, self.config.user_dropout, self.training)
+        inputs = Batch(batch.rows[:, :-1], (batch.lengths - 1).clamp(min=0), users)
+        states = self.branches(self.plain_tokens(inputs), users, num_steps, temperature)
+        return [state[batch.real] for state in states], batch.targets[batch.real]
 
     def plain_tokens(self, batch: Batch) -> Tokens:
         return Tokens.plain(batch.rows, self.start_row)

@@ -14,12 +14,12 @@ def random_cuts(batch: Batch, per_user: int) -> tuple[Tensor, Tensor]:
 
 
 def random_prefixes(batch: Batch, per_user: int) -> tuple[Batch, Tensor]:
-    """Up to `per_user` different prefixes of each history, empty to all but one item, and their next items (T,)."""
+    """Up to `per_user` different prefixes of each history, empty to all but one item, and what follows them (T, W)."""
     cuts, real = random_cuts(batch, per_user)
     users, nth = real.nonzero(as_tuple=True)
     cut = cuts[users, nth]  # the prefix is what stands before it, the target what stands at it
     prefixes = Batch(batch.rows[users, : int(cut.max()) if len(cut) else 0], cut, batch.users[users])
-    return prefixes, batch.rows[users, cut]
+    return prefixes, batch.targets[users, cut]
 
 
 def hide_users(users: Tensor, share: float, training: bool) -> Tensor:

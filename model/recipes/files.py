@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from model.recipes.schema import PlanSearch, Recipe, Stage
-from model.records import Placement
+from model.recipes.schema import PlanSearch, Recipe, Stage, Window
+from model.records import Placement, PromptForm
 
 T = TypeVar("T")
 FOLDER = Path(__file__).parent
@@ -125,13 +125,17 @@ def _recipe(section: dict[str, Any], name: str, arm: str) -> Recipe:
     plan["placements"] = tuple(map(Placement, plan.get("placements", ["none"])))
     plan["num_prompts"] = tuple(plan.get("num_prompts", [0]))
     plan["num_steps"] = tuple(plan.get("num_steps", [1]))
-    if "part_weights" in plan:
-        plan["part_weights"] = tuple(map(float, plan["part_weights"]))
+    plan["forms"] = tuple(map(PromptForm, plan.get("forms", ["argmax"])))
+    for key in ("part_weights", "sums"):
+        if key in plan:
+            plan[key] = tuple(map(float, plan[key]))
     if section.get("parts"):
         # dim, dropout and the like of `common` are for systems; parts only have to see equally far
         section["network"] = {key: value for key, value in section.get("network", {}).items() if key == "max_length"}
     section["parts"] = tuple(_part_recipe(section, part, name, arm) for part in section.get("parts", ()))
     section["plan"] = _record(PlanSearch, plan)
+    if "window" in section:
+        section["window"] = _record(Window, section["window"])
     return _record(Recipe, {"name": name, "arm": arm, "system": arm} | section)
 
 

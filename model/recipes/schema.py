@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from model.evaluation.metrics import NAMES
-from model.records import Placement
+from model.records import Placement, PromptForm
 
 Loss = Literal["softmax", "bce", "bpr"]
 
@@ -19,6 +19,7 @@ class Stage:
 
     num_epochs: int
     num_prompts: int = 0  # generated items before each real one while training (the paper's K)
+    num_steps: int = 1  # states a place is trained with; every further one follows a soft item (PlanSearch.temperature)
     learning_rate: float = 1e-3
     objective: Literal["next", "pretrain"] = "next"  # the next item, or what the system itself pre-trains on
     loss: Loss | None = None  # None = the recipe's
@@ -32,10 +33,28 @@ class Stage:
             raise ValueError("a pretrain stage has its system's own loss; loss belongs to a stage on the next item")
         if self.objective == "pretrain" and self.num_prompts:
             raise ValueError("a pretrain stage has no prompts; num_prompts belongs to a stage on the next item")
+        if self.num_steps > 1 and (self.objective == "pretrain" or self.num_prompts):
+            raise ValueError("a stage of several steps is on the next item and has no num_prompts")
+        if not isinstance(self.num_steps, int) or self.num_steps < 1:
+            raise ValueError(f"num_steps is {self.num_steps!r}; a stage has 1 at least")
         if self.num_epochs < 1:
             raise ValueError(f"num_epochs is {self.num_epochs}; a stage needs at least 1")
         if not isinstance(self.learning_rate, float) or not self.learning_rate > 0:
             raise ValueError(f"learning_rate is {self.learning_rate!r}; it is a number above 0, such as 0.001")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The future that a place of a history is trained to rank: all of the next items at once, nearer ones more."""
+
+    length: int = 1  # items; 1 = the next one alone
+    decay: float = 1.0  # share of an item against the one before it
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.length, int) or self.length < 1:
+            raise ValueError(f"the window's length is {self.length!r}; it is a whole number of items, at least 1")
+        if not isinstance(self.decay, float) or not 0 < self.decay <= 1:
+            raise ValueError(f"the window's decay is {self.decay!r}; it is a number above 0 and up to 1, such as 0.9")
 
 
 def check_loss(loss: str) -> None:
@@ -51,6 +70,9 @@ class PlanSearch:
     num_prompts: tuple[int, ...] = (0,)
     placements: tuple[Placement, ...] = (Placement.NONE,)
     num_steps: tuple[int, ...] = (1,)
+    forms: tuple[PromptForm, ...] = (PromptForm.ARGMAX,)  # of the items that are generated behind the end
+    temperature: float = 1.0  # of soft items, in training and in every plan
+    sums: tuple[float, ...] = ()  # weights of the later steps in one query, tried beside quotas
     diversity: float = 0.0
     part_weights: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)  # of the later parts of a blend, against the first
     min_gain: float = 0.01  # a plan that costs more is taken only when it is better by this share
@@ -67,6 +89,7 @@ class Recipe:
     network: Mapping[str, Any] = field(default_factory=dict)
     parts: tuple["Recipe", ...] = ()  # of a blend: each trained alone
     loss: Loss = "softmax"  # over the whole catalogue, or against one sampled item
+    window: Window = Window()
     batch_users: int = 256
     equal_positions: bool = False  # in the loss; else every batch weighs the same, those of short histories too
     warmup_steps: int = 200

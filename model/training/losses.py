@@ -1,8 +1,9 @@
 """Ranking losses: softmax cross-entropy over the catalogue, or against one drawn item.
 
 The softmax never holds the whole score matrix. Rows go through in chunks; the gradient of a chunk is formed while its
-scores are still in cache. The products run in bf16 with fp32 softmax: three to six times faster than fp32 on CPUs with
-AMX or AVX512-BF16. Gradients equal the plain way's to about 1e-3 (tests/model/training/test_losses.py).
+scores are still in cache. The products run in bf16 with fp32 softmax where the processor multiplies bf16 by itself:
+three to six times faster than fp32 with AMX or AVX512-BF16, up to forty times slower without. Gradients equal the plain
+way's to about 1e-3 (tests/model/training/test_losses.py).
 """
 
 from collections.abc import Callable
@@ -12,29 +13,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.generation.greedy import product_type
+
 # rows of scores held at a time; a row with Q query vectors counts Q times
 CHUNK_ROWS = {"cpu": 256, "cuda": 8192}
 
 
 class _CatalogueSoftmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, queries: Tensor, table: Tensor, targets: Tensor, shares: Tensor) -> Tensor:
         num_rows, num_queries, _ = queries.shape
         # once a batch: every chunk reads it
-        w = table.bfloat16()
+        w = table.to(product_type(table.device))
         grad_q, grad_w = torch.empty_like(queries), torch.zeros_like(table)
         loss = queries.new_zeros(())
         size = max(1, CHUNK_ROWS[queries.device.type] // num_queries)
         # written again by each chunk: fresh pages for every matrix of scores cost as much as the scores
         buffers, products = w.new_empty(num_queries + 1, min(size, num_rows), len(w)), torch.empty_like(w)
         for part in (slice(start, start + size) for start in range(0, num_rows, size)):
-            q = queries[part].bfloat16()  # (C, Q, D)
+            q = queries[part].to(w.dtype)  # (C, Q, D)
             *scores, grad = buffers[:, : len(q)]  # (C, N) each
             for k, matrix in enumerate(scores):
                 torch.mm(q[:, k], w.T, out=matrix)
-            highest, shares = _highest(scores)
-            loss += _softmax_gradient(highest, targets[part], grad)
-            for k, share in enumerate(shares):
+            highest, owned = _highest(scores)
+            loss += _softmax_gradient(highest, targets[part], shares[part], grad)
+            for k, share in enumerate(owned):
                 # an item's gradient goes to the query vector that gave it its score
                 own = grad if share is None else share.mul_(grad)
                 grad_q[part, k] = own @ w
@@ -43,9 +46,9 @@ class _CatalogueSoftmax(torch.autograd.Function):
         return loss / num_rows
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_q, grad_w = ctx.saved_tensors
-        return grads[0] * grad_q, grads[0] * grad_w, None
+        return grads[0] * grad_q, grads[0] * grad_w, None, None
 
 
 def _highest(scores: list[Tensor]) -> tuple[Tensor, list[Tensor | None]]:
@@ -61,25 +64,35 @@ def _highest(scores: list[Tensor]) -> tuple[Tensor, list[Tensor | None]]:
     return highest, [share.div_(ties) for share in shares]
 
 
-def _softmax_gradient(scores: Tensor, wanted: Tensor, grad: Tensor) -> Tensor:
-    """Summed loss of a chunk; `grad` (C, N) becomes its gradient. scores: (C, N) bf16, wanted: (C,)."""
-    rows = torch.arange(len(wanted), device=wanted.device)
+def _softmax_gradient(scores: Tensor, wanted: Tensor, shares: Tensor, grad: Tensor) -> Tensor:
+    """Summed loss of a chunk; `grad` (C, N) becomes its gradient. scores: (C, N), wanted and shares: (C, W)."""
     # one pass a row, fp32 inside
     torch.softmax(scores, 1, out=grad)
     # log of the denominator from the likeliest item, whose probability never underflows
     total = scores.amax(1).float() - grad.amax(1).float().log()
-    loss = (total - scores[rows, wanted].float()).sum()
-    grad[rows, wanted] -= 1
+    loss = (total - (shares * scores.gather(1, wanted).float()).sum(1)).sum()
+    # an item that stands in the window twice has both shares
+    grad.scatter_add_(1, wanted, shares.neg().to(grad.dtype))
     return loss
 
 
-def catalogue_cross_entropy(queries: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-    """Mean over T of -log softmax(scores)[target], where an item's score is its highest over a row's query vectors.
+def target_shares(targets: Tensor, decay: float) -> Tensor:
+    """(T, W) the share of each target of a row: decay^distance, 0 where there is none (row 0); they sum to 1."""
+    weights = (targets > 0) * decay ** torch.arange(targets.shape[1], device=targets.device)
+    return weights / weights.sum(1, keepdim=True)
 
-    queries (T, D) or (T, Q, D), table (N, D), targets (T,) 0-based rows of `table`.
+
+def catalogue_cross_entropy(queries: Tensor, table: Tensor, targets: Tensor, shares: Tensor | None = None) -> Tensor:
+    """Mean over T of the cross-entropy between shares and softmax(scores); a score is the highest over Q vectors.
+
+    queries (T, D) or (T, Q, D), table (N, D), targets (T, W) 0-based rows of `table`, shares (T, W) that sum to 1.
+    One target a row: targets (T,), without shares.
     """
+    if shares is None:
+        targets = targets[:, None]
+        shares = torch.ones_like(targets, dtype=table.dtype)
     rows = queries if queries.dim() == 3 else queries[:, None]
-    return _CatalogueSoftmax.apply(rows, table, targets)  # type: ignore[no-any-return, no-untyped-call]
+    return _CatalogueSoftmax.apply(rows, table, targets, shares)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def sampled_bce(queries: Tensor, table: Tensor, targets: Tensor) -> Tensor:
@@ -111,4 +124,4 @@ def draw_others(targets: Tensor, num_items: int) -> Tensor:
 
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-LOSSES: dict[str, Loss] = {"softmax": catalogue_cross_entropy, "bce": sampled_bce, "bpr": sampled_bpr}
+SAMPLED: dict[str, Loss] = {"bce": sampled_bce, "bpr": sampled_bpr}  # of the next item alone

@@ -24,7 +24,7 @@ from model.networks.base import Network
 from model.recipes.schema import Recipe, Stage
 from model.records import ServingPlan
 from model.training.batches import TrainingWindows
-from model.training.losses import LOSSES
+from model.training.losses import SAMPLED, catalogue_cross_entropy, target_shares
 from model.training.plans import choose_plan, measure_plan, plain_plan
 from model.training.stages import EpochReport, StageFolder, StageResult, stage_key
 
@@ -119,7 +119,7 @@ class Trainer:
         warmup = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: min(1.0, (step + 1) / max(1, self.recipe.warmup_steps))
         )
-        plan = plain_plan(self.recipe.plan, stage.num_prompts)
+        plan = plain_plan(self.recipe.plan, stage.num_prompts, stage.num_steps)
         best, best_state, waited, reports = -1.0, {}, 0, list[EpochReport]()
         for epoch in range(1, stage.num_epochs + 1):
             started = time.perf_counter()
@@ -154,7 +154,7 @@ class Trainer:
         mean_positions = self.windows.mean_positions(self.recipe.batch_users)
         for batch in self.windows.batches(self.recipe.batch_users, self.rng):
             weight = int(batch.lengths.sum()) / mean_positions if self.recipe.equal_positions else 1.0
-            loss, count = self._loss(stage, batch.to(self.device))
+            loss, count = self._loss(stage, replace(batch.to(self.device), window=self.recipe.window.length))
             optimizer.zero_grad()
             (weight * loss).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -170,10 +170,22 @@ class Trainer:
         """Mean loss of a batch, and over how many it was taken (targets, or histories of a pretrain stage)."""
         if stage.objective == "pretrain":
             return self.network.pretraining_loss(batch), len(batch.users)
+        if stage.num_steps > 1:
+            steps, targets = self.network.step_pairs(batch, stage.num_steps, self.recipe.plan.temperature)
+            # each step answers alone, and all of them in one sum
+            losses = [self._ranking_loss(stage, queries, targets) for queries in (*steps, torch.stack(steps).sum(0))]
+            return torch.stack(losses).mean(), len(targets)
         queries, targets = self.network.training_pairs(batch, stage.num_prompts)
-        compute = LOSSES[self.recipe.loss_of(stage)]
+        return self._ranking_loss(stage, queries, targets), len(targets)
+
+    def _ranking_loss(self, stage: Stage, queries: Tensor, targets: Tensor) -> Tensor:
+        """Mean over T; queries (T, D) or (T, Q, D), targets (T, W) rows of items, 0 = none."""
+        table, loss = self.network.item_vectors(), self.recipe.loss_of(stage)
         # rows - 1: the table that ranks begins with row 1
-        return compute(queries, self.network.item_vectors(), targets - 1), len(targets)
+        if loss in SAMPLED:
+            return SAMPLED[loss](queries, table, targets[:, 0] - 1)
+        shares = target_shares(targets, self.recipe.window.decay)
+        return catalogue_cross_entropy(queries, table, (targets - 1).clamp(min=0), shares)
 
 
 def check_recipe(recipe: Recipe, network: Network) -> None:
@@ -181,6 +193,12 @@ def check_recipe(recipe: Recipe, network: Network) -> None:
     if network.trained != bool(recipe.stages):
         reason = "needs at least one stage" if network.trained else "is not trained; its recipe has stages: []"
         raise ValueError(f"{recipe.system} {reason}")
+    if recipe.window.length == 1:
+        return
+    if not network.takes_window:
+        raise ValueError(f"{recipe.system} learns the next item alone; its recipe may not have a window")
+    if sampled := {recipe.loss_of(stage) for stage in recipe.stages} - {"softmax"}:
+        raise ValueError(f"a window needs the softmax; the loss {', '.join(sampled)} learns the next item alone")
 
 
 def move_average(

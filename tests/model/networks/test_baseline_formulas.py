@@ -159,7 +159,7 @@ def test_training_is_asked_what_serving_is(make_network, kind):
     """The state trained to predict v_t is the query of the history v_1 .. v_(t - 1)."""
     network = make_network(kind)
     states, targets = network.training_pairs(Batch.of([ITEMS], [0], 12))
-    assert targets.tolist() == ITEMS
+    assert targets[:, 0].tolist() == ITEMS
     for t, state in enumerate(states):
         torch.testing.assert_close(state.detach(), query_of(network, ITEMS[:t]), atol=1e-5, rtol=0)
 

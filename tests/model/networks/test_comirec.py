@@ -120,7 +120,7 @@ def test_order_matters(network):
 def test_all_interests_of_a_prefix_are_trained_on_the_next_item(network):
     states, targets = network.training_pairs(Batch.of([ITEMS, [7, 8]], [0, 0], 12))
     prefixes = {history[n]: history[:n] for history in (ITEMS, [7, 8]) for n in range(len(history))}
-    expected = interests_of(network, *(prefixes[target] for target in targets.tolist()))
+    expected = interests_of(network, *(prefixes[target] for target in targets[:, 0].tolist()))
     torch.testing.assert_close(states, expected, atol=1e-5, rtol=0)
 
 
@@ -128,14 +128,14 @@ def test_all_interests_of_a_prefix_are_trained_on_the_next_item(network):
 def test_each_history_gives_its_random_prefixes_once(make_network, samples, num_pairs):
     network = make_network("comirec", prefixes_per_user=samples)
     _, targets = network.training_pairs(Batch.of([ITEMS, [7, 8]], [0, 0], 12))
-    assert len(set(targets.tolist())) == len(targets) == num_pairs
-    assert set(targets.tolist()) <= {*ITEMS, 7, 8}
+    assert len(set(targets[:, 0].tolist())) == len(targets) == num_pairs
+    assert set(targets[:, 0].tolist()) <= {*ITEMS, 7, 8}
 
 
 def test_prefixes_are_drawn_anew(make_network):
     network = make_network("comirec", prefixes_per_user=1)
     batch = Batch.of([ITEMS], [0], 12)
-    assert {int(network.training_pairs(batch)[1]) for _ in range(60)} == set(ITEMS)
+    assert {int(network.training_pairs(batch)[1][0, 0]) for _ in range(60)} == set(ITEMS)
 
 
 @pytest.mark.parametrize("plan", [PromptPlan(1, Placement.TAIL), PromptPlan(1, Placement.ALL), PromptPlan(num_steps=2)])

@@ -1,5 +1,7 @@
 """The duties of every baseline of the table: answers of its own history alone, refusals, an index that serves."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -98,7 +100,17 @@ def test_targets_are_the_items_of_the_histories(make_system, kind):
     network = make_system(kind)
     queries, targets = network.training_pairs(Batch.of([[4, 9, 30], [7]], [1, 0], MAX_LENGTH))
     assert queries.flatten(1).shape == (len(targets), network.config.dim)
-    assert {7} < set(targets.tolist()) <= {4, 9, 30, 7}
+    assert {7} < set(targets[:, 0].tolist()) <= {4, 9, 30, 7}
+
+
+@pytest.mark.parametrize("kind", [*(kind for kind in SEQUENTIAL if kind != "bert4rec"), "comirec", "recgpt"])
+def test_a_window_adds_the_items_that_follow_the_target(make_system, kind):
+    _, targets = make_system(kind).training_pairs(
+        replace(Batch.of([[4, 9, 30, 12], [7]], [1, 0], MAX_LENGTH), window=3)
+    )
+    following = {4: [9, 30], 9: [30, 12], 30: [12, 0], 12: [0, 0], 7: [0, 0]}
+    assert {row[0]: row[1:] for row in targets.tolist()}.items() <= following.items()
+    assert len(targets) >= 2
 
 
 @pytest.mark.parametrize("plan", [PromptPlan(1, Placement.TAIL), PromptPlan(1, Placement.ALL), PromptPlan(num_steps=2)])

@@ -172,6 +172,12 @@ def test_file_that_is_not_yaml(write):
         ("{stages: [{num_epochs: 1}], metric: ndcg}", "metric is 'ndcg'; it is one of recall, hr, precision, ndcg"),
         ("{stages: [{num_epochs: 1}], metric: mrr@5}", "metric is 'mrr@5'"),
         ("{stages: [{num_epochs: 1}], metric: hr@0}", "metric is 'hr@0'"),
+        ("{stages: [{num_epochs: 1}], window: {length: 0}}", "the window's length is 0; it is a whole number of items"),
+        ("{stages: [{num_epochs: 1}], window: {decay: 2.0}}", "the window's decay is 2.0; it is a number above 0"),
+        ("{stages: [{num_epochs: 1}], window: 20}", "a recipe's Window is 20; it must be a mapping of length, decay"),
+        ("{stages: [{num_epochs: 1, num_steps: 0}]}", "num_steps is 0; a stage has 1 at least"),
+        ("{stages: [{num_epochs: 1, num_steps: 2, num_prompts: 1}]}", "a stage of several steps is on the next item"),
+        ("{stages: [{num_epochs: 1}], plan: {forms: [hard]}}", "'hard' is not a valid PromptForm"),
         ("{batch_users: 3}", "stages are missing; an arm that is not trained has stages: []"),
     ],
 )

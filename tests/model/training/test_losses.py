@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model.training.losses import CHUNK_ROWS, catalogue_cross_entropy
+from model.training.losses import CHUNK_ROWS, catalogue_cross_entropy, target_shares
 
 CHUNK = CHUNK_ROWS["cpu"]
 
@@ -51,6 +51,29 @@ def test_only_the_query_vector_nearest_to_the_target_learns_it(target, nearest):
     (gradient,) = torch.autograd.grad(catalogue_cross_entropy(queries, table, torch.tensor([target])), queries)
     assert gradient[0, nearest] @ table[target] < 0
     assert gradient[0, 1 - nearest] @ table[target] == 0
+
+
+@pytest.mark.parametrize("num_queries", [(), (3,)])
+def test_a_window_is_the_cross_entropy_with_its_shares(num_queries):
+    states, table, _ = problem(CHUNK + 9, *num_queries)
+    targets = torch.randint(0, len(table) + 1, (len(states), 4))
+    targets[:, 0] = 1 + torch.arange(len(states)) % len(table)
+    targets[5] = 7  # the same item four times
+    shares = target_shares(targets, 0.5)
+    wanted = torch.zeros(len(states), len(table) + 1).scatter_add_(1, targets, shares)[:, 1:]
+    scores = states @ table.T
+    expected = F.cross_entropy(scores.amax(1) if num_queries else scores, wanted)
+    loss = catalogue_cross_entropy(states, table, (targets - 1).clamp(min=0), shares)
+    torch.testing.assert_close(loss, expected, rtol=1e-2, atol=0)
+    ours, theirs = (torch.autograd.grad(value, [states, table]) for value in (loss, expected))
+    for gradient, right in zip(ours, theirs, strict=True):
+        assert (gradient - right).norm() < (5e-2 if num_queries else 1e-2) * right.norm()
+
+
+def test_shares_decay_with_the_distance_and_sum_to_one():
+    shares = target_shares(torch.tensor([[4, 9, 2], [4, 9, 0], [4, 0, 0]]), 0.5)
+    expected = [[4 / 7, 2 / 7, 1 / 7], [2 / 3, 1 / 3, 0], [1, 0, 0]]
+    torch.testing.assert_close(shares, torch.tensor(expected))
 
 
 def test_gradient_scales_with_what_follows():

@@ -8,11 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.batch import Batch
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.data.sequences import SequenceData
-from model.evaluation.protocol import EvalSplit
-from model.recipes.schema import PlanSearch, Recipe, Stage
-from model.records import Placement
+from model.evaluation.protocol import EvalSplit, top_lists
+from model.recipes.schema import PlanSearch, Recipe, Stage, Window
+from model.records import Placement, PromptForm, PromptPlan
 from model.training.batches import TrainingWindows
 from model.training.fit import fit as train
 from model.training.plans import choose_plan
@@ -75,6 +76,51 @@ def test_learns_what_can_be_learnt(data, recipe, num_epochs):
     checkpoint = Trainer(recipe, data).fit(lambda report: losses.append(report.loss))
     assert losses[-1] < 0.6 * losses[0]
     assert checkpoint.provenance.metrics["recall@5"] > 0.3 + popularity_recall(data)
+
+
+@pytest.mark.parametrize("recipe", [TINY, TINY_COMIREC], ids=["recgpt", "comirec"])
+def test_a_window_shares_the_probability_among_what_follows(data, recipe):
+    recipe, shares = replace(recipe, stages=(Stage(num_epochs=10, learning_rate=0.01),)), {}
+    for length in (1, 3):
+        network = Trainer(replace(recipe, window=Window(length=length, decay=1.0)), data).fit().network
+        with torch.no_grad():
+            queries = network.queries(Batch.of([cycle(5, LENGTH)], [0], 10), PromptPlan()).vectors[0]
+            chances = torch.softmax((queries @ network.item_vectors().T).amax(0), 0)
+        following = cycle(5 + LENGTH, 3)
+        shares[length] = float(chances[following[2] - 1] / chances[following[0] - 1])
+    assert shares[3] > 1.3 * shares[1]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reason"),
+    [
+        (replace(TINY, loss="bce"), "a window needs the softmax; the loss bce learns the next item alone"),
+        (replace(TINY, stages=(Stage(num_epochs=1, loss="bpr"), Stage(num_epochs=1))), "the loss bpr learns the next"),
+        (replace(TINY, system="bert4rec", network={"dim": 16}), "bert4rec learns the next item alone"),
+    ],
+)
+def test_a_window_that_cannot_be_trained_is_refused(data, recipe, reason):
+    with pytest.raises(ValueError, match=reason):
+        Trainer(replace(recipe, window=Window(length=3, decay=0.5)), data)
+
+
+def test_a_stage_of_steps_trains_what_follows_a_soft_item(data):
+    steps = Stage(num_epochs=6, num_steps=2, learning_rate=0.01)
+    plan = PlanSearch(cutoff=5, num_steps=(2,), forms=(PromptForm.SOFT,), sums=(0.5, 1.0), min_gain=0.0)
+    recipe = replace(TINY, stages=(steps,), plan=plan, network=TINY.network | {"num_segments": 3})
+    checkpoint = Trainer(recipe, data).fit()
+    chosen = checkpoint.plan.prompts
+    assert (chosen.num_steps, chosen.form) == (2, PromptForm.SOFT)
+    split = EvalSplit.of(data, "valid")
+    alone = top_lists(checkpoint.network, split, replace(chosen, step_weights=()), 5)
+    for step in range(2):
+        assert split.score(alone.rows[:, step], [5])["recall@5"] > 0.3 + popularity_recall(data)
+
+
+def test_a_system_that_generates_nothing_has_no_stage_of_steps(data):
+    stages = (Stage(num_epochs=1, num_steps=2),)
+    with pytest.raises(ValueError, match="ComiRec takes one step; its recipe may not have a stage of 2"):
+        Trainer(replace(TINY_COMIREC, stages=stages), data).fit()
 
 
 def test_a_stage_may_have_a_loss_of_its_own(data):

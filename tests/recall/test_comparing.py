@@ -1,0 +1,45 @@
+"""recall compare: two checkpoints, or a plan against its own first vector."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def data(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare") / "data"
+    tiny.save(folder)
+    return folder
+
+
+def test_a_plan_against_its_own_first_vector(run_recall, checkpoints, data):
+    ended = run_recall("compare", "--checkpoint", checkpoints["recgpt"], "--data", data, "--cutoff", 20)
+    assert ended.status == 0, ended.err
+    answer = json.loads(ended.out.splitlines()[-1])
+    assert (answer["split"], answer["users"], answer["seeds"]) == ("valid", 50, 1)
+    result = answer["results"]["recall@20"]
+    assert 0 < result["overlap"] < 1
+
+
+def test_two_systems_and_back(run_recall, checkpoints, data):
+    arms = [checkpoints["recgpt"], checkpoints["comirec"]]
+    results = []
+    for ours, theirs in (arms, arms[::-1]):
+        ended = run_recall("compare", "--checkpoint", ours, "--against", theirs, "--data", data)
+        assert ended.status == 0, ended.err
+        results.append(json.loads(ended.out.splitlines()[-1])["results"]["recall@50"])
+    assert (results[0]["ours"], results[0]["theirs"]) == (results[1]["theirs"], results[1]["ours"])
+    assert results[0]["overlap"] == results[1]["overlap"]
+
+
+def test_a_comparison_needs_pairs(run_recall, checkpoints, data):
+    arm = checkpoints["recgpt"]
+    ended = run_recall("compare", "--checkpoint", arm, "--against", arm, "--against", arm, "--data", data)
+    assert ended.status == 2
+    assert "--against is given 2 times for 1 --checkpoint" in ended.err
+
+
+def test_another_data_set_is_refused(run_recall, checkpoints, data):
+    ended = run_recall("compare", "--checkpoint", checkpoints["words"], "--data", data)
+    assert ended.status == 2
+    assert "other data than these" in ended.sentence
