@@ -172,8 +172,8 @@ class Trainer:
             return self.network.pretraining_loss(batch), len(batch.users)
         if stage.num_steps > 1:
             steps, targets = self.network.step_pairs(batch, stage.num_steps, self.recipe.plan.temperature)
-            # each step answers alone, and all of them in one sum
-            losses = [self._ranking_loss(stage, queries, targets) for queries in (*steps, torch.stack(steps).sum(0))]
+            # each step answers alone, and their mean: a sum would want them shorter than each alone does
+            losses = [self._ranking_loss(stage, queries, targets) for queries in (*steps, torch.stack(steps).mean(0))]
             return torch.stack(losses).mean(), len(targets)
         queries, targets = self.network.training_pairs(batch, stage.num_prompts)
         return self._ranking_loss(stage, queries, targets), len(targets)
