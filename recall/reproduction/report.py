@@ -65,7 +65,10 @@ def _figures(cells: ResultsTable, dataset: Dataset, published: Published, split:
             for recipe, cell in by_recipe.items()
         ]
         printed = dataset.paper.get(system, [])
-        lines.append([label, " / ".join(map(number, printed)), *ours, _record(dataset, system)])
+        line = [" / ".join(map(number, printed)), *ours, _record(dataset, system)]
+        # a system that this data set's recipes do not have
+        if any(line):
+            lines.append([label, *line])
     # a column in which nothing stands and nothing is missing is left out
     kept = [column for column in range(len(head)) if any(line[column] for line in lines)]
     head, *lines = [[line[column] for column in kept] for line in (head, *lines)]
