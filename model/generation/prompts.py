@@ -172,6 +172,7 @@ def recall_queries(network: Generator, batch: Batch, plan: PromptPlan, next_item
     generated = decoding.generated or [batch.lengths.new_zeros(len(batch.lengths), 0)]
     prompts = torch.stack(generated, 1) if decoding.generated else generated[0]
     if plan.step_weights:
-        weights = torch.tensor(plan.step_weights, dtype=state.dtype, device=state.device)
-        vectors = [(torch.stack(vectors, 2) * weights).sum(2)]
+        # numbers, not a tensor of weights: a copy to the card may not happen while a graph is captured
+        weighted = [weight * vector for weight, vector in zip(plan.step_weights, vectors, strict=True)]
+        vectors = [sum(weighted[1:], start=weighted[0])]
     return Queries(torch.stack(vectors, 1), prompts)
