@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.checkpoint import CATALOGUE, CONFIG, WEIGHTS, Checkpoint, CheckpointError, read_settings
 from model.networks import build_network
-from model.records import Placement, PromptPlan, ServingPlan
+from model.records import Placement, PromptForm, PromptPlan, ServingPlan
 
 PLAN = ServingPlan(PromptPlan(2, Placement.TAIL, 2), (7, 3), 0.5)
 
@@ -53,7 +53,15 @@ def test_weights_come_back(make_checkpoint, make_network, tmp_path, kind, config
     assert all(loaded.state_dict()[name].equal(tensor) for name, tensor in saved.state_dict().items())
 
 
-@pytest.mark.parametrize("plan", [PLAN, ServingPlan(), ServingPlan(PromptPlan(1, Placement.ALL, 3), (8, 1, 1))])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        PLAN,
+        ServingPlan(),
+        ServingPlan(PromptPlan(1, Placement.ALL, 3), (8, 1, 1)),
+        ServingPlan(PromptPlan(0, Placement.NONE, 2, PromptForm.SOFT, 1.5, (1.0, 0.5))),
+    ],
+)
 def test_plan_comes_back(make_checkpoint, tmp_path, plan):
     make_checkpoint(plan=plan).save(tmp_path)
     assert Checkpoint.load(tmp_path).plan == plan

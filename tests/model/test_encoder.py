@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from model.checkpoint import Checkpoint
 from model.encoder import MAIN_SIZE, UserEncoder, padded_length
 from model.networks import build_network
-from model.records import History, Placement, PromptPlan, ServingPlan
+from model.records import History, Placement, PromptForm, PromptPlan, ServingPlan
 
 NUM_ITEMS, NUM_USERS, MAX_LENGTH = 60, 5, 20  # 20: the padded lengths are 15 and 20
 HISTORIES = st.builds(
@@ -21,6 +21,8 @@ SYSTEMS = {
     "recgpt-none": ("recgpt", {}, PromptPlan()),
     "recgpt-tail": ("recgpt", {}, PromptPlan(2, Placement.TAIL, 2)),
     "recgpt-all": ("recgpt", {}, PromptPlan(1, Placement.ALL, 2)),
+    "recgpt-soft": ("recgpt", {"num_segments": 3}, PromptPlan(1, Placement.TAIL, 2, PromptForm.SOFT, 1.5)),
+    "recgpt-summed": ("recgpt", {}, PromptPlan(0, Placement.NONE, 2, PromptForm.SOFT, 1.5, (1.0, 0.5))),
     "comirec-sa": ("comirec", {"variant": "sa"}, PromptPlan()),
     "comirec-dr": ("comirec", {"variant": "dr"}, PromptPlan()),
 }
@@ -88,7 +90,7 @@ def test_answers_are_finite(encoder, history):
 
 def test_shapes_follow_the_plan(encoder):
     vectors, prompts = encoder.encode([History((1,)), History((1, 2))])
-    num_vectors = encoder.plan.num_steps if encoder.network.generates else encoder.network.config.num_interests
+    num_vectors = encoder.plan.num_vectors if encoder.network.generates else encoder.network.config.num_interests
     tail = encoder.plan.num_prompts if encoder.plan.placement is Placement.TAIL else 0
     assert vectors.shape == (2, num_vectors, 16)
     assert prompts.shape == (2, tail + encoder.plan.num_steps - 1)
