@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DATA   ?= ../shared/data
 RUNS   ?= runs
+WORKERS ?= 2
 
 .PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study
 
@@ -21,8 +22,8 @@ install: $(STAMP) ## virtual environment with the package and the tools
 demo: $(STAMP) ## synthetic logs -> train both arms -> bundles -> serve -> one answer of each arm
 	$(BIN)/recall demo
 
-test: $(STAMP) ## the whole test suite
-	$(BIN)/pytest
+test: $(STAMP) ## the whole test suite, in two processes (WORKERS=...)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 kernels: $(STAMP) ## Triton, whose interpreter runs the CUDA kernels on a CPU: with it `make test` tests them too
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[kernels]'

@@ -198,7 +198,8 @@ def test_cache_value_of_another_type_costs_only_a_miss(alive, ask):
 
 def test_flushed_redis_is_filled_again(alive, ask):
     body = {"history": [10_001, 10_036]}
-    ask.post("/recall/recgpt", json=body)
+    # Values are written after the answer: a flush before that would be followed by the write.
+    wait_for(lambda: ask.post("/recall/recgpt", json=body).json()["cache"] == "hit")
     alive.flushall()
     assert ask.post("/recall/recgpt", json=body).json()["cache"] == "miss"
     wait_for(lambda: ask.post("/recall/recgpt", json=body).json()["cache"] == "hit")
