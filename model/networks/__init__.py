@@ -9,6 +9,7 @@ from model.networks.blend import Blend, BlendConfig
 from model.networks.bpr import BPR, BPRConfig
 from model.networks.caser import Caser, CaserConfig
 from model.networks.comirec import ComiRec, ComiRecConfig
+from model.networks.deepsets import DeepSets, DeepSetsConfig
 from model.networks.fism import FISM, FISMConfig
 from model.networks.gru4rec import GRU4Rec, GRU4RecConfig
 from model.networks.narm import NARM, NARMConfig
@@ -33,6 +34,7 @@ SYSTEMS: dict[str, tuple[type[Any], type[NetworkConfig]]] = {
     "sasrec": (SASRec, TransformerConfig),
     "s3rec": (S3Rec, S3RecConfig),
     "fism": (FISM, FISMConfig),
+    "deepsets": (DeepSets, DeepSetsConfig),
     "blend": (Blend, BlendConfig),
 }
 

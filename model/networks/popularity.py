@@ -35,12 +35,16 @@ class PopRec(OnePass):
         nn.init.zeros_(self.items.weight.requires_grad_(False))
 
     def start_from(self, histories: Ragged, categories: Ragged | None = None) -> None:  # noqa: ARG002
-        counts = np.bincount(histories.values, minlength=self.config.num_items + 2)
-        # the logarithm keeps the order and a small range
-        self.items.weight.copy_(torch.from_numpy(np.log1p(counts))[:, None])
+        self.items.weight.copy_(log_popularity(histories, len(self.items.weight))[:, None])
 
     def vectors(self, batch: Batch) -> Tensor:
         return self.items.weight.new_ones(len(batch.rows), 1, 1)
 
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         raise ValueError("PopRec is counted, not trained; its recipe has stages: []")
+
+
+def log_popularity(histories: Ragged, num_rows: int) -> Tensor:
+    """(R,) log(1 + count) of each row of an item table; padding and START are never counted."""
+    # the logarithm keeps the order and a small range
+    return torch.from_numpy(np.log1p(np.bincount(histories.values, minlength=num_rows))).float()

@@ -34,7 +34,7 @@ PLANS = {
     "tail": PromptPlan(2, Placement.TAIL, 2),
     "all": PromptPlan(1, Placement.ALL, 2),
 }
-SYSTEMS = ("recgpt", "comirec", "sasrec", "gru4rec", "narm", "stamp", "caser", "bert4rec", "bpr", "fism")
+SYSTEMS = ("recgpt", "comirec", "sasrec", "gru4rec", "narm", "stamp", "caser", "bert4rec", "bpr", "fism", "deepsets")
 SIZES = {"num_items": 500, "num_users": 5, "dim": 32, "max_length": 20}
 
 

@@ -79,6 +79,14 @@ def test_tastes_are_learnt(tastes, loss):
     assert recall(learnt) > 0.5 + recall(train(recipe_of("popularity"), tastes))
 
 
+def test_tastes_are_learnt_from_parts_of_a_set(tastes):
+    losses = []
+    recipe = recipe_of("deepsets", epochs(20), evaluate_every=5)
+    learnt = Trainer(recipe, tastes).fit(lambda report: losses.append(report.loss))
+    assert losses[-1] < 0.9 * losses[0]
+    assert recall(learnt) > 0.5 + recall(train(recipe_of("popularity"), tastes))
+
+
 @pytest.mark.parametrize("loss", ["bce", "bpr"])
 def test_order_is_learnt_from_drawn_items(cycles, popular, loss):
     assert recall(train(recipe_of("sasrec", epochs(16), loss=loss, evaluate_every=8), cycles)) > 0.3 + popular
