@@ -66,7 +66,7 @@ class DeepSets(OnePass):
 
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         hidden = random_parts(batch)
-        # the hidden items first, in no order, and 0 behind them: one query a history, whose weight in the loss they share
+        # hidden items first, in no order, 0 behind them: one query a history, whose weight in the loss they share
         noise = torch.rand(hidden.shape, device=hidden.device).masked_fill(~hidden, 2)
         places = noise.argsort(1)[:, : int(hidden.sum(1).max())]
         targets = (batch.rows * hidden).gather(1, places)
