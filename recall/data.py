@@ -1,22 +1,28 @@
 """recall prepare: from any known format to a prepared data set."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from model.data.events import DataError, ReadReport
 from model.data.positives import PositiveRule
 from model.data.prepare import PrepareOptions
 from model.data.prepare import prepare as prepare_data
 from model.data.sequences import SequenceData
 from model.data.splits import TimeCut
+from model.logs.columns import LogShape
+from model.logs.events import DataError, ReadReport
+from model.logs.layout import SEPARATORS
 from recall.options import takes
 from recall.terminal import err, last_line, out
 
 Option = typer.Option
+MAX_IGNORED, MAX_REASONS = 20, 6  # named on the terminal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,18 +31,46 @@ class PrepareCommand:
 
     output: Annotated[Path, Option(help="Folder to write; made when it does not exist.")]
     input_format: Annotated[
-        str, Option("--format", help="Format: s3rec, recbole, csv, parquet, kuairand, kuairec or synthetic.")
-    ] = "synthetic"
-    input_path: Annotated[
-        Path | None, Option("--input", help="File to read; a folder for kuairand; nothing for synthetic.")
+        str | None,
+        Option(
+            "--format",
+            help="Format: csv (any separator), jsonl, parquet, recbole, s3rec, kuairand, kuairec or synthetic. "
+            "Default: guessed, file by file; synthetic without an input.",
+        ),
     ] = None
+    input_paths: Annotated[
+        list[Path] | None,
+        Option(
+            "--input",
+            help="A file, a folder of files, or a quoted glob, compressed or not; may be repeated: all are one log.",
+        ),
+    ] = None
+    column: Annotated[
+        list[str] | None,
+        Option(help="The file's name of a column: user=viewer,item=clip_id. Default: names that are known."),
+    ] = None
+    header: Annotated[
+        str | None,
+        Option(help="Columns of files without a header, in order: user,item,-,time; - leaves one out."),
+    ] = None
+    separator: Annotated[
+        str | None, Option(help="Between fields: comma, tab, semicolon, pipe, space, or any text. Default: guessed.")
+    ] = None
+    timezone: Annotated[
+        str | None, Option(help="Zone of times that name none, such as Asia/Shanghai. Default: UTC.")
+    ] = None
+    in_order: Annotated[bool, Option("--in-order", help="Lines are in the order of time; no column of times.")] = False
     split: Annotated[str | None, Option(help="leave-one-out or by-time. Default: the usual one of the format.")] = None
     shares: Annotated[
         str | None,
         Option(help="For by-time: shares of all events for validation and test. Default: 0.1,0.1."),
     ] = None
     cut: Annotated[
-        str | None, Option(help="For by-time, in place of shares: first time of validation and of test, with a comma.")
+        str | None,
+        Option(
+            help="For by-time, in place of shares: first time of validation and of test, with a comma; numbers of the "
+            "log's unit, or dates."
+        ),
     ] = None
     categories: Annotated[
         Path | None,
@@ -62,7 +96,9 @@ def prepare(options: PrepareCommand) -> None:
     """
     wanted = PrepareOptions(
         format=options.input_format,  # type: ignore[arg-type]  # prepare_data() refuses unknown words in one sentence
-        input=options.input_path,
+        input=next(iter(options.input_paths or ()), None),
+        more_inputs=tuple((options.input_paths or ())[1:]),
+        shape=read_shape(options),
         split=options.split,  # type: ignore[arg-type]
         k_core=options.k_core,
         max_bad_share=options.max_bad_share,
@@ -70,10 +106,33 @@ def prepare(options: PrepareCommand) -> None:
         **read_times(options.shares, options.cut),
         **read_positive(options.input_format, options.positive or []),
     )
-    data, report = prepare_data(wanted)
+    with progress_of_rows() as on_rows:
+        data, report = prepare_data(wanted, on_rows)
     data.save(options.output)
     show_report(report)
     show_data(data, options.output)
+
+
+def read_shape(options: PrepareCommand) -> LogShape:
+    """The part of PrepareOptions that says what a log's files do not say themselves."""
+    return LogShape(
+        columns=read_columns(options.column or []),
+        header=tuple(name.strip() for name in (options.header or "").split(",") if name.strip()),
+        separator=SEPARATORS.get(options.separator or "", options.separator),
+        timezone=options.timezone,
+        in_order=options.in_order,
+    )
+
+
+def read_columns(words: list[str]) -> dict[str, str]:
+    """['user=viewer,item=clip id'] -> {'user': 'viewer', 'item': 'clip id'}."""
+    pairs = [pair.partition("=") for word in words for pair in word.split(",")]
+    if not all(ours.strip() and theirs.strip() for ours, _, theirs in pairs):
+        raise DataError(f"--column is {','.join(words)!r}; it takes pairs such as user=viewer,item=clip_id")
+    names = [ours.strip() for ours, _, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(f"--column names {twice} twice")
+    return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
 
 
 def read_times(shares: str | None, cut: str | None) -> dict[str, Any]:
@@ -84,7 +143,7 @@ def read_times(shares: str | None, cut: str | None) -> dict[str, Any]:
     if shares is not None:
         options["valid_share"], options["test_share"] = _two_numbers("--shares", shares)
     if cut is not None:
-        options["cut"] = TimeCut(*_two_numbers("--cut", cut))
+        options["cut"] = TimeCut(*_two("--cut", cut))
     return options
 
 
@@ -96,7 +155,14 @@ def _two_numbers(option: str, text: str) -> tuple[float, float]:
     return first, second
 
 
-def read_positive(input_format: str, words: list[str]) -> dict[str, Any]:
+def _two(option: str, text: str) -> tuple[str, str]:
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 2 or not all(parts):
+        raise DataError(f"{option} is {text!r}; it takes two times with a comma between them")
+    return parts[0], parts[1]
+
+
+def read_positive(input_format: str | None, words: list[str]) -> dict[str, Any]:
     """The part of PrepareOptions that says which events count."""
     if input_format == "kuairand":
         if len(words) > 1:
@@ -109,13 +175,27 @@ def read_positive(input_format: str, words: list[str]) -> dict[str, Any]:
     return {"positive": PositiveRule(float(ratios[0]) if ratios else None, reactions)}
 
 
+@contextmanager
+def progress_of_rows() -> Iterator[Callable[[int], None]]:
+    """A line with the rows read so far, while a log is read."""
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,} rows read", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task("read", total=None)
+        yield lambda num_rows: progress.update(task, completed=num_rows)
+
+
 def show_report(report: ReadReport) -> None:
+    for note in report.notes:
+        err.print(note)
     if report.ignored_columns:
-        err.print(f"ignored columns: {', '.join(report.ignored_columns)}")
+        names = report.ignored_columns
+        more = f" and {len(names) - MAX_IGNORED} more" if len(names) > MAX_IGNORED else ""
+        err.print(f"ignored columns: {', '.join(names[:MAX_IGNORED])}{more}")
     for bad in report.first_bad:
-        err.print(f"[yellow]bad row[/yellow] line {bad.line}: {bad.reason}")
+        err.print(f"bad row {bad}", style="yellow")
     if report.rows_bad:
-        err.print(f"{report.rows_bad} of {report.rows_read} rows are bad and were left out")
+        reasons = "; ".join(f"{count:,} {reason}" for reason, count in report.reasons[:MAX_REASONS])
+        err.print(f"{report.rows_bad} of {report.rows_read} rows are bad and were left out: {reasons}")
 
 
 def show_data(data: SequenceData, folder: Path) -> None:

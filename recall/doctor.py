@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from recall.terminal import last_line, out
 from service.errors import RecallError
@@ -37,10 +38,10 @@ def doctor(
     failed = []
     for name, check in checks.items():
         try:
-            state, result = "ok", check()
+            state, result = Text("ok"), check()
         # one failed check must not hide the others
         except (ImportError, OSError, ValueError, RuntimeError, RecallError) as error:
-            state, result = "[red]wrong[/red]", str(error)
+            state, result = Text("wrong", style="red"), str(error)
             failed.append(name)
         table.add_row(name, state, result)
     out.print(table)

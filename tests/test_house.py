@@ -26,7 +26,7 @@ ALLOWED = {
         "service.engine"
     ),
     "recall.benchmarking": "index.auto model.encoder recall.bench recall.options recall.reproduction recall.terminal",
-    "recall.data": "model.data recall.options recall.terminal",
+    "recall.data": "model.data model.logs recall.options recall.terminal",
     "recall.demo": (
         "index.bundle model.data model.recipes recall.serving recall.terminal recall.training service.engine "
         "service.errors service.settings"
@@ -36,7 +36,7 @@ ALLOWED = {
     "recall.options": "",
     "recall.reproducing": "recall.options recall.reproduction recall.terminal service.engine",
     "recall.reproduction": (
-        "index.bundle model model.catalogue model.checkpoint model.data model.evaluation model.networks "
+        "index.bundle model model.catalogue model.checkpoint model.data model.evaluation model.logs model.networks "
         "model.recipes model.records model.training"
     ),
     "recall.serving": (
@@ -92,12 +92,14 @@ ALLOWED = {
     "model.catalogue": "",
     "model.checkpoint": "model.catalogue model.networks model.records",
     "model.compiled": "model.batch model.generation model.kernels model.networks model.records",
-    "model.data": "model.catalogue",
+    "model.data": "model.catalogue model.logs",
     "model.device": "model.batch model.compiled model.kernels model.merging model.networks model.records",
     "model.encoder": "model.batch model.checkpoint model.compiled model.generation model.records",
     "model.evaluation": "model.batch model.catalogue model.data model.merging model.networks model.records",
     "model.generation": "model.batch model.kernels model.records",
+    "model.ids": "",
     "model.kernels": "",
+    "model.logs": "model.ids",
     "model.merging": "model.catalogue model.records",
     "model.networks": "model.batch model.catalogue model.generation model.records",
     "model.recipes": "model.evaluation model.records",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from model.catalogue import ExternalId, IdMap, Ragged
-from model.data.events import DataError
+from model.logs.events import DataError
 
 Categories = Mapping[str, Sequence[ExternalId]]  # external item id as text -> attribute ids
 

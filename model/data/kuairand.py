@@ -20,9 +20,9 @@ import polars as pl
 
 from model.catalogue import IdMap, Ragged
 from model.data.categories import encode_categories
-from model.data.events import BadRow, DataError, ReadReport
 from model.data.sequences import SequenceData
 from model.data.splits import TEST, TRAIN, VALID, RowEvents
+from model.logs.events import BadRow, DataError, ReadReport
 
 Target = Literal["long_view", "is_click"]
 
@@ -105,9 +105,7 @@ def _drop_strangers(events: pl.DataFrame, tables: KuaiRandTables) -> tuple[pl.Da
     )
     known = pl.col("user_known") & pl.col("item_known")
     strangers = marked.filter(~known).select("line", "user", "item").iter_rows()
-    bad = [
-        BadRow(line, f"user {user} or video {item} has no row in the feature files") for line, user, item in strangers
-    ]
+    bad = [BadRow(line, f"no row in the feature files: user {user} or video {item}") for line, user, item in strangers]
     return marked.filter(known).select("user", "item", "part"), bad
 
 

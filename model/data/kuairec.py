@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.data.categories import encode_categories, read_categories
-from model.data.events import BadRow, DataError, ReadReport
 from model.data.sequences import SequenceData
+from model.logs.events import BadRow, DataError, ReadReport
 
 PARTS = ("train", "valid", "test_pos")
 ITEMS, TAGS = "small_items", "item_tags.json"

@@ -1,11 +1,13 @@
 """The rule by which events count as positive. The default keeps every event."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import polars as pl
 
-from model.data.events import DataError, EventLog
+from model.logs.events import DataError, EventLog
 
+WATCH = ("play_time_ms", "duration_ms")
 REACTIONS = ("like", "follow", "share", "comment", "click")
 
 
@@ -13,7 +15,7 @@ REACTIONS = ("like", "follow", "share", "comment", "click")
 class PositiveRule:
     """An event is positive when *any* named condition holds; with no condition every event is."""
 
-    min_watch_ratio: float | None = None  # play time / duration
+    min_watch_ratio: float | None = None  # play time / duration, or the log's watch_ratio
     any_of: tuple[str, ...] = ()  # names of REACTIONS, each above 0
 
     def __post_init__(self) -> None:
@@ -27,11 +29,10 @@ class PositiveRule:
     def keeps_all(self) -> bool:
         return self.min_watch_ratio is None and not self.any_of
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The signals a log must have for this rule."""
-        watch = () if self.min_watch_ratio is None else ("play_time_ms", "duration_ms")
-        return (*watch, *self.any_of)
+    def missing(self, signals: Sequence[str]) -> list[str]:
+        """The signals of this rule that a log lacks; a watch_ratio stands for play time and duration."""
+        watch = () if self.min_watch_ratio is None or "watch_ratio" in signals else WATCH
+        return [name for name in (*watch, *self.any_of) if name not in signals]
 
 
 def select_positives(log: EventLog, rule: PositiveRule) -> EventLog:
@@ -41,20 +42,21 @@ def select_positives(log: EventLog, rule: PositiveRule) -> EventLog:
     """
     if rule.keeps_all:
         return log
-    missing = [name for name in rule.columns if name not in log.signals]
-    if missing:
+    if missing := rule.missing(log.signals):
         raise DataError(
             f"the positive rule needs {', '.join(missing)}; the log has {', '.join(log.signals) or 'no signal'}"
         )
-    kept = log.frame.filter(pl.any_horizontal(_conditions(rule)))
+    kept = log.frame.filter(pl.any_horizontal(_conditions(rule, log.signals)))
     if not kept.height:
         raise DataError(f"none of {len(log)} events is positive by {rule}; loosen the rule")
-    return EventLog(kept)
+    return replace(log, frame=kept)
 
 
-def _conditions(rule: PositiveRule) -> list[pl.Expr]:
+def _conditions(rule: PositiveRule, signals: Sequence[str]) -> list[pl.Expr]:
     conditions = [pl.col(name) > 0 for name in rule.any_of]
-    if rule.min_watch_ratio is not None:
+    if rule.min_watch_ratio is not None and "watch_ratio" in signals:
+        conditions.append(pl.col("watch_ratio") >= rule.min_watch_ratio)
+    if rule.min_watch_ratio is not None and set(WATCH) <= set(signals):
         # Multiplied out, a duration of 0 cannot divide; it says nothing about the watch.
         enough = pl.col("play_time_ms") >= rule.min_watch_ratio * pl.col("duration_ms")
         conditions.append(enough & (pl.col("duration_ms") > 0))

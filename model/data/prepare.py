@@ -1,6 +1,6 @@
 """From a file of any known format, or from nothing, to a prepared data set: what `recall prepare` calls.
 
-data, report = prepare(PrepareOptions("csv", Path("log.csv")))
+data, report = prepare(PrepareOptions(input=Path("log.csv")))
 """
 
 from dataclasses import dataclass, field, replace
@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from model.data.categories import Categories, read_categories
-from model.data.events import DataError, EventLog, ReadReport
 from model.data.kuairand import Target, read_kuairand
 from model.data.kuairec import read_kuairec
 from model.data.positives import PositiveRule, select_positives
-from model.data.readers import READERS
 from model.data.sequences import SequenceData
 from model.data.splits import Protocol, SplitRule, TimeCut, split_log
+from model.data.summary import describe
 from model.data.synthetic import SyntheticSpec, generate
+from model.logs.columns import LogShape
+from model.logs.events import DataError, EventLog, ReadReport
+from model.logs.files import stem
+from model.logs.readers import Progress, read_log
 
-Format = Literal["s3rec", "recbole", "csv", "parquet", "kuairand", "kuairec", "synthetic"]
+Format = Literal["s3rec", "recbole", "csv", "jsonl", "parquet", "kuairand", "kuairec", "synthetic"]
+FIXED = ("kuairand", "kuairec", "synthetic")  # formats that are no logs of any shape
 SHARES = (0.1, 0.1)  # of valid and test, by time
 
 
@@ -25,8 +29,8 @@ SHARES = (0.1, 0.1)  # of valid and test, by time
 class PrepareOptions:
     """The log to read and the way to divide it."""
 
-    format: Format = "synthetic"
-    input: Path | None = None  # a file; for kuairand the folder; nothing for synthetic
+    format: Format | None = None  # None = guessed, file by file; synthetic without an input
+    input: Path | None = None  # a file, a folder of files, a glob; for kuairand its folder; nothing for synthetic
     name: str | None = None  # of the data set; None = the input's stem
     split: Protocol | None = None  # None = by-time for kuairand, kuairec's own, leave-one-out for the others
     valid_share: float = SHARES[0]  # by-time: shares of all events
@@ -37,6 +41,8 @@ class PrepareOptions:
     target: Target = "long_view"  # kuairand: which exposures are positives
     max_bad_share: float = 0.01
     categories: Path | None = None  # JSON item -> attribute ids; s3rec looks for <stem>_item2attributes.json
+    more_inputs: tuple[Path, ...] = ()  # read as one log with `input`
+    shape: LogShape = field(default_factory=LogShape)
     synthetic: SyntheticSpec = field(default_factory=SyntheticSpec)
 
     @property
@@ -45,7 +51,11 @@ class PrepareOptions:
 
     @property
     def dataset_name(self) -> str:
-        return self.name or (self.input.stem if self.input else self.format)
+        return self.name or (stem(self.input) if self.input else "synthetic")
+
+    @property
+    def is_synthetic(self) -> bool:
+        return self.format == "synthetic" or (self.format is None and self.input is None)
 
 
 @dataclass(frozen=True)
@@ -55,8 +65,8 @@ class _Source:
     categories: Categories | None
 
 
-def prepare(options: PrepareOptions) -> tuple[SequenceData, ReadReport]:
-    """Reads, checks, filters and divides.
+def prepare(options: PrepareOptions, on_rows: Progress | None = None) -> tuple[SequenceData, ReadReport]:
+    """Reads, checks, filters and divides; `on_rows` is told how many rows of a log have been read so far.
 
     Raises DataError, with the way out, for options that do not fit together and for data that cannot be used.
     """
@@ -65,11 +75,13 @@ def prepare(options: PrepareOptions) -> tuple[SequenceData, ReadReport]:
         data, report = _read_divided(options)
         report.check(options.input, options.max_bad_share)
         return data, report
-    source = _read(options)
+    source = _read(options, on_rows)
     # Before anything is filtered: k-core could hide that half of a file did not parse.
     source.report.check(options.dataset_name, options.max_bad_share)
     positives = select_positives(source.log, options.positive)
-    return split_log(options.dataset_name, positives, _split_rule(options), source.categories), source.report
+    data = split_log(options.dataset_name, positives, _split_rule(options), source.categories)
+    notes = () if options.is_synthetic else tuple(describe(source.log, positives, data))
+    return data, replace(source.report, notes=(*source.report.notes, *notes))
 
 
 def _read_divided(options: PrepareOptions) -> tuple[SequenceData, ReadReport]:
@@ -78,13 +90,14 @@ def _read_divided(options: PrepareOptions) -> tuple[SequenceData, ReadReport]:
     return read_kuairec(_input(options), options.dataset_name)
 
 
-def _read(options: PrepareOptions) -> _Source:
-    if options.format == "synthetic":
+def _read(options: PrepareOptions, on_rows: Progress | None) -> _Source:
+    if options.is_synthetic:
         made = generate(options.synthetic)
         topics = {str(item): (topic,) for item, topic in enumerate(made.topics.tolist(), start=1)}
         source = _Source(made.log, ReadReport(len(made.log)), topics)
     else:
-        source = _Source(*READERS[options.format](_input(options)), categories=None)
+        inputs = [_input(options), *options.more_inputs]
+        source = _Source(*read_log(inputs, options.format, options.shape, on_rows), categories=None)
     path = options.categories or _default_categories(options)
     return replace(source, categories=read_categories(path)) if path else source
 
@@ -103,21 +116,27 @@ def _input(options: PrepareOptions) -> Path:
 
 
 def _split_rule(options: PrepareOptions) -> SplitRule:
-    return SplitRule(options.protocol, options.k_core, options.valid_share, options.test_share, options.cut)
+    seen_targets = options.format == "s3rec" or options.is_synthetic
+    shares = options.valid_share, options.test_share
+    return SplitRule(options.protocol, options.k_core, *shares, options.cut, seen_targets)
 
 
 # Options that would have no effect are refused: a run must not seem to have done what it did not.
 def _check_options(options: PrepareOptions) -> None:
-    if options.format not in get_args(Format):
+    if options.format is not None and options.format not in get_args(Format):
         raise DataError(f"unknown format {options.format!r}; known are {', '.join(get_args(Format))}")
     if not 0 <= options.max_bad_share <= 1:
         raise DataError(f"max_bad_share is {options.max_bad_share}; it is a share, from 0 to 1")
+    if options.format in FIXED and (options.shape != LogShape() or options.more_inputs):
+        raise DataError(f"{options.format} has a form of its own; leave the names of columns and further inputs out")
     if options.format == "synthetic" and options.input is not None:
         raise DataError(f"synthetic makes its own log; leave out the input {options.input} or name its format")
     if options.format == "kuairec" and (options.split is not None or _selects(options)):
         raise DataError("kuairec has its own split and positives; leave split, shares, cut, k_core, positive out")
     if options.format == "s3rec" and options.protocol == "by-time":
         raise DataError("s3rec files hold an order but no times; use the split leave-one-out")
+    if options.protocol == "by-time" and options.shape.in_order:
+        raise DataError("a log without times cannot be cut by time; use the split leave-one-out")
     if options.protocol == "leave-one-out" and _cuts_by_time(options):
         raise DataError("shares and cut times belong to the split by-time; leave them out, or ask for by-time")
     if options.format == "kuairand":

@@ -8,8 +8,9 @@ that came with the data ("given"), any number. What is known of a user when `val
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from model.catalogue import Catalogue, Ragged
 
 FORMAT = 1
 Split = Literal["valid", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 Protocol = Literal["leave-one-out", "by-time", "given"]  # given: no order in time is claimed
 
 
@@ -32,6 +34,8 @@ class SequenceData:
     test: Ragged
     protocol: Protocol
     candidates: NDArray[np.int32] | None = None  # item rows that are ranked; None = the whole catalogue
+    # False: an item of the user's history is no target of it, because no list may hold it
+    seen_targets: bool = True
 
     def history(self, user: int, split: Split) -> NDArray[np.int32]:
         """The items known of a user row (1..U) when `split` is predicted."""
@@ -39,11 +43,35 @@ class SequenceData:
         return past if split == "valid" else np.concatenate([past, self.valid[user - 1]])
 
     def targets(self, user: int, split: Split) -> NDArray[np.int32]:
-        return (self.valid if split == "valid" else self.test)[user - 1]
+        """The items that a list for a user row (1..U) is measured by."""
+        part = self._part(split)
+        items = part[user - 1]
+        return (
+            items if self.seen_targets else items[self._is_unseen[split][part.offsets[user - 1] : part.offsets[user]]]
+        )
 
     def users_with_targets(self, split: Split) -> NDArray[np.int64]:
         """User rows that the split can be measured on."""
-        return np.flatnonzero((self.valid if split == "valid" else self.test).lengths) + 1
+        part = self._part(split)
+        if self.seen_targets:
+            return np.flatnonzero(part.lengths) + 1
+        return np.unique(_owners(part)[self._is_unseen[split]]) + 1
+
+    def num_seen(self, split: Split) -> int:
+        """Events of the split whose item the user has seen before, so that no list can hold it."""
+        return int((~self._is_unseen[split]).sum())
+
+    def _part(self, split: Split) -> Ragged:
+        return self.valid if split == "valid" else self.test
+
+    @cached_property
+    def _is_unseen(self) -> dict[Split, NDArray[np.bool_]]:
+        """A mark for each event of valid and test, in their order: the user's history lacks its item."""
+        train, valid, test = (
+            _owners(part) * (len(self.catalogue.items) + 1) + part.values
+            for part in (self.train, self.valid, self.test)
+        )
+        return {"valid": ~np.isin(valid, train), "test": ~np.isin(test, np.concatenate([train, valid]))}
 
     @property
     def digest(self) -> str:
@@ -58,6 +86,8 @@ class SequenceData:
             state.update(part.values.tobytes())
         if self.candidates is not None:
             state.update(self.candidates.tobytes())
+        if not self.seen_targets:
+            state.update(b"unseen targets")
         return state.hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -71,7 +101,8 @@ class SequenceData:
             arrays["candidates"] = self.candidates
         np.savez(folder / "sequences.npz", **arrays)
         # written last: a folder without it is not a data set, so a first save that broke off is noticed
-        meta = {"format": FORMAT, "name": self.name, "protocol": self.protocol, "digest": self.digest}
+        meta: dict[str, Any] = {"format": FORMAT, "name": self.name, "protocol": self.protocol, "digest": self.digest}
+        meta |= {"seen_targets": self.seen_targets}
         (folder / "dataset.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -94,4 +125,11 @@ class SequenceData:
             )
             candidates = arrays.get("candidates")
         catalogue = Catalogue.load(folder / "catalogue.npz")
-        return cls(meta["name"], catalogue, train, valid, test, meta["protocol"], candidates)
+        # folders of earlier versions count every event
+        seen_targets = meta.get("seen_targets", True)
+        return cls(meta["name"], catalogue, train, valid, test, meta["protocol"], candidates, seen_targets)
+
+
+def _owners(part: Ragged) -> NDArray[np.int64]:
+    """The user, from 0, of each value."""
+    return np.repeat(np.arange(len(part), dtype=np.int64), part.lengths)

@@ -4,7 +4,9 @@ Events are sorted by time; equal times keep the order of the log. Repeats stay: 
 rows 1..N and user rows 1..U follow the sorted external ids of what k-core left, whichever split they occur in.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from math import ceil
 from typing import Literal
 
 import numpy as np
@@ -13,8 +15,9 @@ from numpy.typing import NDArray
 
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.data.categories import Categories, encode_categories
-from model.data.events import DataError, EventLog
-from model.data.sequences import SequenceData
+from model.data.sequences import SPLITS, SequenceData
+from model.logs.events import EXACT, DataError, EventLog, Time, Unit
+from model.logs.times import to_time
 
 Protocol = Literal["leave-one-out", "by-time"]
 TRAIN, VALID, TEST = 0, 1, 2
@@ -22,13 +25,31 @@ TRAIN, VALID, TEST = 0, 1, 2
 
 @dataclass(frozen=True, slots=True)
 class TimeCut:
-    """Train < valid_from <= valid < test_from <= test, in the log's unit; events of one time are never parted."""
+    """Train < valid_from <= valid < test_from <= test; events of one time are never parted.
 
-    valid_from: float
-    test_from: float
+    Each is a number in the log's unit, or a text: such a number, or a date.
+    """
+
+    valid_from: Time | str
+    test_from: Time | str
 
     def __post_init__(self) -> None:
-        if not self.valid_from < self.test_from:
+        if not isinstance(self.valid_from, str) and not isinstance(self.test_from, str):
+            self._check(self.valid_from, self.test_from)
+
+    def times(self, unit: Unit | None) -> tuple[Time, Time]:
+        """Both as numbers in the log's unit.
+
+        Raises DataError for a text that is no time, and for a cut that runs backwards.
+        """
+        valid_from, test_from = (
+            to_time(time, unit) if isinstance(time, str) else time for time in (self.valid_from, self.test_from)
+        )
+        self._check(valid_from, test_from)
+        return valid_from, test_from
+
+    def _check(self, valid_from: Time, test_from: Time) -> None:
+        if not valid_from < test_from:
             raise DataError(f"the cut runs backwards: valid from {self.valid_from}, test from {self.test_from}")
 
 
@@ -41,6 +62,7 @@ class SplitRule:
     valid_share: float = 0.1  # of all events, by time; used where `cut` is None
     test_share: float = 0.1
     cut: TimeCut | None = None
+    seen_targets: bool = True  # an item of the history counts as a target when it is watched again
 
     def __post_init__(self) -> None:
         if self.protocol not in ("leave-one-out", "by-time"):
@@ -80,16 +102,21 @@ class RowEvents:
 def split_log(name: str, log: EventLog, rule: SplitRule, categories: Categories | None = None) -> SequenceData:
     """Filters, numbers and divides a log.
 
-    Raises DataError when k-core or the cut leaves a part without events.
+    Raises DataError when k-core or the cut leaves a part without events, or without targets.
     """
+    if rule.protocol == "by-time" and not log.has_times:
+        raise DataError("the log has no times, so it cannot be cut by time; use the split leave-one-out")
     ordered = log.frame.select("user", "item", "time").sort("time", maintain_order=True)
     core = keep_core(ordered, rule.k_core)
-    parts = _parts_by_user(core) if rule.protocol == "leave-one-out" else _parts_by_time(core["time"], rule)
+    parts = _parts_by_user(core) if rule.protocol == "leave-one-out" else _parts_by_time(core["time"], rule, log.unit)
     items, item_rows = _number(core["item"])
     users, user_rows = _number(core["user"])
     events = RowEvents(items, users, user_rows, item_rows, parts)
     _check_parts(parts, rule)
-    return events.to_data(name, rule.protocol, encode_categories(items, categories) if categories else None)
+    data = events.to_data(name, rule.protocol, encode_categories(items, categories) if categories else None)
+    data = replace(data, seen_targets=rule.seen_targets)
+    _check_targets(data)
+    return data
 
 
 def keep_core(frame: pl.DataFrame, k: int) -> pl.DataFrame:
@@ -124,18 +151,26 @@ def _parts_by_user(frame: pl.DataFrame) -> NDArray[np.int8]:
     return frame.select(part.cast(pl.Int8).alias("part"))["part"].to_numpy()
 
 
-def _parts_by_time(times: pl.Series, rule: SplitRule) -> NDArray[np.int8]:
-    cut = rule.cut or _cut_by_shares(times, rule)
-    return ((times >= cut.valid_from).cast(pl.Int8) + (times >= cut.test_from).cast(pl.Int8)).to_numpy()
+def _parts_by_time(times: pl.Series, rule: SplitRule, unit: Unit | None) -> NDArray[np.int8]:
+    valid_from, test_from = rule.cut.times(unit) if rule.cut else _cut_by_shares(times, rule)
+    is_later = [(times >= _comparable(edge, times)).cast(pl.Int8) for edge in (valid_from, test_from)]
+    return (is_later[0] + is_later[1]).to_numpy()
 
 
-def _cut_by_shares(times: pl.Series, rule: SplitRule) -> TimeCut:
+def _comparable(edge: Time, times: pl.Series) -> Time:
+    """The edge in the type of the times, so that no digit is lost by comparing."""
+    if times.dtype == pl.Float64:
+        return float(edge)
+    return Decimal(str(edge)) if times.dtype == EXACT else ceil(edge)
+
+
+def _cut_by_shares(times: pl.Series, rule: SplitRule) -> tuple[Time, Time]:
     # The cut is a time of the log, not a row number, so equal times stay together and shares hold only roughly.
     last = len(times) - 1  # times are sorted
     valid_at, test_at = (round(last * (1 - share)) for share in (rule.valid_share + rule.test_share, rule.test_share))
     if not times[0] < times[valid_at] < times[test_at]:
         raise DataError("too few different times for a split by time; give the two cut times, or use leave-one-out")
-    return TimeCut(times[valid_at], times[test_at])
+    return times[valid_at], times[test_at]
 
 
 def _check_parts(parts: NDArray[np.int8], rule: SplitRule) -> None:
@@ -146,3 +181,12 @@ def _check_parts(parts: NDArray[np.int8], rule: SplitRule) -> None:
     empty = [name for number, name in enumerate(("train", "valid", "test")) if not (parts == number).any()]
     if empty:
         raise DataError(f"the cut by time leaves {' and '.join(empty)} empty; choose cut times within the log")
+
+
+def _check_targets(data: SequenceData) -> None:
+    for split in SPLITS:
+        if not len(data.users_with_targets(split)):
+            raise DataError(
+                f"each of the {data.num_seen(split)} {split} targets stands in its user's history already, and what "
+                "was seen is never listed: there is nothing to measure; use a longer log"
+            )

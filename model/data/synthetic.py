@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from model.data.events import DataError, EventLog
+from model.logs.events import DataError, EventLog
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from model.data.events import DataError
 from model.data.prepare import PrepareOptions, prepare
 from model.data.sequences import SequenceData
+from model.logs.events import DataError
 
 SOURCES = {
     "beauty": PrepareOptions("s3rec", Path("s3rec/Beauty.txt")),

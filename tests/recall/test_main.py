@@ -118,6 +118,33 @@ def test_prepare_reports_bad_rows_and_goes_on(run_recall, tmp_path):
     assert "1 of 301 rows are bad" in ended.err
 
 
+def test_prepare_shows_what_a_file_holds_as_text(run_recall, tmp_path):
+    rows = [f"[/u],[b]{n},{n}" for n in range(300)] + ["[/u],[b]1,[/x]"]
+    (tmp_path / "[red].csv").write_text("\n".join(["viewer,[/x],time,[/z]", *rows]))
+    places = ("--input", tmp_path / "[red].csv", "--output", tmp_path / "[data]")
+    ended = run_recall("prepare", *places, "--column", "user=viewer,item=[/x]")
+    assert ended.status == 0, ended.err
+    assert "line 302: time is not a number: [/x]" in ended.err
+    assert "columns: user = viewer, item = [/x], time = time" in ended.err
+    assert "ignored columns: [/z]" in ended.err
+    assert "[red] -> " in ended.out
+
+
+def test_prepare_joins_inputs_and_says_how_they_were_read(run_recall, tmp_path):
+    (tmp_path / "a.tsv").write_text("uid\tiid\tts\n" + "".join(f"1\t{n}\t2024-01-01 00:00:0{n}\n" for n in range(5)))
+    (tmp_path / "b.jsonl").write_text('{"user": 2, "item": 3, "time": "2024-01-01T00:00:09Z"}\n')
+    places = ("--input", tmp_path / "a.tsv", "--input", tmp_path / "b.jsonl", "--output", tmp_path / "data")
+    ended = run_recall("prepare", *places, "--timezone", "Asia/Shanghai")
+    assert (ended.status, ended.last_line["users"], ended.last_line["items"]) == (0, 2, 5)
+    for sentence in (
+        "separator: tab",
+        "times: milliseconds since 1970, from 2023-12-31 16:00 to 2024-01-01 00:00 (UTC)",
+        "user ids: 64-bit integers",
+        "items without a training event: 1 of 5; ",
+    ):
+        assert sentence in ended.err
+
+
 def test_train_says_what_it_chose(trained, folder):
     arm, ended = trained
     assert ended.status == 0, ended.err
@@ -174,9 +201,31 @@ def test_query_gives_the_refusal_of_the_service(run_recall, service):
 MISTAKES = {
     "no input": (["prepare", "--format", "csv", "--output", "out"], "needs an input path"),
     "input that does not exist": (["prepare", "--format", "csv", "--input", "nowhere", "--output", "out"], "nowhere"),
-    "two inputs": (
-        ["prepare", "--format", "csv", "--input", "a", "--input", "b", "--output", "out"],
-        "--input is given more than once; it takes one value",
+    "two outputs": (
+        ["prepare", "--output", "a", "--output", "b"],
+        "--output is given more than once; it takes one value",
+    ),
+    "no pair of columns": (
+        ["prepare", "--input", "a", "--column", "user", "--output", "out"],
+        "it takes pairs such as user=viewer,item=clip_id",
+    ),
+    "unknown column": (
+        ["prepare", "--input", "a", "--column", "viewer=user", "--output", "out"],
+        "--column knows the columns user, item, time",
+    ),
+    "unknown zone": (
+        [
+            "prepare",
+            "--input",
+            str(Path(__file__)),
+            "--header",
+            "user,item,time",
+            "--timezone",
+            "Mars/X",
+            "--output",
+            "o",
+        ],
+        "unknown time zone Mars/X",
     ),
     "unknown format": (["prepare", "--format", "xml", "--output", "out"], "unknown format 'xml'"),
     "unknown split": (["prepare", "--split", "random", "--output", "out"], "unknown split 'random'"),

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from model.checkpoint import Checkpoint
-from model.data.events import DataError
 from model.data.splits import TimeCut
+from model.logs.events import DataError
 from recall.data import read_times
 
 
@@ -104,7 +104,7 @@ def test_mistake_is_one_sentence(reproduce, name):
 def test_times_to_cut_at():
     assert read_times(None, None) == {}
     assert read_times("0.2,0.1", None) == {"valid_share": 0.2, "test_share": 0.1}
-    assert read_times(None, "5,7") == {"cut": TimeCut(5, 7)}
+    assert read_times(None, "5,7") == {"cut": TimeCut("5", "7")}
 
 
 @pytest.mark.parametrize("words", [("0.1", None), (None, "5,6,7"), (None, "a,b"), ("0.1,0.1", "5,7"), (None, "7,5")])

@@ -4,7 +4,7 @@ import pytest
 
 from model.catalogue import IdMap
 from model.data.categories import encode_categories, read_categories
-from model.data.events import DataError
+from model.logs.events import DataError
 
 
 def rows(ragged):

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from model.data.events import DataError
 from model.data.kuairand import CHINA, read_kuairand
+from model.logs.events import DataError
 
 
 def ms(month, day, hour):

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from model.data.events import DataError
 from model.data.kuairec import read_kuairec
 from model.data.prepare import PrepareOptions, prepare
 from model.data.sequences import SequenceData
 from model.evaluation.protocol import EvalSplit
 from model.evaluation.revealed import reveal
+from model.logs.events import DataError
 
 PAIRS = {
     "train": [[7, 30], [2, 10], [7, 10], [2, 50]],

@@ -3,8 +3,8 @@
 import polars as pl
 import pytest
 
-from model.data.events import DataError, EventLog
 from model.data.positives import PositiveRule, select_positives
+from model.logs.events import DataError, EventLog
 
 LOG = EventLog(
     pl.DataFrame(
@@ -38,6 +38,11 @@ def test_reaction_counts_above_zero_and_null_is_none():
 
 def test_any_condition_is_enough():
     assert positives(min_watch_ratio=2.0, any_of=("like",)) == [20, 30]
+
+
+def test_a_watch_ratio_stands_for_play_time_and_duration():
+    frame = LOG.frame.drop("play_time_ms", "duration_ms").with_columns(watch_ratio=pl.Series([0.4, 0.5, None, 2.0]))
+    assert select_positives(EventLog(frame), PositiveRule(0.5)).items.to_list() == [20, 40]
 
 
 def test_missing_signal_names_what_the_log_has():

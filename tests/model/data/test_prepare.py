@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from model.data.events import DataError
 from model.data.positives import PositiveRule
 from model.data.prepare import PrepareOptions, prepare
+from model.data.sequences import SequenceData
 from model.data.splits import TimeCut
 from model.data.synthetic import SyntheticSpec
+from model.logs.columns import LogShape
+from model.logs.events import DataError
 
 SMALL = SyntheticSpec(num_users=50, num_items=60, num_topics=6)
 CSV = "user,item,time,like\n" + "".join(f"u{user},{item},{item},{item % 2}\n" for user in range(3) for item in range(8))
@@ -51,9 +53,75 @@ def test_split_by_time(log):
     assert [len(part.values) for part in (data.train, data.valid, data.test)] == [15, 6, 3]
 
 
+def test_the_format_is_guessed_and_said(log):
+    data, report = prepare(PrepareOptions(input=log))
+    assert (data.name, report.notes[0]) == ("views", "format: csv")
+
+
+def test_a_cut_may_be_a_date(log):
+    log.write_text("user,item,time\n" + "".join(f"1,{n},2024-01-0{n} 12:00:00\n" for n in range(1, 8)))
+    cut = TimeCut("2024-01-03", "2024-01-06T12:00:00Z")
+    data, _ = prepare(PrepareOptions(input=log, split="by-time", cut=cut))
+    assert [len(part.values) for part in (data.train, data.valid, data.test)] == [2, 3, 2]
+
+
+def test_a_cut_by_a_date_needs_times_of_a_known_unit(log):
+    with pytest.raises(DataError, match="is a date, and the log's times are numbers of no known unit"):
+        prepare(PrepareOptions(input=log, split="by-time", cut=TimeCut("2024-01-03", "2024-01-06")))
+
+
+def test_pairs_in_order_cannot_be_cut_by_time(log):
+    log.write_text("1 2\n1 3\n1 4\n")
+    with pytest.raises(DataError, match="the log has no times"):
+        prepare(PrepareOptions(input=log, split="by-time"))
+
+
+def test_the_summary_counts_positives_and_items_never_trained_on(log):
+    _, report = prepare(PrepareOptions(input=log, positive=PositiveRule(any_of=("like",))))
+    assert "positives: 12 of 24 events" in report.notes
+    assert any(note.startswith("items without a training event: 2 of 4; ") for note in report.notes)
+    assert any("6 targets are such" in note for note in report.notes)
+
+
+REWATCHED = "user,item,time\n" + "".join(f"{user},{item},{n}\n" for user in (1, 2) for n, item in enumerate("abcda"))
+
+
+def test_targets_that_were_seen_are_left_out_and_counted(log):
+    log.write_text(REWATCHED + "3,a,1\n3,b,2\n3,c,3\n")
+    data, report = prepare(PrepareOptions(input=log))
+    assert (data.users_with_targets("valid").tolist(), data.users_with_targets("test").tolist()) == ([1, 2, 3], [3])
+    assert any(note.startswith("test: 2 targets stand in their user's history already") for note in report.notes)
+    assert data.history(1, "test").tolist() == [1, 2, 3, 4]
+
+
+def test_what_counts_as_a_target_is_kept_with_the_data(log):
+    log.write_text(REWATCHED + "3,a,1\n3,b,2\n3,c,3\n")
+    data, folder = prepare(PrepareOptions(input=log))[0], log.parent / "data"
+    data.save(folder)
+    assert SequenceData.load(folder).users_with_targets("test").tolist() == [3]
+    assert SequenceData.load(folder).digest == data.digest
+    meta = json.loads((folder / "dataset.json").read_text())
+    del meta["seen_targets"]  # as earlier versions wrote it
+    (folder / "dataset.json").write_text(json.dumps(meta))
+    assert SequenceData.load(folder).users_with_targets("test").tolist() == [1, 2, 3]
+
+
+def test_a_log_in_which_nothing_can_be_measured_is_refused(log):
+    log.write_text(REWATCHED)
+    with pytest.raises(DataError, match="each of the 2 test targets stands in its user's history already"):
+        prepare(PrepareOptions(input=log))
+
+
+def test_published_data_keep_the_targets_that_were_seen(log):
+    log.write_text("1 5 6 7 5\n")
+    data, report = prepare(PrepareOptions("s3rec", log))
+    assert data.users_with_targets("test").tolist() == [1]
+    assert any("count as misses" in note for note in report.notes)
+
+
 def test_bad_rows_above_the_share_stop(log):
     log.write_text(CSV + "u1,9\n")
-    with pytest.raises(DataError, match=r"1 of 25 rows are bad.*line 26: 2 fields; the header has 4"):
+    with pytest.raises(DataError, match=r"1 of 25 rows are bad.*line 26: 2 fields; there must be 4"):
         prepare(PrepareOptions("csv", log))
 
 
@@ -84,7 +152,13 @@ def test_missing_attributes_are_an_error(log):
     [
         ({"format": "xml"}, "unknown format 'xml'; known are s3rec"),
         ({"format": "csv"}, "needs an input path"),
-        ({"input": Path("x.csv")}, "synthetic makes its own log"),
+        ({"format": "synthetic", "input": Path("x.csv")}, "synthetic makes its own log"),
+        ({"format": "synthetic", "more_inputs": (Path("x.csv"),)}, "synthetic has a form of its own"),
+        (
+            {"format": "kuairand", "input": Path("x"), "shape": LogShape(in_order=True)},
+            "kuairand has a form of its own",
+        ),
+        ({"input": Path("x"), "split": "by-time", "shape": LogShape(in_order=True)}, "without times cannot be cut"),
         ({"max_bad_share": 2.0}, "it is a share"),
         ({"format": "s3rec", "input": Path("x"), "split": "by-time"}, "no times"),
         ({"format": "kuairand", "input": Path("x"), "split": "leave-one-out"}, "its own split"),

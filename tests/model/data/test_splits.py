@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.data.events import DataError, EventLog
 from model.data.splits import SplitRule, TimeCut, keep_core, split_log
+from model.logs.events import DataError, EventLog
 
 EVENTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 8), st.integers(0, 20)), min_size=1, max_size=60)
 

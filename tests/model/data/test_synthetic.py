@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from model.data.events import SIGNALS, DataError
 from model.data.splits import SplitRule, split_log
 from model.data.synthetic import SyntheticSpec, generate
+from model.logs.events import SIGNALS, DataError
 
 SMALL = SyntheticSpec(num_users=800, num_items=600, num_topics=20)
 
@@ -51,7 +51,7 @@ def test_times_are_sorted_and_never_equal_for_a_user(made):
 
 
 def test_log_has_every_signal_but_clicks(made):
-    assert set(made.log.signals) == set(SIGNALS) - {"click"}
+    assert set(made.log.signals) == set(SIGNALS) - {"click", "watch_ratio"}
     assert made.log.frame.null_count().transpose().sum().item() == 0
 
 

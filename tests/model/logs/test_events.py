@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from model.data.events import REPORTED_ROWS, BadRow, DataError, EventLog, ReadReport
+from model.logs.events import REPORTED_ROWS, BadRow, DataError, EventLog, ReadReport, shown
 
 
 def frame(**columns):
@@ -31,6 +31,19 @@ def test_report_counts_all_and_names_the_first():
     report = ReadReport.of(200, bad)
     assert (report.rows_bad, report.rows_kept) == (99, 101)
     assert [row.line for row in report.first_bad] == list(range(2, 2 + REPORTED_ROWS))
+
+
+def test_a_piece_of_the_input_is_short_and_cannot_drive_a_terminal():
+    assert shown("a\x1b[2Jb\ud800\n") == "a?[2Jb??"
+    assert shown("x" * 99) == "x" * 60 + ".."
+    assert str(BadRow(3, "time is not a number: \x1b[1m", "a.csv")) == "a.csv line 3: time is not a number: ?[1m"
+
+
+def test_reasons_are_counted_without_what_differs_from_row_to_row():
+    report = ReadReport.of(
+        9, [BadRow(2, "time is not a number: x"), BadRow(3, "time is not a number: y"), BadRow(4, "no")]
+    )
+    assert report.reasons == (("time is not a number", 2), ("no", 1))
 
 
 def test_too_many_bad_rows_are_an_error_that_names_them():
