@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import structlog
 from growthbook import Options, UserContext
 from growthbook.common_types import EvaluationContext, GlobalContext, StackContext, features_from_dict
 from growthbook.core import eval_feature
@@ -20,6 +21,7 @@ from growthbook.core import eval_feature
 from service.errors import ConfigurationError, UnknownArm
 from service.experiments.rules import FEATURE, HASH_ATTRIBUTE, Experiment, check_feature
 
+log = structlog.get_logger()
 DEFAULT_FILE = Path(__file__).parent / "default.json"
 
 
@@ -55,6 +57,9 @@ class Assigner:
 
     def __init__(self, feature: Mapping[str, Any], arms: Collection[str]) -> None:
         experiments = check_feature(feature, arms).experiments
+        for experiment in experiments:
+            if experiment.ignored:
+                log.warning("experiment_keys_ignored", experiment=experiment.key, keys=experiment.ignored)
         self.config = blake2b(orjson.dumps(feature, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
         self._context = GlobalContext(Options(), features_from_dict({FEATURE: feature}))
         self._outside = {reason: Assignment(feature["defaultValue"], reason, self.config) for reason in Reason}

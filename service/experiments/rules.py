@@ -1,8 +1,9 @@
 """The subset of GrowthBook's feature JSON that an experiment file may use: assignments stay unbiased and stable.
 
 Refused, each with one sentence: the biased hash version 1 and the namespaces built on it, weights that do not sum to 1,
-exclusion by the experiment's own hash, arms nobody serves, and every key this service would not honour. The models say
-what is allowed; `SENTENCES` says what to tell whoever wrote something else.
+exclusion by the experiment's own hash, arms nobody serves, and every key this service would not honour (keys of sticky
+buckets, which every export has, are ignored and said). The models say what is allowed; `SENTENCES` says what to tell
+whoever wrote something else.
 """
 
 import math
@@ -119,6 +120,14 @@ class Experiment(Strict):
     weights: Annotated[list[Share], Field(strict=True)] | None = None
     meta: Annotated[list[Meta], Field(strict=True)] | None = None
     filters: Annotated[list[Filter], Field(strict=True), BeforeValidator(empty_for_nothing)] = []
+    # GrowthBook writes these into every export; they belong to sticky buckets, and here the hash alone decides
+    bucketVersion: Any = None  # noqa: N815
+    minBucketVersion: Any = None  # noqa: N815
+
+    @property
+    def ignored(self) -> list[str]:
+        """The keys that are there and change nothing."""
+        return sorted(self.model_fields_set & {"bucketVersion", "minBucketVersion"})
 
     @model_validator(mode="after")
     def _weights_are_shares_of_all(self) -> Self:

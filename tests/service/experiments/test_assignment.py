@@ -10,6 +10,7 @@ from growthbook.core import chooseVariation, gbhash, getBucketRanges, getEqualWe
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, chisquare
+from structlog.testing import capture_logs
 
 from service.errors import ConfigurationError, UnknownArm
 from service.experiments.assignment import DEFAULT_FILE, Assigner, Reason
@@ -224,6 +225,19 @@ def test_bad_rule_is_refused_with_one_sentence(sentence):
     with pytest.raises(ConfigurationError, match=sentence) as caught:
         assigner(REFUSED[sentence])
     assert "\n" not in str(caught.value)
+
+
+def test_an_export_as_growthbook_writes_it_is_read_and_what_is_ignored_is_said():
+    written = rule(id="fr_1", bucketVersion=2, minBucketVersion=0, seed="s-1", name="exp 1")
+    feature = {"defaultValue": "comirec", "rules": [written]}
+    payload = {"status": 200, "features": {"recall_arm": feature}, "dateUpdated": "2026-01-01T00:00:00Z"}
+    with capture_logs() as logged:
+        export = Assigner.from_features(payload, ARMS)
+    assert [(entry["event"], entry["keys"]) for entry in logged] == [
+        ("experiment_keys_ignored", ["bucketVersion", "minBucketVersion"])
+    ]
+    plain = assigner(rule(id="fr_1", seed="s-1", name="exp 1"))
+    assert [export.assign(user).arm for user in USERS[:99]] == [plain.assign(user).arm for user in USERS[:99]]
 
 
 def test_two_experiments_of_one_key_are_refused():
