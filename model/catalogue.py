@@ -1,6 +1,6 @@
 """External ids at the edge, rows inside: items, users, popularity and categories of one data set."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,12 +39,15 @@ class Ragged:
 
 @dataclass(frozen=True)
 class IdMap:
-    """External ids of rows 1..len, all integers (64 bit) or all strings; row 0 is padding and never has an id."""
+    """External ids of rows 1..len, all integers (64 bit) or all strings; row 0 is padding and never has an id.
 
-    ids: NDArray[np.int64] | NDArray[np.str_]  # (N,)
+    Strings are Python objects, not NumPy's strings, of which each is as wide as the longest.
+    """
+
+    ids: NDArray[np.int64] | NDArray[np.object_]  # (N,)
 
     def __post_init__(self) -> None:
-        if self.ids.dtype.kind not in "iU":
+        if self.ids.dtype.kind != "i" and not all(type(external) is str for external in self.ids.tolist()):
             raise ValueError(f"external ids must be 64-bit integers or strings, not {self.ids.dtype}")
         if len(self._rows) != len(self.ids):
             raise ValueError(f"external ids repeat: {len(self.ids)} ids, {len(self._rows)} different ones")
@@ -53,7 +56,32 @@ class IdMap:
     def of(cls, ids: Sequence[ExternalId]) -> "IdMap":
         if all(isinstance(external, int) for external in ids):
             return cls(np.asarray(ids, dtype=np.int64))
-        return cls(np.asarray(ids, dtype=np.str_))
+        return cls(np.asarray(ids, dtype=np.object_))
+
+    @classmethod
+    def load(cls, arrays: Mapping[str, NDArray[Any]], name: str) -> "IdMap":
+        """The ids that `arrays` gave, or those of an earlier version.
+
+        Raises ValueError when their parts do not fit.
+        """
+        if name in arrays:
+            ids = arrays[name]
+            return cls(ids.astype(np.object_) if ids.dtype.kind == "U" else ids)
+        text, ends = arrays[f"{name}_text"].tobytes(), arrays[f"{name}_ends"].tolist()
+        if sorted(ends) != ends or (ends or [0])[-1] != len(text) or (ends or [0])[0] < 0:
+            raise ValueError(f"the ids of {name} do not fit their text; the file is damaged")
+        starts = [0, *ends[:-1]]
+        return cls.of(
+            [text[start:end].decode(errors="surrogatepass") for start, end in zip(starts, ends, strict=False)]
+        )
+
+    def arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        """The arrays of a file: integers as they are; strings as one text in UTF-8 and where each ends in it."""
+        if self.ids.dtype.kind == "i":
+            return {name: self.ids}
+        encoded = [external.encode(errors="surrogatepass") for external in self.ids.tolist()]
+        ends = np.cumsum([len(external) for external in encoded], dtype=np.int64)
+        return {f"{name}_text": np.frombuffer(b"".join(encoded), dtype=np.uint8), f"{name}_ends": ends}
 
     @cached_property
     def _rows(self) -> dict[ExternalId, int]:
@@ -112,7 +140,7 @@ class Catalogue:
         return np.argsort(-self.counts, kind="stable") + 1
 
     def save(self, path: Path) -> None:
-        arrays: dict[str, Any] = {"items": self.items.ids, "users": self.users.ids, "counts": self.counts}
+        arrays: dict[str, Any] = {"counts": self.counts, **self.items.arrays("items"), **self.users.arrays("users")}
         if self.categories is not None:
             arrays |= {"category_offsets": self.categories.offsets, "category_values": self.categories.values}
         np.savez(path, **arrays)
@@ -124,4 +152,4 @@ class Catalogue:
             categories = None
             if "category_offsets" in arrays:
                 categories = Ragged(arrays["category_offsets"], arrays["category_values"])
-            return cls(IdMap(arrays["items"]), IdMap(arrays["users"]), arrays["counts"], categories)
+            return cls(IdMap.load(arrays, "items"), IdMap.load(arrays, "users"), arrays["counts"], categories)

@@ -1,5 +1,6 @@
 """Options of commands: a record as one parameter, values out of text, and no option that is silently dropped."""
 
+import csv
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from inspect import Parameter, Signature, getdoc
@@ -7,6 +8,8 @@ from typing import Any, TypeVar, get_type_hints
 
 import typer
 from typer.core import TyperCommand
+
+from model.ids import as_integer
 
 Record = TypeVar("Record")
 
@@ -68,15 +71,21 @@ def declares(parameters: Sequence[Parameter]) -> Callable[[Callable[..., None]],
     return lambda run: DeclaredCommand(run, run, parameters)
 
 
-def read_ids(text: str | None) -> list[int | str] | None:
-    """'3,17,9' -> [3, 17, 9]; a part that is no whole number stays a string."""
+def read_ids(text: str | None, as_text: bool = False) -> list[int | str] | None:
+    """'3,17,x' -> [3, 17, 'x']; an id that holds a comma stands in quotes."""
     if text is None:
         return None
-    return [read_id(part.strip()) for part in text.split(",") if part.strip()]
+    try:
+        parts = next(csv.reader([text], skipinitialspace=True), [])
+    except csv.Error:
+        raise ValueError(f"{text!r} is no list of ids with commas between them") from None
+    return [read_id(part.strip(), as_text) for part in parts if part.strip()]
 
 
-def read_id(text: str) -> int | str:
-    return int(text) if text.lstrip("-").isdecimal() else text
+def read_id(text: str, as_text: bool = False) -> int | str:
+    """The integer that a text is in plain form, else the text: '7' -> 7, '007' -> '007'; `as_text` keeps '7' too."""
+    integer = None if as_text else as_integer(text)
+    return text if integer is None else integer
 
 
 def read_pairs(pairs: list[str], form: str) -> dict[str, str]:

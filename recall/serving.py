@@ -107,10 +107,15 @@ def query(
     user: Annotated[
         str | None, Option(help="User id; without --history the service takes the history that it keeps of the user.")
     ] = None,
-    history: Annotated[str | None, Option(help="Item ids, oldest first, with commas: 101,2044,77.")] = None,
+    history: Annotated[
+        str | None, Option(help="Item ids, oldest first, with commas: 101,2044,77; quotes around an id with a comma.")
+    ] = None,
     top_n: Annotated[int, Option(help="Length of the list.")] = 10,
     arm: Annotated[str | None, Option(help="Arm that answers. Default: the experiment decides.")] = None,
     exclude: Annotated[str | None, Option(help="Item ids that must not appear, with commas.")] = None,
+    string: Annotated[
+        bool, Option("--string", help='Send every id as text, for a catalogue whose ids are text: 7 as "7".')
+    ] = False,
 ) -> None:
     """Ask a running service for one list.
 
@@ -118,11 +123,11 @@ def query(
     """
     body: dict[str, Any] = {"top_n": top_n, "explain": True}
     if user is not None:
-        body["user_id"] = read_id(user)
+        body["user_id"] = read_id(user, string)
     if history is not None:
-        body["history"] = read_ids(history)
+        body["history"] = read_ids(history, string)
     if exclude is not None:
-        body["exclude"] = read_ids(exclude)
+        body["exclude"] = read_ids(exclude, string)
     show_answer(ask(url, body, arm))
 
 

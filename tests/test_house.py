@@ -33,7 +33,7 @@ ALLOWED = {
     ),
     "recall.doctor": "recall.terminal service.engine service.errors service.stores",
     "recall.experiments": "recall.options recall.terminal recall.verdict_table service.experiments.verdict",
-    "recall.options": "",
+    "recall.options": "model.ids",
     "recall.reproducing": "recall.options recall.reproduction recall.terminal service.engine",
     "recall.reproduction": (
         "index.bundle model model.catalogue model.checkpoint model.data model.evaluation model.logs model.networks "
@@ -63,7 +63,7 @@ ALLOWED = {
     "service.experiments": "model.catalogue service.errors service.stores",
     "service.experiments.verdict": "service.errors",
     "service.http": (
-        "model service.bootstrap service.engine service.errors service.experiments service.pipeline "
+        "model model.ids service.bootstrap service.engine service.errors service.experiments service.pipeline "
         "service.settings service.stores service.telemetry"
     ),
     "service.pipeline": (

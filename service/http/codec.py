@@ -11,6 +11,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
+from model.ids import RULE
 from service.engine.arms import Release
 from service.errors import BadRequest, BodyTooLarge, MalformedBody, RecallError
 from service.experiments.feedback import Action, FeedbackEvent
@@ -24,7 +25,6 @@ JSON, MSGPACK = "application/json", "application/msgpack"
 MAX_MESSAGE = 300
 RETRY_AFTER_S = "1"
 ID_BRANCHES = {"constrained-int", "constrained-str"}  # pydantic's names for the two kinds of id
-ID_RULE = "an id is a 64-bit integer or a string of 1 to 128 characters, none of them a control character"
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
@@ -91,7 +91,7 @@ def _refusal(error: ValidationError) -> BadRequest:
     loc, message = first["loc"], first["msg"]
     # pydantic names the branch of the union it tried last; a client cannot know that
     if first["type"] != "extra_forbidden" and loc and loc[-1] in ID_BRANCHES:
-        loc, message = loc[:-1], ID_RULE
+        loc, message = loc[:-1], RULE
     where = ".".join(str(part)[:40] for part in loc[:4]) or "body"
     return BadRequest(f"{where}: {message}"[:MAX_MESSAGE])
 

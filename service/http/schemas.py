@@ -4,9 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
-INT64 = 2**63
-Text = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Number = Annotated[int, Field(strict=True, ge=-INT64, lt=INT64)]
+from model import ids
+
+# ids and names alike; the rule is the one that logs are read by
+Text = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=ids.MAX_CHARACTERS, pattern=ids.PATTERN)]
+Number = Annotated[int, Field(strict=True, ge=ids.MIN_INTEGER, le=ids.MAX_INTEGER)]
 ItemId = Number | Text
 UserId = Number | Text
 Milliseconds = Annotated[int, Field(strict=True, ge=0, le=86_400_000)]
@@ -75,7 +77,9 @@ class FeedbackRequest(Body):
     event_id: Text | None = Field(
         None, description="Makes retries safe; left out, it is derived from the rest, so send ts_ms then."
     )
-    ts_ms: Annotated[int, Field(strict=True, ge=0, lt=INT64)] | None = Field(None, description="When; default now.")
+    ts_ms: Annotated[int, Field(strict=True, ge=0, le=ids.MAX_INTEGER)] | None = Field(
+        None, description="When; default now."
+    )
 
     model_config = ConfigDict(
         extra="forbid",

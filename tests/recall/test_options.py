@@ -69,6 +69,9 @@ def test_help_is_that_of_the_command_and_its_fields(ask):
 
 def test_values_of_text():
     assert read_ids("3, clip-9,,-4") == [3, "clip-9", -4]
+    assert read_ids("0003,+7,9223372036854775808,-0") == ["0003", "+7", "9223372036854775808", "-0"]
+    assert read_ids('"a,b", 7') == ["a,b", 7]
+    assert read_ids("7,0003", as_text=True) == ["7", "0003"]
     assert (read_ids(None), read_words(" , "), read_words("a, b")) == (None, None, ["a", "b"])
     assert read_pairs(["recgpt=a=b"], "NAME=BUNDLE") == {"recgpt": "a=b"}
     with pytest.raises(typer.BadParameter, match="'recgpt' is not NAME=BUNDLE"):
