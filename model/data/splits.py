@@ -17,7 +17,7 @@ from model.catalogue import Catalogue, IdMap, Ragged
 from model.data.categories import Categories, encode_categories
 from model.data.sequences import SPLITS, SequenceData
 from model.logs.events import EXACT, DataError, EventLog, Time, Unit
-from model.logs.times import to_time
+from model.logs.times import is_date, to_time
 
 Protocol = Literal["leave-one-out", "by-time"]
 TRAIN, VALID, TEST = 0, 1, 2
@@ -34,8 +34,10 @@ class TimeCut:
     test_from: Time | str
 
     def __post_init__(self) -> None:
-        if not isinstance(self.valid_from, str) and not isinstance(self.test_from, str):
-            self._check(self.valid_from, self.test_from)
+        # the log's unit is not known yet; any will do for two dates, and numbers need none
+        times = [to_time(time, "s") if isinstance(time, str) else time for time in (self.valid_from, self.test_from)]
+        if len({isinstance(time, str) and is_date(time) for time in (self.valid_from, self.test_from)}) == 1:
+            self._check(*times)
 
     def times(self, unit: Unit | None) -> tuple[Time, Time]:
         """Both as numbers in the log's unit.

@@ -54,7 +54,12 @@ def looks_like_time(text: str) -> bool:
     try:
         return float(text) >= LEAST_EPOCH
     except ValueError:
-        return bool(DATE.fullmatch(text))
+        return is_date(text)
+
+
+def is_date(text: str) -> bool:
+    """Says whether a text has the form of a date."""
+    return bool(DATE.fullmatch(text))
 
 
 class TimeReader:
@@ -69,14 +74,14 @@ class TimeReader:
 
     def read(self, raw: pl.Series, line: pl.Series, source: str) -> Checked:
         """The times of one part; raw is String, a number, Date or Datetime."""
-        is_date = raw.dtype in (pl.Date, pl.Datetime)
+        has_dates = raw.dtype in (pl.Date, pl.Datetime)
         if raw.dtype == pl.String:
             raw = raw.str.strip_chars()
-            is_date = self._is_date if self._is_date is not None else _mostly_dates(raw)
-        if self._is_date is not None and is_date != self._is_date:
-            raise DataError(f"{source} has times as {_kind(is_date)}, and files before it as {_kind(self._is_date)}")
-        self._is_date = is_date if len(raw) else self._is_date
-        if is_date:
+            has_dates = self._is_date if self._is_date is not None else _mostly_dates(raw)
+        if self._is_date is not None and has_dates != self._is_date:
+            raise DataError(f"{source} has times as {_kind(has_dates)}, and files before it as {_kind(self._is_date)}")
+        self._is_date = has_dates if len(raw) else self._is_date
+        if has_dates:
             return self._dates(raw)
         checked = _numbers(raw)
         self._see_units(checked, line, source)
@@ -160,8 +165,8 @@ def _checked_zone(timezone: str | None) -> str | None:
     return timezone
 
 
-def _kind(is_date: bool) -> str:
-    return "dates" if is_date else "numbers"
+def _kind(has_dates: bool) -> str:
+    return "dates" if has_dates else "numbers"
 
 
 def _mostly_dates(text: pl.Series) -> bool:

@@ -1,6 +1,7 @@
 """From a log to sequences: rows, k-core, leave-one-out, the cut by time."""
 
 from collections import Counter
+from decimal import Decimal
 from itertools import chain
 
 import polars as pl
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.data.splits import SplitRule, TimeCut, keep_core, split_log
-from model.logs.events import DataError, EventLog
+from model.logs.events import EXACT, DataError, EventLog
 
 EVENTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 8), st.integers(0, 20)), min_size=1, max_size=60)
 
@@ -150,8 +151,32 @@ def test_impossible_rule_is_refused(rule):
 
 
 def test_backward_cut_is_refused():
+    for cut in ((9, 5), ("9", "5"), ("2024-01-02", "2024-01-01"), (7, 7)):
+        with pytest.raises(DataError, match="runs backwards"):
+            TimeCut(*cut)
+
+
+def test_a_cut_that_is_no_time_is_refused_before_a_log_is_read():
+    with pytest.raises(DataError, match="soon is neither a number nor a date"):
+        TimeCut("5", "soon")
+
+
+def test_a_cut_runs_backwards_where_only_the_unit_shows_it():
+    cut = TimeCut("2024-01-01", "1600000000")
     with pytest.raises(DataError, match="runs backwards"):
-        TimeCut(9, 5)
+        cut.times("s")
+
+
+@pytest.mark.parametrize("kind", [float, Decimal])
+def test_a_cut_loses_no_digit_in_any_type_of_time(kind):
+    edge = 1_700_000_000
+    rows = [(1, n, kind(edge + n)) for n in range(6)]
+    frame = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
+    if kind is Decimal:
+        frame = frame.with_columns(pl.col("time").cast(EXACT))
+    rule = SplitRule("by-time", cut=TimeCut(str(edge + 2), f"{edge + 3}.5"))
+    data = split_log("x", EventLog(frame), rule)
+    assert [len(part.values) for part in (data.train, data.valid, data.test)] == [2, 2, 2]
 
 
 def test_prepared_data_survive_the_disk(tmp_path):
