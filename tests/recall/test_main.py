@@ -119,7 +119,7 @@ def test_prepare_reports_bad_rows_and_goes_on(run_recall, tmp_path):
 
 
 def test_prepare_shows_what_a_file_holds_as_text(run_recall, tmp_path):
-    rows = [f"[/u],[b]{n},{n}" for n in range(300)] + ["[/u],[b]1,[/x]"]
+    rows = [f"[/u],[b]{n},{n},-" for n in range(300)] + ["[/u],[b]1,[/x],-"]
     (tmp_path / "[red].csv").write_text("\n".join(["viewer,[/x],time,[/z]", *rows]))
     places = ("--input", tmp_path / "[red].csv", "--output", tmp_path / "[data]")
     ended = run_recall("prepare", *places, "--column", "user=viewer,item=[/x]")
