@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.http.codec import ID_RULE
+from model.ids import RULE as ID_RULE
 
 # What is no id, as it stands in the JSON; -1 and -2^63 are legal ids that nobody has.
 BAD_IDS = {
