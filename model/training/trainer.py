@@ -3,6 +3,7 @@
 Reads nothing of the test split. Deterministic for a seed, a machine and a thread count.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +32,10 @@ from model.training.stages import EpochReport, StageFolder, StageResult, stage_k
 STAGE_STRIDE = 1_000_000  # between the seeds of a run's stages
 # metric, weights, plan, all metrics
 Candidate = tuple[float, dict[str, Tensor], ServingPlan, dict[str, float]]
+
+
+class DivergedError(ValueError):
+    """The loss is no longer a number; the sentence says in which epoch."""
 
 
 class Trainer:
@@ -66,6 +71,7 @@ class Trainer:
         """Trains all stages; returns the averaged weights and the plan that are best on the validation split together.
 
         A stage that does not help (prompts, on some data) is trained and then not taken.
+        Raises DivergedError when the loss is no longer a number.
         """
         started, earlier = time.perf_counter(), 0.0
         taken: list[Candidate] = []
@@ -125,6 +131,9 @@ class Trainer:
             started = time.perf_counter()
             loss = self._run_epoch(stage, optimizer, warmup)
             seconds, metric = time.perf_counter() - started, None
+            if not math.isfinite(loss):
+                where = f"stage {number + 1}, epoch {epoch}"
+                raise DivergedError(f"training diverged: the loss is {loss} in {where}; a lower learning_rate may help")
             if stage.objective == "pretrain":
                 best_state = self._snapshot() if epoch == stage.num_epochs else {}
             elif epoch % self.recipe.evaluate_every == 0 or epoch == stage.num_epochs:

@@ -17,7 +17,7 @@ from model.records import Placement, PromptForm, PromptPlan
 from model.training.batches import TrainingWindows
 from model.training.fit import fit as train
 from model.training.plans import choose_plan
-from model.training.trainer import Trainer, move_average, with_epochs
+from model.training.trainer import DivergedError, Trainer, move_average, with_epochs
 
 NUM_ITEMS, NUM_USERS, LENGTH = 40, 120, 8
 TINY = Recipe(
@@ -121,6 +121,12 @@ def test_a_system_that_generates_nothing_has_no_stage_of_steps(data):
     stages = (Stage(num_epochs=1, num_steps=2),)
     with pytest.raises(ValueError, match="ComiRec takes one step; its recipe may not have a stage of 2"):
         Trainer(replace(TINY_COMIREC, stages=stages), data).fit()
+
+
+def test_training_that_diverges_stops_with_the_epoch(data):
+    stages = (Stage(num_epochs=1, learning_rate=0.01), Stage(num_epochs=5, learning_rate=1e30))
+    with pytest.raises(DivergedError, match=r"the loss is nan in stage 2, epoch 1; a lower learning_rate may help"):
+        Trainer(replace(TINY, stages=stages), data).fit()
 
 
 def test_a_stage_may_have_a_loss_of_its_own(data):
