@@ -19,9 +19,12 @@ from recall.reproduction.results import Results
 from service import errors
 from service.bootstrap import register
 from service.engine.collector import EngineCollector
+from service.engine.loading import load_arm
 from service.experiments.collector import ExposureCollector
 from service.experiments.exposure import ExposureLog
 from service.http.app import create_app
+from service.reload.collector import ReloadCollector
+from service.reload.reloader import Reloader
 from service.settings import Settings
 from service.stores.collectors import CacheCollector, RedisCollector
 from service.stores.redis_client import RedisClient
@@ -76,7 +79,8 @@ def metrics() -> str:
     """The metrics counted while answering, then those that the parts count themselves."""
     # no arms: names and meanings are the same with any
     counted, client = Metrics(), RedisClient("redis://127.0.0.1/0", "cache")
-    parts = (CacheCollector(MemoryVectorCache()), EngineCollector({}), RedisCollector([client]))
+    reloads = ReloadCollector(Reloader({}, {}, lambda _, folder: load_arm("", folder, "cpu").release))
+    parts = (CacheCollector(MemoryVectorCache()), EngineCollector({}), reloads, RedisCollector([client]))
     register(counted, *parts, ExposureCollector(ExposureLog(client)))
     families = counted.registry.collect()
     rows = [[f"`{f.name}{'_total' * (f.type == 'counter')}`", f.type, f.documentation] for f in families]

@@ -1,4 +1,4 @@
-"""The `recall` command: prepare, train, build, evaluate, serve, query; each step reads the output of the one before.
+"""The `recall` command: prepare, train, build, evaluate, serve, query; each step reads what the one before wrote.
 
 `demo` does it all on synthetic logs, `doctor` checks the machine, `reproduce` and `tune` make the table of systems,
 `bench` measures, `experiment` plans and judges an A/B test.
@@ -34,6 +34,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     comparing.compare,
     serving.serve,
     serving.query,
+    serving.reload,
     demo.demo,
     doctor.doctor,
     reproducing.reproduce,

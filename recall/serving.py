@@ -1,9 +1,11 @@
-"""recall serve and query: the service, whose options are its settings, and one request to it."""
+"""recall serve, query and reload: the service, whose options are its settings, and requests to a running one."""
 
+import errno
 import inspect
 import os
 import socket
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -12,7 +14,7 @@ import typer
 from rich.table import Table
 
 from recall.options import declares, read_id, read_ids, read_pairs
-from recall.terminal import err, out
+from recall.terminal import err, last_line, out
 from service.errors import ConfigurationError
 from service.settings import Settings, load_settings
 
@@ -56,7 +58,7 @@ def run_server(settings: Settings, on_start: Callable[[str], None]) -> None:
     """
     from service.engine.loading import wait_for_bundles
     from service.http.app import create_app
-    from service.http.server import Server
+    from service.http.server import Server, url_of
     from service.telemetry.logging import configure_logging
 
     configure_logging(settings.log_level)
@@ -65,37 +67,40 @@ def run_server(settings: Settings, on_start: Callable[[str], None]) -> None:
     if settings.http_workers:
         run_workers(settings, on_start)
         return
-    with listen(settings.host, settings.port) as listener:
-        url = f"http://{settings.host}:{listener.getsockname()[1]}"
+    with open_port(settings.host, settings.port) as listener:
+        url = url_of(settings.host, listener.getsockname()[1])
         Server(create_app(settings), lambda: on_start(url)).run([listener])
 
 
 def run_workers(settings: Settings, on_start: Callable[[str], None]) -> None:
     """Several HTTP processes before the engines of this one."""
+    from service.http.server import hold, url_of
     from service.http.workers import run_engine
 
-    if settings.uses_memory:
+    if settings.keeps_events_in_memory:
         raise ConfigurationError("--http-workers share histories by Redis: --redis-url memory is for one process")
-    # bound and not listening: known to be free, and nobody's request ends there
-    with socket.socket() as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            held.bind((settings.host, settings.port))
-        except OSError as error:
-            raise ValueError(taken(settings.host, settings.port, error)) from error
-        port = held.getsockname()[1]
-        run_engine(settings, port, lambda: on_start(f"http://{settings.host}:{port}"))
-
-
-def taken(host: str, port: int, error: OSError) -> str:
-    return f"cannot listen on {host}:{port} ({error.strerror}); choose another --port"
-
-
-def listen(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), backlog=2048)
+        held = hold(settings.host, settings.port)
     except OSError as error:
-        raise ValueError(taken(host, port, error)) from error
+        raise ValueError(cannot_listen(settings.host, settings.port, error)) from error
+    with held:
+        port = held.getsockname()[1]
+        run_engine(settings, port, lambda: on_start(url_of(settings.host, port)))
+
+
+def open_port(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ValueError with what to do."""
+    from service.http.server import listen
+
+    try:
+        return listen(host, port)
+    except OSError as error:
+        raise ValueError(cannot_listen(host, port, error)) from error
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> str:
+    option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+    return f"cannot listen on {host}:{port} ({error.strerror}); choose another {option}"
 
 
 def announce(url: str) -> None:
@@ -132,21 +137,66 @@ def query(
 
 
 def ask(url: str, body: dict[str, Any], arm: str | None = None) -> dict[str, Any]:
-    """Asks once.
+    """Asks once. Raises what `call` raises."""
+    return call("POST", url + (f"/recall/{arm}" if arm else "/recall"), json=body)
 
-    Raises ValueError with the service's own sentence when it refuses, or when nothing answers at `url`.
+
+def call(method: str, url: str, timeout_s: float = 10, **given: Any) -> dict[str, Any]:
+    """The answer of a running service.
+
+    Raises ValueError with the service's own sentence when it refuses, or when no service answers at `url`.
     """
-    path = f"/recall/{arm}" if arm else "/recall"
     try:
-        reply = httpx.post(url + path, json=body, timeout=10)
-    except httpx.HTTPError as error:
+        # a proxy of the environment knows nothing of this machine's own ports
+        with httpx.Client(timeout=timeout_s, trust_env=not is_loopback(httpx.URL(url).host)) as client:
+            reply = client.request(method, url, **given)
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:
         raise ValueError(
             f"nothing answers at {url} ({error}); start a service with `recall serve` or `recall demo`"
         ) from error
-    answer: dict[str, Any] = reply.json()
+    try:
+        answer: dict[str, Any] = reply.json()
+    except ValueError:
+        raise ValueError(f"{reply.status_code}: no recall service answers at {url}") from None
     if reply.status_code != 200:
         raise ValueError(f"{reply.status_code} {answer.get('code')}: {answer.get('message')}")
     return answer
+
+
+def is_loopback(host: str) -> bool:
+    """True for this machine itself, by name or by address."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def reload(
+    arm: Annotated[str | None, typer.Argument(help="Arm that gets another bundle. Default: each, one by one.")] = None,
+    url: Annotated[str, Option(help="Address of a running service.")] = "http://127.0.0.1:8080",
+    bundle: Annotated[
+        str | None,
+        Option(help="Name of a folder beside the arm's own. Default: the arm's own."),
+    ] = None,
+    rollback: Annotated[bool, Option("--rollback", help="Take the bundle that was served before this one.")] = False,
+    admin_key: Annotated[
+        str | None, Option(help="The --admin-key of the service; better in the variable.", envvar="RECALL_ADMIN_KEY")
+    ] = None,
+    timeout_s: Annotated[float, Option(help="Longest wait for an arm; a large bundle takes a minute.")] = 600,
+) -> None:
+    """Have a running service serve another bundle, without a lost request.
+
+    It is proven first, as at start; a refused one changes nothing. The last line is JSON: the state of each arm asked.
+    """
+    headers = {"X-Admin-Key": admin_key} if admin_key else {}
+    outcomes = []
+    for name in [arm] if arm else call("GET", f"{url}/arms")["arms"]:
+        body = {"arm": name, "bundle": bundle, "rollback": rollback}
+        outcome = call("POST", f"{url}/admin/reload", timeout_s, json=body, headers=headers)
+        said = "serves" if outcome["changed"] else "served already"
+        err.print(f"arm {name} {said} bundle {outcome['bundle']} ({outcome['seconds']:.1f} s)", markup=False)
+        outcomes.append(outcome)
+    last_line({"reloaded": outcomes})
 
 
 def show_answer(answer: dict[str, Any]) -> None:

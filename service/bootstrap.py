@@ -8,15 +8,16 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import structlog
 from prometheus_client.registry import Collector
 
-from service.engine.arms import ArmSlot
+from service.engine.arms import ArmSlot, Release
 from service.engine.collector import EngineCollector
-from service.engine.loading import EngineParts, choose_device, load_arm, load_arm_metadata
+from service.engine.loading import EngineParts, choose_device, load_arm
 from service.engine.messages import EngineLimits
-from service.engine.remote import EngineLink, RemoteEngine
+from service.engine.releases import Releases
 from service.errors import ConfigurationError
 from service.experiments.assignment import DEFAULT_FILE, Assigner
 from service.experiments.collector import ExposureCollector
@@ -25,6 +26,11 @@ from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFee
 from service.experiments.rules import FEATURE
 from service.experiments.shadow import ShadowComparison
 from service.pipeline import RecallPipeline, RecallQuery
+from service.reload.collector import ReloadCollector
+from service.reload.reloader import Reloader
+from service.reload.watcher import Watcher
+from service.remote.follower import Follower, follow_engine
+from service.remote.link import EngineLink
 from service.settings import Settings
 from service.stores.collectors import CacheCollector, RedisCollector
 from service.stores.embedded_redis import EmbeddedRedis
@@ -41,20 +47,24 @@ from service.telemetry.collectors import add_up
 from service.telemetry.metrics import Metrics
 
 WATCH_SECONDS = 1.0
+R = TypeVar("R", bound=Releases)
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Engines:
+class Engines(Generic[R]):
     """The arms that a process asks, and what their engines share where these are in the same process."""
 
     settings: Settings  # with the URL of the embedded redis-server where they had none
     arms: dict[str, ArmSlot]
+    releases: R
     cache: VectorCaches | None = None
     redis_clients: tuple[RedisClient, ...] = ()
 
     def collectors(self) -> list[Collector]:
-        return [CacheCollector(self.cache), EngineCollector(self.arms)]
+        """Metrics of the engines, where these are in this process."""
+        reloads = [ReloadCollector(self.releases)] if isinstance(self.releases, Reloader) else []
+        return [CacheCollector(self.cache), EngineCollector(self.arms), *reloads]
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,7 @@ class Service:
     settings: Settings
     pipeline: RecallPipeline
     stores: Stores
+    releases: Releases
     metrics: Metrics
     shadow: ShadowComparison[RecallQuery]
     link: EngineLink | None = None  # to the process that computes, where that is another
@@ -95,9 +106,10 @@ async def open_service(settings: Settings, engine_address: str | None = None) ->
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         link = EngineLink(engine_address, metrics.render, metrics.engine("unknown")) if engine_address else None
+        engines: Engines[Reloader] | Engines[Follower]
         if link:
             stack.push_async_callback(link.close)
-            engines = remote_engines(settings, link)
+            engines = await remote_engines(settings, link)
         else:
             engines = await stack.enter_async_context(open_engines(settings, metrics))
         assigner = load_assigner(settings.experiments, engines.arms)
@@ -108,7 +120,8 @@ async def open_service(settings: Settings, engine_address: str | None = None) ->
         pipeline = RecallPipeline(engines.arms, assigner, stores.histories)
         shadow = ShadowComparison(pipeline, metrics.overlap)
         stack.push_async_callback(shadow.close)
-        yield Service(settings, pipeline, replace(stores, redis_clients=clients), metrics, shadow, link)
+        stores = replace(stores, redis_clients=clients)
+        yield Service(settings, pipeline, stores, engines.releases, metrics, shadow, link)
 
 
 def register(metrics: Metrics, *collectors: Collector) -> None:
@@ -117,7 +130,7 @@ def register(metrics: Metrics, *collectors: Collector) -> None:
 
 
 @asynccontextmanager
-async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[Engines]:
+async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[Engines[Reloader]]:
     """Proves the bundles and starts an engine an arm, with a cache before them: for this process or for HTTP processes.
 
     Raises ConfigurationError with the reason when a bundle is refused.
@@ -129,23 +142,26 @@ async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[En
         cache, clients = open_cache(settings, stack)
         device = choose_device(settings.device)
         limits = EngineLimits(settings.max_waiting, settings.max_batch_tokens)
+
+        def load(name: str, folder: Path) -> Release:
+            return load_arm(name, folder, device, EngineParts(limits, cache, metrics.engine(name))).release
+
         arms: dict[str, ArmSlot] = {}
         for name, folder in settings.arms.items():
-            parts = EngineParts(limits, cache, metrics.engine(name))
             # hashing and replaying take seconds; signals should work meanwhile
-            loaded = await asyncio.to_thread(load_arm, name, folder, device, parts)
-            arms[name] = ArmSlot(loaded.release)
+            arms[name] = ArmSlot(await asyncio.to_thread(load, name, folder))
             stack.push_async_callback(arms[name].close)
-        yield Engines(settings, arms, cache, clients)
+        reloader = Reloader(arms, settings.arms, load)
+        if settings.watch_bundles_s:
+            watching = asyncio.create_task(Watcher(reloader, settings.arms).run(settings.watch_bundles_s))
+            stack.callback(watching.cancel)
+        yield Engines(settings, arms, reloader, cache, clients)
 
 
-def remote_engines(settings: Settings, link: EngineLink) -> Engines:
-    """Arms whose engines and cache are in the process at the other end of the link."""
-    has_cache = settings.cache_ttl_s > 0
-    releases = (
-        load_arm_metadata(name, folder, RemoteEngine(name, link), has_cache) for name, folder in settings.arms.items()
-    )
-    return Engines(settings, {release.name: ArmSlot(release) for release in releases})
+async def remote_engines(settings: Settings, link: EngineLink) -> Engines[Follower]:
+    """Arms whose engines and cache are in the process at the other end of the link, which decides what they serve."""
+    follower = await follow_engine(link, has_cache=settings.cache_ttl_s > 0)
+    return Engines(settings, follower.arms, follower)
 
 
 def load_assigner(path: Path | None, arms: Collection[str]) -> Assigner:
@@ -175,7 +191,7 @@ def open_cache(settings: Settings, stack: AsyncExitStack) -> tuple[VectorCaches 
 
 def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     """Histories, feedback and exposures: in Redis, each with its own client and patience, or in this process."""
-    if settings.uses_memory:
+    if settings.keeps_events_in_memory:
         memory = MemoryHistory(settings.max_history)
         return Stores(memory, MemoryFeedback(memory), MemoryExposures())
     url = settings.events_redis_url or settings.redis_url or ""

@@ -3,16 +3,23 @@
     RecallError                 code                retryable  status
     ├── BadRequest              bad_request         no         422
     │   ├── MalformedBody       malformed_body      no         400
+    │   ├── MalformedHttp       malformed_http      no         400
     │   ├── BodyTooLarge        body_too_large      no         413
+    │   ├── UnsupportedEncoding unsupported_encoding no        415
+    │   ├── HeadTooLarge        head_too_large      no         431
     │   ├── BadStatistics       bad_statistics      no         422
-    │   └── UnknownArm          unknown_arm         no         404
+    │   ├── UnknownArm          unknown_arm         no         404
+    │   └── ReloadRefused       reload_refused      no         422
     ├── Forbidden               forbidden           no         403
     │   └── Unauthorized        unauthorized        no         401
+    ├── ReloadUnderWay          reload_under_way    yes        409
     ├── Overloaded              overloaded          yes        429
     ├── DeadlineExceeded        deadline_exceeded   yes        504
     ├── Unavailable             unavailable         yes        503
     │   ├── EngineFailed        engine_failed       yes        503
-    │   └── EventsUnavailable   events_unavailable  yes        503
+    │   ├── StaleRelease        stale_release       yes        503
+    │   ├── EventsUnavailable   events_unavailable  yes        503
+    │   └── EventsRefused       events_refused      no         503
     └── ConfigurationError      configuration       no         500   (the service does not start)
 
 Knows nothing of HTTP frameworks: service/http/app.py turns the tree into answers.
@@ -47,6 +54,24 @@ class BodyTooLarge(BadRequest):
     code, status = "body_too_large", 413
 
 
+class MalformedHttp(BadRequest):
+    """The bytes sent are no HTTP request."""
+
+    code, status = "malformed_http", 400
+
+
+class UnsupportedEncoding(BadRequest):
+    """The body is compressed; the service reads plain bodies."""
+
+    code, status = "unsupported_encoding", 415
+
+
+class HeadTooLarge(BadRequest):
+    """The headers are more, or larger, than any client needs; the connection is closed."""
+
+    code, status = "head_too_large", 431
+
+
 class BadStatistics(BadRequest):
     """The sums or counts of an experiment contradict each other; the sentence says which."""
 
@@ -59,6 +84,12 @@ class UnknownArm(BadRequest):
     code, status = "unknown_arm", 404
 
 
+class ReloadRefused(BadRequest):
+    """The bundle offered cannot be served; the sentence says why, and the one served before still is."""
+
+    code = "reload_refused"
+
+
 class Forbidden(RecallError):
     """The key given does not allow this."""
 
@@ -69,6 +100,12 @@ class Unauthorized(Forbidden):
     """A key is needed and none was given."""
 
     code, status = "unauthorized", 401
+
+
+class ReloadUnderWay(RecallError):
+    """Another bundle is being loaded; one at a time."""
+
+    code, retryable, status = "reload_under_way", True, 409
 
 
 class Overloaded(RecallError):
@@ -95,10 +132,22 @@ class EngineFailed(Unavailable):
     code = "engine_failed"
 
 
+class StaleRelease(Unavailable):
+    """A bundle took the place of another while this request was on its way; nothing was computed."""
+
+    code = "stale_release"
+
+
 class EventsUnavailable(Unavailable):
     """The event could not be kept; send it again."""
 
     code = "events_unavailable"
+
+
+class EventsRefused(Unavailable):
+    """Redis refuses to keep events until it is set up otherwise; sending again does not help."""
+
+    code, retryable = "events_refused", False
 
 
 class ConfigurationError(RecallError):

@@ -5,9 +5,10 @@ Each step has one line in `recall`; vectors, search and merge are the engine's. 
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
@@ -17,13 +18,15 @@ from model.records import History
 from service.engine.arms import ArmSlot, Release
 from service.engine.fill import complete
 from service.engine.messages import EMPTY, EngineRequest, EngineResult
-from service.errors import DeadlineExceeded, EngineFailed, Overloaded, UnknownArm
+from service.errors import DeadlineExceeded, EngineFailed, Overloaded, StaleRelease, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.stores.history import HistoryStore
 from service.stores.vector_codec import CachedVectors
 
 FALLBACK = "fallback"
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
+MAX_RELEASES = 3  # tried for one request; each refusal of an engine makes the release that it serves current
+T = TypeVar("T")
 
 
 class AssignmentPolicy(Protocol):
@@ -91,9 +94,13 @@ class RecallPipeline:
         assignment = self.assign(query)
         history = await self._history(query, degraded)
         clock.lap("history")
-        with self.arms[assignment.arm].lease() as arm:
-            request = arm.request(query.user_id, history, query.exclude, query.top_n, deadline=query.deadline)
-            result = await self._ask(arm, request, degraded)
+
+        async def find(release: Release) -> Asked:
+            request = release.request(query.user_id, history, query.exclude, query.top_n, deadline=query.deadline)
+            return Asked(release, request, await self._ask(release, request))
+
+        arm, request, result = await with_current(self.arms[assignment.arm], find)
+        degraded += reasons(request, result)
         clock.lap("find")
         listed = self._fill(arm, request, result, degraded)
         return RecallResult(
@@ -112,9 +119,12 @@ class RecallPipeline:
         self, arm: str, user: ExternalId | None, history: Sequence[ExternalId], deadline: float = float("inf")
     ) -> tuple[Release, CachedVectors]:
         """Query vectors alone, and the release they belong to. Raises UnknownArm and what `Engine.ask` raises."""
-        with self._slot(arm).lease() as release:
+
+        async def encode(release: Release) -> tuple[Release, CachedVectors]:
             request = release.request(user, history, deadline=deadline)
             return release, (await release.engine.ask(request)).vectors
+
+        return await with_current(self._slot(arm), encode)
 
     async def engine_states(self, deadline: float) -> dict[str, str]:
         """For each arm "ok", or the name of the error that its engine gives now."""
@@ -125,12 +135,15 @@ class RecallPipeline:
 
     async def probe(self, arm: str, deadline: float) -> None:
         """Raises what a request would raise when the arm's engine does not answer; a busy engine that works is well."""
-        with self._slot(arm).lease() as release:
+
+        async def ask(release: Release) -> None:
             try:
                 await release.engine.ask(EngineRequest(History(()), 1, deadline=deadline))
             except (Overloaded, DeadlineExceeded):
                 if time.monotonic() - release.engine.last_batch_at > BUSY_SECONDS:
                     raise
+
+        await with_current(self._slot(arm), ask)
 
     def assign(self, query: RecallQuery) -> Assignment:
         """The arm of the path, or the experiment's."""
@@ -155,16 +168,11 @@ class RecallPipeline:
         return kept or ()
 
     @staticmethod
-    async def _ask(arm: Release, request: EngineRequest, degraded: list[str]) -> EngineResult | None:
+    async def _ask(arm: Release, request: EngineRequest) -> EngineResult | None:
         """The engine's result; None when its batch failed."""
-        if request.unknown:
-            degraded.append("unknown_items")
-        if request.is_cold:
-            degraded.append("cold_start")
         try:
             return await arm.engine.ask(request)
         except EngineFailed:
-            degraded.append(FALLBACK)
             return None
 
     @staticmethod
@@ -175,6 +183,32 @@ class RecallPipeline:
         if len(listed.rows) > len(merged.rows):
             degraded.append("filled")
         return listed
+
+
+class Asked(NamedTuple):
+    """A request in rows of one release, and what its engine answered; None when its batch failed."""
+
+    release: Release
+    request: EngineRequest
+    result: EngineResult | None
+
+
+async def with_current(slot: ArmSlot, ask: Callable[[Release], Awaitable[T]]) -> T:
+    """The outcome of `ask` with the release that answers now; asked anew where another took its place on the way.
+
+    Raises what `ask` raises.
+    """
+    for _ in range(MAX_RELEASES - 1):
+        with slot.lease() as release, suppress(StaleRelease):
+            return await ask(release)
+    with slot.lease() as release:
+        return await ask(release)
+
+
+def reasons(request: EngineRequest, result: EngineResult | None) -> list[str]:
+    """The reasons why an answer is less than it could be."""
+    states = {"unknown_items": bool(request.unknown), "cold_start": request.is_cold, FALLBACK: result is None}
+    return [name for name, holds in states.items() if holds]
 
 
 class Clock:

@@ -47,6 +47,12 @@ class Settings(BaseSettings):
     )
     max_top_n: int = Field(1000, ge=1, description="Longest list a request may ask for; longer searches cost more.")
     qa_key: SecretStr | None = Field(None, description="Key that lets X-AB-Bucket force an arm; unset = nobody can.")
+    admin_key: SecretStr | None = Field(
+        None, description="Key, sent as X-Admin-Key, that lets POST /admin/reload change bundles; unset = nobody can."
+    )
+    watch_bundles_s: float = Field(
+        0, ge=0, description="Look this often whether an arm's folder or link holds another bundle; 0 = never."
+    )
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = a GPU when there is one.")
     max_batch_tokens: int | None = Field(
@@ -90,8 +96,13 @@ class Settings(BaseSettings):
 
     @property
     def uses_memory(self) -> bool:
-        """True when nothing is kept outside this process: tests and trials."""
+        """True when vectors are kept in this process alone."""
         return self.redis_url == "memory"
+
+    @property
+    def keeps_events_in_memory(self) -> bool:
+        """True when histories and events are lost with this process: tests and trials."""
+        return self.uses_memory and self.events_redis_url is None
 
 
 def load_settings(**given: object) -> Settings:

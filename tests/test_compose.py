@@ -1,5 +1,6 @@
 """The containers' files against the code: eviction policies, users, limits, profiles, variables, metric names."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -18,8 +19,11 @@ from prometheus_client import CollectorRegistry
 from recall.__main__ import app
 from service.bootstrap import register
 from service.engine.collector import EngineCollector
+from service.engine.loading import load_arm
 from service.experiments.collector import ExposureCollector
 from service.experiments.exposure import ExposureLog
+from service.reload.collector import ReloadCollector
+from service.reload.reloader import Reloader
 from service.settings import Settings
 from service.stores.collectors import CacheCollector, RedisCollector
 from service.stores.redis_client import RedisClient
@@ -233,7 +237,8 @@ def metric_names() -> set[str]:
     link = RedisClient("redis://127.0.0.1:1/0", "cache")
     metrics = Metrics()
     registry: CollectorRegistry = metrics.registry
-    parts = (CacheCollector(MemoryVectorCache()), EngineCollector({}), RedisCollector([link]))
+    reloads = ReloadCollector(Reloader({}, {}, lambda _, folder: load_arm("", folder, "cpu").release))
+    parts = (CacheCollector(MemoryVectorCache()), EngineCollector({}), reloads, RedisCollector([link]))
     register(metrics, *parts, ExposureCollector(ExposureLog(link)))
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}
     return {metric.name + suffix for metric in registry.collect() for suffix in suffixes[metric.type]}
@@ -302,3 +307,27 @@ def test_the_health_check_fails_when_nothing_answers() -> None:
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as unused:
         port = unused.server_address[1]
     assert check_health(port) == 1
+
+
+PORT_9000 = ["recall", "serve", "--port", "9000"]
+
+
+@pytest.mark.parametrize(
+    ("command", "environment", "address"),
+    [
+        ([], {}, ("127.0.0.1", 8080)),
+        (["recall", "serve", ""], {"RECALL_HOST": "0.0.0.0", "RECALL_PORT": "9"}, ("127.0.0.1", 9)),
+        (PORT_9000, {"RECALL_PORT": "9"}, ("127.0.0.1", 9000)),
+        (["/sbin/docker-init", "--", *PORT_9000, "--host=::"], {}, ("::1", 9000)),
+        (["recall", "serve", "--port=9000", "--host", "10.0.0.5"], {}, ("10.0.0.5", 9000)),
+    ],
+)
+def test_the_health_check_asks_where_the_service_listens(
+    command: list[str], environment: dict[str, str], address: tuple[str, int]
+) -> None:
+    spec = importlib.util.spec_from_file_location("healthcheck", ROOT / "docker" / "healthcheck.py")
+    assert spec
+    assert spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.address(command, environment) == address

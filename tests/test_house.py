@@ -51,8 +51,8 @@ ALLOWED = {
     "recall.verdict_table": "recall.terminal service.experiments.verdict",
     "service": "",
     "service.bootstrap": (
-        "service.engine service.errors service.experiments service.pipeline service.settings service.stores "
-        "service.telemetry"
+        "service.engine service.errors service.experiments service.pipeline service.reload service.remote "
+        "service.settings service.stores service.telemetry"
     ),
     "service.engine": (
         "index.base index.bundle index.exact index.next_item index.watched model.catalogue model.checkpoint model.data "
@@ -64,11 +64,13 @@ ALLOWED = {
     "service.experiments.verdict": "service.errors",
     "service.http": (
         "model model.ids service.bootstrap service.engine service.errors service.experiments service.pipeline "
-        "service.settings service.stores service.telemetry"
+        "service.remote service.settings service.stores service.telemetry"
     ),
     "service.pipeline": (
         "model.catalogue model.merging model.records service.engine service.errors service.experiments service.stores"
     ),
+    "service.reload": "service.engine service.errors",
+    "service.remote": "model.merging model.records service.engine service.errors service.stores",
     "service.settings": "service.errors",
     "service.stores": "model.catalogue model.records service.errors",
     "service.telemetry": "index.watched service.engine service.pipeline",

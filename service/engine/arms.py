@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ class Release:
     engine: EngineClient
     has_cache: bool = False  # vectors are cached beside the engine
     counters: ComputeCounters = ComputeCounters()
+    folder: Path = Path()  # where the bundle lay when it was opened
 
     def request(
         self,
@@ -125,13 +127,18 @@ class ArmSlot:
         """The current release for the time of a `with` block: its engine is not closed meanwhile."""
         return self._tenure
 
+    def put(self, new: Release) -> Tenure:
+        """Makes `new` current at once; returns the tenure of the old release, which those who lease it still use."""
+        old, self._tenure = self._tenure, Tenure(new)
+        return old
+
     async def swap(self, new: Release) -> Release:
         """Makes `new` current at once; returns the old release once it has answered what it was asked and is closed.
 
         Swaps of one slot follow each other. Whoever still waits after DRAIN_SECONDS is failed by the closing engine.
         """
         async with self._swapping:
-            old, self._tenure = self._tenure, Tenure(new)
+            old = self.put(new)
             self._draining = old.release
             try:
                 await old.drain(DRAIN_SECONDS)

@@ -14,7 +14,7 @@ import structlog
 import torch
 
 from index.bundle.bundle import BundleRefused, open_bundle
-from index.bundle.files import read_manifest, settled
+from index.bundle.files import check_file, read_manifest, settled
 from index.bundle.manifest import CHECKPOINT
 from index.next_item import next_item_from
 from index.watched import WatchedIndex
@@ -107,7 +107,10 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
         bundle = bundle.over(encoder.network.item_vectors().detach())
         # the proof, and the warm-up: every padded length is computed once
         bundle.replay(encoder.encode)
-    except (BundleRefused, CheckpointError) as error:
+        # checkpoint and bundle were read one after the other: a folder replaced in between is neither
+        if read_manifest(bundle.path).digest != bundle.digest:
+            raise BundleRefused(f"bundle {folder} is refused: it was replaced while it was read")
+    except (BundleRefused, CheckpointError, OSError) as error:
         raise ConfigurationError(f"arm {name}: {error}") from error
     watched = None if bundle.index is bundle.exact else WatchedIndex(bundle.index, bundle.exact)
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
@@ -128,6 +131,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
             watched.recall if watched else None,
             compute.refused if isinstance(compute, GraphCompute) else None,
         ),
+        folder=bundle.path,
     )
     release_memory()
     log.info(
@@ -141,21 +145,49 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
     return LoadedArm(release, compute)
 
 
-def load_arm_metadata(name: str, folder: Path, engine: EngineClient, has_cache: bool = False) -> Release:
-    """A release whose engine is in another process, which has proven the bundle: ids and plan, no weights.
+def find_bundle(folder: Path) -> tuple[Path, str]:
+    """The folder that a bundle lies in, links resolved, and the bundle's short digest; nothing else is checked.
 
-    Raises ConfigurationError with the reason where the folder does not hold them.
+    Raises ConfigurationError with the reason where there is none.
     """
     try:
-        manifest = read_manifest(settled(folder).resolve(strict=True))
+        root = settled(folder).resolve(strict=True)
+        return root, read_manifest(root).digest[:16]
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{folder}: {error}") from error
+
+
+def load_arm_metadata(name: str, folder: Path, bundle: str, engine: EngineClient, has_cache: bool = False) -> Release:
+    """A release of `bundle`, whose engine is in another process, which has proven it: ids and plan, no weights.
+
+    Raises ConfigurationError with the reason where the folder does not hold this very bundle.
+    """
+    try:
+        manifest = read_manifest(folder)
+        # the ids decide what an answer's rows mean: they are checked here too, not in the engine process alone
+        for part in (f"{CHECKPOINT}/{CONFIG}", f"{CHECKPOINT}/{CATALOGUE}"):
+            check_file(folder, part, manifest.files[part])
         checkpoint = folder / CHECKPOINT
         config = json.loads((checkpoint / CONFIG).read_text(encoding="utf-8"))
         catalogue, plan = Catalogue.load(checkpoint / CATALOGUE), read_plan(config["plan"])
+        window = int(config["network"]["max_length"])
+        # read again: the folder may have been replaced meanwhile
+        digests = {manifest.digest[:16], read_manifest(folder).digest[:16]}
     except (OSError, ValueError, KeyError) as error:
         raise ConfigurationError(f"arm {name}: {error}") from error
-    window = int(config["network"]["max_length"])
+    if digests != {bundle}:
+        raise ConfigurationError(f"arm {name}: {folder} no longer holds the bundle {bundle}, it was replaced")
     return Release(
-        name, config["kind"], manifest.digest[:16], catalogue, plan, plan_digest(plan), window, engine, has_cache
+        name,
+        config["kind"],
+        bundle,
+        catalogue,
+        plan,
+        plan_digest(plan),
+        window,
+        engine,
+        has_cache,
+        folder=folder,
     )
 
 

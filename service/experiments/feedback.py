@@ -15,11 +15,11 @@ import orjson
 from redis.asyncio import Redis
 
 from model.catalogue import ExternalId
-from service.errors import EventsUnavailable
+from service.errors import EventsRefused, EventsUnavailable, Unavailable
 from service.experiments.events import EventReader, MemoryEventLog, RedisEventReader
 from service.stores.history import APPEND, MAX_HISTORY, MemoryHistory, encode_item, history_key
 from service.stores.microbatch import Microbatcher
-from service.stores.redis_client import RedisClient, RedisUnavailable
+from service.stores.redis_client import PERMANENT, FailureCause, RedisClient, RedisUnavailable, cause_of
 
 STREAM = "recall:feedback"
 
@@ -121,10 +121,17 @@ class RedisFeedback:
         try:
             [reply] = await self._writes.ask([event])
         except RedisUnavailable as error:
-            raise EventsUnavailable("the event cannot be kept now; send it again") from error
+            raise self._refusal(error.cause) from error
         if isinstance(reply, Exception):
-            raise EventsUnavailable("the event cannot be kept now; send it again") from reply
+            raise self._refusal(cause_of(reply)) from reply
         return bool(reply)
+
+    def _refusal(self, cause: FailureCause) -> Unavailable:
+        """Temporary where the cause is; an open breaker has the cause that opened it."""
+        lasting = self._redis.refusal if cause is FailureCause.OPEN else cause
+        if lasting in PERMANENT:
+            return EventsRefused(f"Redis refuses to keep events ({lasting}); sending again does not help")
+        return EventsUnavailable("the event cannot be kept now; send it again")
 
     async def _write(self, events: list[FeedbackEvent]) -> list[int | Exception]:
         replies = await self._redis.run(lambda client: self._send(client, events))

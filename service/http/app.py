@@ -18,6 +18,7 @@ from model import __version__
 from service.bootstrap import Service, open_service
 from service.errors import BadRequest, RecallError
 from service.http import codec, docs
+from service.http.bodies import BodyReader
 from service.http.fast_path import FastPath
 from service.http.observe import Observe, request_id_of
 from service.http.openapi import DESCRIPTION, TAGS, complete_openapi
@@ -35,6 +36,7 @@ class RecallApp(FastAPI):
         """engine_address: of the process that computes; None = this process computes."""
         self._settings, self._engine_address = settings, engine_address
         self._service: Service | None = None
+        self.bodies = BodyReader()
         super().__init__(
             title="recgpt-recall",
             version=__version__,

@@ -1,4 +1,4 @@
-"""The QA key: the one right that a client can have, to force a variation of the experiment."""
+"""Keys: the QA key forces a variation of the experiment, the admin key changes the bundles that are served."""
 
 import hmac
 
@@ -16,10 +16,22 @@ def forced_bucket(request: Request, qa_key: SecretStr | None) -> str | None:
     bucket = request.headers.get("x-ab-bucket")
     if bucket is None:
         return None
-    given = request.headers.get("x-qa-key")
-    if given is None:
-        raise Unauthorized("X-AB-Bucket needs X-QA-Key")
-    # compared in constant time
-    if qa_key is None or not hmac.compare_digest(given.encode(), qa_key.get_secret_value().encode()):
-        raise Forbidden("X-QA-Key does not allow X-AB-Bucket")
+    _check_key(request, "X-QA-Key", qa_key, "X-AB-Bucket")
     return bucket
+
+
+def check_admin(request: Request, admin_key: SecretStr | None) -> None:
+    """Returns for clients that hold the admin key.
+
+    Raises Unauthorized when no key is given, Forbidden when it is a wrong one, or when the service has none.
+    """
+    _check_key(request, "X-Admin-Key", admin_key, request.url.path)
+
+
+def _check_key(request: Request, header: str, key: SecretStr | None, right: str) -> None:
+    given = request.headers.get(header)
+    if given is None:
+        raise Unauthorized(f"{right} needs {header}")
+    # compared in constant time
+    if key is None or not hmac.compare_digest(given.encode(), key.get_secret_value().encode()):
+        raise Forbidden(f"{header} does not allow {right}")

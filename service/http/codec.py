@@ -9,13 +9,14 @@ import orjson
 import ormsgpack
 from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect
 
 from model.ids import RULE
 from service.engine.arms import Release
-from service.errors import BadRequest, BodyTooLarge, MalformedBody, RecallError
+from service.engine.releases import ReleaseState, ReloadRequest
+from service.errors import BadRequest, MalformedBody, RecallError
 from service.experiments.feedback import Action, FeedbackEvent
-from service.http.schemas import BatchRequest, FeedbackRequest, RecallRequest
+from service.http.bodies import BodyReader
+from service.http.schemas import BatchRequest, FeedbackRequest, RecallRequest, ReloadBody
 from service.pipeline import RecallQuery, RecallResult
 from service.settings import Settings
 from service.stores.vector_codec import CachedVectors
@@ -27,32 +28,19 @@ RETRY_AFTER_S = "1"
 ID_BRANCHES = {"constrained-int", "constrained-str"}  # pydantic's names for the two kinds of id
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The body, never more than `max_bytes` of it.
-
-    Raises BodyTooLarge before anything is parsed, MalformedBody when the client leaves before its end.
-    """
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async for part in request.stream():
-            size += len(part)
-            if size > max_bytes:
-                raise BodyTooLarge(f"the body has more than {max_bytes} bytes")
-            parts.append(part)
-    except ClientDisconnect:
-        raise MalformedBody("the client left before the body ended") from None
-    return b"".join(parts)
+def bodies_of(request: Request) -> BodyReader:
+    bodies: BodyReader = request.app.bodies
+    return bodies
 
 
 async def read(model: type[Model], request: Request, max_bytes: int) -> Model:
-    """The body of a request as a `model`. Raises what read_body and parse raise."""
-    return parse(model, await read_body(request, max_bytes))
+    """The body of a request as a `model`. Raises what BodyReader.read and parse raise."""
+    return parse(model, await bodies_of(request).read(request, max_bytes))
 
 
 async def read_packable(model: type[Model], request: Request, max_bytes: int) -> Model:
     """The same for a route that takes MessagePack too, by content type."""
-    body = await read_body(request, max_bytes)
+    body = await bodies_of(request).read(request, max_bytes)
     is_packed = request.headers.get("content-type", "").startswith(MSGPACK)
     return parse_packed(model, body) if is_packed else parse(model, body)
 
@@ -162,6 +150,13 @@ def to_event(body: FeedbackRequest, now_ms: int) -> FeedbackEvent:
     )
 
 
+def to_reload(body: ReloadBody) -> ReloadRequest:
+    """The wish in a body. Raises BadRequest where it names two bundles."""
+    if body.rollback and body.bundle is not None:
+        raise BadRequest("bundle: not together with rollback, which takes the one served before")
+    return ReloadRequest(body.arm, body.bundle, body.rollback)
+
+
 def to_columns(result: RecallResult, explain: bool) -> dict[str, Any]:
     """The body of RecallResponse."""
     arm, assignment, listed = result.arm, result.assignment, result.listed
@@ -231,12 +226,13 @@ def experiment_headers(result: RecallResult) -> dict[str, str]:
     return {"X-AB-Experiment": assignment.experiment, "X-AB-Bucket": assignment.variation}
 
 
-def describe_arm(arm: Release) -> dict[str, Any]:
+def describe_arm(arm: Release, state: ReleaseState) -> dict[str, Any]:
     """An entry of GET /arms."""
     plan = {**asdict(arm.plan), "digest": arm.plan_digest}
     return {
         "kind": arm.kind,
         "bundle": arm.bundle,
+        "previous": state.previous,
         "num_items": len(arm.catalogue.items),
         "window": arm.window,
         "plan": plan,

@@ -35,6 +35,9 @@ class Observe:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            # answered as a GET; the server, which keeps its own scope, sends the head alone
+            scope = {**scope, "method": "GET"}
         # 500 stands where the handler broke before it sent anything
         started, status = time.perf_counter(), 500
 

@@ -14,8 +14,11 @@ from service.errors import (
     MalformedBody,
     Overloaded,
     RecallError,
+    ReloadRefused,
+    ReloadUnderWay,
     Unauthorized,
     UnknownArm,
+    UnsupportedEncoding,
 )
 from service.http.schemas import (
     BatchRequest,
@@ -25,6 +28,8 @@ from service.http.schemas import (
     Problem,
     RecallRequest,
     RecallResponse,
+    ReloadBody,
+    ReloadResponse,
 )
 from service.settings import Settings
 
@@ -44,8 +49,17 @@ TAGS = [
     {"name": "events", "description": "Feedback, which fills the histories."},
     {"name": "operations", "description": "For machines that watch the service and people who run it."},
 ]
-BODIES: tuple[type[BaseModel], ...] = (RecallRequest, BatchRequest, EmbedRequest, FeedbackRequest)
-COMMON = (MalformedBody, UnknownArm, BodyTooLarge, BadRequest, Overloaded, EventsUnavailable, DeadlineExceeded)
+BODIES: tuple[type[BaseModel], ...] = (RecallRequest, BatchRequest, EmbedRequest, FeedbackRequest, ReloadBody)
+COMMON = (
+    MalformedBody,
+    UnknownArm,
+    BodyTooLarge,
+    UnsupportedEncoding,
+    BadRequest,
+    Overloaded,
+    EventsUnavailable,
+    DeadlineExceeded,
+)
 HEADERS = (
     (
         "X-Request-Timeout-Ms",
@@ -57,6 +71,8 @@ QA_HEADERS = (
     ("X-AB-Bucket", "Forces a variation; needs X-QA-Key, is never analysed.", {"type": "string"}),
     ("X-QA-Key", "Key of those who may force a variation.", {"type": "string"}),
 )
+ADMIN_HEADERS = (("X-Admin-Key", "Key of those who may change bundles.", {"type": "string"}),)
+OTHER_HEADERS = {FeedbackRequest: (), ReloadBody: ADMIN_HEADERS}  # of bodies whose routes have no deadline
 AB_HEADERS = {
     "X-AB-Experiment": {"description": "Key of the experiment that decided.", "schema": {"type": "string"}},
     "X-AB-Bucket": {"description": "Key of the user's variation.", "schema": {"type": "string"}},
@@ -68,7 +84,7 @@ Responses = dict[int | str, dict[str, Any]]
 def body_of(model: type[BaseModel], with_arm: bool = False) -> dict[str, Any]:
     """The `openapi_extra` of a route that parses its body itself."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-    headers = (() if model is FeedbackRequest else HEADERS) + (QA_HEADERS if with_arm else ())
+    headers = OTHER_HEADERS.get(model, HEADERS) + (QA_HEADERS if with_arm else ())
     parameters = [
         {"name": name, "in": "header", "required": False, "description": text, "schema": kind}
         for name, text, kind in headers
@@ -81,10 +97,8 @@ def body_of(model: type[BaseModel], with_arm: bool = False) -> dict[str, Any]:
 
 def with_problems(model: type[BaseModel], status: int = 200, *more: type[RecallError]) -> Responses:
     """The good answer and every problem a route may give."""
-    problems: Responses = {}
     kinds: tuple[type[RecallError], ...] = (*COMMON, *more)
-    for error in kinds:
-        problems[error.status] = {"model": Problem, "description": (error.__doc__ or "").strip().splitlines()[0]}
+    problems: Responses = {kind.status: _problem(kind) for kind in kinds}
     return {status: {"model": model, "description": "Answered"}, **problems}
 
 
@@ -92,6 +106,18 @@ def recall_answers() -> Responses:
     answers = with_problems(RecallResponse, 200, Unauthorized, Forbidden)
     answers[200]["headers"] = AB_HEADERS
     return answers
+
+
+def reload_answers() -> Responses:
+    """The good answer of POST /admin/reload, and the refusals it knows."""
+    known = (MalformedBody, Unauthorized, Forbidden, UnknownArm, ReloadUnderWay, BodyTooLarge)
+    kinds: tuple[type[RecallError], ...] = (*known, UnsupportedEncoding, ReloadRefused)
+    problems: Responses = {kind.status: _problem(kind) for kind in kinds}
+    return {200: {"model": ReloadResponse, "description": "Served now"}, **problems}
+
+
+def _problem(kind: type[RecallError]) -> dict[str, Any]:
+    return {"model": Problem, "description": (kind.__doc__ or "").strip().splitlines()[0]}
 
 
 def health_answers() -> Responses:

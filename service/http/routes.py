@@ -3,6 +3,7 @@
 import asyncio
 import platform
 import time
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,9 +16,9 @@ from service.bootstrap import Service
 from service.errors import RecallError, UnknownArm
 from service.experiments.exposure import Exposure
 from service.http import codec
-from service.http.auth import forced_bucket
+from service.http.auth import check_admin, forced_bucket
 from service.http.observe import request_id_of
-from service.http.openapi import body_of, health_answers, recall_answers, with_problems
+from service.http.openapi import body_of, health_answers, recall_answers, reload_answers, with_problems
 from service.http.schemas import (
     ArmsResponse,
     BatchRequest,
@@ -29,6 +30,7 @@ from service.http.schemas import (
     ReadyResponse,
     RecallRequest,
     RecallResponse,
+    ReloadBody,
     VersionResponse,
 )
 from service.pipeline import RecallQuery, RecallResult
@@ -155,8 +157,11 @@ async def health(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """200 once all arms are proven (the port is closed before), with what runs below its best."""
     service = service_of(request)
-    reasons = [f"redis_{client.role}_down" for client in service.stores.redis_clients if client.is_down]
-    return codec.reply({"ready": True, "arms": list(service.pipeline.arms), "degraded": reasons})
+    clients = service.stores.redis_clients
+    reasons = [f"redis_{client.role}_down" for client in clients if client.is_down]
+    reasons += [f"redis_{client.role}_refuses_{client.refusal}" for client in clients if client.refusal]
+    refused = {state.arm: state.refusal for state in service.releases.states() if state.refusal}
+    return codec.reply({"ready": True, "arms": list(service.pipeline.arms), "degraded": reasons, "refused": refused})
 
 
 @router.get("/metrics", response_class=PlainTextResponse, tags=["operations"])
@@ -168,11 +173,24 @@ async def metrics(request: Request) -> Response:
 @router.get("/arms", response_model=ArmsResponse, tags=["operations"])
 async def arms(request: Request) -> Response:
     """The arms by name: the bundle that each serves, and its plan."""
-    served = {name: codec.describe_arm(slot.current) for name, slot in service_of(request).pipeline.arms.items()}
+    service = service_of(request)
+    states = {state.arm: state for state in service.releases.states()}
+    served = {name: codec.describe_arm(slot.current, states[name]) for name, slot in service.pipeline.arms.items()}
     return codec.reply({"arms": served})
 
 
 @router.get("/version", response_model=VersionResponse, tags=["operations"])
-async def version() -> Response:
-    """The versions of this code, of Python and of PyTorch."""
-    return codec.reply({"version": __version__, "python": platform.python_version(), "torch": torch.__version__})
+async def version(request: Request) -> Response:
+    """The versions of this code, of Python and of PyTorch, and the bundles that are served."""
+    bundles = {name: slot.current.bundle for name, slot in service_of(request).pipeline.arms.items()}
+    versions = {"version": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    return codec.reply(versions | {"bundles": bundles})
+
+
+@router.post("/admin/reload", responses=reload_answers(), openapi_extra=body_of(ReloadBody), tags=["operations"])
+async def reload(request: Request) -> Response:
+    """An arm serves another bundle, proven before and without a lost request; a refused one changes nothing."""
+    service = service_of(request)
+    check_admin(request, service.settings.admin_key)
+    body = await codec.read(ReloadBody, request, service.settings.max_body_bytes)
+    return codec.reply(asdict(await service.releases.reload(codec.to_reload(body))))

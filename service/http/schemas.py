@@ -11,6 +11,7 @@ Text = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=id
 Number = Annotated[int, Field(strict=True, ge=ids.MIN_INTEGER, le=ids.MAX_INTEGER)]
 ItemId = Number | Text
 UserId = Number | Text
+FolderName = Annotated[str, StringConstraints(strict=True, max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 Milliseconds = Annotated[int, Field(strict=True, ge=0, le=86_400_000)]
 
 EXAMPLE: dict[str, JsonValue] = {"user_id": "u42", "history": [101, 2044, 77], "top_n": 5, "explain": True}
@@ -88,6 +89,18 @@ class FeedbackRequest(Body):
     )
 
 
+class ReloadBody(Body):
+    """The wish for another bundle of an arm. Without `bundle` and `rollback`: what lies in the arm's own folder now."""
+
+    arm: Text
+    bundle: FolderName | None = Field(None, description="Name of a folder beside the arm's own, in which it lies.")
+    rollback: Annotated[bool, Field(strict=True)] = Field(
+        False, description="Take the bundle that was served before this; not together with `bundle`."
+    )
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"arm": "recgpt"}]})
+
+
 class Experiment(Body):
     """The decision of the experiment: `assigned` is analysed, `served` answered; they differ in a fallback."""
 
@@ -156,7 +169,12 @@ class ReadyResponse(Body):
 
     ready: Literal[True]
     arms: list[str]
-    degraded: list[str] = Field(description="For example redis_cache_down; empty = all well.")
+    degraded: list[str] = Field(
+        description="For example redis_cache_down, redis_events_refuses_permission; empty = all well."
+    )
+    refused: dict[str, str] = Field(
+        description="By arm: why the last bundle offered was refused; the one before it still serves."
+    )
 
 
 class ArmDescription(Body):
@@ -164,6 +182,7 @@ class ArmDescription(Body):
 
     kind: str = Field(description="The system: recgpt, comirec ..")
     bundle: str = Field(description="Digest of the release that is served.")
+    previous: str | None = Field(description="Digest of the release that a roll back puts in its place.")
     num_items: int
     window: int = Field(description="Newest history items that can change the answer.")
     plan: dict[str, JsonValue] = Field(description="Prompts, quotas and diversity, with the digest of all three.")
@@ -181,3 +200,14 @@ class VersionResponse(Body):
     version: str
     python: str
     torch: str
+    bundles: dict[str, str] = Field(description="By arm: digest of the release that is served.")
+
+
+class ReloadResponse(Body):
+    """An arm after a reload that was not refused."""
+
+    arm: str
+    bundle: str = Field(description="Digest of the release that is served now.")
+    previous: str | None = Field(description="Digest of the release that a roll back puts in its place.")
+    changed: bool = Field(description="False: this bundle was served already.")
+    seconds: float = Field(description="From the request until the old release had answered all it was asked.")

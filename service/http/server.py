@@ -8,19 +8,28 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
-from fastapi import FastAPI
 
-GRACE_SECONDS = 10
+from service.http.app import RecallApp
+from service.http.protocol import BoundedProtocol
+
+GRACE_SECONDS = 8  # for requests under way when the service stops
+BODY_GRACE_SECONDS = 4.0  # for bodies that have not come to their end by then
 SWITCH_SECONDS = 0.0003
+BACKLOG = 2048
 
 
 class Server(uvicorn.Server):
     """`run` raises what the app's lifespan raises; uvicorn would print the traceback and exit with 3."""
 
-    def __init__(self, app: FastAPI, on_start: Callable[[], Awaitable[None] | None]) -> None:
+    def __init__(self, app: RecallApp, on_start: Callable[[], Awaitable[None] | None]) -> None:
         super().__init__(
             uvicorn.Config(
-                app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=GRACE_SECONDS
+                app,
+                http=BoundedProtocol,
+                log_level="warning",
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )
         self._app, self._on_start = app, on_start
@@ -45,6 +54,10 @@ class Server(uvicorn.Server):
         if self.started:
             self._greeting = asyncio.create_task(self._greet())
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.bodies.stop(BODY_GRACE_SECONDS)
+        await super().shutdown(sockets)
+
     async def _greet(self) -> None:
         # in a thread where it may block: the greeting of `recall demo` asks this very service
         started = await asyncio.to_thread(self._on_start)
@@ -60,3 +73,40 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def listen(host: str, port: int, reuse_port: bool = False) -> socket.socket:
+    """A listening socket; an address with colons is IPv6, and `::` takes IPv4 too. Raises OSError."""
+    host, family = address_of(host)
+    both = host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server(
+        (host, port), family=family, backlog=BACKLOG, reuse_port=reuse_port, dualstack_ipv6=both
+    )
+
+
+def hold(host: str, port: int) -> socket.socket:
+    """A socket that is bound and does not listen: the port is known to be free for the processes that share it.
+
+    Raises OSError.
+    """
+    host, family = address_of(host)
+    held = socket.socket(family)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if family == socket.AF_INET6:
+        held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+    try:
+        held.bind((host, port))
+    except OSError:
+        held.close()
+        raise
+    return held
+
+
+def address_of(host: str) -> tuple[str, socket.AddressFamily]:
+    host = host.strip("[]")
+    return host, socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def url_of(host: str, port: int) -> str:
+    host, family = address_of(host)
+    return f"http://[{host}]:{port}" if family == socket.AF_INET6 else f"http://{host}:{port}"

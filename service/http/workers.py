@@ -10,19 +10,21 @@ import asyncio
 import json
 import os
 import signal
-import socket
+import site
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
 
 import structlog
 import uvloop
+from pydantic import SecretStr
 
 from service.bootstrap import open_engines, register
-from service.engine.remote import EngineServer
 from service.errors import ConfigurationError
+from service.remote.server import EngineServer
 from service.settings import Settings
 from service.stores.collectors import RedisCollector
 from service.telemetry.metrics import Metrics
@@ -46,9 +48,11 @@ async def _run_engine(settings: Settings, port: int, on_start: Callable[[], None
         address = f"ipc://{stack.enter_context(tempfile.TemporaryDirectory())}/engine"
         engines = await stack.enter_async_context(open_engines(settings, metrics))
         register(metrics, *engines.collectors(), RedisCollector(engines.redis_clients))
+        observer = metrics.engine("unknown")
         server = EngineServer(
-            address, engines.arms, metrics.render, metrics.engine("unknown"), num_expected=settings.http_workers
+            address, engines.arms, metrics.render, observer, engines.releases, num_expected=settings.http_workers
         )
+        engines.releases.subscribe(server)
         stack.push_async_callback(server.close)
         serving = asyncio.create_task(server.run())
         stack.callback(serving.cancel)
@@ -71,14 +75,15 @@ async def _until(is_over: Callable[[], bool], processes: list["subprocess.Popen[
 @contextmanager
 def http_processes(settings: Settings, port: int, address: str) -> Iterator[list["subprocess.Popen[bytes]"]]:
     """Running inside, ended outside; requests under way are answered first."""
-    given = settings.model_dump(mode="json", exclude={"qa_key"}) | {"port": port}
-    if settings.qa_key:
-        given["qa_key"] = settings.qa_key.get_secret_value()
-    environment = {**os.environ, ENVIRONMENT: json.dumps({"settings": given, "engine": address})}
+    secrets = {name: value for name, value in settings if isinstance(value, SecretStr)}
+    given = settings.model_dump(mode="json", exclude={*secrets}) | {"port": port}
+    given |= {name: value.get_secret_value() for name, value in secrets.items()}
+    environment = {**os.environ, **code_path(), ENVIRONMENT: json.dumps({"settings": given, "engine": address})}
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for _ in range(settings.http_workers):
-            command = [sys.executable, "-m", "service.http.workers"]
+            # -P: nothing of the folder that a service happens to be started in is imported
+            command = [sys.executable, "-P", "-m", "service.http.workers"]
             processes.append(subprocess.Popen(command, env=environment))  # noqa: S603  (our own command)
         yield processes
     finally:
@@ -91,10 +96,18 @@ def http_processes(settings: Settings, port: int, address: str) -> Iterator[list
                 process.kill()
 
 
+def code_path() -> dict[str, str]:
+    """The PYTHONPATH by which another process finds this very code, where that is not installed but a checkout."""
+    here = str(Path(__file__).parents[2])
+    if here in (*site.getsitepackages(), site.getusersitepackages()):
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))}
+
+
 def main() -> None:
     """Runs an HTTP process."""
     from service.http.app import create_app  # noqa: PLC0415  (routes and wiring: only here)
-    from service.http.server import Server  # noqa: PLC0415
+    from service.http.server import Server, listen  # noqa: PLC0415
     from service.telemetry.logging import configure_logging  # noqa: PLC0415
 
     told = json.loads(os.environ.pop(ENVIRONMENT))
@@ -114,7 +127,7 @@ def main() -> None:
         link.fail_all(ConfigurationError("the engine process is gone"))
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with socket.create_server((settings.host, settings.port), backlog=2048, reuse_port=True) as listener:
+    with listen(settings.host, settings.port, reuse_port=True) as listener:
         Server(app, ready).run([listener])
 
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import structlog
 from redis import exceptions
@@ -32,17 +33,30 @@ class FailureCause(StrEnum):
 
     REFUSED = "refused"  # nobody listens
     LOADING = "loading"
-    AUTH = "auth"
+    AUTH = "auth"  # no password, or a wrong one
+    PERMISSION = "permission"  # the user's rights (ACL) do not go so far
+    CLUSTER = "cluster"  # a node of a Redis Cluster, which wants another client
     TIMEOUT = "timeout"
     LOST = "lost"  # the connection ended in mid-reply
     MEMORY = "memory"
     READONLY = "readonly"
     ERROR = "error"
     OPEN = "open"  # not tried: the breaker is open
+    BUG = "bug"  # neither Redis nor the network: the client library, or this code
 
 
 OPENS_AT_ONCE = frozenset({FailureCause.REFUSED, FailureCause.LOADING, FailureCause.AUTH})
 OPENS_WHEN_REPEATED = frozenset({FailureCause.TIMEOUT, FailureCause.LOST})
+# somebody has to set something up otherwise: until then each call fails
+PERMANENT = frozenset({FailureCause.AUTH, FailureCause.PERMISSION, FailureCause.CLUSTER, FailureCause.BUG})
+REFUSAL_S = 60.0  # a permanent refusal is told for so long after the last time it was met
+# whatever a library may raise for values it does not expect: trouble with a cache is a miss, never a failed request
+BUGS = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError, AssertionError)
+# what a URL may say beside user, password, address and database; bounds and encodings are the service's own
+URL_OPTIONS = frozenset({"db", "username", "password", "client_name", "health_check_interval", "socket_keepalive"})
+TLS_OPTIONS = frozenset(
+    {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
+)
 
 
 class RedisUnavailable(Exception):  # noqa: N818 - named for what it says; it never reaches a client
@@ -58,6 +72,9 @@ CAUSES: list[tuple[type[BaseException], FailureCause]] = [
     (TimeoutError, FailureCause.TIMEOUT),
     (exceptions.BusyLoadingError, FailureCause.LOADING),
     (exceptions.AuthenticationError, FailureCause.AUTH),
+    (exceptions.NoPermissionError, FailureCause.PERMISSION),
+    (exceptions.ClusterCrossSlotError, FailureCause.CLUSTER),
+    (exceptions.AskError, FailureCause.CLUSTER),  # and MovedError
     (exceptions.OutOfMemoryError, FailureCause.MEMORY),
     (exceptions.ReadOnlyError, FailureCause.READONLY),
     (exceptions.MaxConnectionsError, FailureCause.ERROR),
@@ -67,7 +84,14 @@ CAUSES: list[tuple[type[BaseException], FailureCause]] = [
     (OSError, FailureCause.LOST),
 ]
 # a script's refused write arrives as a plain error that quotes the real one
-QUOTED_CAUSES = {"-OOM ": FailureCause.MEMORY, "-READONLY ": FailureCause.READONLY}
+QUOTED_CAUSES = {
+    "-OOM ": FailureCause.MEMORY,
+    "-READONLY ": FailureCause.READONLY,
+    "-NOPERM ": FailureCause.PERMISSION,
+    "user has no permissions": FailureCause.PERMISSION,
+    "-CROSSSLOT ": FailureCause.CLUSTER,
+    "-MOVED ": FailureCause.CLUSTER,
+}
 
 
 def cause_of(error: BaseException) -> FailureCause:
@@ -76,7 +100,21 @@ def cause_of(error: BaseException) -> FailureCause:
     for kind, cause in CAUSES:
         if isinstance(error, kind) or isinstance(error.__context__, kind):
             return cause
-    return next((cause for mark, cause in QUOTED_CAUSES.items() if mark in str(error)), FailureCause.ERROR)
+    unnamed = FailureCause.BUG if isinstance(error, BUGS) else FailureCause.ERROR
+    return next((cause for mark, cause in QUOTED_CAUSES.items() if mark in str(error)), unnamed)
+
+
+class UnknownOption(ValueError):  # noqa: N818 - named for what it says
+    """A URL has an option that a Redis client of this service does not take."""
+
+
+def check_options(url: str) -> None:
+    """Raises UnknownOption for an option that would fail, or change what the service relies on, with each request."""
+    parts = urlsplit(url)
+    known = URL_OPTIONS | TLS_OPTIONS if parts.scheme == "rediss" else URL_OPTIONS
+    unknown = [name for name in parse_qs(parts.query, keep_blank_values=True) if name not in known]
+    if unknown:
+        raise UnknownOption(f"it has the option {unknown[0][:40]!r}; it may have {', '.join(sorted(known))}")
 
 
 class CircuitBreaker:
@@ -132,11 +170,13 @@ class RedisClient:
         self._breaker = CircuitBreaker(limits.open_s, limits.max_failures)
         self._client = Redis.from_pool(self._open_pool(url, limits))
         self._next_log = 0.0
+        self._refused: tuple[FailureCause, float] | None = None  # the last permanent refusal, and when it was met
         self.failures: Counter[FailureCause] = Counter()
 
     def _open_pool(self, url: str, limits: RedisLimits) -> ConnectionPool:
         try:
-            return ConnectionPool.from_url(
+            check_options(url)
+            pool = ConnectionPool.from_url(
                 url,
                 max_connections=limits.max_connections,
                 socket_timeout=self._timeout_s,
@@ -145,13 +185,29 @@ class RedisClient:
                 # RESP3, the default of redis-py 8, adds a handshake and refuses servers before 6
                 protocol=2,
             )
-        except ValueError as error:
-            raise ConfigurationError(f"the Redis URL of the {self.role} role is unusable: {error}") from error
+            # made and thrown away: options that a connection does not take are told now, not by every request
+            pool.connection_class(**pool.connection_kwargs)
+        except UnknownOption as error:
+            raise ConfigurationError(f"the Redis URL of the {self.role} role is unusable: {error}") from None
+        except (TypeError, ValueError, AttributeError, exceptions.RedisError):
+            # the error of the library may quote the URL, and so the password in it
+            raise ConfigurationError(
+                f"the Redis URL of the {self.role} role is unusable; it is redis://[[user]:password@]host[:port][/db], "
+                "rediss:// for TLS or unix://path, with special characters of a password as %23 for #, %40 for @"
+            ) from None
+        return pool
 
     @property
     def is_down(self) -> bool:
         """True while the breaker is open: calls fail without being tried."""
         return self._breaker.is_open
+
+    @property
+    def refusal(self) -> FailureCause | None:
+        """The cause for which calls fail until somebody sets something up otherwise, if one was met lately."""
+        if self._refused is None or time.monotonic() > self._refused[1] + REFUSAL_S:
+            return None
+        return self._refused[0]
 
     async def run(self, operation: Callable[[Redis], Awaitable[T]]) -> T:
         """The result of `operation`, within `timeout_ms`.
@@ -165,7 +221,7 @@ class RedisClient:
             async with asyncio.timeout(self._timeout_s):
                 result = await operation(self._client)
         # asyncio.TimeoutError is an OSError
-        except (exceptions.RedisError, OSError) as error:
+        except (exceptions.RedisError, OSError, *BUGS) as error:
             raise RedisUnavailable(self.record_failure(error)) from error
         finally:
             # a cancelled probe says nothing of Redis: the next call may probe
@@ -182,6 +238,8 @@ class RedisClient:
             # the server answered: it is alive, it only refuses this command
             self._breaker.record_success()
         self.failures[cause] += 1
+        if cause in PERMANENT:
+            self._refused = cause, time.monotonic()
         if time.monotonic() >= self._next_log:
             self._next_log = time.monotonic() + 1
             totals = {counted.value: count for counted, count in self.failures.items()}

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from service.errors import EventsUnavailable
+from service.errors import EventsRefused, EventsUnavailable
 from service.experiments.feedback import Action, FeedbackEvent, MemoryFeedback, RedisFeedback
 from service.stores.embedded_redis import EmbeddedRedis
 from service.stores.history import MemoryHistory, RedisHistory, history_key
@@ -114,6 +114,25 @@ def test_absent_redis_refuses_the_event(tmp_path):
 
     with pytest.raises(EventsUnavailable):
         asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("user", "cause"), [("username=reader&password=secret", "permission"), ("password=wrong", "auth")]
+)
+def test_redis_that_refuses_for_good_is_not_called_temporary(server, user, cause):
+    async def main():
+        async with open_stores("redis", server) as stores:
+            rules = ("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@read")
+            await stores.redis.run(lambda client: client.execute_command(*rules))
+        redis = RedisClient(f"{server.url}?{user}", "events", PATIENT)
+        # the second call finds an open breaker where the password is wrong
+        for _ in range(2):
+            with pytest.raises(EventsRefused, match=cause):
+                await RedisFeedback(redis).keep(event())
+        await redis.close()
+        return redis.refusal
+
+    assert asyncio.run(main()) == cause
 
 
 def test_frozen_redis_refuses_in_time_and_a_repetition_is_kept_once(tmp_path):

@@ -13,7 +13,7 @@ with warnings.catch_warnings():
     import schemathesis
     from schemathesis import GenerationMode
 
-POSTS = ["/recall", "/recall/batch", "/recall/{arm}", "/embed", "/feedback"]
+POSTS = ["/recall", "/recall/batch", "/recall/{arm}", "/embed", "/feedback", "/admin/reload"]
 GETS = ["/health", "/ready", "/metrics", "/arms", "/version"]
 FEW = settings(max_examples=50, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
 TIMEOUT = "X-Request-Timeout-Ms"
@@ -82,7 +82,7 @@ def test_operations_have_the_names_of_the_handlers(client):
     names = [operation["operationId"] for operation in operations_of(client.get("/openapi.json").json())]
     assert sorted(names) == [
         *("arms", "embed", "feedback", "health", "metrics", "ready", "recall", "recall_batch", "recall_pinned"),
-        "version",
+        *("reload", "version"),
     ]
 
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socketserver
+import subprocess
 import threading
 import time
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from service.errors import ConfigurationError
-from service.stores.embedded_redis import EmbeddedRedis
+from service.stores.embedded_redis import EmbeddedRedis, find_server
 from service.stores.redis_client import CircuitBreaker, FailureCause, RedisClient, RedisLimits, RedisUnavailable
 
 PATIENT = RedisLimits(timeout_ms=2000)
@@ -230,6 +231,100 @@ def test_log_holds_one_line_a_second(tmp_path, capsys):
 
     with_redis(f"unix://{tmp_path}/nobody.sock", use, RedisLimits(open_s=0))
     assert capsys.readouterr().out.count("redis_failed") == 1
+
+
+def test_rights_that_do_not_go_so_far_are_a_lasting_cause(server):
+    async def use(redis):
+        rules = ("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@read", "+ping")
+        await redis.run(lambda client: client.execute_command(*rules))
+        reader = RedisClient(f"{server.url}?username=reader&password=secret", "test", PATIENT)
+        assert await cause_of_ping(reader) is None
+        with pytest.raises(RedisUnavailable):
+            await reader.run(lambda client: client.set(b"k", b"v"))
+        assert await cause_of_ping(reader) is None
+        await reader.close()
+        return dict(reader.failures), reader.refusal, reader.is_down
+
+    assert with_redis(server.url, use) == ({FailureCause.PERMISSION: 1}, FailureCause.PERMISSION, False)
+
+
+@pytest.fixture
+def cluster_node(tmp_path):
+    """The URL of a Redis Cluster of one node."""
+    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as probe:
+        port = 10_000 + probe.server_address[1] % 40_000  # the cluster's own port is 10,000 above
+    options = ("--cluster-enabled", "yes", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", tmp_path)
+    command = [find_server(), *options, "--unixsocket", tmp_path / "socket"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        url, deadline = f"unix://{tmp_path}/socket", time.monotonic() + 60
+        while with_redis(url, cause_of_ping) is not None:
+            assert time.monotonic() < deadline, "the node does not come up"
+        with_redis(
+            url, lambda redis: redis.run(lambda client: client.execute_command("CLUSTER ADDSLOTS", *range(16384)))
+        )
+        yield url
+        process.terminate()
+
+
+def test_node_of_a_cluster_is_a_lasting_cause(cluster_node):
+    async def use(redis):
+        with pytest.raises(RedisUnavailable):
+            await redis.run(lambda client: client.mget(b"a", b"b"))
+        return dict(redis.failures), redis.refusal
+
+    assert with_redis(cluster_node, use) == ({FailureCause.CLUSTER: 1}, FailureCause.CLUSTER)
+
+
+def test_wrong_password_is_told_while_the_breaker_is_open(server):
+    async def use(redis):
+        return await cause_of_ping(redis), await cause_of_ping(redis), redis.refusal
+
+    wrong = (FailureCause.AUTH, FailureCause.OPEN, FailureCause.AUTH)
+    assert with_redis(server.url + "?password=wrong", use) == wrong
+
+
+def test_a_bug_is_no_exception_for_the_caller(server):
+    async def broken(client):
+        raise TypeError("an argument that it does not take")
+
+    async def use(redis):
+        with pytest.raises(RedisUnavailable):
+            await redis.run(broken)
+        return redis.refusal, await cause_of_ping(redis)
+
+    assert with_redis(server.url, use) == (FailureCause.BUG, None)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "ssl_cert_reqs=none",
+        "timeout=5",
+        "decode_responses=true",
+        "socket_timeout=60",
+        "protocol=3",
+        "max_connections=1",
+    ],
+)
+def test_option_that_would_break_each_request_is_refused_at_start(option):
+    with pytest.raises(ConfigurationError, match=f"has the option '{option.split('=')[0]}'"):
+        RedisClient(f"redis://localhost/0?{option}", "cache")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://:sEcret1#x@host", "redis://:p@host:sEcret1", "redis://[sEcret1", "sEcret1", "redis://h/0?db=sEcret1"],
+)
+def test_error_never_quotes_the_password(url):
+    with pytest.raises(ConfigurationError) as raised:
+        RedisClient(url, "cache")
+    assert "sEcret1" not in str(raised.value)
+    assert raised.value.__cause__ is None
+
+
+@pytest.mark.parametrize("url", ["rediss://host?ssl_cert_reqs=none", "redis://u:p%23x@host:7/3", "unix:///s?db=2"])
+def test_usual_urls_are_taken(url):
+    assert RedisClient(url, "cache").refusal is None
 
 
 def test_unusable_url_is_a_configuration_error():

@@ -21,8 +21,10 @@ from service.engine.compute import BatchCompute
 from service.engine.engine import Engine
 from service.engine.messages import EngineLimits, EngineRequest, EngineResult
 from service.engine.protocols import SilentObserver
-from service.engine.remote import EngineLink, EngineServer, RemoteEngine
-from service.engine.remote_messages import (
+from service.errors import DeadlineExceeded, EngineFailed, Overloaded, StaleRelease
+from service.reload.reloader import Reloader
+from service.remote.link import EngineLink, RemoteEngine
+from service.remote.messages import (
     AskEngine,
     AskMetrics,
     BadMessage,
@@ -33,10 +35,10 @@ from service.engine.remote_messages import (
     decode_from_worker,
     encode,
 )
-from service.errors import DeadlineExceeded, EngineFailed, Overloaded
+from service.remote.server import EngineServer
 from service.stores.vector_codec import CachedVectors
 
-N, D, LIMIT_S = 50, 4, 20
+N, D, LIMIT_S, BUNDLE = 50, 4, 20, "b" * 16
 ITEMS = np.random.default_rng(3).normal(size=(N, D)).astype(np.float32)
 CATALOGUE = Catalogue(IdMap.of(list(range(100, 100 + N))), IdMap.of([1, 2]), np.arange(N))
 ROWS = st.integers(1, 2**40)
@@ -69,13 +71,19 @@ class Counts(SilentObserver):
         self.dropped[reason] += count
 
 
+def never(name, folder):
+    raise AssertionError("nothing is loaded here")
+
+
 @asynccontextmanager
 async def open_pair(tmp_path, limits=EngineLimits()):
     """A server with one arm and a link to it: (link, server's counts, link's counts, address)."""
     address, heard, told = f"ipc://{tmp_path}/engine", Counts(), Counts()
     engine = Engine(BatchCompute(LastItem(), ExactIndex(ITEMS), ServingPlan()), limits)
-    release = Release("only", "comirec", "b" * 16, CATALOGUE, ServingPlan(), "p" * 16, 10, engine)
-    server = EngineServer(address, {"only": ArmSlot(release)}, lambda: "of the engine", heard, num_expected=1)
+    release = Release("only", "comirec", BUNDLE, CATALOGUE, ServingPlan(), "p" * 16, 10, engine)
+    arms = {"only": ArmSlot(release)}
+    releases = Reloader(arms, {"only": tmp_path}, never)
+    server = EngineServer(address, arms, lambda: "of the engine", heard, releases, num_expected=1)
     running = asyncio.create_task(server.run())
     link = EngineLink(address, lambda: "of the worker", told)
     try:
@@ -94,20 +102,20 @@ def run(main):
 
 @given(REQUESTS)
 def test_a_request_arrives_as_it_was_sent(request):
-    sent = AskEngine.of(7, "only", request)
+    sent = AskEngine.of(7, "only", BUNDLE, request)
     arrived = decode_from_worker(encode(sent))
-    assert (arrived.number, arrived.arm, arrived.request()) == (7, "only", request)
+    assert (arrived.number, arrived.arm, arrived.bundle, arrived.request()) == (7, "only", BUNDLE, request)
 
 
 def test_a_filter_arrives_as_it_was_sent():
     allowed = np.random.default_rng(0).random(N) < 0.5
-    message = AskEngine.of(1, "only", EngineRequest(History((1,)), 5, allowed=allowed))
+    message = AskEngine.of(1, "only", BUNDLE, EngineRequest(History((1,)), 5, allowed=allowed))
     np.testing.assert_array_equal(decode_from_worker(encode(message)).request().allowed, allowed)
 
 
 def test_what_is_left_of_a_deadline_travels():
     request = EngineRequest(History((1,)), 5, deadline=time.monotonic() + 3)
-    arrived = decode_from_worker(encode(AskEngine.of(1, "only", request))).request()
+    arrived = decode_from_worker(encode(AskEngine.of(1, "only", BUNDLE, request))).request()
     assert arrived.deadline == pytest.approx(request.deadline, abs=0.5)
 
 
@@ -125,14 +133,14 @@ def test_a_result_arrives_as_it_was_sent(num_queries, num_hits):
         np.testing.assert_array_equal(getattr(arrived.vectors, name), getattr(vectors, name))
 
 
-GOOD = encode(AskEngine.of(1, "only", EngineRequest(History((1, 2)), 5)))
+GOOD = encode(AskEngine.of(1, "only", BUNDLE, EngineRequest(History((1, 2)), 5)))
 BAD = {
     "nothing": b"",
     "torn": GOOD[:-3],
     "too long": GOOD + b"x",
     "no message": b"\x93\x01\x02\x03",
     "unknown kind": encode(["dance", 1]),
-    "wrong type": encode(["ask", "one", "only", [1], 0, 5, [], None, None]),
+    "wrong type": encode(["ask", "one", "only", BUNDLE, [1], 0, 5, [], None, None]),
     "text that is none": b"\x94\xa9collected\x01\xa2\xff\xff\xff",
     "of the other side": encode(EngineRefusal(1, "overloaded", "full")),
 }
@@ -163,7 +171,7 @@ def test_answers_whose_arrays_do_not_fit_are_refused(changed):
 def test_a_remote_engine_answers_like_the_engine_itself(tmp_path):
     async def main():
         async with open_pair(tmp_path) as (link, engine, *_):
-            remote = RemoteEngine("only", link)
+            remote = RemoteEngine("only", BUNDLE, link)
             requests = [EngineRequest(History((row,)), 5, frozenset({row})) for row in range(20, 50)]
             started = time.monotonic()
             results = await asyncio.gather(*map(remote.ask, requests))
@@ -175,6 +183,15 @@ def test_a_remote_engine_answers_like_the_engine_itself(tmp_path):
         assert there.vectors.vectors.tolist() == here.vectors.vectors.tolist()
         assert there.vectors.prompts.tolist() == here.vectors.prompts.tolist()
         assert there.timings_ms.keys() == here.timings_ms.keys() | {"remote"}
+
+
+def test_rows_of_another_bundle_are_not_computed(tmp_path):
+    async def main():
+        async with open_pair(tmp_path) as (link, *_):
+            with pytest.raises(StaleRelease):
+                await RemoteEngine("only", "c" * 16, link).ask(EngineRequest(History((1,)), 5))
+
+    run(main)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +206,7 @@ def test_errors_arrive_as_what_they_are(tmp_path, arm, items, limits, error):
     async def main():
         async with open_pair(tmp_path, limits) as (link, *_):
             with pytest.raises(error):
-                await RemoteEngine(arm, link).ask(EngineRequest(History(items), 5))
+                await RemoteEngine(arm, BUNDLE, link).ask(EngineRequest(History(items), 5))
 
     run(main)
 
@@ -198,7 +215,9 @@ def test_an_engine_that_says_nothing_costs_no_more_than_the_deadline(tmp_path):
     async def main():
         link = EngineLink(f"ipc://{tmp_path}/nobody", str, SilentObserver())
         with pytest.raises(DeadlineExceeded):
-            await RemoteEngine("only", link).ask(EngineRequest(History((1,)), 5, deadline=time.monotonic() + 0.05))
+            await RemoteEngine("only", BUNDLE, link).ask(
+                EngineRequest(History((1,)), 5, deadline=time.monotonic() + 0.05)
+            )
         await link.close()
 
     run(main)
@@ -218,7 +237,7 @@ def test_the_server_survives_what_it_cannot_read_and_counts_it(tmp_path):
             await stranger.send(GOOD)
             answer = decode_from_engine(await stranger.recv())
             stranger.close()
-            result = await RemoteEngine("only", link).ask(EngineRequest(History((2,)), 5))
+            result = await RemoteEngine("only", BUNDLE, link).ask(EngineRequest(History((2,)), 5))
             return heard.dropped, answer.number, len(result.merged.rows)
 
     assert run(main) == (Counter(bad_message=len(BAD) + 1), 1, 5)
@@ -231,7 +250,9 @@ def test_a_link_survives_what_it_cannot_read_and_counts_it(tmp_path):
         socket.bind(f"ipc://{tmp_path}/engine")
         told = Counts()
         link = EngineLink(f"ipc://{tmp_path}/engine", str, told)
-        asks = [asyncio.create_task(RemoteEngine("only", link).ask(EngineRequest(History((n,)), 5))) for n in (1, 2)]
+        asks = [
+            asyncio.create_task(RemoteEngine("only", BUNDLE, link).ask(EngineRequest(History((n,)), 5))) for n in (1, 2)
+        ]
         peers = [(await socket.recv_multipart())[0] for _ in asks]
         good = EngineResult(CachedVectors(ITEMS[:1], np.zeros(0, np.int64)), Merged(*np.zeros((3, 0))), {})
         await socket.send_multipart([peers[0], b"\xc1"])

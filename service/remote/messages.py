@@ -15,10 +15,21 @@ from numpy.typing import NDArray
 from model.merging import Merged
 from model.records import History
 from service.engine.messages import EngineRequest, EngineResult
-from service.errors import DeadlineExceeded, EngineFailed, Overloaded, RecallError
+from service.engine.releases import ReleaseState, ReloadOutcome, ReloadRequest
+from service.errors import (
+    DeadlineExceeded,
+    EngineFailed,
+    Overloaded,
+    RecallError,
+    ReloadRefused,
+    ReloadUnderWay,
+    StaleRelease,
+    UnknownArm,
+)
 from service.stores.vector_codec import CachedVectors
 
-ERRORS: dict[str, type[RecallError]] = {kind.code: kind for kind in (Overloaded, DeadlineExceeded, EngineFailed)}
+KINDS = (Overloaded, DeadlineExceeded, EngineFailed, StaleRelease, UnknownArm, ReloadUnderWay, ReloadRefused)
+ERRORS: dict[str, type[RecallError]] = {kind.code: kind for kind in KINDS}
 T = TypeVar("T")
 
 
@@ -27,10 +38,11 @@ class BadMessage(Exception):  # noqa: N818 - named for what it says; it never re
 
 
 class AskEngine(msgspec.Struct, tag="ask", array_like=True, frozen=True):
-    """A request of an HTTP process for one arm."""
+    """A request of an HTTP process for one arm, in rows of one bundle's catalogue."""
 
     number: int
     arm: str
+    bundle: str  # that the rows belong to; the engine computes for no other
     items: tuple[int, ...]
     user: int
     limit: int
@@ -41,11 +53,12 @@ class AskEngine(msgspec.Struct, tag="ask", array_like=True, frozen=True):
     num_items: int = 0  # N where there is a filter
 
     @classmethod
-    def of(cls, number: int, arm: str, request: EngineRequest) -> "AskEngine":
+    def of(cls, number: int, arm: str, bundle: str, request: EngineRequest) -> "AskEngine":
         history, left = request.history, request.deadline - time.monotonic()
         return cls(
             number,
             arm,
+            bundle,
             history.items,
             history.user,
             request.limit,
@@ -152,8 +165,64 @@ class WorkerMetrics(msgspec.Struct, tag="collected", array_like=True, frozen=Tru
     text: str
 
 
-FromWorker = AskEngine | WorkerReady | AskMetrics | WorkerMetrics
-FromEngine = EngineAnswer | EngineRefusal | AllMetrics | CollectMetrics
+class AskReleases(msgspec.Struct, tag="ask_releases", array_like=True, frozen=True):
+    """An HTTP process wants to know what is served."""
+
+    number: int
+
+
+class AskReload(msgspec.Struct, tag="ask_reload", array_like=True, frozen=True):
+    """An HTTP process passes on the wish for another bundle."""
+
+    number: int
+    wanted: ReloadRequest
+
+
+class Reloaded(msgspec.Struct, tag="reloaded", array_like=True, frozen=True):
+    """The good answer to one `AskReload`."""
+
+    number: int
+    outcome: ReloadOutcome
+
+
+class TellReleases(msgspec.Struct, tag="releases", array_like=True, frozen=True):
+    """The answer to one `AskReleases`."""
+
+    number: int
+    states: tuple[ReleaseState, ...]
+
+
+class ReleasesChanged(msgspec.Struct, tag="changed", array_like=True, frozen=True):
+    """The engine process tells every HTTP process what it serves now."""
+
+    states: tuple[ReleaseState, ...]
+
+
+class PrepareRelease(msgspec.Struct, tag="prepare", array_like=True, frozen=True):
+    """The engine process has proven a bundle and wants an HTTP process to know its ids before it serves it."""
+
+    number: int
+    coming: ReleaseState
+
+
+class ReleasePrepared(msgspec.Struct, tag="prepared", array_like=True, frozen=True):
+    """The answer to one `PrepareRelease`."""
+
+    number: int
+    problem: str | None  # None = it could be served at once
+
+
+FromWorker = AskEngine | WorkerReady | AskMetrics | WorkerMetrics | AskReleases | AskReload | ReleasePrepared
+FromEngine = (
+    EngineAnswer
+    | EngineRefusal
+    | AllMetrics
+    | CollectMetrics
+    | TellReleases
+    | ReleasesChanged
+    | Reloaded
+    | PrepareRelease
+)
 encode = msgspec.msgpack.Encoder().encode
 _from_worker: "msgspec.msgpack.Decoder[FromWorker]" = msgspec.msgpack.Decoder(FromWorker)
 _from_engine: "msgspec.msgpack.Decoder[FromEngine]" = msgspec.msgpack.Decoder(FromEngine)

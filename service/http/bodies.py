@@ -1,0 +1,54 @@
+"""Reads the bodies of requests: bounded in bytes, not compressed, and given up when the service stops meanwhile."""
+
+import asyncio
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from service.errors import BodyTooLarge, MalformedBody, Unavailable, UnsupportedEncoding
+
+
+class BodyReader:
+    """The bodies that are being read now. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._under_way: set[asyncio.Timeout] = set()
+        self._stop_at: float | None = None
+
+    async def read(self, request: Request, max_bytes: int) -> bytes:
+        """The body, never more than `max_bytes` of it.
+
+        Raises UnsupportedEncoding and BodyTooLarge before anything is parsed, MalformedBody when the client leaves
+        before the end, Unavailable when the service stops before it.
+        """
+        encoding = request.headers.get("content-encoding", "identity")
+        if encoding.lower() != "identity":
+            raise UnsupportedEncoding("the body is compressed (Content-Encoding); send it as it is")
+        try:
+            async with asyncio.timeout_at(self._stop_at) as limit:
+                self._under_way.add(limit)
+                try:
+                    return await _read(request, max_bytes)
+                finally:
+                    self._under_way.discard(limit)
+        except TimeoutError:
+            raise Unavailable("the service stops, and the body has not come to its end") from None
+        except ClientDisconnect:
+            raise MalformedBody("the client left before the body ended") from None
+
+    def stop(self, grace_s: float) -> None:
+        """Gives up, after `grace_s`, whatever has not come to its end by then."""
+        self._stop_at = asyncio.get_running_loop().time() + grace_s
+        for limit in self._under_way:
+            limit.reschedule(self._stop_at)
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > max_bytes:
+            raise BodyTooLarge(f"the body has more than {max_bytes} bytes")
+        parts.append(part)
+    return b"".join(parts)

@@ -1,0 +1,30 @@
+"""Metrics of reloads: how many, with which result, and the bundle that each arm serves."""
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from service.reload.reloader import Reloader
+
+
+class ReloadCollector(Collector):
+    """The counts of a reloader; registered in the process whose engines it changes."""
+
+    def __init__(self, reloader: Reloader) -> None:
+        self._reloader = reloader
+
+    def collect(self) -> Iterator[Metric]:
+        reloads = CounterMetricFamily(
+            "recall_reloads", "Bundles offered to a running service, by result", labels=["arm", "result"]
+        )
+        for (arm, result), count in self._reloader.results.items():
+            reloads.add_metric([arm, result], count)
+        served = GaugeMetricFamily("recall_bundle", "1 for the bundle that an arm serves", labels=["arm", "bundle"])
+        refused = GaugeMetricFamily(
+            "recall_bundle_refused", "1 while the last bundle offered to an arm is a refused one", labels=["arm"]
+        )
+        for state in self._reloader.states():
+            served.add_metric([state.arm, state.bundle], 1)
+            refused.add_metric([state.arm], state.refusal is not None)
+        yield from (reloads, served, refused)

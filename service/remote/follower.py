@@ -1,0 +1,99 @@
+"""Keeps the releases of an HTTP process those of the engine process, which proves bundles and decides what is served.
+
+A new bundle's ids are read before the engine process serves it, so that the change itself is an assignment. A process
+that missed it (it was starting) finds out from the refusal of its next request, and reads them then.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import structlog
+
+from service.engine.arms import ArmSlot, Release
+from service.engine.loading import load_arm_metadata
+from service.engine.releases import ReleaseState, ReloadOutcome, ReloadRequest
+from service.errors import ConfigurationError
+from service.remote.link import EngineLink, RemoteEngine
+
+START_S = 30.0  # the engine process tells within what it serves
+log = structlog.get_logger()
+
+
+class Follower:
+    """The releases of one HTTP process. Belongs to its event loop."""
+
+    def __init__(self, link: EngineLink, states: Sequence[ReleaseState], releases: Mapping[str, Release]) -> None:
+        """releases: those of `states`, by arm. Make it with `follow_engine`."""
+        self.arms = {name: ArmSlot(release) for name, release in releases.items()}
+        self._link, self._states = link, tuple(states)
+        self._has_cache = {name: release.has_cache for name, release in releases.items()}
+        self._prepared: dict[str, Release] = {}  # by arm: what comes next
+        self._catching_up: dict[str, asyncio.Task[None]] = {}
+
+    def states(self) -> Sequence[ReleaseState]:
+        return self._states
+
+    async def reload(self, wanted: ReloadRequest) -> ReloadOutcome:
+        """Asks the engine process, which does it for all. Raises what Reloader.reload raises."""
+        return await self._link.reload(wanted)
+
+    async def prepare(self, coming: ReleaseState) -> None:
+        """Reads the ids of a bundle that comes next. Raises ConfigurationError with the reason."""
+        self._prepared[coming.arm] = await self._read(coming)
+
+    def follow(self, states: Sequence[ReleaseState]) -> None:
+        """Serves from now on what the engine process serves, where it is prepared; else the next request finds out."""
+        self._states = tuple(states)
+        for state in states:
+            prepared = self._prepared.pop(state.arm, None)
+            if prepared and prepared.bundle == state.bundle:
+                self.arms[state.arm].put(prepared)
+
+    async def catch_up(self, arm: str, stale: str) -> None:
+        """Returns once another bundle than `stale` is served here, or none could be read; whoever waits asks again."""
+        if self.arms[arm].current.bundle != stale:
+            return
+        if prepared := self._prepared.pop(arm, None):
+            self.arms[arm].put(prepared)
+            return
+        if arm not in self._catching_up:
+            task = self._catching_up[arm] = asyncio.create_task(self._refresh(arm))
+            task.add_done_callback(lambda _: self._catching_up.pop(arm))
+        # the first who waits may leave: the others wait on
+        await asyncio.shield(self._catching_up[arm])
+
+    async def _refresh(self, arm: str) -> None:
+        states = await self._link.releases()
+        self._states = tuple(states)
+        state = next(state for state in states if state.arm == arm)
+        try:
+            self.arms[arm].put(await self._read(state))
+        except ConfigurationError as error:
+            log.warning("release_not_read", arm=arm, error=str(error))
+
+    async def _read(self, state: ReleaseState) -> Release:
+        has_cache = self._has_cache[state.arm]
+        return await asyncio.to_thread(read_release, state, self._link, has_cache)
+
+
+def read_release(state: ReleaseState, link: EngineLink, has_cache: bool) -> Release:
+    """The release of a bundle that the engine process has proven. Raises ConfigurationError with the reason."""
+    engine = RemoteEngine(state.arm, state.bundle, link)
+    return load_arm_metadata(state.arm, Path(state.folder), state.bundle, engine, has_cache)
+
+
+async def follow_engine(link: EngineLink, has_cache: bool) -> Follower:
+    """A follower with the releases that the engine process serves now; it is told of every further one.
+
+    Raises ConfigurationError when the engine process does not tell, or a bundle cannot be read.
+    """
+    try:
+        async with asyncio.timeout(START_S):
+            states = await link.releases()
+    except TimeoutError:
+        raise ConfigurationError("the engine process does not tell what it serves") from None
+    releases = {state.arm: read_release(state, link, has_cache) for state in states}
+    follower = Follower(link, states, releases)
+    link.subscribe(follower)
+    return follower
