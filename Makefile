@@ -7,7 +7,7 @@ DATA   ?= ../shared/data
 RUNS   ?= runs
 WORKERS ?= 2
 
-.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study
+.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -85,6 +85,9 @@ quality-kuairand: $(STAMP) ## RecGPT and ComiRec on KuaiRand-Pure, split by time
 http-equals-offline: $(STAMP) ## 1,000 users over HTTP get the lists of the offline evaluation (after quality-kuairand)
 	$(BIN)/python -m benchmarks.http_equals_offline --data $(RUNS)/kuairand/data \
 		--arm recgpt=$(RUNS)/kuairand/bundles/recgpt --arm comirec=$(RUNS)/kuairand/bundles/comirec
+
+hot-swaps: $(STAMP) ## 50 bundles swapped under load, in one process and with two HTTP processes: every answer checked
+	$(BIN)/python -m benchmarks.hot_swaps --output benchmarks/results/hot_swaps.jsonl
 
 verdict-study: $(STAMP) ## error rates of the A/B verdict on simulated experiments: a minute; needs no data
 	$(BIN)/python -m benchmarks.verdict_study

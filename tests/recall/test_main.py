@@ -11,7 +11,20 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-COMMANDS = ["prepare", "train", "build", "evaluate", "compare", "serve", "query", "demo", "doctor", "reproduce", "tune"]
+COMMANDS = [
+    "prepare",
+    "train",
+    "build",
+    "evaluate",
+    "compare",
+    "serve",
+    "query",
+    "reload",
+    "demo",
+    "doctor",
+    "reproduce",
+    "tune",
+]
 RECIPE = """
 recgpt:
   network: {dim: 8, num_layers: 1, num_heads: 2, max_length: 10, dropout: 0.1}
