@@ -184,9 +184,9 @@ def reload(
     ] = None,
     timeout_s: Annotated[float, Option(help="Longest wait for an arm; a large bundle takes a minute.")] = 600,
 ) -> None:
-    """Have a running service serve another bundle, without a lost request.
+    """Have a running service serve another bundle.
 
-    It is proven first, as at start; a refused one changes nothing. The last line is JSON: the state of each arm asked.
+    No request is lost. The bundle is proven first, as at start; a refused one changes nothing. The last line is JSON: the state of each arm asked.
     """
     headers = {"X-Admin-Key": admin_key} if admin_key else {}
     outcomes = []

@@ -89,5 +89,6 @@ class ShadowComparison(Generic[Query]):
 def share_in_common(lists: Sequence[NDArray[Any]]) -> float:
     """The mean share of items that two lists have in common, over all pairs of lists."""
     pairs = list(itertools.combinations(lists, 2))
-    shares = [len(np.intersect1d(left, right)) / max(len(left), len(right), 1) for left, right in pairs]
+    # sets: ids of one arm may be integers and those of another strings, which do not sort together
+    shares = [len({*left.tolist()} & {*right.tolist()}) / max(len(left), len(right), 1) for left, right in pairs]
     return float(np.mean(shares)) if shares else 1.0

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from index.watched import Mean
+from model.catalogue import IdMap
 from service.errors import Overloaded
 from service.experiments.assignment import Assignment, Reason
 from service.experiments.shadow import ShadowComparison, share_in_common
@@ -104,3 +105,8 @@ def test_close_ends_what_is_under_way():
 )
 def test_share_in_common_is_the_mean_over_all_pairs(lists, share):
     assert share_in_common([np.array(items, dtype=np.int64) for items in lists]) == pytest.approx(share)
+
+
+def test_arms_whose_ids_are_of_two_kinds_have_nothing_in_common():
+    numbers, texts = IdMap.of([7, 8]), IdMap.of(["7", "clip"])
+    assert share_in_common([ids.column(np.array([1, 2])) for ids in (numbers, texts)]) == 0
