@@ -186,7 +186,8 @@ def reload(
 ) -> None:
     """Have a running service serve another bundle.
 
-    No request is lost. The bundle is proven first, as at start; a refused one changes nothing. The last line is JSON: the state of each arm asked.
+    No request is lost. The bundle is proven first, as at start; a refused one changes nothing. The last line is JSON:
+    the state of each arm asked.
     """
     headers = {"X-Admin-Key": admin_key} if admin_key else {}
     outcomes = []

@@ -71,6 +71,6 @@ def encoder_of(network: Network, plan: PromptPlan, table: Table | None = None) -
         parts = cast(Sequence[Network], list(network.parts))
         own = [encoder_of(part, plan if part.generates else PromptPlan()) for part in parts]
         return BlendEncoder(own, network.weights, plan.num_vectors)
-    if isinstance(network, RecGPT) and Generator.supports(plan):
+    if isinstance(network, RecGPT) and Generator.supports(network, plan):
         return Generator.of(network, plan, table)
     return NetworkEncoder(network, plan)

@@ -105,10 +105,11 @@ class Generator:
         return cls(plan, table or Table.halved(network.item_vectors().detach()), embeddings, tuple(layers), heads)
 
     @staticmethod
-    def supports(plan: PromptPlan) -> bool:
-        """Tells if the plan generates at the end of a history only, single items, with one vector a step."""
+    def supports(network: RecGPT, plan: PromptPlan) -> bool:
+        """Tells if the plan generates at the end of a history only, single items of one segment, one vector a step."""
         at_the_end = plan.placement is not Placement.ALL or plan.num_prompts == 0
-        return at_the_end and plan.form is PromptForm.ARGMAX and not plan.step_weights
+        is_simple = network.config.num_segments == 2 or plan.num_prompts + plan.num_steps <= 2
+        return at_the_end and is_simple and plan.form is PromptForm.ARGMAX and not plan.step_weights
 
     @property
     def num_prompts(self) -> int:

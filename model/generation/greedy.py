@@ -50,9 +50,10 @@ def product_type(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if is_fast else torch.float32
 
 
-def soft_item(states: Tensor, table: Tensor, temperature: float) -> Tensor:
-    """(B, D) the mean of the table's items, weighted by the softmax of their scores over the temperature."""
-    return torch.softmax(states @ table.T / temperature, 1) @ table
+def soft_item(states: Tensor, table: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """(B,) rows of the items that rank first, and (B, D) the mean of all, by the softmax of scores / temperature."""
+    scores = states @ table.T
+    return scores.argmax(1) + 1, torch.softmax(scores / temperature, 1) @ table
 
 
 def soft_items(states: Tensor, table: Tensor, temperature: float) -> Tensor:

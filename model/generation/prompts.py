@@ -71,9 +71,9 @@ class Decoding:
         users: Tensor,
         capacity: int,
         next_item: NextItem,
-        soft_item: Callable[[Tensor], Tensor] | None = None,
+        soft_item: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
-        """soft_item: gives the vectors (B, D) of generated items; without it they are those of the items named."""
+        """soft_item: names what is generated behind the end, and gives its vectors (B, D), in place of `next_item`."""
         self.network, self.users, self.next_item, self.soft_item = network, users, next_item, soft_item
         self.cache = network.new_cache(len(users), capacity)
         self.generated: list[Tensor] = []  # (B,) each
@@ -98,9 +98,11 @@ class Decoding:
 
     def step(self, state: Tensor, positions: Tensor, number: int = 1) -> Tensor:
         """(B, D) the state after one more generated item, which bears the given positions (B,) and its number."""
-        rows = self.generate(state)[:, None]
-        vectors = self.soft_item(state)[:, None] if self.soft_item else None
-        return self.feed(Tokens(rows, torch.full_like(rows, number), positions[:, None], vectors))[:, 0]
+        rows, vectors = self.soft_item(state) if self.soft_item else (self.next_item(state), None)
+        self.generated.append(rows)
+        segments = torch.full_like(rows, number)[:, None]
+        given = vectors if vectors is None else vectors[:, None]
+        return self.feed(Tokens(rows[:, None], segments, positions[:, None], given))[:, 0]
 
 
 def expand_history(decoding: Decoding, batch: Batch, num_prompts: int) -> Tensor:

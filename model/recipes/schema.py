@@ -55,6 +55,10 @@ class Window:
             raise ValueError(f"the window's length is {self.length!r}; it is a whole number of items, at least 1")
         if not isinstance(self.decay, float) or not 0 < self.decay <= 1:
             raise ValueError(f"the window's decay is {self.decay!r}; it is a number above 0 and up to 1, such as 0.9")
+        if self.length == 1 and self.decay < 1:
+            raise ValueError(
+                "the window's decay needs a length of 2 at least; the next item alone has nothing behind it"
+            )
 
 
 def check_loss(loss: str) -> None:
@@ -76,6 +80,13 @@ class PlanSearch:
     diversity: float = 0.0
     part_weights: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)  # of the later parts of a blend, against the first
     min_gain: float = 0.01  # a plan that costs more is taken only when it is better by this share
+
+    def __post_init__(self) -> None:
+        behind = max(self.num_steps) > 1 or (Placement.TAIL in self.placements and max(self.num_prompts) > 0)
+        if PromptForm.SOFT in self.forms and not behind:
+            raise ValueError("forms has soft, but no plan generates behind the end; add num_steps: [2]")
+        if self.sums and max(self.num_steps) == 1:
+            raise ValueError("sums joins several steps, and num_steps has one; add num_steps: [2]")
 
 
 @dataclass(frozen=True, kw_only=True)

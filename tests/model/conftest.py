@@ -65,3 +65,21 @@ def make_batch() -> Callable[..., Batch]:
         return Batch.of(ragged_histories(lengths, seed), users, 12)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def device() -> str:
+    """The card where there is one; elsewhere kernels run in Triton's interpreter."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture
+def draw(device: str) -> Callable[..., torch.Tensor]:
+    """Normal numbers of a shape; whole ones tie."""
+    draws = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int, whole: bool = False) -> torch.Tensor:
+        numbers = torch.randint(-2, 3, shape, generator=draws).float() if whole else torch.randn(shape, generator=draws)
+        return numbers.to(device)
+
+    return normal

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from model.device import proof
+from model.device.generator import Generator
 from model.device.layout import Answers, Columns
 from model.device.prepare import prepare
 from model.kernels.search import Table
-from model.records import History, PromptPlan, ServingPlan
+from model.records import History, Placement, PromptForm, PromptPlan, ServingPlan
 
 LIMIT = 10
 
@@ -112,3 +113,18 @@ def test_refused_requests_name_their_reason(make_network, device, table):
     # the lane was given back
     ticket = recall.start(Columns([History((9,))], [5], [()]))
     assert np.count_nonzero(recall.finish(ticket).rows) == 5
+
+
+@pytest.mark.parametrize(
+    ("num_segments", "plan", "taken"),
+    [
+        (2, PromptPlan(2, Placement.TAIL, 3), True),
+        (3, PromptPlan(0, Placement.NONE, 2), True),
+        (3, PromptPlan(0, Placement.NONE, 3), False),  # the second item has a segment of its own
+        (2, PromptPlan(0, Placement.NONE, 2, PromptForm.SOFT), False),
+        (2, PromptPlan(0, Placement.NONE, 2, step_weights=(1.0, 0.5)), False),
+        (2, PromptPlan(1, Placement.ALL), False),
+    ],
+)
+def test_the_kernels_take_the_plans_that_they_compute(make_network, num_segments, plan, taken):
+    assert Generator.supports(make_network("recgpt", num_segments=num_segments), plan) is taken

@@ -49,8 +49,8 @@ def test_a_generated_item_carries_no_gradient_to_the_state_that_named_it(network
 @torch.no_grad()
 def test_a_soft_item_lies_between_the_mean_of_all_and_the_first(network):
     table, state = network.item_vectors(), torch.randn(4, 8)
-    torch.testing.assert_close(soft_item(state, table, 1e6), table.mean(0).expand(4, -1), atol=1e-4, rtol=0)
-    torch.testing.assert_close(soft_item(state, table, 1e-4), table[(state @ table.T).argmax(1)], atol=1e-4, rtol=0)
+    torch.testing.assert_close(soft_item(state, table, 1e6)[1], table.mean(0).expand(4, -1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(soft_item(state, table, 1e-4)[1], table[(state @ table.T).argmax(1)], atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
