@@ -105,7 +105,7 @@ def test_a_path_that_means_nothing_is_named(write, tmp_path, names, message):
     [
         ("a.csv", "x", "csv"),
         ("a", '\n {"user": 1}', "jsonl"),
-        ("a.json.gz", gzip.compress(b"[]"), "jsonl"),
+        ("a.json.gz", gzip.compress(b"[]", mtime=0), "jsonl"),
         ("a.inter", "x", "recbole"),
         ("a.dat", b"PAR1", "parquet"),
         ("a.parquet", "x", "parquet"),
