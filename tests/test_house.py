@@ -44,8 +44,8 @@ ALLOWED = {
     ),
     "recall.terminal": "",
     "recall.training": (
-        "index.auto index.bundle model.data model.evaluation model.recipes model.training recall.terminal "
-        "service.engine"
+        "index.auto index.bundle model.data model.evaluation model.recipes model.training recall.comparing "
+        "recall.terminal service.engine"
     ),
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
     "recall.verdict_table": "recall.terminal service.experiments.verdict",

@@ -172,12 +172,16 @@ def test_build_says_what_is_in_the_bundle(built, trained):
 
 
 def test_evaluate_ends_with_its_metrics_as_json(run_recall, built, folder):
-    ended = run_recall("evaluate", "--bundle", built[0], "--data", folder / "data", "--cutoff", 5, "--cutoff", 30)
+    asked = ("--cutoff", 5, "--cutoff", 30, "--by", "history")
+    ended = run_recall("evaluate", "--bundle", built[0], "--data", folder / "data", *asked)
     assert ended.status == 0, ended.err
     assert (ended.last_line["split"], ended.last_line["users"]) == ("test", 40)
     # the next video of a circle of 30 is one of the 18 left after 12
     assert ended.last_line["metrics"]["recall@30"] == 1
     assert 0 <= ended.last_line["metrics"]["recall@5"] <= 1
+    assert ended.last_line["metrics"]["coverage@30"] == 1  # every video is the next one of somebody
+    [group] = ended.last_line["groups"]  # all histories hold 12 items
+    assert (group["group"], group["users"], group["recall@30"]) == ("11 to 20", 40, 1)
 
 
 def test_evaluate_refuses_a_bundle_of_other_data(run_recall, bundles, folder, prepared):
