@@ -9,6 +9,7 @@ import httpx
 import psutil
 import pytest
 import redis
+import torch
 
 from service.telemetry.collectors import add_up
 
@@ -88,6 +89,24 @@ def test_metrics_are_those_of_all_processes(split, known):
     assert 'recall_stage_seconds_count{arm="recgpt",stage="encode"}' in text
     assert 'recall_stage_seconds_count{arm="recgpt",stage="total"}' in text
     assert text.count("# TYPE recall_stage_seconds histogram") == 1
+
+
+def test_http_processes_load_no_torch(split, known):
+    """Neither at their start nor with the requests of every kind that they answer."""
+    for n in range(8):
+        ask(split.url, "/recall", history=known[n : n + 2], explain=True)
+        ask(split.url, "/recall/batch", requests=[{"history": known[:3]}])
+        ask(split.url, "/embed", history=known[n : n + 2])
+        assert httpx.get(f"{split.url}/arms", timeout=60).status_code == 200
+    engine = psutil.Process(split.process.pid)
+    # the libraries that a running process has mapped: what it imported, by whichever way
+    libraries = {p.pid: " ".join(part.path for part in p.memory_maps()) for p in [engine, *processes_of(split)]}
+    assert "libtorch" in libraries.pop(engine.pid)
+    assert [name for text in libraries.values() for name in ("torch", "faiss", "polars") if f"/{name}" in text] == []
+
+
+def test_version_is_that_of_torch_in_the_process_that_computes(split):
+    assert httpx.get(f"{split.url}/version", timeout=60).json()["torch"] == torch.__version__
 
 
 def test_health_asks_the_engine(split):
