@@ -114,12 +114,11 @@ def test_health_asks_the_engine(split):
     assert len(processes_of(split)) == 2
 
 
-def test_ends_when_told_and_leaves_nothing(launch, arm_options, known):
-    with launch(*arm_options, *PATIENT, "--http-workers", "2") as served:
-        children = processes_of(served)
-        ask(served.url, "/recall/recgpt", history=known[:3])
-        assert served.stop() == 0
-        wait_for(lambda: not any(child.is_running() for child in children))
+def test_ends_when_told_and_leaves_nothing(split):
+    children = processes_of(split)
+    assert len(children) == 2
+    assert split.stop() == 0
+    wait_for(lambda: not any(child.is_running() for child in children))
 
 
 def test_a_dead_http_process_ends_the_service(launch, arm_options):
@@ -131,27 +130,21 @@ def test_a_dead_http_process_ends_the_service(launch, arm_options):
         assert "an HTTP process ended with status -9" in served.log.read_text()
 
 
-def test_http_processes_do_not_outlive_their_engine(launch, arm_options):
-    with launch(*arm_options, *PATIENT, "--http-workers", "2") as served:
-        children = processes_of(served)
-        os.kill(served.process.pid, signal.SIGKILL)
-        served.process.wait(LIMIT_S)
-        wait_for(lambda: not any(child.is_running() for child in children))
-
-
 def redis_of(served):
     socket = (served.state / "redis" / "redis.where").read_text()
     with redis.Redis(unix_socket_path=socket) as connection:
         return psutil.Process(connection.info("server")["process_id"])
 
 
-@pytest.mark.parametrize("options", [(), ("--http-workers", "2")], ids=["one process", "workers"])
-def test_embedded_redis_does_not_outlive_a_killed_service(launch, arm_options, options):
+@pytest.mark.parametrize(("options", "num_workers"), [((), 0), (("--http-workers", "2"), 2)], ids=["one", "workers"])
+def test_nothing_outlives_a_killed_service(launch, arm_options, options, num_workers):
+    """Neither the embedded Redis nor an HTTP process, which nobody ends."""
     with launch(*arm_options, *PATIENT, *options) as served:
-        server = redis_of(served)
+        children = [*processes_of(served), redis_of(served)]
+        assert len(children) == num_workers + 1
         os.kill(served.process.pid, signal.SIGKILL)
         served.process.wait(LIMIT_S)
-        wait_for(lambda: not server.is_running())
+        wait_for(lambda: not any(child.is_running() for child in children))
 
 
 ONE = """# HELP a_total x
