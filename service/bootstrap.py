@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from service.engine.arms import ArmSlot
 from service.engine.releases import Releases
+from service.errors import ConfigurationError
 from service.experiments.assignment import DEFAULT_FILE, Assigner
 from service.experiments.collector import ExposureCollector
 from service.experiments.exposure import ExposureLog, ExposureSink, MemoryExposures
@@ -84,9 +85,10 @@ class Service:
 async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIterator[Service]:
     """Everything is up inside, and down again outside. Raises ConfigurationError before anything answers."""
     metrics = Metrics()
+    # before the bundles, which take seconds: a mistake in the experiment file is told at once
+    assigner = load_assigner(settings.experiments, settings.arms)
     async with AsyncExitStack() as stack:
         engines = await stack.enter_async_context(open_engines(settings, metrics))
-        assigner = load_assigner(settings.experiments, engines.arms)
         # opened after the engines, so closed before them: nothing here may ask an engine that is gone
         stores = open_stores(engines.settings, stack)
         clients = (*engines.redis_clients, *stores.redis_clients)
@@ -119,7 +121,12 @@ def engines_at(address: str) -> OpenEngines:
 
 
 def load_assigner(path: Path | None, arms: Collection[str]) -> Assigner:
-    """The experiment file given; else recgpt against comirec where both are served; else one arm for everybody."""
+    """The experiment file given; else recgpt against comirec where both are served; else one arm for everybody.
+
+    Raises ConfigurationError for a file that cannot be used, and where there is no arm.
+    """
+    if not arms:
+        raise ConfigurationError("no arm to serve: give --arm NAME=BUNDLE, or make bundles with `recall demo`")
     if path is not None:
         return Assigner.from_file(path, arms)
     if {"recgpt", "comirec"} <= set(arms):

@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from service.bootstrap import Engines, register
+from service.bootstrap import Engines, load_assigner, register
 from service.engine.arms import ArmSlot, Release
 from service.engine.collector import EngineCollector
 from service.engine.loading import EngineParts, choose_device, load_arm
@@ -50,8 +50,6 @@ async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[En
 
     Raises ConfigurationError with the reason when a bundle is refused.
     """
-    if not settings.arms:
-        raise ConfigurationError("no arm to serve: give --arm NAME=BUNDLE, or make bundles with `recall demo`")
     async with AsyncExitStack() as stack:
         settings = await with_redis(settings, stack)
         cache, clients = open_cache(settings, stack)
@@ -128,6 +126,8 @@ async def _run_engine(settings: Settings, port: int, on_start: Callable[[], None
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    # the HTTP processes read it too: a file that cannot be used is refused before the bundles are opened
+    load_assigner(settings.experiments, settings.arms)
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         address = f"ipc://{stack.enter_context(tempfile.TemporaryDirectory())}/engine"

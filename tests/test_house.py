@@ -52,8 +52,8 @@ ALLOWED = {
     "recall.verdict_table": "recall.terminal service.experiments.verdict",
     "service": "",
     "service.bootstrap": (
-        "service.engine service.experiments service.pipeline service.remote service.settings service.stores "
-        "service.telemetry"
+        "service.engine service.errors service.experiments service.pipeline service.remote service.settings "
+        "service.stores service.telemetry"
     ),
     "service.engine": (
         "index.base index.bundle index.exact index.next_item index.watched model.catalogue model.checkpoint model.data "

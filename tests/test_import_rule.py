@@ -3,6 +3,7 @@
 In index, index.bundle.build alone knows networks; the rest knows the records and kernels of the model.
 """
 
+import functools
 import subprocess
 import sys
 
@@ -18,9 +19,15 @@ COMPUTES = {"torch", "faiss", "safetensors", "polars", "scipy"}
 LEAVES = ("model.records.", "model.kernels.")
 
 
+@functools.cache
+def sources(*folders):
+    return house.sources(*folders)
+
+
+@functools.cache
 def modules_of(package):
     """Module -> the names that it imports."""
-    return {module_name(file): {*imported(file.tree)} for file in house.sources(package)}
+    return {module_name(file): {*imported(file.tree)} for file in sources(package)}
 
 
 def tops(names):
@@ -96,11 +103,11 @@ def test_the_spine_imports_no_machinery():
 @pytest.mark.parametrize("start", ["service.http.workers", "service.http.app"])
 def test_an_http_process_reaches_nothing_that_computes(start):
     """It does not inside functions either: the first request that calls one would load torch."""
-    assert tops(reached(start, house.sources(*house.FLOORS), lazily=True)) & COMPUTES == set()
+    assert tops(reached(start, sources(*house.FLOORS), lazily=True)) & COMPUTES == set()
 
 
 def test_the_command_reaches_torch_inside_functions_only():
-    files = house.sources(*house.FLOORS)
+    files = sources(*house.FLOORS)
     assert [("torch" in tops(reached("recall.__main__", files, lazily))) for lazily in (False, True)] == [False, True]
 
 
