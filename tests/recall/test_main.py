@@ -301,13 +301,13 @@ def test_port_in_use_is_one_sentence(run_recall, service, arm_options, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def from_environment(launch, bundles):
+def from_environment(launch_command, bundles):
     """A service that has all its settings from the environment; asked to stop at the end."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     arms = f"one={bundles['recgpt']} two={bundles['comirec']}"
     settings = {"RECALL_ARM": arms, "RECALL_MAX_TOP_N": "7", "RECALL_REDIS_URL": "memory", "RECALL_LOG_LEVEL": "error"}
-    with launch(RECALL_PORT=str(port), **settings) as served:
+    with launch_command(RECALL_PORT=str(port), **settings) as served:
         yield served, port
 
 

@@ -56,7 +56,7 @@ def refusal(name, arm="recgpt"):
     return str(caught.value)
 
 
-@pytest.fixture(params=[*packaged_sections()], ids="-".join)
+@pytest.fixture(scope="module", params=[*packaged_sections()], ids="-".join)
 def packaged(request):
     return load_recipe(*request.param)
 
