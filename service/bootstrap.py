@@ -160,7 +160,7 @@ async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[En
 
 async def remote_engines(settings: Settings, link: EngineLink) -> Engines[Follower]:
     """Arms whose engines and cache are in the process at the other end of the link, which decides what they serve."""
-    follower = await follow_engine(link, has_cache=settings.cache_ttl_s > 0)
+    follower = await follow_engine(link)
     return Engines(settings, follower.arms, follower)
 
 

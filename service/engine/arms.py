@@ -91,10 +91,17 @@ class Tenure:
         self._left: asyncio.Event | None = None  # set once nobody uses a release that was replaced
 
     def __enter__(self) -> Release:
+        return self.enter()
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def enter(self) -> Release:
+        """Begins a use that ends with `leave`, where no `with` block spans both."""
         self._num_users += 1
         return self.release
 
-    def __exit__(self, *_: object) -> None:
+    def leave(self) -> None:
         self._num_users -= 1
         if self._left and not self._num_users:
             self._left.set()

@@ -54,8 +54,6 @@ async def _run_engine(settings: Settings, port: int, on_start: Callable[[], None
         )
         engines.releases.subscribe(server)
         stack.push_async_callback(server.close)
-        serving = asyncio.create_task(server.run())
-        stack.callback(serving.cancel)
         with http_processes(engines.settings, port, address) as processes:
             starting = asyncio.create_task(server.ready.wait())
             await _until(lambda: starting.done() or stopping.is_set(), processes)

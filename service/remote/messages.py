@@ -1,10 +1,11 @@
 """The messages between HTTP processes and the engine process: MessagePack of typed structs, arrays as bytes.
 
-Each struct is tagged, so that a reader knows it by itself, and checked while it is decoded: torn, unknown or
-inconsistent bytes raise `BadMessage`, never anything else. A deadline travels as the seconds that are left, since the
-clocks of two processes need not agree.
+They travel in lists: all that a process has to tell another in one round of its loop. Each struct is tagged, so that a
+reader knows it by itself, and checked while it is decoded: torn, unknown or inconsistent bytes raise `BadMessage`,
+never anything else. A deadline travels as the seconds that are left, since the clocks of two processes need not agree.
 """
 
+import struct
 import time
 from typing import TypeVar
 
@@ -12,8 +13,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from model.device.layout import Columns
 from model.merging import Merged
-from model.records import History
+from service.engine.blocks import RequestBlock, ResultBlock
 from service.engine.messages import EngineRequest, EngineResult
 from service.engine.releases import ReleaseState, ReloadOutcome, ReloadRequest
 from service.errors import (
@@ -30,6 +32,7 @@ from service.stores.vector_codec import CachedVectors
 
 KINDS = (Overloaded, DeadlineExceeded, EngineFailed, StaleRelease, UnknownArm, ReloadUnderWay, ReloadRefused)
 ERRORS: dict[str, type[RecallError]] = {kind.code: kind for kind in KINDS}
+INTEGER = struct.Struct("<i")
 T = TypeVar("T")
 
 
@@ -37,102 +40,207 @@ class BadMessage(Exception):  # noqa: N818 - named for what it says; it never re
     """A message between processes cannot be read; it is dropped and counted."""
 
 
-class AskEngine(msgspec.Struct, tag="ask", array_like=True, frozen=True):
-    """A request of an HTTP process for one arm, in rows of one bundle's catalogue."""
+class AskBlock(msgspec.Struct, tag="ask", array_like=True, frozen=True):
+    """Requests of an HTTP process for one arm, in rows of one bundle's catalogue; columns as in device/layout.py."""
 
     number: int
     arm: str
     bundle: str  # that the rows belong to; the engine computes for no other
-    items: tuple[int, ...]
-    user: int
-    limit: int
-    excluded: frozenset[int] | None  # None = the history's own items
     left_s: float | None  # until the deadline; None = there is none
-    key: bytes | None
+    items: bytes  # (T,) int32, as all columns but one
+    lengths: bytes  # (B,)
+    users: bytes  # (B,)
+    limits: bytes  # (B,)
+    own: bytes  # (B,) booleans, a byte each
+    others: bytes  # (E,)
+    other_lengths: bytes  # (B,)
+    keys: list[bytes] = []  # (B,), or none
     allowed: bytes | None = None  # (N,) booleans, eight a byte
     num_items: int = 0  # N where there is a filter
+    wants_vectors: bool = True  # lists are answered without
 
     @classmethod
-    def of(cls, number: int, arm: str, bundle: str, request: EngineRequest) -> "AskEngine":
-        history, left = request.history, request.deadline - time.monotonic()
+    def of(cls, number: int, arm: str, bundle: str, block: RequestBlock) -> "AskBlock":
+        columns = block.columns
         return cls(
             number,
             arm,
             bundle,
-            history.items,
-            history.user,
-            request.limit,
-            None if request.excluded is history.items else frozenset(request.excluded),
-            None if left == float("inf") else left,
-            request.key,
-            None if request.allowed is None else np.packbits(request.allowed).tobytes(),
-            0 if request.allowed is None else len(request.allowed),
+            _left(block.deadline),
+            _bytes(columns.items),
+            _bytes(columns.lengths),
+            _bytes(columns.users),
+            _bytes(columns.limits),
+            columns.own.tobytes(),
+            _bytes(columns.others),
+            _bytes(columns.other_lengths),
+            list(block.keys),
+            *_packed(block.allowed),
+            wants_vectors=not columns.limits.all(),
         )
 
-    def request(self) -> EngineRequest:
-        return EngineRequest(
-            History(self.items, self.user),
-            self.limit,
-            self.items if self.excluded is None else self.excluded,
-            deadline=float("inf") if self.left_s is None else time.monotonic() + self.left_s,
-            key=self.key,
-            allowed=None if self.allowed is None else self._filter(self.allowed),
+    @classmethod
+    def single(cls, number: int, arm: str, bundle: str, request: EngineRequest) -> "AskBlock":
+        """The same for one request, at a third of the cost. Raises struct.error for rows that 32 bits do not hold."""
+        history, own = request.history, request.excluded is request.history.items
+        others = () if own else request.excluded
+        return cls(
+            number,
+            arm,
+            bundle,
+            _left(request.deadline),
+            struct.pack(f"<{len(history.items)}i", *history.items),
+            INTEGER.pack(len(history.items)),
+            INTEGER.pack(history.user),
+            INTEGER.pack(request.limit),
+            b"\1" if own else b"\0",
+            struct.pack(f"<{len(others)}i", *others),
+            INTEGER.pack(len(others)),
+            [] if request.key is None else [request.key],
+            *_packed(request.allowed),
+            wants_vectors=not request.limit,
         )
+
+    def block(self) -> RequestBlock:
+        """Raises BadMessage where the columns do not fit together."""
+        try:
+            counted = [memoryview(column).cast("i") for column in (self.lengths, self.other_lengths)]
+            flat = [len(column) // 4 for column in (self.items, self.others)]
+            sizes = {len(self.lengths), len(self.users), len(self.limits), len(self.other_lengths), 4 * len(self.own)}
+            fits = [*map(sum, counted)] == flat and min(map(min, counted)) >= 0 and len(sizes) == 1
+            if not fits or len(self.keys) not in (0, len(self.own)):
+                raise BadMessage("the columns of a block do not fit together")
+            columns = Columns(
+                _integers(self.items),
+                _integers(self.lengths),
+                _integers(self.users),
+                _integers(self.limits),
+                np.frombuffer(self.own, np.bool_),
+                _integers(self.others),
+                _integers(self.other_lengths),
+            )
+            allowed = None if self.allowed is None else self._filter(self.allowed)
+        except (ValueError, TypeError) as error:
+            raise BadMessage(f"a block holds no columns: {error}") from error
+        deadline = float("inf") if self.left_s is None else time.monotonic() + self.left_s
+        return RequestBlock(columns, deadline, self.keys, allowed)
 
     def _filter(self, packed: bytes) -> NDArray[np.bool_]:
+        if len(packed) != -(-self.num_items // 8):
+            raise BadMessage("a filter has another length than it says")
         return np.unpackbits(np.frombuffer(packed, np.uint8), count=self.num_items).view(np.bool_)
 
 
-class EngineAnswer(msgspec.Struct, tag="answer", array_like=True, frozen=True):
-    """The result of one `AskEngine`."""
+def _left(deadline: float) -> float | None:
+    return None if deadline == float("inf") else deadline - time.monotonic()
+
+
+def _packed(allowed: NDArray[np.bool_] | None) -> tuple[bytes | None, int]:
+    return (None, 0) if allowed is None else (np.packbits(allowed).tobytes(), len(allowed))
+
+
+class AnswerBlock(msgspec.Struct, tag="answer", array_like=True, frozen=True):
+    """The results of one `AskBlock`; columns as in service/engine/blocks.py."""
 
     number: int
+    lengths: bytes  # (B,) int32
+    rows: bytes  # (B, L) int32
+    scores: bytes  # (B, L) float32
+    sources: bytes  # (B, L) int16
     num_queries: int
-    vectors: bytes  # (Q, D) float32
-    prompts: bytes  # (P,) int64
-    rows: bytes  # (K,) int64
-    scores: bytes  # (K,) float32
-    sources: bytes  # (K,) int64
+    vectors: bytes  # (B, Q, D) float32; empty where they were not wanted
+    prompts: bytes  # (B, P) int32
+    known: bytes  # (B,) booleans, a byte each
     timings_ms: dict[str, float]
-    known: bool
+    errors: list[tuple[int, str, str]] = []  # of users without an answer: place, code, message
 
     @classmethod
-    def of(cls, number: int, result: EngineResult) -> "EngineAnswer":
-        vectors, merged = result.vectors, result.merged
+    def of(cls, number: int, result: ResultBlock, wants_vectors: bool = True) -> "AnswerBlock":
         return cls(
             number,
-            len(vectors.vectors),
-            vectors.vectors.astype("<f4", copy=False).tobytes(),
-            vectors.prompts.astype("<i8", copy=False).tobytes(),
-            merged.rows.astype("<i8", copy=False).tobytes(),
-            merged.scores.astype("<f4", copy=False).tobytes(),
-            merged.sources.astype("<i8", copy=False).tobytes(),
-            result.timings_ms,
-            result.known,
+            _bytes(result.lengths),
+            _bytes(result.rows),
+            result.scores.astype("<f4", copy=False).tobytes(),
+            result.sources.astype("<i2", copy=False).tobytes(),
+            result.vectors.shape[1],
+            result.vectors.astype("<f4", copy=False).tobytes() if wants_vectors else b"",
+            _bytes(result.prompts),
+            result.known.tobytes(),
+            dict(result.timings_ms),
+            [(place, *described(error)) for place, error in result.errors.items()],
         )
 
-    def result(self) -> EngineResult:
+    def result(self) -> ResultBlock:
         """Raises BadMessage where the bytes are not the arrays they should be."""
+        size = len(self.known)
         try:
-            vectors = np.frombuffer(self.vectors, "<f4").reshape(self.num_queries, -1)
-            merged = Merged(_integers(self.rows), np.frombuffer(self.scores, "<f4"), _integers(self.sources))
-            prompts = _integers(self.prompts)
+            lengths, rows, prompts = (_integers(data) for data in (self.lengths, self.rows, self.prompts))
+            scores, sources = np.frombuffer(self.scores, "<f4"), np.frombuffer(self.sources, "<i2")
+            width = len(rows) // size
+            if not len(lengths) == size or not 0 <= lengths.min() <= lengths.max() <= width:
+                raise BadMessage("an answer holds lists of different length")
+            vectors = np.frombuffer(self.vectors, "<f4").reshape(
+                size, self.num_queries if self.vectors else 0, -1 if self.vectors else 0
+            )
+            return ResultBlock(
+                lengths,
+                rows.reshape(size, width),
+                scores.reshape(size, width),
+                sources.reshape(size, width),
+                vectors,
+                prompts.reshape(size, len(prompts) // size),
+                np.frombuffer(self.known, np.bool_),
+                self.timings_ms,
+                {place: error_of(code, message) for place, code, message in self.errors},
+            )
+        except (ValueError, ZeroDivisionError) as error:
+            raise BadMessage(f"an answer holds no arrays: {error}") from error
+
+    def single(self) -> EngineResult:
+        """The result of a single request, at a third of the cost. Raises BadMessage, or the error that answers it."""
+        for _, code, message in self.errors:
+            raise error_of(code, message)
+        try:
+            [length] = _integers(self.lengths)
+            rows, scores, sources = (
+                _integers(self.rows),
+                np.frombuffer(self.scores, "<f4"),
+                np.frombuffer(self.sources, "<i2"),
+            )
+            vectors = np.frombuffer(self.vectors, "<f4").reshape(
+                self.num_queries if self.vectors else 0, -1 if self.vectors else 0
+            )
+            prompts = _integers(self.prompts).astype(np.int64)
         except ValueError as error:
             raise BadMessage(f"an answer holds no arrays: {error}") from error
-        if not len(merged.rows) == len(merged.scores) == len(merged.sources):
+        if not len(rows) == len(scores) == len(sources) >= length >= 0 or len(self.known) != 1:
             raise BadMessage("an answer holds lists of different length")
-        return EngineResult(CachedVectors(vectors, prompts), merged, self.timings_ms, self.known)
+        merged = Merged(rows[:length].astype(np.int64), scores[:length], sources[:length].astype(np.int64))
+        return EngineResult(CachedVectors(vectors, prompts), merged, self.timings_ms, self.known != b"\0")
+
+
+def described(error: Exception) -> tuple[str, str]:
+    """The code and the message that an error travels as."""
+    return (error.code, str(error)) if isinstance(error, RecallError) else (EngineFailed.code, "the engine failed")
+
+
+def error_of(code: str, message: str) -> RecallError:
+    return ERRORS.get(code, EngineFailed)(message)
 
 
 class EngineRefusal(msgspec.Struct, tag="refusal", array_like=True, frozen=True):
-    """The error that answers one `AskEngine`."""
+    """The error that answers a message."""
 
     number: int
     code: str
     message: str
 
+    @classmethod
+    def of(cls, number: int, error: Exception) -> "EngineRefusal":
+        return cls(number, *described(error))
+
     def error(self) -> RecallError:
-        return ERRORS.get(self.code, EngineFailed)(self.message)
+        return error_of(self.code, self.message)
 
 
 class WorkerReady(msgspec.Struct, tag="ready", array_like=True, frozen=True):
@@ -212,9 +320,9 @@ class ReleasePrepared(msgspec.Struct, tag="prepared", array_like=True, frozen=Tr
     problem: str | None  # None = it could be served at once
 
 
-FromWorker = AskEngine | WorkerReady | AskMetrics | WorkerMetrics | AskReleases | AskReload | ReleasePrepared
+FromWorker = AskBlock | WorkerReady | AskMetrics | WorkerMetrics | AskReleases | AskReload | ReleasePrepared
 FromEngine = (
-    EngineAnswer
+    AnswerBlock
     | EngineRefusal
     | AllMetrics
     | CollectMetrics
@@ -223,17 +331,17 @@ FromEngine = (
     | Reloaded
     | PrepareRelease
 )
-encode = msgspec.msgpack.Encoder().encode
-_from_worker: "msgspec.msgpack.Decoder[FromWorker]" = msgspec.msgpack.Decoder(FromWorker)
-_from_engine: "msgspec.msgpack.Decoder[FromEngine]" = msgspec.msgpack.Decoder(FromEngine)
+encode = msgspec.msgpack.Encoder().encode  # of a list: all that one process tells another in one round of its loop
+_from_worker: "msgspec.msgpack.Decoder[list[FromWorker]]" = msgspec.msgpack.Decoder(list[FromWorker])
+_from_engine: "msgspec.msgpack.Decoder[list[FromEngine]]" = msgspec.msgpack.Decoder(list[FromEngine])
 
 
-def decode_from_worker(data: bytes) -> FromWorker:
+def decode_from_worker(data: bytes) -> list[FromWorker]:
     """Raises BadMessage."""
     return _decode(_from_worker, data)
 
 
-def decode_from_engine(data: bytes) -> FromEngine:
+def decode_from_engine(data: bytes) -> list[FromEngine]:
     """Raises BadMessage."""
     return _decode(_from_engine, data)
 
@@ -245,5 +353,9 @@ def _decode(decoder: "msgspec.msgpack.Decoder[T]", data: bytes) -> T:
         raise BadMessage(f"a message of {len(data)} bytes cannot be read: {error}") from error
 
 
-def _integers(data: bytes) -> NDArray[np.int64]:
-    return np.frombuffer(data, "<i8")
+def _bytes(column: NDArray[np.int32]) -> bytes:
+    return column.astype("<i4", copy=False).tobytes()
+
+
+def _integers(data: bytes) -> NDArray[np.int32]:
+    return np.frombuffer(data, "<i4")

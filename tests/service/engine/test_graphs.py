@@ -15,6 +15,7 @@ from service.engine.compute import BatchCompute, ComputeCounters
 from service.engine.engine import Engine
 from service.engine.graphs import GraphCompute, answers_of, columns_of
 from service.engine.messages import EngineLimits, EngineRequest
+from service.stores.vector_cache import MemoryVectorCache
 
 ITEMS = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
 
@@ -38,19 +39,19 @@ class Recall:
     def takes_all(self, longest, most):
         return longest <= self.width and most <= 3
 
-    def refuses(self, limit, excluded):
-        return "long_list" if limit > self.width else "many_excluded" if len(excluded) > 3 else ""
+    def refuses(self, limit, num_excluded):
+        return "long_list" if limit > self.width else "many_excluded" if num_excluded > 3 else ""
 
     def start(self, columns):
-        self.sizes.append(len(columns.histories))
+        self.sizes.append(columns.size)
         self.asked[len(self.sizes)] = columns
-        return Ticket(len(self.sizes), len(columns.histories))
+        return Ticket(len(self.sizes), columns.size)
 
     def finish(self, ticket):
         columns = self.asked.pop(ticket.lane)
-        requests = [EngineRequest(*user) for user in zip(*columns, strict=True)]
+        requests = [EngineRequest(*user) for user in columns.records()]
         answers = answers_of(self.general.run(requests), self.width)
-        doubt = np.array([history.items in self.doubtful for history in columns.histories], dtype=np.int32)
+        doubt = np.array([request.history.items in self.doubtful for request in requests], dtype=np.int32)
         return Answers(np.where(doubt[:, None], 0, answers.rows), *answers[1:5], doubt)
 
 
@@ -106,33 +107,13 @@ def test_users_in_doubt_are_answered_again(general):
 def test_columns_keep_the_history_that_is_excluded_itself():
     history = History((1, 2))
     columns = columns_of([EngineRequest(history, 3, history.items)])
-    assert columns.excluded[0] is columns.histories[0].items
+    assert columns.own.tolist() == [True]
+    assert columns.other_lengths.tolist() == [0]
 
 
-class Kept:
-    """A cache that only takes."""
-
-    def __init__(self):
-        self.kept = {}
-
-    def get_local(self, key):
-        return self.kept.get(key)
-
-    def put_many(self, pairs):
-        self.kept |= dict(pairs)
-
-    @property
-    def lookup_mode(self):
-        from service.stores.vector_cache import LookupMode
-
-        return LookupMode.OVERLAPPED
-
-
-def test_an_engine_answers_from_graphs_and_keeps_their_vectors(general):
-    cache, requests = (
-        Kept(),
-        [EngineRequest(request.history, 20, key=b"%d" % number) for number, request in enumerate(asked(9))],
-    )
+def test_an_engine_of_graphs_leaves_the_cache_alone(general):
+    requests = [EngineRequest(request.history, 20, key=b"%d" % number) for number, request in enumerate(asked(9))]
+    cache = MemoryVectorCache()
 
     async def ask():
         engine = Engine(GraphCompute(Recall(general), general), cache=cache)
@@ -143,8 +124,7 @@ def test_an_engine_answers_from_graphs_and_keeps_their_vectors(general):
 
     results, again = asyncio.run(ask())
     same(results, general.run(requests))
-    assert sorted(cache.kept) == sorted(request.key for request in requests)
-    assert again.known
+    assert (cache.misses, cache.num_bytes, again.known) == (0, 0, False)
 
 
 def test_what_a_graph_refuses_is_a_metric(general):
