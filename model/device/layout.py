@@ -56,13 +56,21 @@ class Columns(NamedTuple):
         """From records. Mostly what is excluded is the history itself, the same object: it is not read again."""
         own = [given is history.items for given, history in zip(excluded, histories, strict=True)]
         others = [() if same else given for same, given in zip(own, excluded, strict=True)]
+        return cls.beside(histories, limits, others)._replace(own=np.array(own, dtype=np.bool_))
+
+    @classmethod
+    def beside(
+        cls, histories: Sequence[History], limits: Sequence[int], others: Sequence[Collection[int]]
+    ) -> "Columns":
+        """From records, where all histories may not appear, and `others` beside them."""
+        items = [history.items for history in histories]
         return cls(
-            _flat([history.items for history in histories]),
-            _integers(len(history.items) for history in histories),
+            _integers(chain.from_iterable(items)),
+            _integers(map(len, items)),
             _integers(history.user for history in histories),
             _integers(limits),
-            np.array(own, dtype=np.bool_),
-            _flat(others),
+            np.ones(len(items), dtype=np.bool_),
+            _integers(chain.from_iterable(others)),
             _integers(map(len, others)),
         )
 
@@ -121,10 +129,6 @@ def _split(flat: Integers, lengths: Integers) -> list[tuple[int, ...]]:
 
 def _excluded(items: tuple[int, ...], others: tuple[int, ...]) -> Collection[int]:
     return frozenset(items).union(others) if others else items
-
-
-def _flat(lists: Sequence[Collection[int]]) -> Integers:
-    return _integers(chain.from_iterable(lists))
 
 
 def _integers(numbers: Iterable[int]) -> Integers:

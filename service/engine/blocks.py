@@ -12,9 +12,11 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from model.catalogue import ExternalId
 from model.device.layout import Columns
 from model.merging import Merged
 from service.engine.messages import EngineRequest, EngineResult
+from service.errors import RecallError
 from service.stores.vector_codec import CachedVectors
 
 R_contra = TypeVar("R_contra", contravariant=True)
@@ -28,6 +30,7 @@ class RequestBlock:
     deadline: float = float("inf")  # time.monotonic()
     keys: Sequence[bytes] = ()  # (B,) of the vectors in the cache; none = not asked, not kept
     allowed: NDArray[np.bool_] | None = None  # (N,) as in EngineRequest, for all users
+    unknown: Sequence[Sequence[ExternalId]] = ()  # (B,) as in EngineRequest
 
     @classmethod
     def of(cls, request: EngineRequest) -> "RequestBlock":
@@ -56,9 +59,10 @@ class RequestBlock:
     def requests(self) -> list[EngineRequest]:
         """The same as records."""
         keys: Sequence[bytes | None] = self.keys or [None] * self.size
+        users = zip(self.columns.records(), keys, self.unknown or [()] * self.size, strict=True)
         return [
-            EngineRequest(*user, deadline=self.deadline, key=key, allowed=self.allowed)
-            for user, key in zip(self.columns.records(), keys, strict=True)
+            EngineRequest(*user, deadline=self.deadline, key=key, allowed=self.allowed, unknown=unknown)
+            for user, key, unknown in users
         ]
 
 
@@ -73,13 +77,13 @@ class ResultBlock(NamedTuple):
     prompts: NDArray[np.int32]  # (B, P) generated item rows
     known: NDArray[np.bool_]  # (B,) vectors that were not computed for this
     timings_ms: Mapping[str, float]
-    errors: Mapping[int, Exception] = {}  # by place: the reason why there is no answer
+    errors: Mapping[int, RecallError] = {}  # by place: the reason why there is no answer
 
     @classmethod
-    def of(cls, outcomes: Sequence[EngineResult | Exception]) -> "ResultBlock":
+    def of(cls, outcomes: Sequence[EngineResult | RecallError]) -> "ResultBlock":
         """From an outcome a user."""
         results = {place: outcome for place, outcome in enumerate(outcomes) if isinstance(outcome, EngineResult)}
-        errors = {place: outcome for place, outcome in enumerate(outcomes) if isinstance(outcome, Exception)}
+        errors = {place: outcome for place, outcome in enumerate(outcomes) if isinstance(outcome, RecallError)}
         count, some = len(outcomes), next(iter(results.values()), None)
         lengths = np.array([len(o.merged.rows) if isinstance(o, EngineResult) else 0 for o in outcomes], dtype=np.int32)
         shape = (count, int(lengths.max(initial=0)))
@@ -98,16 +102,27 @@ class ResultBlock(NamedTuple):
         columns = [column[users] for column in self[:7]]
         return ResultBlock._make((*columns, self.timings_ms, {}))
 
-    def result(self, place: int) -> EngineResult | Exception:
-        """The outcome of one user."""
-        return self.errors.get(place) or self.answer(place)
+    def outcomes(self) -> list[EngineResult | RecallError]:
+        """The outcome of each user."""
+        # once for all, not once a user
+        rows, sources, prompts = (c.astype(np.int64) for c in (self.rows, self.sources, self.prompts))
+        cut, timings_ms = self.lengths.tolist(), self.timings_ms
+        users = zip(cut, rows, self.scores, sources, self.vectors, prompts, self.known.tolist(), strict=True)
+        answers = [
+            EngineResult(CachedVectors(v, p), Merged(r[:n], s[:n], o[:n]), timings_ms, known)
+            for n, r, s, o, v, p, known in users
+        ]
+        return [self.errors.get(place, answer) for place, answer in enumerate(answers)]
 
     def answer(self, place: int) -> EngineResult:
         """The answer of one user that has one."""
-        vectors = CachedVectors(self.vectors[place], self.prompts[place].astype(np.int64))
+        prompts = self.prompts[place].astype(np.int64, copy=False)
         length = self.lengths[place]
-        rows, sources = (column[place, :length].astype(np.int64) for column in (self.rows, self.sources))
-        merged = Merged(rows, self.scores[place, :length], sources)
+        rows, sources = (column[place, :length].astype(np.int64, copy=False) for column in (self.rows, self.sources))
+        merged, vectors = (
+            Merged(rows, self.scores[place, :length], sources),
+            CachedVectors(self.vectors[place], prompts),
+        )
         return EngineResult(vectors, merged, self.timings_ms, bool(self.known[place]))
 
     def told(self, queue_ms: float, known: bool) -> "ResultBlock":  # noqa: ARG002  (each user has its own)
@@ -123,7 +138,7 @@ class Receiver(Protocol[R_contra]):
         ...
 
     def set_result(self, result: R_contra, /) -> None: ...
-    def set_exception(self, error: Exception, /) -> None: ...
+    def set_exception(self, error: RecallError, /) -> None: ...
 
 
 class Gathering:
@@ -132,22 +147,22 @@ class Gathering:
     def __init__(self, sizes: Sequence[int], answer: Receiver[ResultBlock]) -> None:
         """sizes: users of each part."""
         self._sizes, self._answer = sizes, answer
-        self._outcomes: dict[int, EngineResult | ResultBlock | Exception] = {}
+        self._outcomes: dict[int, EngineResult | ResultBlock | RecallError] = {}
 
     def done(self) -> bool:
         return self._answer.done()
 
-    def add(self, number: int, outcome: EngineResult | ResultBlock | Exception) -> None:
+    def add(self, number: int, outcome: EngineResult | ResultBlock | RecallError) -> None:
         """Takes the outcome of one part."""
         self._outcomes[number] = outcome
         if len(self._outcomes) == len(self._sizes) and not self._answer.done():
             self._answer.set_result(ResultBlock.of([*self._users()]))
 
-    def _users(self) -> Iterator[EngineResult | Exception]:
+    def _users(self) -> Iterator[EngineResult | RecallError]:
         for number, size in enumerate(self._sizes):
             outcome = self._outcomes[number]
             if isinstance(outcome, ResultBlock):
-                yield from map(outcome.result, range(size))
+                yield from outcome.outcomes()
             else:
                 yield from repeat(outcome, size)
 
@@ -165,7 +180,7 @@ class PartReceiver:
     def set_result(self, result: EngineResult | ResultBlock, /) -> None:
         self.gathering.add(self.number, result)
 
-    def set_exception(self, error: Exception, /) -> None:
+    def set_exception(self, error: RecallError, /) -> None:
         self.gathering.add(self.number, error)
 
 

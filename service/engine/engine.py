@@ -29,7 +29,7 @@ from service.engine.compute import BatchCompute
 from service.engine.graphs import GraphCompute
 from service.engine.messages import EncodedRequest, EngineLimits, EngineRequest, EngineResult, Started
 from service.engine.protocols import DropReason, EngineObserver, SilentObserver
-from service.errors import DeadlineExceeded, EngineFailed, Overloaded
+from service.errors import DeadlineExceeded, EngineFailed, Overloaded, RecallError
 from service.stores.vector_cache import LookupMode, VectorCache
 from service.stores.vector_codec import CachedVectors
 
@@ -62,7 +62,7 @@ class _Waiting:
             self.learn(vectors)
         self._is_computing = True
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: RecallError) -> None:
         if not self.answer.done():
             self.answer.set_exception(error)
 

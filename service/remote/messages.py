@@ -167,7 +167,7 @@ class AnswerBlock(msgspec.Struct, tag="answer", array_like=True, frozen=True):
             _bytes(result.prompts),
             result.known.tobytes(),
             dict(result.timings_ms),
-            [(place, *described(error)) for place, error in result.errors.items()],
+            [(place, error.code, str(error)) for place, error in result.errors.items()],
         )
 
     def result(self) -> ResultBlock:
@@ -219,11 +219,6 @@ class AnswerBlock(msgspec.Struct, tag="answer", array_like=True, frozen=True):
         return EngineResult(CachedVectors(vectors, prompts), merged, self.timings_ms, self.known != b"\0")
 
 
-def described(error: Exception) -> tuple[str, str]:
-    """The code and the message that an error travels as."""
-    return (error.code, str(error)) if isinstance(error, RecallError) else (EngineFailed.code, "the engine failed")
-
-
 def error_of(code: str, message: str) -> RecallError:
     return ERRORS.get(code, EngineFailed)(message)
 
@@ -236,8 +231,8 @@ class EngineRefusal(msgspec.Struct, tag="refusal", array_like=True, frozen=True)
     message: str
 
     @classmethod
-    def of(cls, number: int, error: Exception) -> "EngineRefusal":
-        return cls(number, *described(error))
+    def of(cls, number: int, error: RecallError) -> "EngineRefusal":
+        return cls(number, error.code, str(error))
 
     def error(self) -> RecallError:
         return error_of(self.code, self.message)

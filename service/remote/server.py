@@ -210,7 +210,7 @@ class Reply:
     def set_result(self, result: ResultBlock, /) -> None:
         self._send(AnswerBlock.of(self._message.number, result, self._message.wants_vectors))
 
-    def set_exception(self, error: Exception, /) -> None:
+    def set_exception(self, error: RecallError, /) -> None:
         self._send(EngineRefusal.of(self._message.number, error))
 
     def _send(self, message: FromEngine) -> None:

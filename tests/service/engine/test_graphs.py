@@ -10,11 +10,13 @@ from model.device.layout import Answers
 from model.device.recall import Ticket
 from model.records import History, ServingPlan
 from service.engine.arms import ArmSlot, Release
+from service.engine.blocks import RequestBlock
 from service.engine.collector import EngineCollector
 from service.engine.compute import BatchCompute, ComputeCounters
 from service.engine.engine import Engine
 from service.engine.graphs import GraphCompute, answers_of, columns_of
 from service.engine.messages import EngineLimits, EngineRequest
+from service.errors import EngineFailed
 from service.stores.vector_cache import MemoryVectorCache
 
 ITEMS = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
@@ -155,3 +157,90 @@ def test_without_a_card_the_general_path_is_chosen(general, monkeypatch):
 
     monkeypatch.setattr(capture, "available", lambda kind: False)
     assert capture.with_graphs(general) is general
+
+
+def block_of(requests, **more):
+    columns = columns_of(requests)
+    return RequestBlock(columns, **more)
+
+
+def test_blocks_are_answered_as_their_requests_are(general):
+    requests = [*asked(3), EngineRequest(History((5, 6)), 7, (5, 6)), EngineRequest(History((7,)), 9, {7, 1})]
+    compute = GraphCompute(Recall(general), general)
+    [block] = compute.run_blocks([block_of(requests)])
+    same(block.outcomes(), general.run(requests))
+    assert block.lengths.tolist() == [20, 20, 20, 7, 9]
+    assert compute.recall.sizes == [5]
+
+
+def test_blocks_and_requests_share_a_batch(general):
+    requests = asked(5)
+    compute = GraphCompute(Recall(general, doubtful={(2, 2)}), general)
+    work = [block_of(requests[:3]), requests[3], block_of(requests[4:])]
+    first, second, third = compute.search(work, compute.encode(work))
+    same([*first.outcomes(), second, *third.outcomes()], general.run(requests))
+    assert compute.refused == {"in_doubt": 1}
+
+
+def test_users_of_a_block_that_a_graph_refuses_take_the_general_path(general):
+    requests = [*asked(2), *asked(1, 30), *asked(1, excluded={1, 2, 3, 4})]
+    compute = GraphCompute(Recall(general), general)
+    work = [block_of(requests), block_of(asked(1), allowed=np.arange(60) % 2 == 0)]
+    expected = [*general.run(requests), *general.run(asked(1, allowed=np.arange(60) % 2 == 0))]
+    same([o for block in compute.search(work, compute.encode(work)) for o in block.outcomes()], expected)
+    assert compute.refused == {"long_list": 1, "many_excluded": 1, "filtered": 1}
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("count", [4, 13])
+def test_an_engine_answers_a_block_like_its_requests(general, graphs, count):
+    compute = GraphCompute(Recall(general), general) if graphs else general
+    requests = asked(count)
+
+    async def ask():
+        engine = Engine(compute, EngineLimits(max_batch=5))
+        try:
+            return await engine.ask_block(block_of(requests)), engine.num_waiting
+        finally:
+            await engine.close()
+
+    block, left = asyncio.run(ask())
+    same(block.outcomes(), general.run(requests))
+    assert left == 0
+    assert {"encode", "queue"} <= block.timings_ms.keys()
+
+
+class Fragile(LastItem):
+    def encode(self, histories):
+        if any(13 in history.items for history in histories):
+            raise RuntimeError("out of memory, say")
+        return super().encode(histories)
+
+
+def test_the_users_of_a_block_fail_with_their_own_batches(general):
+    requests = [EngineRequest(History((item,)), 5) for item in (1, 13, 2, 3)]
+
+    async def ask():
+        engine = Engine(BatchCompute(Fragile(), general.index, general.plan), EngineLimits(max_batch=2))
+        block = await engine.ask_block(block_of(requests))
+        await engine.close()
+        return block
+
+    block = asyncio.run(ask())
+    assert [isinstance(outcome, EngineFailed) for outcome in block.outcomes()] == [True, True, False, False]
+    assert block.known.tolist() == [False] * 4
+
+
+def test_a_block_whose_caller_has_gone_is_not_computed(general):
+    async def ask():
+        engine = Engine(general)
+        waits = asyncio.create_task(engine.ask_block(block_of(asked(4))))
+        await asyncio.sleep(0)
+        waits.cancel()
+        await asyncio.gather(waits, return_exceptions=True)
+        await engine.ask(asked(1)[0])
+        left = engine.num_waiting
+        await engine.close()
+        return left
+
+    assert asyncio.run(ask()) == 0
