@@ -136,12 +136,14 @@ class RecallPipeline:
 
         async def find(release: Release) -> Sequence[Asked | RecallError]:
             block = release.block(members, deadline)
-            found: Sequence[EngineResult | RecallError | None]
+            results: Sequence[EngineResult | RecallError | None]
             try:
-                found = [self._unless_failed(outcome) for outcome in (await release.engine.ask_block(block)).outcomes()]
+                results = [
+                    self._unless_failed(outcome) for outcome in (await release.engine.ask_block(block)).outcomes()
+                ]
             except EngineFailed:
-                found = [None] * block.size
-            pairs = zip(block.requests(), found, strict=True)
+                results = [None] * block.size
+            pairs = zip(block.requests(), results, strict=True)
             return [o if isinstance(o, RecallError) else Asked(release, request, o) for request, o in pairs]
 
         try:

@@ -70,7 +70,7 @@ ALLOWED = {
         "model.catalogue model.merging model.records service.engine service.errors service.experiments service.stores"
     ),
     "service.reload": "service.engine service.errors",
-    "service.remote": "model.merging model.records service.engine service.errors service.stores",
+    "service.remote": "model.device model.merging service.engine service.errors service.stores",
     "service.settings": "service.errors",
     "service.stores": "model.catalogue model.records service.errors",
     "service.telemetry": "index.watched service.engine service.pipeline",

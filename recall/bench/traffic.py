@@ -37,8 +37,8 @@ class Load:
     def shares(self, count: int) -> "list[Load]":
         """The same load from `count` generators: each has its part of rate and connections, and requests of its own."""
         connections = max(1, self.connections // count)
-        one = replace(self, rate=self.rate / count, connections=connections, distinct=-(-self.distinct // count))
-        return [replace(one, seed=self.seed + SEEDS * number) for number in range(count)]
+        share = replace(self, rate=self.rate / count, connections=connections, distinct=-(-self.distinct // count))
+        return [replace(share, seed=self.seed + SEEDS * number) for number in range(count)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,7 +103,7 @@ def begun(process: "subprocess.Popen[bytes]") -> "subprocess.Popen[bytes]":
 
 
 def sample_of(process: "subprocess.Popen[bytes]") -> Sample:
-    """What a generator measured, once it has ended. Raises RuntimeError with its own words when it breaks."""
+    """The outcome of a generator, once it has ended. Raises RuntimeError with its own words when it breaks."""
     output, errors = process.communicate()
     if process.returncode:
         raise RuntimeError(f"the load generator failed: {errors.decode(errors='replace')[-500:]}")

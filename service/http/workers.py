@@ -22,7 +22,7 @@ import structlog
 import uvloop
 from pydantic import SecretStr
 
-from service.bootstrap import open_engines, register
+from service.bootstrap import freeze_loaded, open_engines, register
 from service.errors import ConfigurationError
 from service.remote.server import EngineServer
 from service.settings import Settings
@@ -31,6 +31,7 @@ from service.telemetry.metrics import Metrics
 
 ENVIRONMENT = "RECALL_HTTP_WORKER"  # settings and address of the engine for an HTTP process, as JSON
 STOP_S, WATCH_S = 12.0, 0.2
+SWITCH_S = 0.0003
 log = structlog.get_logger()
 
 
@@ -54,6 +55,9 @@ async def _run_engine(settings: Settings, port: int, on_start: Callable[[], None
         )
         engines.releases.subscribe(server)
         stack.push_async_callback(server.close)
+        freeze_loaded()
+        # the threads that compute would hold the interpreter for 5 ms at a time while answers wait to be sent
+        sys.setswitchinterval(SWITCH_S)
         with http_processes(engines.settings, port, address) as processes:
             starting = asyncio.create_task(server.ready.wait())
             await _until(lambda: starting.done() or stopping.is_set(), processes)

@@ -21,14 +21,12 @@ from service.engine.messages import EngineRequest, EngineResult
 from service.engine.protocols import EngineObserver
 from service.engine.releases import ReleaseState, ReloadOutcome, ReloadRequest
 from service.errors import EngineFailed, RecallError, StaleRelease
+from service.remote.blocks import AnswerBlock, AskBlock, BadMessage
 from service.remote.messages import (
     AllMetrics,
-    AnswerBlock,
-    AskBlock,
     AskMetrics,
     AskReleases,
     AskReload,
-    BadMessage,
     CollectMetrics,
     EngineRefusal,
     FromEngine,

@@ -18,14 +18,12 @@ from service.engine.engine import Engine
 from service.engine.protocols import EngineObserver
 from service.engine.releases import Releases, ReleaseState
 from service.errors import EngineFailed, RecallError, ReloadRefused, StaleRelease
+from service.remote.blocks import AnswerBlock, AskBlock, BadMessage
 from service.remote.messages import (
     AllMetrics,
-    AnswerBlock,
-    AskBlock,
     AskMetrics,
     AskReleases,
     AskReload,
-    BadMessage,
     CollectMetrics,
     EngineRefusal,
     FromEngine,

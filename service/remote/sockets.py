@@ -9,7 +9,7 @@ import structlog
 import zmq
 
 from service.engine.protocols import DropReason, EngineObserver
-from service.remote.messages import BadMessage
+from service.remote.blocks import BadMessage
 
 HIGH_WATER = 100_000  # messages; what waits is bounded by the engine's own queue
 MAX_READ = 64  # messages in one turn of the loop, which others want too

@@ -26,12 +26,10 @@ from service.engine.messages import EngineLimits, EngineRequest, EngineResult
 from service.engine.protocols import SilentObserver
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded, StaleRelease
 from service.reload.reloader import Reloader
+from service.remote.blocks import AnswerBlock, AskBlock, BadMessage
 from service.remote.link import EngineLink, RemoteEngine
 from service.remote.messages import (
-    AnswerBlock,
-    AskBlock,
     AskMetrics,
-    BadMessage,
     EngineRefusal,
     WorkerReady,
     decode_from_engine,
