@@ -97,6 +97,7 @@ class RecallPipeline:
         clock.lap("history")
 
         async def find(release: Release) -> Asked:
+            # in here, not before: rows belong to one release's catalogue, and another release may take its place
             request = release.request(query.user_id, history, query.exclude, query.top_n, deadline=query.deadline)
             return Asked(release, request, await self._ask(release, request))
 
@@ -164,6 +165,7 @@ class RecallPipeline:
         query, (arm, request, result) = read.query, asked
         degraded = [*read.degraded, *reasons(request, result)]
         listed = self._fill(arm, request, result, degraded)
+        # the assignment stands whatever was served: an experiment is analysed by what was meant to be shown
         return RecallResult(
             query.request_id,
             arm,
