@@ -8,6 +8,7 @@ out. Knows HTTP and nothing of recall but the bodies it makes.
 
 import asyncio
 import json
+import os
 import resource
 import sys
 from collections import Counter, deque
@@ -222,7 +223,10 @@ def main(arguments: Sequence[str]) -> None:
         sample = uvloop.run(Generator(load).run(begin))
     except ImportError:
         sample = asyncio.run(Generator(load).run(begin))
+    # uvloop leaves a pipe that does not block, and a large sample would be cut off
+    os.set_blocking(sys.stdout.fileno(), True)
     sys.stdout.buffer.write(msgspec.msgpack.encode(sample))
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
