@@ -20,8 +20,8 @@ from service import errors
 from service.bootstrap import register
 from service.engine.collector import EngineCollector
 from service.engine.loading import load_arm
-from service.experiments.collector import ExposureCollector
-from service.experiments.exposure import ExposureLog
+from service.experiments.collector import EventCollector
+from service.experiments.outbox import MemoryOutbox
 from service.http.app import create_app
 from service.reload.collector import ReloadCollector
 from service.reload.reloader import Reloader
@@ -81,7 +81,7 @@ def metrics() -> str:
     counted, client = Metrics(), RedisClient("redis://127.0.0.1/0", "cache")
     reloads = ReloadCollector(Reloader({}, {}, lambda _, folder: load_arm("", folder, "cpu").release))
     parts = (CacheCollector(MemoryVectorCache()), EngineCollector({}), reloads, RedisCollector([client]))
-    register(counted, *parts, ExposureCollector(ExposureLog(client)))
+    register(counted, *parts, EventCollector(MemoryOutbox()))
     families = counted.registry.collect()
     rows = [[f"`{f.name}{'_total' * (f.type == 'counter')}`", f.type, f.documentation] for f in families]
     return table(["metric", "type", "meaning"], rows)

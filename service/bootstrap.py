@@ -20,11 +20,17 @@ from service.engine.messages import EngineLimits
 from service.engine.releases import Releases
 from service.errors import ConfigurationError
 from service.experiments.assignment import DEFAULT_FILE, Assigner
-from service.experiments.collector import ExposureCollector
-from service.experiments.exposure import ExposureLog, ExposureSink, MemoryExposures
+from service.experiments.collector import EventCollector
+from service.experiments.exposure import FORCED_STREAM, SHOWN_STREAM
+from service.experiments.exposure import STREAM as EXPOSURE_STREAM
+from service.experiments.feedback import STREAM as FEEDBACK_STREAM
 from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
+from service.experiments.fullness import FullnessWatch
+from service.experiments.outbox import MemoryOutbox, Outbox, OutboxLimits
+from service.experiments.recorder import ExposureRecorder
 from service.experiments.rules import FEATURE
 from service.experiments.shadow import ShadowComparison
+from service.experiments.spool import Spool
 from service.pipeline import RecallPipeline, RecallQuery
 from service.reload.collector import ReloadCollector
 from service.reload.reloader import Reloader
@@ -73,11 +79,22 @@ class Stores:
 
     histories: HistoryStore
     feedback: FeedbackSink
-    exposures: ExposureSink
+    exposures: ExposureRecorder
+    outbox: Outbox | MemoryOutbox
+    fullness: FullnessWatch | None = None
     redis_clients: tuple[RedisClient, ...] = ()
+    lacking: tuple[str, ...] = ()  # what could not be opened, and is done without
 
     def collectors(self) -> list[Collector]:
-        return [ExposureCollector(self.exposures)]
+        return [EventCollector(self.outbox, self.fullness)]
+
+    def warnings(self) -> list[str]:
+        """The parts that are down, refuse or fill up, for /ready."""
+        clients = self.redis_clients
+        reasons = [f"redis_{client.role}_down" for client in clients if client.is_down]
+        reasons += [f"redis_{client.role}_refuses_{client.refusal}" for client in clients if client.refusal]
+        filling = self.fullness.warnings() if self.fullness else []
+        return [*reasons, *self.outbox.warnings(), *filling, *self.lacking]
 
 
 @dataclass(frozen=True)
@@ -193,7 +210,8 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     """Histories, feedback and exposures: in Redis, each with its own client and patience, or in this process."""
     if settings.keeps_events_in_memory:
         memory = MemoryHistory(settings.max_history)
-        return Stores(memory, MemoryFeedback(memory), MemoryExposures())
+        kept = MemoryOutbox()
+        return Stores(memory, MemoryFeedback(memory), ExposureRecorder(kept, settings.exposure_sample), kept)
     url = settings.events_redis_url or settings.redis_url or ""
     # clients of their own: a slow event must not open the breaker of history reads, nor of the cache
     events = RedisClient(url, "events", RedisLimits(settings.events_timeout_ms))
@@ -201,10 +219,33 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     # pushed first, so closed last: what still writes is flushed before its client goes
     for client in (events, history):
         stack.push_async_callback(client.close)
-    exposures = ExposureLog(events)
-    stack.push_async_callback(exposures.close)
-    feedback = RedisFeedback(events, FeedbackLimits(max_history=settings.max_history))
-    return Stores(RedisHistory(history, settings.max_history), feedback, exposures, (events, history))
+    max_bytes = settings.stream_mb << 20
+    spool = open_spool(settings)
+    outbox = Outbox(events, spool, OutboxLimits(max_stream_bytes=max_bytes))
+    stack.push_async_callback(outbox.close)
+    fullness = FullnessWatch(events, (EXPOSURE_STREAM, SHOWN_STREAM, FORCED_STREAM, FEEDBACK_STREAM), max_bytes)
+    watching = asyncio.create_task(fullness.run())
+    stack.callback(watching.cancel)
+    return Stores(
+        RedisHistory(history, settings.max_history),
+        RedisFeedback(events, FeedbackLimits(max_history=settings.max_history)),
+        ExposureRecorder(outbox, settings.exposure_sample),
+        outbox,
+        fullness,
+        (events, history),
+        () if spool or not settings.spool_mb else ("spool_unwritable",),
+    )
+
+
+def open_spool(settings: Settings) -> Spool | None:
+    """The spool in the state folder; None where it is switched off, or where that folder cannot be written."""
+    if not settings.spool_mb:
+        return None
+    try:
+        return Spool(settings.state_dir / "spool", settings.spool_mb << 20)
+    except ConfigurationError as error:
+        log.warning("no_spool", error=str(error))
+        return None
 
 
 async def with_redis(settings: Settings, stack: AsyncExitStack) -> Settings:

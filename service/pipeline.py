@@ -81,6 +81,11 @@ class RecallResult:
         """The external ids listed, best first."""
         return self.arm.catalogue.items.column(self.listed.rows)
 
+    @property
+    def scores(self) -> NDArray[Any]:
+        """The score of each item listed."""
+        return self.listed.scores
+
 
 class RecallPipeline:
     """Answers requests with the arms it was given."""
@@ -88,10 +93,13 @@ class RecallPipeline:
     def __init__(self, arms: Mapping[str, ArmSlot], assigner: AssignmentPolicy, histories: HistoryStore) -> None:
         self.arms, self.assigner, self._histories = arms, assigner, histories
 
-    async def recall(self, query: RecallQuery) -> RecallResult:
-        """Raises UnknownArm, Overloaded or DeadlineExceeded; a failed engine is answered by the labelled fallback."""
+    async def recall(self, query: RecallQuery, assignment: Assignment | None = None) -> RecallResult:
+        """Raises UnknownArm, Overloaded or DeadlineExceeded; a failed engine is answered by the labelled fallback.
+
+        assignment: of this query, where the caller has to know it even if this raises.
+        """
         clock, degraded = Clock(), list[str]()
-        assignment = self.assign(query)
+        assignment = assignment or self.assign(query)
         history = await self._history(query, degraded)
         clock.lap("history")
 

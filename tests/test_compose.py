@@ -20,8 +20,8 @@ from recall.__main__ import app
 from service.bootstrap import register
 from service.engine.collector import EngineCollector
 from service.engine.loading import load_arm
-from service.experiments.collector import ExposureCollector
-from service.experiments.exposure import ExposureLog
+from service.experiments.collector import EventCollector
+from service.experiments.outbox import MemoryOutbox
 from service.reload.collector import ReloadCollector
 from service.reload.reloader import Reloader
 from service.settings import Settings
@@ -239,7 +239,7 @@ def metric_names() -> set[str]:
     registry: CollectorRegistry = metrics.registry
     reloads = ReloadCollector(Reloader({}, {}, lambda _, folder: load_arm("", folder, "cpu").release))
     parts = (CacheCollector(MemoryVectorCache()), EngineCollector({}), reloads, RedisCollector([link]))
-    register(metrics, *parts, ExposureCollector(ExposureLog(link)))
+    register(metrics, *parts, EventCollector(MemoryOutbox()))
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}
     return {metric.name + suffix for metric in registry.collect() for suffix in suffixes[metric.type]}
 

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from model.catalogue import ExternalId
 from service.errors import EventsRefused, EventsUnavailable, Unavailable
-from service.experiments.events import EventReader, MemoryEventLog, RedisEventReader
+from service.experiments.events import EventReader, MemoryEventReader, MemoryStream, RedisEventReader
 from service.stores.history import APPEND, MAX_HISTORY, MemoryHistory, encode_item, history_key
 from service.stores.microbatch import Microbatcher
 from service.stores.redis_client import PERMANENT, FailureCause, RedisClient, RedisUnavailable, cause_of
@@ -161,11 +161,11 @@ class MemoryFeedback:
     def __init__(self, history: MemoryHistory, max_events: int = 100_000) -> None:
         self._history, self._max_events = history, max_events
         self._marks: OrderedDict[bytes, None] = OrderedDict()
-        self._log: MemoryEventLog[FeedbackEvent] = MemoryEventLog(FeedbackEvent.from_json, max_events)
+        self._stream = MemoryStream(max_events)
 
     @property
     def events(self) -> EventReader[FeedbackEvent]:
-        return self._log
+        return MemoryEventReader(self._stream, FeedbackEvent.from_json)
 
     async def keep(self, event: FeedbackEvent) -> bool:
         if mark_key(event) in self._marks:
@@ -173,7 +173,7 @@ class MemoryFeedback:
         self._marks[mark_key(event)] = None
         if len(self._marks) > self._max_events:
             self._marks.popitem(last=False)
-        self._log.append(orjson.dumps(event))
+        self._stream.append(orjson.dumps(event))
         if event.is_history:
             await self._history.append(event.user, event.item)
         return True

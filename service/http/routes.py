@@ -14,7 +14,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from model import __version__
 from service.bootstrap import Service
 from service.errors import RecallError, UnknownArm
-from service.experiments.exposure import Exposure
 from service.http import codec
 from service.http.auth import check_admin, forced_bucket
 from service.http.observe import request_id_of
@@ -36,6 +35,7 @@ from service.http.schemas import (
 from service.pipeline import RecallQuery, RecallResult
 
 HEALTH_SECONDS = 1.0
+UNANSWERED = "500"  # served by nothing, for a reason that is nobody's refusal
 # operation ids are the names of the handlers: recall, recall_batch ..
 router = APIRouter(generate_unique_id_function=lambda route: route.name)
 
@@ -52,11 +52,21 @@ def check_arm(service: Service, name: str) -> None:
 
 
 async def answer_query(service: Service, query: RecallQuery) -> RecallResult:
-    """The answer of the pipeline, made known to all that listen: metrics, exposures, the shadow comparison."""
-    result = await service.pipeline.recall(query)
+    """The answer of the pipeline, made known to all that listen: metrics, exposures, the shadow comparison.
+
+    An exposure is recorded whatever becomes of the request: who is refused under one arm alone would be missing there.
+    """
+    assignment = service.pipeline.assign(query)
+    result, served = None, UNANSWERED
+    try:
+        result = await service.pipeline.recall(query, assignment)
+        served = result.served
+    except RecallError as error:
+        served = str(error.status)
+        raise
+    finally:
+        service.stores.exposures.record(query, assignment, served, result)
     service.metrics.answered(result)
-    if exposure := Exposure.of(query.unit, result, int(time.time() * 1e3)):
-        service.stores.exposures.record(exposure)
     service.shadow.sample(query, result)
     return result
 
@@ -84,20 +94,21 @@ async def recall_batch(request: Request) -> Response:
     codec.check_batch_bounds(body, service.settings)
     if body.arm is not None:
         check_arm(service, body.arm)
+    forced = forced_bucket(request, service.settings.qa_key, body.arm)
     ids = (f"{request_id_of(request)}-{n}" for n in range(len(body.requests)))
     deadline = time.monotonic() + timeout_s
     members = zip(body.requests, ids, strict=True)
-    answers = [_answer_member(service, member, request_id, body.arm, deadline) for member, request_id in members]
+    answers = [_answer_member(service, *member, deadline, forced, body.arm) for member in members]
     return codec.reply_as_accepted({"responses": await asyncio.gather(*answers)}, request)
 
 
 async def _answer_member(
-    service: Service, member: dict[str, Any], request_id: str, pinned: str | None, deadline: float
+    service: Service, member: dict[str, Any], request_id: str, deadline: float, forced: str | None, pinned: str | None
 ) -> dict[str, Any]:
     try:
         body = codec.parse_object(RecallRequest, member)
         codec.check_bounds(body, service.settings)
-        result = await answer_query(service, codec.to_query(body, request_id, deadline, pinned=pinned))
+        result = await answer_query(service, codec.to_query(body, request_id, deadline, forced, pinned))
     except RecallError as error:
         return codec.to_problem(error, request_id)
     return codec.to_columns(result, body.explain)
@@ -109,6 +120,7 @@ async def _answer_member(
 async def recall_pinned(arm: str, request: Request) -> Response:
     """One named arm answers; never counted as an exposure."""
     service = service_of(request)
+    forced_bucket(request, service.settings.qa_key, pinned=arm)
     body = await codec.read(RecallRequest, request, service.settings.max_body_bytes)
     codec.check_bounds(body, service.settings)
     deadline = time.monotonic() + codec.timeout_s_of(request, service.settings)
@@ -157,11 +169,9 @@ async def health(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """200 once all arms are proven (the port is closed before), with what runs below its best."""
     service = service_of(request)
-    clients = service.stores.redis_clients
-    reasons = [f"redis_{client.role}_down" for client in clients if client.is_down]
-    reasons += [f"redis_{client.role}_refuses_{client.refusal}" for client in clients if client.refusal]
     refused = {state.arm: state.refusal for state in service.releases.states() if state.refusal}
-    return codec.reply({"ready": True, "arms": list(service.pipeline.arms), "degraded": reasons, "refused": refused})
+    degraded = service.stores.warnings()
+    return codec.reply({"ready": True, "arms": list(service.pipeline.arms), "degraded": degraded, "refused": refused})
 
 
 @router.get("/metrics", response_class=PlainTextResponse, tags=["operations"])

@@ -14,12 +14,11 @@ from structlog.testing import capture_logs
 
 from service.errors import ConfigurationError, UnknownArm
 from service.experiments.assignment import DEFAULT_FILE, Assigner, Reason
-from service.experiments.exposure import exposure_id
+from service.experiments.exposure import DAY_MS, exposure_id
 
 CASES = Path(__file__).parents[4] / "shared" / "conformance" / "growthbook_helper_cases.json"
 ARMS = ("comirec", "recgpt", "sasrec")
 USERS = [f"user-{n}" for n in range(10_000)]
-DAY_MS = 86_400_000
 
 
 def rule(**changes):
