@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 import structlog
 from prometheus_client.registry import Collector
 
+from service.consumer.consumer import ConsumerLimits
+from service.consumer.process import ConsumerProcess
 from service.engine.arms import ArmSlot, Release
 from service.engine.collector import EngineCollector
 from service.engine.loading import EngineParts, choose_device, load_arm
@@ -21,9 +23,7 @@ from service.engine.releases import Releases
 from service.errors import ConfigurationError
 from service.experiments.assignment import DEFAULT_FILE, Assigner
 from service.experiments.collector import EventCollector
-from service.experiments.exposure import FORCED_STREAM, SHOWN_STREAM
-from service.experiments.exposure import STREAM as EXPOSURE_STREAM
-from service.experiments.feedback import STREAM as FEEDBACK_STREAM
+from service.experiments.events import EXPOSURES, FEEDBACK, FORCED, SHOWN
 from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
 from service.experiments.fullness import FullnessWatch
 from service.experiments.outbox import MemoryOutbox, Outbox, OutboxLimits
@@ -223,7 +223,7 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     spool = open_spool(settings)
     outbox = Outbox(events, spool, OutboxLimits(max_stream_bytes=max_bytes))
     stack.push_async_callback(outbox.close)
-    fullness = FullnessWatch(events, (EXPOSURE_STREAM, SHOWN_STREAM, FORCED_STREAM, FEEDBACK_STREAM), max_bytes)
+    fullness = FullnessWatch(events, (EXPOSURES, SHOWN, FORCED, FEEDBACK), max_bytes)
     watching = asyncio.create_task(fullness.run())
     stack.callback(watching.cancel)
     return Stores(
@@ -249,10 +249,13 @@ def open_spool(settings: Settings) -> Spool | None:
 
 
 async def with_redis(settings: Settings, stack: AsyncExitStack) -> Settings:
-    """The settings with the URL of an embedded redis-server where they have none."""
+    """The settings with the URL of an embedded redis-server where they have none; its events are consumed."""
     if settings.redis_url:
         return settings
-    return settings.model_copy(update={"redis_url": await _embed(settings, stack)})
+    url = await _embed(settings, stack)
+    if settings.event_log_gb and settings.events_redis_url is None:
+        _consume(url, settings, stack)
+    return settings.model_copy(update={"redis_url": url})
 
 
 async def _embed(settings: Settings, stack: AsyncExitStack) -> str:
@@ -264,6 +267,16 @@ async def _embed(settings: Settings, stack: AsyncExitStack) -> str:
     stack.callback(watcher.cancel)
     log.info("embedded_redis", folder=str(settings.state_dir / "redis"), reason="no redis_url was given")
     return server.url
+
+
+def _consume(url: str, settings: Settings, stack: AsyncExitStack) -> None:
+    """Starts a consumer of the embedded redis-server's events and keeps it alive; it ends before that server."""
+    folder, limits = settings.state_dir / "events", ConsumerLimits(keep_bytes=int(settings.event_log_gb * 2**30))
+    consumer = ConsumerProcess(url, folder, limits, settings.log_level)
+    stack.push_async_callback(asyncio.to_thread, consumer.close)
+    watcher = asyncio.create_task(consumer.watch())
+    stack.callback(watcher.cancel)
+    log.info("event_log", folder=str(folder), reason="the embedded Redis keeps events for a while only")
 
 
 async def _watch(server: EmbeddedRedis) -> None:

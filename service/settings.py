@@ -95,6 +95,13 @@ class Settings(BaseSettings):
         256, ge=0, description="Exposures kept on disk while Redis is away, of each process; 0 = in memory alone."
     )
 
+    event_log_gb: float = Field(
+        1,
+        ge=0,
+        description="Size of the Parquet log to which a process beside the service brings the embedded Redis's events, "
+        "in the state folder, oldest out first; 0 = none.",
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="info = one JSON line a request."
     )

@@ -174,7 +174,9 @@ def launch(tmp_path_factory):
         command = [sys.executable, "-m", "recall", "serve", "--state-dir", str(state), *options]
         if "RECALL_PORT" not in environment:
             command += ["--port", "0"]
-        with log.open("wb") as sink, subprocess.Popen(command, stderr=sink, env=clean_environment(**environment)) as p:
+        # a consumer beside each service would be a second process to start, and would empty the streams
+        known = clean_environment(**{"RECALL_EVENT_LOG_GB": "0"} | environment)
+        with log.open("wb") as sink, subprocess.Popen(command, stderr=sink, env=known) as p:
             try:
                 served = Served(wait_for_url(p, log), state, log, p)
                 wait_until_ready(served.url)

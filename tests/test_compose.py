@@ -108,7 +108,7 @@ def test_no_redis_is_reached_from_outside(services: dict[str, Any]) -> None:
 
 
 def test_a_plain_up_needs_two_public_images(default_services: dict[str, Any]) -> None:
-    assert set(default_services) == {"redis-cache", "redis-events", "bundles", "recall"}
+    assert set(default_services) == {"redis-cache", "redis-events", "bundles", "recall", "events"}
     ours = {service["image"] for service in default_services.values() if "build" in service}
     pulled = {service["image"] for service in default_services.values()} - ours
     for service in default_services.values():

@@ -32,7 +32,9 @@ ALLOWED = {
         "service.errors service.settings"
     ),
     "recall.doctor": "recall.terminal service.engine service.errors service.stores",
-    "recall.experiments": "recall.options recall.terminal recall.verdict_table service.experiments.verdict",
+    "recall.experiments": (
+        "recall.options recall.terminal service.consumer service.experiments.verdict service.telemetry"
+    ),
     "recall.options": "model.ids",
     "recall.reproducing": "recall.options recall.reproduction recall.terminal service.engine",
     "recall.reproduction": (
@@ -48,11 +50,13 @@ ALLOWED = {
         "service.engine"
     ),
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
-    "recall.verdict_table": "recall.terminal service.experiments.verdict",
     "service": "",
     "service.bootstrap": (
-        "service.engine service.errors service.experiments service.pipeline service.reload service.remote "
-        "service.settings service.stores service.telemetry"
+        "service.consumer service.engine service.errors service.experiments service.pipeline service.reload "
+        "service.remote service.settings service.stores service.telemetry"
+    ),
+    "service.consumer": (
+        "model.logs service.errors service.experiments service.processes service.stores service.telemetry"
     ),
     "service.engine": (
         "index.base index.bundle index.exact index.next_item index.watched model.catalogue model.checkpoint model.data "
@@ -64,11 +68,12 @@ ALLOWED = {
     "service.experiments.verdict": "service.errors",
     "service.http": (
         "model model.ids service.bootstrap service.engine service.errors service.experiments service.pipeline "
-        "service.remote service.settings service.stores service.telemetry"
+        "service.processes service.remote service.settings service.stores service.telemetry"
     ),
     "service.pipeline": (
         "model.catalogue model.merging model.records service.engine service.errors service.experiments service.stores"
     ),
+    "service.processes": "",
     "service.reload": "service.engine service.errors",
     "service.remote": "model.merging model.records service.engine service.errors service.stores",
     "service.settings": "service.errors",

@@ -16,9 +16,6 @@ from numpy.typing import NDArray
 from model.catalogue import ExternalId
 from service.experiments.assignment import Assignment
 
-STREAM = "recall:exposures"
-SHOWN_STREAM = "recall:shown"
-FORCED_STREAM = "recall:forced"
 DAY_MS = 86_400_000
 
 

@@ -16,12 +16,10 @@ from redis.asyncio import Redis
 
 from model.catalogue import ExternalId
 from service.errors import EventsRefused, EventsUnavailable, Unavailable
-from service.experiments.events import EventReader, MemoryEventReader, MemoryStream, RedisEventReader
+from service.experiments.events import FEEDBACK, EventReader, MemoryEventReader, MemoryStream, RedisEventReader
 from service.stores.history import APPEND, MAX_HISTORY, MemoryHistory, encode_item, history_key
 from service.stores.microbatch import Microbatcher
 from service.stores.redis_client import PERMANENT, FailureCause, RedisClient, RedisUnavailable, cause_of
-
-STREAM = "recall:feedback"
 
 # KEYS: the event's mark, stream, history. ARGV: event, mark's ttl, item or '', history limit.
 # The mark is set after the stream has the event, so that a refused write (out of memory) can be sent again; a broken
@@ -109,7 +107,7 @@ class FeedbackLimits:
 class RedisFeedback:
     """Events that arrive together go in one pipeline; the stream is never trimmed here, its consumer does that."""
 
-    def __init__(self, redis: RedisClient, limits: FeedbackLimits = FeedbackLimits(), stream: str = STREAM) -> None:
+    def __init__(self, redis: RedisClient, limits: FeedbackLimits = FeedbackLimits(), stream: str = FEEDBACK) -> None:
         self._redis, self._limits, self._stream = redis, limits, stream
         self._writes = Microbatcher(self._write, limits.max_batch)
 

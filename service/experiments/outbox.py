@@ -116,7 +116,7 @@ class Outbox:
                 await self._fill()
                 if not await self._write_batch():
                     # the rest goes to disk, in close()
-                    if self._is_closing:
+                    if self._is_closing and self._spool:
                         return
                     await asyncio.sleep(self._limits.retry_ms / 1000)
         finally:

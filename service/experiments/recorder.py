@@ -12,15 +12,8 @@ import orjson
 from numpy.typing import NDArray
 
 from service.experiments.assignment import Assignment, Reason
-from service.experiments.exposure import (
-    DAY_MS,
-    FORCED_STREAM,
-    SHOWN_STREAM,
-    STREAM,
-    Exposure,
-    Shown,
-    exposure_id,
-)
+from service.experiments.events import EXPOSURES, FORCED, SHOWN
+from service.experiments.exposure import DAY_MS, Exposure, Shown, exposure_id
 
 MAX_REMEMBERED = 200_000  # users of a process; about 15 MB
 
@@ -97,16 +90,18 @@ class ExposureRecorder:
         if assignment.reason is Reason.FORCED:
             # each by itself: feedback on it is known by its user and by its request
             data = self._exposure(query, assignment, served, result, now_ms)
-            self._sink.put(FORCED_STREAM, data)
+            self._sink.put(FORCED, data)
             return
         if not assignment.in_experiment or query.unit is None:
             return
         key = hash((assignment, query.unit, now_ms // DAY_MS))
-        if key not in self._seen and self._sink.put(STREAM, self._exposure(query, assignment, served, result, now_ms)):
+        if key not in self._seen and self._sink.put(
+            EXPOSURES, self._exposure(query, assignment, served, result, now_ms)
+        ):
             # a dropped exposure is not remembered: the user's next request tries again
             self._seen.add(key)
         if result is not None and random.random() < self._sample_share:
-            self._sink.put(SHOWN_STREAM, self._shown(query, assignment, served, result, now_ms))
+            self._sink.put(SHOWN, self._shown(query, assignment, served, result, now_ms))
 
     @staticmethod
     def _exposure(

@@ -7,9 +7,7 @@ import orjson
 import pytest
 
 from service.errors import EventsUnavailable
-from service.experiments import exposure as exposures
-from service.experiments import feedback
-from service.experiments.events import START, MemoryEventReader, MemoryStream, RedisEventReader
+from service.experiments.events import EXPOSURES, FEEDBACK, START, MemoryEventReader, MemoryStream, RedisEventReader
 from service.experiments.exposure import Exposure, Shown
 from service.experiments.feedback import Action, FeedbackEvent, MemoryFeedback, RedisFeedback
 from service.experiments.outbox import MemoryOutbox, Outbox, OutboxLimits
@@ -61,10 +59,10 @@ def make_feedback(number):
 async def write_exposures(kind, redis, events):
     outbox = MemoryOutbox() if kind == "memory" else Outbox(redis, limits=OutboxLimits(wait_ms=1))
     for event in events:
-        assert outbox.put(exposures.STREAM, orjson.dumps(event))
+        assert outbox.put(EXPOSURES, orjson.dumps(event))
     assert await outbox.close() == 0
     assert (outbox.written, outbox.dropped) == (len(events), 0)
-    return outbox.reader(exposures.STREAM, Exposure.from_json)
+    return outbox.reader(EXPOSURES, Exposure.from_json)
 
 
 async def write_feedback(kind, redis, events):
@@ -164,7 +162,7 @@ def test_damaged_entries_are_counted_and_skipped_in_memory(decode):
 
 @pytest.mark.parametrize(
     ("stream", "decode"),
-    [(exposures.STREAM, Exposure.from_json), (feedback.STREAM, FeedbackEvent.from_json)],
+    [(EXPOSURES, Exposure.from_json), (FEEDBACK, FeedbackEvent.from_json)],
 )
 def test_damaged_entries_are_counted_and_skipped_in_redis(server, stream, decode):
     async def main():
@@ -188,7 +186,7 @@ def test_memory_takes_nothing_after_its_end():
     async def main():
         outbox = MemoryOutbox()
         await outbox.close()
-        return outbox.put(exposures.STREAM, b"{}"), outbox.written, outbox.dropped
+        return outbox.put(EXPOSURES, b"{}"), outbox.written, outbox.dropped
 
     assert asyncio.run(main()) == (False, 0, 1)
 

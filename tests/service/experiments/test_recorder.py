@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from service.experiments.assignment import Assignment, Reason
-from service.experiments.exposure import FORCED_STREAM, SHOWN_STREAM, STREAM, Exposure, Shown, exposure_id
+from service.experiments.events import EXPOSURES, FORCED, SHOWN
+from service.experiments.exposure import Exposure, Shown, exposure_id
 from service.experiments.outbox import MemoryOutbox
 from service.experiments.recorder import ExposureRecorder, RecentKeys
 
 COUNTED = Assignment("recgpt", Reason.EXPERIMENT, "config", "exp", "1", "treatment")
-DECODERS = {STREAM: Exposure.from_json, FORCED_STREAM: Exposure.from_json, SHOWN_STREAM: Shown.from_json}
+DECODERS = {EXPOSURES: Exposure.from_json, FORCED: Exposure.from_json, SHOWN: Shown.from_json}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def outbox():
 )
 def test_exposure_follows_the_assignment_whatever_was_served(outbox, served, result, bundle):
     ExposureRecorder(outbox).record(Query(), COUNTED, served, result)
-    [exposure] = kept(outbox, STREAM)
+    [exposure] = kept(outbox, EXPOSURES)
     assert exposure == Exposure(
         id=exposure_id(COUNTED, "user", exposure.ts_ms),
         experiment="exp",
@@ -66,20 +67,20 @@ def test_exposure_follows_the_assignment_whatever_was_served(outbox, served, res
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.EXPERIMENT])
 def test_requests_outside_the_experiment_are_no_exposures(outbox, reason):
     ExposureRecorder(outbox, 1).record(Query(), replace(COUNTED, reason=reason), "recgpt", RESULT)
-    assert kept(outbox, STREAM) + kept(outbox, SHOWN_STREAM) == []
+    assert kept(outbox, EXPOSURES) + kept(outbox, SHOWN) == []
 
 
 def test_request_of_nobody_is_no_exposure(outbox):
     ExposureRecorder(outbox, 1).record(Query(unit=None), COUNTED, "recgpt", RESULT)
-    assert kept(outbox, STREAM) + kept(outbox, SHOWN_STREAM) == []
+    assert kept(outbox, EXPOSURES) + kept(outbox, SHOWN) == []
 
 
 def test_forced_answers_are_kept_apart_each_by_itself(outbox):
     recorder = ExposureRecorder(outbox, 1)
     for number in range(3):
         recorder.record(Query(request_id=f"r{number}"), replace(COUNTED, reason=Reason.FORCED), "recgpt", RESULT)
-    assert [exposure.request_id for exposure in kept(outbox, FORCED_STREAM)] == ["r0", "r1", "r2"]
-    assert kept(outbox, STREAM) + kept(outbox, SHOWN_STREAM) == []
+    assert [exposure.request_id for exposure in kept(outbox, FORCED)] == ["r0", "r1", "r2"]
+    assert kept(outbox, EXPOSURES) + kept(outbox, SHOWN) == []
 
 
 def test_a_hundred_thousand_requests_of_ten_thousand_users_are_ten_thousand_exposures(outbox):
@@ -96,7 +97,7 @@ def test_other_settings_are_another_exposure(outbox, change):
     recorder = ExposureRecorder(outbox, 0)
     for assignment in (COUNTED, replace(COUNTED, **change), COUNTED):
         recorder.record(Query(), assignment, "recgpt", RESULT)
-    assert len({exposure.id for exposure in kept(outbox, STREAM)}) == outbox.written == 2
+    assert len({exposure.id for exposure in kept(outbox, EXPOSURES)}) == outbox.written == 2
 
 
 def test_dropped_exposure_is_tried_again_with_the_next_request(outbox):
@@ -118,7 +119,7 @@ def test_recent_keys_are_bounded_and_forget_the_oldest():
 
 def test_sampled_list_has_items_and_scores_by_position(outbox):
     ExposureRecorder(outbox, 1).record(Query(), COUNTED, "recgpt", RESULT)
-    [shown] = kept(outbox, SHOWN_STREAM)
+    [shown] = kept(outbox, SHOWN)
     assert (shown.items, shown.scores, shown.share) == ((7, 3), (0.5, 0.25), 1)
     assert (shown.unit, shown.variation, shown.request_id, shown.bundle) == ("user", "treatment", "r1", "b1")
 
@@ -129,11 +130,11 @@ def test_sample_is_the_share_asked_for_of_all_answers(outbox):
     for _ in range(5000):
         recorder.record(Query(), COUNTED, "recgpt", words)
     assert 400 < outbox.written - 1 < 600
-    assert kept(outbox, SHOWN_STREAM)[0].items == ("a", "b")
+    assert kept(outbox, SHOWN)[0].items == ("a", "b")
 
 
 def test_odd_unit_costs_only_itself(outbox):
     recorder = ExposureRecorder(outbox, 0)
     recorder.record(Query(unit="\ud800"), COUNTED, "recgpt", RESULT)
     recorder.record(Query(), COUNTED, "recgpt", RESULT)
-    assert ([exposure.unit for exposure in kept(outbox, STREAM)], recorder.unwritable) == (["user"], 1)
+    assert ([exposure.unit for exposure in kept(outbox, EXPOSURES)], recorder.unwritable) == (["user"], 1)

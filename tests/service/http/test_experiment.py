@@ -6,7 +6,9 @@ import time
 import pytest
 
 from service.experiments.assignment import DEFAULT_FILE, Assigner
-from service.experiments.exposure import FORCED_STREAM, SHOWN_STREAM, STREAM, Exposure, Shown
+from service.experiments.events import EXPOSURES, SHOWN
+from service.experiments.events import FORCED as FORCED_STREAM
+from service.experiments.exposure import Exposure, Shown
 
 ARMS = ("recgpt", "comirec", "words")
 USERS = [*range(150), *(f"user-{n}" for n in range(150))]
@@ -23,7 +25,7 @@ def exposures(events, recall):
         last = recall(user_id=f"the last one {time.monotonic_ns()} {next(numbers)}")["request_id"]
         deadline = time.monotonic() + WRITE_LIMIT_S
         while time.monotonic() < deadline:
-            written = [Exposure.from_json(fields[b"e"]) for _, fields in events.xrange(STREAM)]
+            written = [Exposure.from_json(fields[b"e"]) for _, fields in events.xrange(EXPOSURES)]
             if written and written[-1].request_id == last:
                 return written[:-1]
             time.sleep(0.02)
@@ -134,7 +136,7 @@ def test_forced_variation_beside_a_named_arm_is_refused(client, path, body):
 
 def test_sampled_lists_are_those_of_the_answers(answers, events, exposures):
     exposures()
-    shown = [Shown.from_json(fields[b"e"]) for _, fields in events.xrange(SHOWN_STREAM)]
+    shown = [Shown.from_json(fields[b"e"]) for _, fields in events.xrange(SHOWN)]
     listed = {answer["request_id"]: (tuple(answer["items"]), tuple(answer["scores"])) for answer in answers}
     ours = [event for event in shown if event.request_id in listed]
     assert all(listed[event.request_id] == (event.items, event.scores) for event in ours)

@@ -11,7 +11,8 @@ import pytest
 import uvicorn
 
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded
-from service.experiments.exposure import STREAM, Exposure
+from service.experiments.events import EXPOSURES
+from service.experiments.exposure import Exposure
 from service.experiments.spool import Spool
 from service.experiments.verdict.sample_ratio import RatioState, judge_ratio
 from service.http.app import create_app
@@ -85,7 +86,7 @@ def exposures(bundles):
                 slot.put(replace(whole, engine=Failing(whole.engine, error)))
                 await ask_everybody(url, failure)
             slot.put(whole)
-            page = await app.service.stores.outbox.reader(STREAM, Exposure.from_json).read(limit=100_000)
+            page = await app.service.stores.outbox.reader(EXPOSURES, Exposure.from_json).read(limit=100_000)
             return [entry.event for entry in page.events]
 
     written = asyncio.run(main())
@@ -129,5 +130,5 @@ def test_stopped_while_redis_is_frozen_keeps_every_exposure(launch, arm_options,
         finally:
             os.kill(server.pid, signal.SIGCONT)
         entries, _ = Spool(served.state / "spool", 1 << 20).read()
-        kept = [Exposure.from_json(data).unit for stream, data in entries if stream == STREAM]
+        kept = [Exposure.from_json(data).unit for stream, data in entries if stream == EXPOSURES]
         assert set(kept) == {str(number) for number in range(120)}
