@@ -22,7 +22,7 @@ from redis import Redis
 
 from service.consumer.consumer import ConsumerLimits
 from service.consumer.process import ENVIRONMENT
-from service.experiments.events import EXPOSURES, FEEDBACK
+from service.events.streams import EXPOSURES, FEEDBACK
 from service.processes import child_environment, module_command
 from service.stores.embedded_redis import EmbeddedRedis
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from service.events.outbox import Outbox
+from service.events.spool import Spool
 from service.experiments.assignment import Assignment, Reason
-from service.experiments.outbox import Outbox
 from service.experiments.recorder import ExposureRecorder
-from service.experiments.spool import Spool
 from service.stores.embedded_redis import EmbeddedRedis
 from service.stores.redis_client import RedisClient, RedisLimits
 

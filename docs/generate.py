@@ -17,11 +17,13 @@ from recall.bench import plots
 from recall.reproduction import figures, provenance, report
 from recall.reproduction.results import Results
 from service import errors
-from service.bootstrap import register
+from service.bootstrap import load_assigner, register
 from service.engine.collector import EngineCollector
 from service.engine.loading import load_arm
-from service.experiments.collector import EventCollector
-from service.experiments.outbox import MemoryOutbox
+from service.events.collector import EventCollector
+from service.events.outbox import MemoryOutbox
+from service.experiments.collector import ExperimentsCollector
+from service.experiments.live import LiveAssigner
 from service.http.app import create_app
 from service.reload.collector import ReloadCollector
 from service.reload.reloader import Reloader
@@ -80,8 +82,9 @@ def metrics() -> str:
     # no arms: names and meanings are the same with any
     counted, client = Metrics(), RedisClient("redis://127.0.0.1/0", "cache")
     reloads = ReloadCollector(Reloader({}, {}, lambda _, folder: load_arm("", folder, "cpu").release))
+    experiments = LiveAssigner(lambda: load_assigner(None, ["only"]), None)
     parts = (CacheCollector(MemoryVectorCache()), EngineCollector({}), reloads, RedisCollector([client]))
-    register(counted, *parts, EventCollector(MemoryOutbox()))
+    register(counted, *parts, EventCollector(MemoryOutbox()), ExperimentsCollector(experiments))
     families = counted.registry.collect()
     rows = [[f"`{f.name}{'_total' * (f.type == 'counter')}`", f.type, f.documentation] for f in families]
     return table(["metric", "type", "meaning"], rows)

@@ -21,16 +21,18 @@ from service.engine.loading import EngineParts, choose_device, load_arm
 from service.engine.messages import EngineLimits
 from service.engine.releases import Releases
 from service.errors import ConfigurationError
+from service.events.collector import EventCollector
+from service.events.fullness import FullnessWatch
+from service.events.outbox import MemoryOutbox, Outbox, OutboxLimits
+from service.events.spool import Spool
+from service.events.streams import EXPOSURES, FEEDBACK, FORCED, SHOWN
 from service.experiments.assignment import DEFAULT_FILE, Assigner
-from service.experiments.collector import EventCollector
-from service.experiments.events import EXPOSURES, FEEDBACK, FORCED, SHOWN
+from service.experiments.collector import ExperimentsCollector
 from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
-from service.experiments.fullness import FullnessWatch
-from service.experiments.outbox import MemoryOutbox, Outbox, OutboxLimits
+from service.experiments.live import LiveAssigner
 from service.experiments.recorder import ExposureRecorder
 from service.experiments.rules import FEATURE
 from service.experiments.shadow import ShadowComparison
-from service.experiments.spool import Spool
 from service.pipeline import RecallPipeline, RecallQuery
 from service.reload.collector import ReloadCollector
 from service.reload.reloader import Reloader
@@ -105,6 +107,7 @@ class Service:
     pipeline: RecallPipeline
     stores: Stores
     releases: Releases
+    experiments: LiveAssigner
     metrics: Metrics
     shadow: ShadowComparison[RecallQuery]
     link: EngineLink | None = None  # to the process that computes, where that is another
@@ -129,16 +132,20 @@ async def open_service(settings: Settings, engine_address: str | None = None) ->
             engines = await remote_engines(settings, link)
         else:
             engines = await stack.enter_async_context(open_engines(settings, metrics))
-        assigner = load_assigner(settings.experiments, engines.arms)
+        experiments = LiveAssigner(lambda: load_assigner(settings.experiments, engines.arms), settings.experiments)
+        if settings.experiments and settings.watch_experiments_s:
+            watching = asyncio.create_task(experiments.watch(settings.watch_experiments_s))
+            stack.callback(watching.cancel)
         # opened after the engines, so closed before them: nothing here may ask an engine that is gone
         stores = open_stores(engines.settings, stack)
         clients = (*engines.redis_clients, *stores.redis_clients)
         register(metrics, *engines.collectors(), *stores.collectors(), RedisCollector(clients))
-        pipeline = RecallPipeline(engines.arms, assigner, stores.histories)
+        register(metrics, ExperimentsCollector(experiments))
+        pipeline = RecallPipeline(engines.arms, experiments, stores.histories)
         shadow = ShadowComparison(pipeline, metrics.overlap)
         stack.push_async_callback(shadow.close)
         stores = replace(stores, redis_clients=clients)
-        yield Service(settings, pipeline, stores, engines.releases, metrics, shadow, link)
+        yield Service(settings, pipeline, stores, engines.releases, experiments, metrics, shadow, link)
 
 
 def register(metrics: Metrics, *collectors: Collector) -> None:

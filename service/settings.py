@@ -25,6 +25,9 @@ class Settings(BaseSettings):
     experiments: Path | None = Field(
         None, description="GrowthBook features JSON; without one recgpt runs 50/50 against comirec."
     )
+    watch_experiments_s: float = Field(
+        2, ge=0, description="Look this often whether the experiments' file changed, in every process; 0 = never."
+    )
     bundle_wait_s: float = Field(
         0, ge=0, description="Wait this long for bundles that are still being built; 0 = refuse at once."
     )

@@ -52,19 +52,18 @@ ALLOWED = {
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
     "service": "",
     "service.bootstrap": (
-        "service.consumer service.engine service.errors service.experiments service.pipeline service.reload "
-        "service.remote service.settings service.stores service.telemetry"
+        "service.consumer service.engine service.errors service.events service.experiments service.pipeline "
+        "service.reload service.remote service.settings service.stores service.telemetry"
     ),
-    "service.consumer": (
-        "model.logs service.errors service.experiments service.processes service.stores service.telemetry"
-    ),
+    "service.consumer": ("model.logs service.errors service.events service.processes service.stores service.telemetry"),
     "service.engine": (
         "index.base index.bundle index.exact index.next_item index.watched model.catalogue model.checkpoint model.data "
         "model.device model.encoder model.evaluation model.kernels model.merging model.records service.errors "
         "service.stores"
     ),
     "service.errors": "",
-    "service.experiments": "model.catalogue service.errors service.stores",
+    "service.events": "service.errors service.stores",
+    "service.experiments": "model.catalogue service.errors service.events service.stores",
     "service.experiments.verdict": "service.errors",
     "service.http": (
         "model model.ids service.bootstrap service.engine service.errors service.experiments service.pipeline "

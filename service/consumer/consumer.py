@@ -17,7 +17,7 @@ from redis import Redis, exceptions
 
 from service.consumer.files import EventFolder
 from service.consumer.tables import TABLES, EventTable
-from service.experiments.events import FIELD, Entries
+from service.events.streams import FIELD, Entries
 
 GROUP = NAME = "recall"
 MAX_TRIES = 5

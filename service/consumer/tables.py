@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from service.experiments.events import EXPOSURES, FEEDBACK, FORCED, SHOWN
+from service.events.streams import EXPOSURES, FEEDBACK, FORCED, SHOWN
 
 TEXT, INTEGER, REAL = pl.String(), pl.Int64(), pl.Float64()
 

@@ -1,50 +1,37 @@
-"""Metrics of the events on their way, and of the streams that keep them."""
+"""Metrics of the experiments' file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.experiments.fullness import StreamLevel
+from service.experiments.live import LoadResult
 
 
-class EventCounters(Protocol):
-    """Counts of an outbox since it was opened."""
-
-    @property
-    def written(self) -> int: ...
-    @property
-    def dropped(self) -> int: ...
-    @property
-    def spooled(self) -> int: ...
-    @property
-    def spool_bytes(self) -> int: ...
-
-
-class StreamLevels(Protocol):
-    """The streams as they were measured last."""
+class ExperimentLoads(Protocol):
+    """The experiments in force, and what became of files that were offered."""
 
     @property
-    def levels(self) -> Sequence[StreamLevel]: ...
+    def refusal(self) -> str | None: ...
+    @property
+    def results(self) -> Mapping[LoadResult, int]: ...
 
 
-class EventCollector(Collector):
-    """The fate of events, and how full the streams are."""
+class ExperimentsCollector(Collector):
+    """The fate of changes of the experiments' file."""
 
-    def __init__(self, outbox: EventCounters, watch: StreamLevels | None = None) -> None:
-        """watch: None where there are no streams."""
-        self._outbox, self._watch = outbox, watch
+    def __init__(self, experiments: ExperimentLoads) -> None:
+        self._experiments = experiments
 
     def collect(self) -> Iterator[Metric]:
-        events = CounterMetricFamily("recall_events", "Exposures and shown lists by fate", labels=["fate"])
-        for fate in ("written", "spooled", "dropped"):
-            events.add_metric([fate], getattr(self._outbox, fate))
-        spool = GaugeMetricFamily("recall_spool_bytes", "Events on disk that Redis has not taken yet")
-        spool.add_metric([], self._outbox.spool_bytes)
-        streams = GaugeMetricFamily(
-            "recall_stream_bytes", "Bytes that a stream of events has in Redis", labels=["stream"]
+        loads = CounterMetricFamily(
+            "recall_experiment_loads", "Changes of the experiments' file, by result, in each process", labels=["result"]
         )
-        for level in self._watch.levels if self._watch else ():
-            streams.add_metric([level.name], level.num_bytes)
-        yield from (events, spool, streams)
+        for result, count in self._experiments.results.items():
+            loads.add_metric([result], count)
+        refused = GaugeMetricFamily(
+            "recall_experiments_refused", "Processes in which the experiments' file that is there is a refused one"
+        )
+        refused.add_metric([], self._experiments.refusal is not None)
+        yield from (loads, refused)

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from model.catalogue import ExternalId
 from service.errors import EventsRefused, EventsUnavailable, Unavailable
-from service.experiments.events import FEEDBACK, EventReader, MemoryEventReader, MemoryStream, RedisEventReader
+from service.events.streams import FEEDBACK, EventReader, MemoryEventReader, MemoryStream, RedisEventReader
 from service.stores.history import APPEND, MAX_HISTORY, MemoryHistory, encode_item, history_key
 from service.stores.microbatch import Microbatcher
 from service.stores.redis_client import PERMANENT, FailureCause, RedisClient, RedisUnavailable, cause_of

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import orjson
 from numpy.typing import NDArray
 
+from service.events.streams import EXPOSURES, FORCED, SHOWN
 from service.experiments.assignment import Assignment, Reason
-from service.experiments.events import EXPOSURES, FORCED, SHOWN
 from service.experiments.exposure import DAY_MS, Exposure, Shown, exposure_id
 
 MAX_REMEMBERED = 200_000  # users of a process; about 15 MB
@@ -42,7 +42,7 @@ class RecordedResult(Protocol):
 
 
 class EventSink(Protocol):
-    """Takes events for streams (service/experiments/outbox.py)."""
+    """Takes events for streams (service/events/outbox.py)."""
 
     def put(self, stream: str, data: bytes) -> bool:
         """Takes an event; False when it is dropped, which is counted there. Never waits, never raises."""

@@ -171,7 +171,9 @@ async def ready(request: Request) -> Response:
     service = service_of(request)
     refused = {state.arm: state.refusal for state in service.releases.states() if state.refusal}
     degraded = service.stores.warnings()
-    return codec.reply({"ready": True, "arms": list(service.pipeline.arms), "degraded": degraded, "refused": refused})
+    experiments = {"config": service.experiments.config, "refused": service.experiments.refusal}
+    state = {"ready": True, "arms": list(service.pipeline.arms), "degraded": degraded, "refused": refused}
+    return codec.reply(state | {"experiments": experiments})
 
 
 @router.get("/metrics", response_class=PlainTextResponse, tags=["operations"])

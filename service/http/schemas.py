@@ -164,6 +164,13 @@ class HealthResponse(Body):
     engines: dict[str, str] = Field(description="By arm: ok, or the error that its engine gives now.")
 
 
+class ExperimentsState(Body):
+    """The experiments in force."""
+
+    config: str = Field(description="Digest of their settings; exposures name it.")
+    refused: str | None = Field(description="Why the file that is there now is not in force; the one before still is.")
+
+
 class ReadyResponse(Body):
     """The arms that answer, and the parts that are down meanwhile."""
 
@@ -175,6 +182,7 @@ class ReadyResponse(Body):
     refused: dict[str, str] = Field(
         description="By arm: why the last bundle offered was refused; the one before it still serves."
     )
+    experiments: ExperimentsState
 
 
 class ArmDescription(Body):

@@ -17,7 +17,7 @@ from service.consumer.files import PART, EventFolder
 from service.consumer.process import open_consumer
 from service.consumer.tables import TABLES
 from service.errors import ConfigurationError
-from service.experiments.events import EXPOSURES, FEEDBACK, FORCED, SHOWN
+from service.events.streams import EXPOSURES, FEEDBACK, FORCED, SHOWN
 from service.stores.embedded_redis import EmbeddedRedis
 
 TABLE = {table.name: table for table in TABLES}["feedback"]

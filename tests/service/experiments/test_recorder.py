@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from service.events.outbox import MemoryOutbox
+from service.events.streams import EXPOSURES, FORCED, SHOWN
 from service.experiments.assignment import Assignment, Reason
-from service.experiments.events import EXPOSURES, FORCED, SHOWN
 from service.experiments.exposure import Exposure, Shown, exposure_id
-from service.experiments.outbox import MemoryOutbox
 from service.experiments.recorder import ExposureRecorder, RecentKeys
 
 COUNTED = Assignment("recgpt", Reason.EXPERIMENT, "config", "exp", "1", "treatment")

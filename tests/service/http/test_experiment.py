@@ -5,9 +5,9 @@ import time
 
 import pytest
 
+from service.events.streams import EXPOSURES, SHOWN
+from service.events.streams import FORCED as FORCED_STREAM
 from service.experiments.assignment import DEFAULT_FILE, Assigner
-from service.experiments.events import EXPOSURES, SHOWN
-from service.experiments.events import FORCED as FORCED_STREAM
 from service.experiments.exposure import Exposure, Shown
 
 ARMS = ("recgpt", "comirec", "words")

@@ -11,9 +11,9 @@ import pytest
 import uvicorn
 
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded
-from service.experiments.events import EXPOSURES
+from service.events.spool import Spool
+from service.events.streams import EXPOSURES
 from service.experiments.exposure import Exposure
-from service.experiments.spool import Spool
 from service.experiments.verdict.sample_ratio import RatioState, judge_ratio
 from service.http.app import create_app
 from service.http.server import listen

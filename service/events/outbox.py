@@ -1,8 +1,8 @@
 """Events on their way to Redis streams: a bounded queue, pipelines that no request waits for, a spool on disk.
 
-Delivery is at least once. While Redis is away events go to the spool (service/experiments/spool.py), and from there to
+Delivery is at least once. While Redis is away events go to the spool (service/events/spool.py), and from there to
 their streams when it is back; when the service stops, what Redis did not take is on disk. Streams are bounded in bytes:
-beyond it the oldest entries go, which /ready tells before (service/experiments/fullness.py).
+beyond it the oldest entries go, which /ready tells before (service/events/fullness.py).
 """
 
 import asyncio
@@ -15,7 +15,8 @@ from itertools import islice
 import structlog
 from redis.asyncio import Redis
 
-from service.experiments.events import (
+from service.events.spool import Entry, Spool
+from service.events.streams import (
     FIELD,
     Event,
     EventReader,
@@ -23,7 +24,6 @@ from service.experiments.events import (
     MemoryStream,
     RedisEventReader,
 )
-from service.experiments.spool import Entry, Spool
 from service.stores.redis_client import RedisClient, RedisUnavailable
 
 ENTRY_BYTES = 24  # that Redis needs for an entry beside its data

@@ -7,10 +7,10 @@ import orjson
 import pytest
 
 from service.errors import EventsUnavailable
-from service.experiments.events import EXPOSURES, FEEDBACK, START, MemoryEventReader, MemoryStream, RedisEventReader
+from service.events.outbox import MemoryOutbox, Outbox, OutboxLimits
+from service.events.streams import EXPOSURES, FEEDBACK, START, MemoryEventReader, MemoryStream, RedisEventReader
 from service.experiments.exposure import Exposure, Shown
 from service.experiments.feedback import Action, FeedbackEvent, MemoryFeedback, RedisFeedback
-from service.experiments.outbox import MemoryOutbox, Outbox, OutboxLimits
 from service.stores.embedded_redis import EmbeddedRedis
 from service.stores.history import MemoryHistory
 from service.stores.redis_client import RedisClient, RedisLimits

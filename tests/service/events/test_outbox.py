@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from service.errors import ConfigurationError
-from service.experiments.events import RedisEventReader
-from service.experiments.outbox import Outbox, OutboxLimits
-from service.experiments.spool import Spool
+from service.events.outbox import Outbox, OutboxLimits
+from service.events.spool import Spool
+from service.events.streams import RedisEventReader
 from service.stores.embedded_redis import EmbeddedRedis
 from service.stores.redis_client import RedisClient, RedisLimits
 
@@ -139,7 +139,7 @@ def test_stopped_while_redis_is_frozen_loses_nothing(tmp_path):
     folder = tmp_path / "spool"
 
     async def stop_meanwhile(server):
-        async with open_redis(server.url, limits=HASTY) as redis:
+        async with open_redis(server.url, flush=False, limits=HASTY) as redis:
             outbox = Outbox(redis, Spool(folder, 1 << 20), QUICK)
             os.kill(server.pid, signal.SIGSTOP)
             put_all(outbox, range(1000))

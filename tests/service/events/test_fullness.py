@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.experiments.fullness import FullnessWatch
+from service.events.fullness import FullnessWatch
 from service.stores.embedded_redis import EmbeddedRedis
 from service.stores.redis_client import RedisClient, RedisLimits
 
