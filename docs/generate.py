@@ -17,11 +17,12 @@ from recall.bench import plots
 from recall.reproduction import figures, provenance, report
 from recall.reproduction.results import Results
 from service import errors
-from service.bootstrap import load_assigner, register
+from service.bootstrap import register
 from service.engine.collector import EngineCollector
 from service.engine.loading import load_arm
 from service.events.collector import EventCollector
 from service.events.outbox import MemoryOutbox
+from service.experiments.assignment import DEFAULT_FILE, Assigner
 from service.experiments.collector import ExperimentsCollector
 from service.experiments.live import LiveAssigner
 from service.http.app import create_app
@@ -82,7 +83,7 @@ def metrics() -> str:
     # no arms: names and meanings are the same with any
     counted, client = Metrics(), RedisClient("redis://127.0.0.1/0", "cache")
     reloads = ReloadCollector(Reloader({}, {}, lambda _, folder: load_arm("", folder, "cpu").release))
-    experiments = LiveAssigner(lambda: load_assigner(None, ["only"]), None)
+    experiments = LiveAssigner(lambda: Assigner.from_file(DEFAULT_FILE, ["recgpt", "comirec"]), None)
     parts = (CacheCollector(MemoryVectorCache()), EngineCollector({}), reloads, RedisCollector([client]))
     register(counted, *parts, EventCollector(MemoryOutbox()), ExperimentsCollector(experiments))
     families = counted.registry.collect()

@@ -100,11 +100,12 @@ class RecallPipeline:
         """
         clock, degraded = Clock(), list[str]()
         assignment = assignment or self.assign(query)
-        history = await self._history(query, degraded)
+        history, hidden = await self._known(query, degraded)
         clock.lap("history")
 
         async def find(release: Release) -> Asked:
-            request = release.request(query.user_id, history, query.exclude, query.top_n, deadline=query.deadline)
+            exclude = (*query.exclude, *hidden) if hidden else query.exclude
+            request = release.request(query.user_id, history, exclude, query.top_n, deadline=query.deadline)
             return Asked(release, request, await self._ask(release, request))
 
         arm, request, result = await with_current(self.arms[assignment.arm], find)
@@ -165,15 +166,20 @@ class RecallPipeline:
             raise UnknownArm(f"no arm is called {arm[:64]!r}; there are {', '.join(self.arms)}")
         return self.arms[arm]
 
-    async def _history(self, query: RecallQuery, degraded: list[str]) -> Sequence[ExternalId]:
-        """The history sent, or the one kept; a history that was sent is taken as it is."""
-        if query.history is not None or query.unit is None:
-            return query.history or ()
-        # None is not the same as empty: the store could not be asked
-        kept = await self._histories.recent(query.unit)
-        if kept is None:
-            degraded.append("history_unavailable")
-        return kept or ()
+    async def _known(
+        self, query: RecallQuery, degraded: list[str]
+    ) -> tuple[Sequence[ExternalId], Sequence[ExternalId]]:
+        """The history sent, or the one kept, and the items that the user has hidden; None of a store is not empty."""
+        if query.unit is None:
+            return query.history or (), ()
+        if query.history is not None:
+            kept: Sequence[ExternalId] | None = query.history
+            hidden = await self._histories.hidden(query.unit)
+        else:
+            kept, hidden = await asyncio.gather(self._histories.recent(query.unit), self._histories.hidden(query.unit))
+        states = {"history_unavailable": kept is None, "hidden_unavailable": hidden is None}
+        degraded += [name for name, holds in states.items() if holds]
+        return kept or (), hidden or ()
 
     @staticmethod
     async def _ask(arm: Release, request: EngineRequest) -> EngineResult | None:

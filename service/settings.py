@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     events_redis_url: str | None = Field(
         None, description="Redis for histories and streams (noeviction, AOF); unset = redis_url."
     )
+    feedback_days: float = Field(
+        7, gt=0, description="Feedback on what happened longer ago is refused, as is what lies in the future."
+    )
     state_dir: Path = Field(
         Path(".recall"), description="Where the embedded redis-server and the spool of events keep their files."
     )

@@ -17,11 +17,12 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from recall.__main__ import app
-from service.bootstrap import load_assigner, register
+from service.bootstrap import register
 from service.engine.collector import EngineCollector
 from service.engine.loading import load_arm
 from service.events.collector import EventCollector
 from service.events.outbox import MemoryOutbox
+from service.experiments.assignment import DEFAULT_FILE, Assigner
 from service.experiments.collector import ExperimentsCollector
 from service.experiments.live import LiveAssigner
 from service.reload.collector import ReloadCollector
@@ -240,7 +241,7 @@ def metric_names() -> set[str]:
     metrics = Metrics()
     registry: CollectorRegistry = metrics.registry
     reloads = ReloadCollector(Reloader({}, {}, lambda _, folder: load_arm("", folder, "cpu").release))
-    experiments = LiveAssigner(lambda: load_assigner(None, ["only"]), None)
+    experiments = LiveAssigner(lambda: Assigner.from_file(DEFAULT_FILE, ["recgpt", "comirec"]), None)
     parts = (CacheCollector(MemoryVectorCache()), EngineCollector({}), reloads, RedisCollector([link]))
     register(metrics, *parts, EventCollector(MemoryOutbox()), ExperimentsCollector(experiments))
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}

@@ -1,4 +1,4 @@
-"""Feedback: the actions of users, each kept once in a stream and added to the user's history in one atomic step.
+"""Feedback: the actions of users, each kept once in a stream, in one atomic step with the user's history and hides.
 
 An event is acknowledged only after Redis has it. A client that got no acknowledgement sends it again: the id makes that
 harmless.
@@ -17,11 +17,11 @@ from redis.asyncio import Redis
 from model.catalogue import ExternalId
 from service.errors import EventsRefused, EventsUnavailable, Unavailable
 from service.events.streams import FEEDBACK, EventReader, MemoryEventReader, MemoryStream, RedisEventReader
-from service.stores.history import APPEND, MAX_HISTORY, MemoryHistory, encode_item, history_key
+from service.stores.history import APPEND, MAX_HIDDEN, MAX_HISTORY, MemoryHistory, encode_item, hidden_key, history_key
 from service.stores.microbatch import Microbatcher
 from service.stores.redis_client import PERMANENT, FailureCause, RedisClient, RedisUnavailable, cause_of
 
-# KEYS: the event's mark, stream, history. ARGV: event, mark's ttl, item or '', history limit.
+# KEYS: the event's mark, stream, the user's list. ARGV: event, mark's ttl, item or '', limit of the list.
 # The mark is set after the stream has the event, so that a refused write (out of memory) can be sent again; a broken
 # history must not cost the event, hence pcall.
 SCRIPT = (
@@ -71,8 +71,8 @@ class FeedbackEvent:
 
     @property
     def is_history(self) -> bool:
-        """True when it says that the user took the item."""
-        return self.action is not Action.HIDE
+        """True when it says that the user took the item: a play of no time at all is none."""
+        return self.action is not Action.HIDE and not (self.action is Action.PLAY and self.watch_time_ms == 0)
 
     @classmethod
     def from_json(cls, data: bytes) -> "FeedbackEvent":
@@ -90,7 +90,7 @@ class FeedbackSink(Protocol):
         ...
 
     async def keep(self, event: FeedbackEvent) -> bool:
-        """Keeps an event once, with its item as the newest of the user's history; False when its id was kept before.
+        """Keeps an event once, with its item in the user's history, or among the hidden; False when it was kept before.
 
         Raises EventsUnavailable when that is not certain: send it again.
         """
@@ -148,9 +148,11 @@ class RedisFeedback:
         return replies[1:]
 
     def _arguments(self, event: FeedbackEvent) -> tuple[bytes | str | int, ...]:
-        keys = (mark_key(event), self._stream, history_key(event.user))
-        item = encode_item(event.item) if event.is_history else b""
-        return (*keys, orjson.dumps(event), self._limits.mark_ttl_s, item, self._limits.max_history)
+        is_hide = event.action is Action.HIDE
+        item = encode_item(event.item) if event.is_history or is_hide else b""
+        kept, limit = (hidden_key, MAX_HIDDEN) if is_hide else (history_key, self._limits.max_history)
+        keys = (mark_key(event), self._stream, kept(event.user))
+        return (*keys, orjson.dumps(event), self._limits.mark_ttl_s, item, limit)
 
 
 class MemoryFeedback:
@@ -172,6 +174,8 @@ class MemoryFeedback:
         if len(self._marks) > self._max_events:
             self._marks.popitem(last=False)
         self._stream.append(orjson.dumps(event))
-        if event.is_history:
+        if event.action is Action.HIDE:
+            await self._history.hide(event.user, event.item)
+        elif event.is_history:
             await self._history.append(event.user, event.item)
         return True

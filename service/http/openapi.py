@@ -23,6 +23,7 @@ from service.errors import (
 from service.http.schemas import (
     BatchRequest,
     EmbedRequest,
+    FeedbackBatch,
     FeedbackRequest,
     HealthResponse,
     Problem,
@@ -49,7 +50,14 @@ TAGS = [
     {"name": "events", "description": "Feedback, which fills the histories."},
     {"name": "operations", "description": "For machines that watch the service and people who run it."},
 ]
-BODIES: tuple[type[BaseModel], ...] = (RecallRequest, BatchRequest, EmbedRequest, FeedbackRequest, ReloadBody)
+BODIES: tuple[type[BaseModel], ...] = (
+    RecallRequest,
+    BatchRequest,
+    EmbedRequest,
+    FeedbackRequest,
+    FeedbackBatch,
+    ReloadBody,
+)
 COMMON = (
     MalformedBody,
     UnknownArm,

@@ -24,6 +24,8 @@ from service.http.schemas import (
     BatchResponse,
     EmbedRequest,
     EmbedResponse,
+    FeedbackBatch,
+    FeedbackBatchResponse,
     FeedbackRequest,
     FeedbackResponse,
     ReadyResponse,
@@ -91,7 +93,7 @@ async def recall_batch(request: Request) -> Response:
     service = service_of(request)
     timeout_s = codec.timeout_s_of(request, service.settings)  # a bad header is the whole batch's fault
     body = await codec.read_packable(BatchRequest, request, service.settings.max_batch_body_bytes)
-    codec.check_batch_bounds(body, service.settings)
+    codec.check_batch_size("requests", body.requests, service.settings)
     if body.arm is not None:
         check_arm(service, body.arm)
     forced = forced_bucket(request, service.settings.qa_key, body.arm)
@@ -152,9 +154,39 @@ async def feedback(request: Request) -> Response:
     """202 only once the event is kept; the same event_id twice is one event."""
     service = service_of(request)
     body = await codec.read(FeedbackRequest, request, service.settings.max_body_bytes)
-    event = codec.to_event(body, int(time.time() * 1e3))
+    return codec.reply(await keep_event(service, body), 202)
+
+
+async def keep_event(service: Service, body: FeedbackRequest) -> dict[str, Any]:
+    """The acknowledgement of an event that is kept. Raises BadRequest for one that cannot have been."""
+    now_ms = int(time.time() * 1e3)
+    codec.check_plausible(body, now_ms, service.settings)
+    event = codec.to_event(body, now_ms)
     is_new = await service.stores.feedback.keep(event)
-    return codec.reply({"event_id": event.event_id, "duplicate": not is_new}, 202)
+    return {"event_id": event.event_id, "duplicate": not is_new}
+
+
+@router.post(
+    "/feedback/batch",
+    status_code=202,
+    responses=with_problems(FeedbackBatchResponse, 202),
+    openapi_extra=body_of(FeedbackBatch),
+    tags=["events"],
+)
+async def feedback_batch(request: Request) -> Response:
+    """Many events in one call, kept in their order; one that is not kept is answered with its own problem."""
+    service = service_of(request)
+    body = await codec.read(FeedbackBatch, request, service.settings.max_batch_body_bytes)
+    codec.check_batch_size("events", body.events, service.settings)
+    answers = [_keep_member(service, member, request_id_of(request)) for member in body.events]
+    return codec.reply({"responses": await asyncio.gather(*answers)}, 202)
+
+
+async def _keep_member(service: Service, member: dict[str, Any], request_id: str) -> dict[str, Any]:
+    try:
+        return await keep_event(service, codec.parse_object(FeedbackRequest, member))
+    except RecallError as error:
+        return codec.to_problem(error, request_id)
 
 
 @router.get("/health", responses=health_answers(), tags=["operations"])

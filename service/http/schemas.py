@@ -89,6 +89,21 @@ class FeedbackRequest(Body):
     )
 
 
+class FeedbackBatch(Body):
+    """Many actions at once, in the order in which they happened; answers keep it."""
+
+    # each is parsed later by itself: a bad event must not refuse the others
+    events: list[dict[str, Any]] = Field(
+        description="FeedbackRequest objects; a bad one gets its own problem.", min_length=1
+    )
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"examples": [{"events": [{"user_id": "u42", "item_id": 101, "action": "like"}]}]},
+    )
+
+
 class ReloadBody(Body):
     """The wish for another bundle of an arm. Without `bundle` and `rollback`: what lies in the arm's own folder now."""
 
@@ -155,6 +170,12 @@ class FeedbackResponse(Body):
 
     event_id: str
     duplicate: bool = Field(description="True: the same event_id was kept before.")
+
+
+class FeedbackBatchResponse(Body):
+    """The answers of a batch of events: an entry for each, in order."""
+
+    responses: list[FeedbackResponse | Problem]
 
 
 class HealthResponse(Body):

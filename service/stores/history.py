@@ -1,4 +1,4 @@
-"""The recent history of each user, on the server's side: the newest external ids, in Redis or in memory.
+"""The recent history of each user, on the server's side, and the items that the user has hidden: external ids.
 
 Filled by feedback (service/experiments/feedback.py, which appends in its own atomic script), read by requests that name
 a user and send no history. Knows nothing of rows: external ids in, external ids out.
@@ -15,8 +15,9 @@ from service.stores.microbatch import Microbatcher
 from service.stores.redis_client import RedisClient, RedisUnavailable
 
 MAX_HISTORY = 1000
+MAX_HIDDEN = 1000  # of a user; the newest
 
-# Part of the script that keeps feedback: the same item twice in a row is one entry, the list keeps the newest.
+# Part of the script that keeps feedback: the same item twice in a row is one entry, a list keeps the newest.
 APPEND = """
 local function append(key, item, limit)
   if redis.call('LINDEX', key, -1) ~= item then
@@ -30,6 +31,10 @@ end
 
 def history_key(user: str) -> bytes:
     return b"hist:" + user.encode("utf-8", "surrogatepass")
+
+
+def hidden_key(user: str) -> bytes:
+    return b"hide:" + user.encode("utf-8", "surrogatepass")
 
 
 def encode_item(item: ExternalId) -> bytes:
@@ -56,6 +61,10 @@ class HistoryStore(Protocol):
         """
         ...
 
+    async def hidden(self, user: str) -> list[ExternalId] | None:
+        """The items that this user does not want to see; None when the store is down."""
+        ...
+
 
 class RedisHistory:
     """One list a user. Concurrent reads join into one pipeline at a time."""
@@ -70,7 +79,13 @@ class RedisHistory:
         # LRANGE -0 -1 would be the whole list
         if limit <= 0:
             return []
-        [entries] = await self._reads.ask([(history_key(user), limit)])
+        return await self._list(history_key(user), limit)
+
+    async def hidden(self, user: str) -> list[ExternalId] | None:
+        return await self._list(hidden_key(user), MAX_HIDDEN)
+
+    async def _list(self, key: bytes, limit: int) -> list[ExternalId] | None:
+        [entries] = await self._reads.ask([(key, limit)])
         if entries is None:
             return None
         items = [decode_item(entry) for entry in entries]
@@ -102,17 +117,28 @@ class MemoryHistory:
     def __init__(self, max_history: int = MAX_HISTORY, max_users: int = 100_000) -> None:
         self._max_history, self._max_users = max_history, max_users
         self._items: dict[str, deque[ExternalId]] = {}
+        self._hidden: dict[str, deque[ExternalId]] = {}
 
     async def recent(self, user: str, limit: int | None = None) -> list[ExternalId]:
         limit = self._max_history if limit is None else limit
         return list(self._items.get(user, ()))[-limit:] if limit > 0 else []
 
+    async def hidden(self, user: str) -> list[ExternalId]:
+        return list(self._hidden.get(user, ()))
+
     async def append(self, user: str, item: ExternalId) -> None:
         """Adds the newest item, as feedback's script does in Redis; a repetition of the last changes nothing."""
+        self._append(self._items, user, item, self._max_history)
+
+    async def hide(self, user: str, item: ExternalId) -> None:
+        """Adds an item that the user does not want to see."""
+        self._append(self._hidden, user, item, MAX_HIDDEN)
+
+    def _append(self, lists: dict[str, deque[ExternalId]], user: str, item: ExternalId, limit: int) -> None:
         # taken out and put back at the end: the first key is then the user who was silent longest
-        items = self._items.pop(user, None) or deque(maxlen=self._max_history)
-        self._items[user] = items
+        items = lists.pop(user, None) or deque(maxlen=limit)
+        lists[user] = items
         if not items or items[-1] != item:
             items.append(item)
-        if len(self._items) > self._max_users:
-            del self._items[next(iter(self._items))]
+        if len(lists) > self._max_users:
+            del lists[next(iter(lists))]
