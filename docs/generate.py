@@ -20,6 +20,7 @@ from service import errors
 from service.bootstrap import register
 from service.engine.collector import EngineCollector
 from service.engine.loading import load_arm
+from service.engine_process import open_engines
 from service.events.collector import EventCollector
 from service.events.outbox import MemoryOutbox
 from service.experiments.assignment import DEFAULT_FILE, Assigner
@@ -69,7 +70,7 @@ def describe(parent: str, group: TyperGroup) -> Iterator[str]:
 
 
 def routes() -> str:
-    document = create_app(Settings()).openapi()
+    document = create_app(Settings(), open_engines).openapi()
     rows = []
     for path, operations in document["paths"].items():
         for method, operation in operations.items():

@@ -42,24 +42,29 @@ ALLOWED = {
         "model.recipes model.records model.training"
     ),
     "recall.serving": (
-        "recall.options recall.terminal service.engine service.errors service.http service.settings service.telemetry"
+        "recall.options recall.terminal service.engine service.engine_process service.errors service.http "
+        "service.settings service.telemetry"
     ),
     "recall.terminal": "",
     "recall.training": (
-        "index.auto index.bundle model.data model.evaluation model.recipes model.training recall.terminal "
-        "service.engine"
+        "index.auto index.bundle model.data model.evaluation model.recipes model.training recall.comparing "
+        "recall.terminal service.engine"
     ),
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
     "service": "",
     "service.bootstrap": (
-        "service.consumer service.engine service.errors service.events service.experiments service.pipeline "
-        "service.reload service.remote service.settings service.stores service.telemetry"
+        "service.engine service.errors service.events service.experiments service.pipeline service.remote "
+        "service.settings service.stores service.telemetry"
     ),
     "service.consumer": ("model.logs service.errors service.events service.processes service.stores service.telemetry"),
     "service.engine": (
         "index.base index.bundle index.exact index.next_item index.watched model.catalogue model.checkpoint model.data "
-        "model.device model.encoder model.evaluation model.kernels model.merging model.records service.errors "
-        "service.stores"
+        "model.device model.encoder model.evaluation model.kernels model.merging model.metadata model.records "
+        "service.errors service.stores"
+    ),
+    "service.engine_process": (
+        "service.bootstrap service.consumer service.engine service.errors service.http service.reload service.remote "
+        "service.settings service.stores service.telemetry"
     ),
     "service.errors": "",
     "service.events": "service.errors service.stores",
@@ -67,7 +72,7 @@ ALLOWED = {
     "service.experiments.verdict": "service.errors",
     "service.http": (
         "model model.ids service.bootstrap service.engine service.errors service.experiments service.pipeline "
-        "service.processes service.remote service.settings service.stores service.telemetry"
+        "service.processes service.settings service.stores service.telemetry"
     ),
     "service.pipeline": (
         "model.catalogue model.merging model.records service.engine service.errors service.experiments service.stores"
@@ -83,7 +88,7 @@ ALLOWED = {
     "index.base": "",
     "index.bundle": (
         "index.auto index.base index.checks index.evaluate index.exact index.factory index.faiss_index "
-        "index.next_item model model.checkpoint model.encoder model.records"
+        "index.next_item model model.checkpoint model.encoder model.metadata model.records"
     ),
     "index.checks": "index.base",
     "index.evaluate": "index.base",
@@ -96,7 +101,7 @@ ALLOWED = {
     "model": "",
     "model.batch": "",
     "model.catalogue": "",
-    "model.checkpoint": "model.catalogue model.networks model.records",
+    "model.checkpoint": "model.catalogue model.metadata model.networks model.records",
     "model.compiled": "model.batch model.generation model.kernels model.networks model.records",
     "model.data": "model.catalogue model.logs",
     "model.device": "model.batch model.compiled model.kernels model.merging model.networks model.records",
@@ -107,6 +112,7 @@ ALLOWED = {
     "model.kernels": "",
     "model.logs": "model.ids",
     "model.merging": "model.catalogue model.records",
+    "model.metadata": "model.catalogue model.records",
     "model.networks": "model.batch model.catalogue model.generation model.records",
     "model.recipes": "model.evaluation model.records",
     "model.records": "",

@@ -131,7 +131,7 @@ def test_history_that_cannot_be_read_is_flagged(server, alive, ask):
     kill(server)
     answer = ask.post("/recall", json={"user_id": 1}).json()
     assert len(answer["items"]) == 100
-    assert answer["degraded"] == ["history_unavailable", "cold_start"]
+    assert answer["degraded"] == ["history_unavailable", "hidden_unavailable", "cold_start"]
 
 
 def test_event_that_cannot_be_kept_is_never_acknowledged(server, alive, ask):

@@ -10,6 +10,7 @@ import httpx
 import pytest
 import uvicorn
 
+from service.engine_process import open_engines
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded
 from service.events.spool import Spool
 from service.events.streams import EXPOSURES
@@ -76,7 +77,9 @@ def count(exposures):
 def exposures(bundles):
     """Exposures, by failure, of users who each asked once, while the treatment fails in a tenth of its requests."""
     arms = {arm: bundles[arm] for arm in ("recgpt", "comirec")}
-    app = create_app(Settings(arms=arms, redis_url="memory", request_timeout_ms=60_000, log_level="warning"))
+    app = create_app(
+        Settings(arms=arms, redis_url="memory", request_timeout_ms=60_000, log_level="warning"), open_engines
+    )
 
     async def main():
         async with serving(app) as url:
