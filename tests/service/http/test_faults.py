@@ -224,7 +224,7 @@ def alone(launch, arm_options):
 
 def test_service_starts_and_serves_without_its_redis(alone):
     answer = httpx.post(f"{alone.url}/recall", json={"user_id": 1, "history": [10_001], "top_n": 5}).json()
-    assert (len(answer["items"]), answer["degraded"], answer["cache"]) == (5, [], "miss")
+    assert (len(answer["items"]), answer["degraded"], answer["cache"]) == (5, ["hidden_unavailable"], "miss")
     assert httpx.get(f"{alone.url}/health").json()["status"] == "ok"
 
 
@@ -253,7 +253,7 @@ def test_stop_with_redis_gone_is_quick_and_clean(launch, arm_options, tmp_path):
 def test_embedded_redis_that_dies_comes_back(service, client, recall, events):
     pid = events.info("server")["process_id"]
     os.kill(pid, signal.SIGKILL)
-    assert recall(user_id=1, history=[10_001])["degraded"] == []
+    assert {*recall(user_id=1, history=[10_001])["degraded"]} <= {"hidden_unavailable"}
     wait_for(lambda: answers(events))
     assert events.info("server")["process_id"] != pid
     wait_for(lambda: not client.get("/ready").json()["degraded"] or knock(client))
