@@ -8,6 +8,7 @@ service is never left standing.
 import asyncio
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,7 +17,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from service.bootstrap import Engines, load_assigner, register
+from service.bootstrap import Engines, freeze_loaded, load_assigner, register
 from service.consumer.consumer import ConsumerLimits
 from service.consumer.process import ConsumerProcess
 from service.engine.arms import ArmSlot, Release
@@ -43,6 +44,7 @@ from service.stores.vector_cache import (
 from service.telemetry.metrics import Metrics
 
 WATCH_REDIS_S, WATCH_PROCESSES_S = 1.0, 0.2
+SWITCH_S = 0.0003  # of the interpreter, between threads
 log = structlog.get_logger()
 
 
@@ -154,8 +156,9 @@ async def _run_engine(settings: Settings, port: int, on_start: Callable[[], None
         )
         engines.releases.subscribe(server)
         stack.push_async_callback(server.close)
-        serving = asyncio.create_task(server.run())
-        stack.callback(serving.cancel)
+        freeze_loaded()
+        # the threads that compute would hold the interpreter for 5 ms at a time while answers wait to be sent
+        sys.setswitchinterval(SWITCH_S)
         with http_processes(engines.settings, port, address) as processes:
             starting = asyncio.create_task(server.ready.wait())
             await _until(lambda: starting.done() or stopping.is_set(), processes)

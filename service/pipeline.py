@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from model.catalogue import ExternalId
 from model.merging import Merged
 from model.records import History
-from service.engine.arms import ArmSlot, Release
+from service.clock import Clock
+from service.engine.arms import ArmSlot, Member, Release
 from service.engine.fill import complete
 from service.engine.messages import EMPTY, EngineRequest, EngineResult
-from service.errors import DeadlineExceeded, EngineFailed, Overloaded, StaleRelease, UnknownArm
+from service.errors import DeadlineExceeded, EngineFailed, Overloaded, RecallError, StaleRelease, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.stores.history import HistoryStore
 from service.stores.vector_codec import CachedVectors
@@ -67,7 +68,7 @@ class RecallResult:
     assignment: Assignment
     served: str
     listed: Merged
-    prompts: list[ExternalId]
+    prompts: list[ExternalId]  # where the query wants them explained
     cache: str
     degraded: list[str]
     timings_ms: dict[str, float]
@@ -100,25 +101,86 @@ class RecallPipeline:
         """
         clock, degraded = Clock(), list[str]()
         assignment = assignment or self.assign(query)
-        history, hidden = await self._known(query, degraded)
+        reading = self._without_hidden([query], [degraded])
+        if query.history is None and query.unit is not None:
+            history, [query] = await asyncio.gather(self._history(query, degraded), reading)
+        else:
+            history, [query] = query.history or (), await reading
         clock.lap("history")
 
         async def find(release: Release) -> Asked:
-            exclude = (*query.exclude, *hidden) if hidden else query.exclude
-            request = release.request(query.user_id, history, exclude, query.top_n, deadline=query.deadline)
+            request = release.request(query.user_id, history, query.exclude, query.top_n, deadline=query.deadline)
             return Asked(release, request, await self._ask(release, request))
 
-        arm, request, result = await with_current(self.arms[assignment.arm], find)
-        degraded += reasons(request, result)
+        asked = await with_current(self.arms[assignment.arm], find)
         clock.lap("find")
+        return self._answer(Read(query, assignment, history, degraded), asked, clock)
+
+    async def recall_many(
+        self, queries: Sequence[RecallQuery], assignments: Sequence[Assignment]
+    ) -> list[RecallResult | RecallError]:
+        """The outcomes in order, each what `recall` returns or raises; the queries of one arm are one piece of work.
+
+        assignments: of each query.
+        """
+        clock = Clock()
+        degraded: list[list[str]] = [[] for _ in queries]
+        # a task each, so only for those who have to wait for the store
+        absent = [n for n, query in enumerate(queries) if query.history is None and query.unit is not None]
+        reading = asyncio.gather(*(self._history(queries[n], degraded[n]) for n in absent))
+        queries, kept = await asyncio.gather(self._without_hidden(queries, degraded), reading)
+        histories = [query.history or () for query in queries]
+        for n, history in zip(absent, kept, strict=True):
+            histories[n] = history
+        clock.lap("history")
+        reads = [*map(Read, queries, assignments, histories, degraded)]
+        arms = {assignment.arm for assignment in assignments}
+        by_arm = {arm: [read for read in reads if read.assignment.arm == arm] for arm in arms}
+        answered = await asyncio.gather(*(self._find_block(arm, own) for arm, own in by_arm.items()))
+        clock.lap("find")
+        # a group keeps the order of its members
+        left = {arm: iter(outcomes) for arm, outcomes in zip(by_arm, answered, strict=True)}
+        outcomes = [next(left[read.assignment.arm]) for read in reads]
+        pairs = zip(reads, outcomes, strict=True)
+        return [o if isinstance(o, RecallError) else self._answer(read, o, clock) for read, o in pairs]
+
+    async def _find_block(self, arm: str, reads: "Sequence[Read]") -> "Sequence[Asked | RecallError]":
+        """The outcomes of queries to one arm, from one block."""
+        members = [Member(r.query.user_id, r.history, r.query.exclude, r.query.top_n) for r in reads]
+        deadline = min(read.query.deadline for read in reads)
+
+        async def find(release: Release) -> Sequence[Asked | RecallError]:
+            block = release.block(members, deadline)
+            results: Sequence[EngineResult | RecallError | None]
+            try:
+                results = [
+                    self._unless_failed(outcome) for outcome in (await release.engine.ask_block(block)).outcomes()
+                ]
+            except EngineFailed:
+                results = [None] * block.size
+            pairs = zip(block.requests(), results, strict=True)
+            return [o if isinstance(o, RecallError) else Asked(release, request, o) for request, o in pairs]
+
+        try:
+            return await with_current(self.arms[arm], find)
+        except RecallError as error:
+            return [error] * len(reads)
+
+    @staticmethod
+    def _unless_failed(outcome: "EngineResult | RecallError") -> "EngineResult | RecallError | None":
+        return None if isinstance(outcome, EngineFailed) else outcome
+
+    def _answer(self, read: "Read", asked: "Asked", clock: Clock) -> RecallResult:
+        query, (arm, request, result) = read.query, asked
+        degraded = [*read.degraded, *reasons(request, result)]
         listed = self._fill(arm, request, result, degraded)
         return RecallResult(
             query.request_id,
             arm,
-            assignment,
+            read.assignment,
             served=arm.name if result else FALLBACK,
             listed=listed,
-            prompts=arm.prompts(result.vectors) if result else [],
+            prompts=arm.prompts(result.vectors) if result and query.explain else [],
             cache="off" if not result or not request.key else "hit" if result.known else "miss",
             degraded=degraded,
             timings_ms={**clock.laps_ms, **(result.timings_ms if result else {}), "total": clock.total_ms},
@@ -166,20 +228,29 @@ class RecallPipeline:
             raise UnknownArm(f"no arm is called {arm[:64]!r}; there are {', '.join(self.arms)}")
         return self.arms[arm]
 
-    async def _known(
-        self, query: RecallQuery, degraded: list[str]
-    ) -> tuple[Sequence[ExternalId], Sequence[ExternalId]]:
-        """The history sent, or the one kept, and the items that the user has hidden; None of a store is not empty."""
-        if query.unit is None:
-            return query.history or (), ()
-        if query.history is not None:
-            kept: Sequence[ExternalId] | None = query.history
-            hidden = await self._histories.hidden(query.unit)
-        else:
-            kept, hidden = await asyncio.gather(self._histories.recent(query.unit), self._histories.hidden(query.unit))
-        states = {"history_unavailable": kept is None, "hidden_unavailable": hidden is None}
-        degraded += [name for name, holds in states.items() if holds]
-        return kept or (), hidden or ()
+    async def _history(self, query: RecallQuery, degraded: list[str]) -> Sequence[ExternalId]:
+        """The history sent, or the one kept; a history that was sent is taken as it is."""
+        if query.history is not None or query.unit is None:
+            return query.history or ()
+        # None is not the same as empty: the store could not be asked
+        kept = await self._histories.recent(query.unit)
+        if kept is None:
+            degraded.append("history_unavailable")
+        return kept or ()
+
+    async def _without_hidden(
+        self, queries: Sequence[RecallQuery], degraded: Sequence[list[str]]
+    ) -> Sequence[RecallQuery]:
+        """The queries with what their users have hidden among the excluded: one call to the store for all."""
+        users = [query.unit for query in queries if query.unit is not None]
+        kept = iter(await self._histories.hidden(users) if users else ())
+        read = []
+        for query, reasons in zip(queries, degraded, strict=True):
+            hidden = next(kept) if query.unit is not None else ()
+            if hidden is None:
+                reasons.append("hidden_unavailable")
+            read.append(replace(query, exclude=(*query.exclude, *hidden)) if hidden else query)
+        return read
 
     @staticmethod
     async def _ask(arm: Release, request: EngineRequest) -> EngineResult | None:
@@ -197,6 +268,15 @@ class RecallPipeline:
         if len(listed.rows) > len(merged.rows):
             degraded.append("filled")
         return listed
+
+
+class Read(NamedTuple):
+    """A query with its arm and its history."""
+
+    query: RecallQuery
+    assignment: Assignment
+    history: Sequence[ExternalId]
+    degraded: list[str]
 
 
 class Asked(NamedTuple):
@@ -223,20 +303,3 @@ def reasons(request: EngineRequest, result: EngineResult | None) -> list[str]:
     """The reasons why an answer is less than it could be."""
     states = {"unknown_items": bool(request.unknown), "cold_start": request.is_cold, FALLBACK: result is None}
     return [name for name, holds in states.items() if holds]
-
-
-class Clock:
-    """Milliseconds a step."""
-
-    def __init__(self) -> None:
-        self._start = self._last = time.perf_counter()
-        self.laps_ms: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps_ms[name] = 1e3 * (now - self._last)
-        self._last = now
-
-    @property
-    def total_ms(self) -> float:
-        return 1e3 * (time.perf_counter() - self._start)

@@ -56,11 +56,12 @@ ALLOWED = {
         "service.engine service.errors service.events service.experiments service.pipeline service.remote "
         "service.settings service.stores service.telemetry"
     ),
+    "service.clock": "",
     "service.consumer": ("model.logs service.errors service.events service.processes service.stores service.telemetry"),
     "service.engine": (
-        "index.base index.bundle index.exact index.next_item index.watched model.catalogue model.checkpoint model.data "
-        "model.device model.encoder model.evaluation model.kernels model.merging model.metadata model.records "
-        "service.errors service.stores"
+        "index.base index.bundle index.exact index.next_item index.watched model.catalogue model.checkpoint "
+        "model.columns model.data model.device model.encoder model.evaluation model.kernels model.merging "
+        "model.metadata model.records service.errors service.stores"
     ),
     "service.engine_process": (
         "service.bootstrap service.consumer service.engine service.errors service.http service.reload service.remote "
@@ -75,11 +76,12 @@ ALLOWED = {
         "service.processes service.settings service.stores service.telemetry"
     ),
     "service.pipeline": (
-        "model.catalogue model.merging model.records service.engine service.errors service.experiments service.stores"
+        "model.catalogue model.merging model.records service.clock service.engine service.errors service.experiments "
+        "service.stores"
     ),
     "service.processes": "",
     "service.reload": "service.engine service.errors",
-    "service.remote": "model.merging model.records service.engine service.errors service.stores",
+    "service.remote": "model.columns model.merging service.engine service.errors service.stores",
     "service.settings": "service.errors",
     "service.stores": "model.catalogue model.records service.errors",
     "service.telemetry": "index.watched service.engine service.pipeline",
@@ -102,9 +104,12 @@ ALLOWED = {
     "model.batch": "",
     "model.catalogue": "",
     "model.checkpoint": "model.catalogue model.metadata model.networks model.records",
+    "model.columns": "model.records",
     "model.compiled": "model.batch model.generation model.kernels model.networks model.records",
     "model.data": "model.catalogue model.logs",
-    "model.device": "model.batch model.compiled model.kernels model.merging model.networks model.records",
+    "model.device": (
+        "model.batch model.columns model.compiled model.kernels model.merging model.networks model.records"
+    ),
     "model.encoder": "model.batch model.checkpoint model.compiled model.generation model.records",
     "model.evaluation": "model.batch model.catalogue model.data model.merging model.networks model.records",
     "model.generation": "model.batch model.kernels model.records",

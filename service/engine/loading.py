@@ -113,7 +113,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
         plan_digest=plan_digest(plan),
         window=encoder.max_length,
         engine=Engine(compute, parts.limits, parts.cache, parts.observer, prepare_compute_thread),
-        has_cache=parts.cache is not None,
+        has_cache=parts.cache is not None and compute.reuses_vectors,
         counters=ComputeCounters(
             encoder,
             watched.recall if watched else None,

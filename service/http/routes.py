@@ -3,6 +3,7 @@
 import asyncio
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from typing import Any
@@ -14,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from model import __version__
 from service.bootstrap import Service
 from service.errors import RecallError, UnknownArm
+from service.experiments.assignment import Assignment
 from service.http import codec
 from service.http.auth import check_admin, forced_bucket
 from service.http.observe import request_id_of
@@ -37,7 +39,7 @@ from service.http.schemas import (
 from service.pipeline import RecallQuery, RecallResult
 
 HEALTH_SECONDS = 1.0
-UNANSWERED = "500"  # served by nothing, for a reason that is nobody's refusal
+UNANSWERED = RecallError("internal error")  # the outcome of a request that a bug, or the stop of the service, ended
 # operation ids are the names of the handlers: recall, recall_batch ..
 router = APIRouter(generate_unique_id_function=lambda route: route.name)
 
@@ -59,18 +61,45 @@ async def answer_query(service: Service, query: RecallQuery) -> RecallResult:
     An exposure is recorded whatever becomes of the request: who is refused under one arm alone would be missing there.
     """
     assignment = service.pipeline.assign(query)
-    result, served = None, UNANSWERED
+    outcome: RecallResult | RecallError = UNANSWERED
     try:
-        result = await service.pipeline.recall(query, assignment)
-        served = result.served
+        outcome = await service.pipeline.recall(query, assignment)
     except RecallError as error:
-        served = str(error.status)
+        outcome = error
         raise
     finally:
-        service.stores.exposures.record(query, assignment, served, result)
+        record_exposure(service, query, assignment, outcome)
+    make_known(service, query, outcome)
+    return outcome
+
+
+def record_exposure(
+    service: Service, query: RecallQuery, assignment: Assignment, outcome: RecallResult | RecallError
+) -> None:
+    if isinstance(outcome, RecallError):
+        service.stores.exposures.record(query, assignment, str(outcome.status))
+    else:
+        service.stores.exposures.record(query, assignment, outcome.served, outcome)
+
+
+def make_known(service: Service, query: RecallQuery, result: RecallResult) -> None:
     service.metrics.answered(result)
     service.shadow.sample(query, result)
-    return result
+
+
+async def answer_queries(service: Service, queries: Sequence[RecallQuery]) -> Sequence[RecallResult | RecallError]:
+    """The outcomes of many queries, made known in the same way."""
+    assignments = [service.pipeline.assign(query) for query in queries]
+    outcomes: Sequence[RecallResult | RecallError] = [UNANSWERED] * len(queries)
+    try:
+        outcomes = await service.pipeline.recall_many(queries, assignments)
+    finally:
+        for query, assignment, outcome in zip(queries, assignments, outcomes, strict=True):
+            record_exposure(service, query, assignment, outcome)
+    for query, outcome in zip(queries, outcomes, strict=True):
+        if isinstance(outcome, RecallResult):
+            make_known(service, query, outcome)
+    return outcomes
 
 
 @router.post("/recall", responses=recall_answers(), openapi_extra=body_of(RecallRequest, True), tags=["recall"])
@@ -97,23 +126,30 @@ async def recall_batch(request: Request) -> Response:
     if body.arm is not None:
         check_arm(service, body.arm)
     forced = forced_bucket(request, service.settings.qa_key, body.arm)
-    ids = (f"{request_id_of(request)}-{n}" for n in range(len(body.requests)))
-    deadline = time.monotonic() + timeout_s
-    members = zip(body.requests, ids, strict=True)
-    answers = [_answer_member(service, *member, deadline, forced, body.arm) for member in members]
-    return codec.reply_as_accepted({"responses": await asyncio.gather(*answers)}, request)
+    own_id, deadline = request_id_of(request), time.monotonic() + timeout_s
+    members = [(member, f"{own_id}-{number}") for number, member in enumerate(body.requests)]
+    read = [_read_member(service, *member, deadline, forced, body.arm) for member in members]
+    answers = iter(await answer_queries(service, [query for query in read if isinstance(query, RecallQuery)]))
+    responses = []
+    for (_, request_id), query in zip(members, read, strict=True):
+        outcome = query if isinstance(query, RecallError) else next(answers)
+        if isinstance(outcome, RecallError):
+            responses.append(codec.to_problem(outcome, request_id))
+        else:
+            responses.append(codec.to_columns(outcome, isinstance(query, RecallQuery) and query.explain))
+    return codec.reply_as_accepted({"responses": responses}, request)
 
 
-async def _answer_member(
+def _read_member(
     service: Service, member: dict[str, Any], request_id: str, deadline: float, forced: str | None, pinned: str | None
-) -> dict[str, Any]:
+) -> RecallQuery | RecallError:
+    """The query of a member, or the reason why it is none."""
     try:
         body = codec.parse_object(RecallRequest, member)
         codec.check_bounds(body, service.settings)
-        result = await answer_query(service, codec.to_query(body, request_id, deadline, forced, pinned))
     except RecallError as error:
-        return codec.to_problem(error, request_id)
-    return codec.to_columns(result, body.explain)
+        return error
+    return codec.to_query(body, request_id, deadline, forced, pinned)
 
 
 @router.post(

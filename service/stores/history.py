@@ -5,6 +5,7 @@ a user and send no history. Knows nothing of rows: external ids in, external ids
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 import orjson
@@ -61,8 +62,8 @@ class HistoryStore(Protocol):
         """
         ...
 
-    async def hidden(self, user: str) -> list[ExternalId] | None:
-        """The items that this user does not want to see; None when the store is down."""
+    async def hidden(self, users: Sequence[str]) -> list[list[ExternalId] | None]:
+        """The items that each of these users does not want to see; None when the store is down."""
         ...
 
 
@@ -79,13 +80,16 @@ class RedisHistory:
         # LRANGE -0 -1 would be the whole list
         if limit <= 0:
             return []
-        return await self._list(history_key(user), limit)
+        [entries] = await self._reads.ask([(history_key(user), limit)])
+        return self._decode(entries)
 
-    async def hidden(self, user: str) -> list[ExternalId] | None:
-        return await self._list(hidden_key(user), MAX_HIDDEN)
+    async def hidden(self, users: Sequence[str]) -> list[list[ExternalId] | None]:
+        return [
+            self._decode(entries)
+            for entries in await self._reads.ask([(hidden_key(user), MAX_HIDDEN) for user in users])
+        ]
 
-    async def _list(self, key: bytes, limit: int) -> list[ExternalId] | None:
-        [entries] = await self._reads.ask([(key, limit)])
+    def _decode(self, entries: list[bytes] | None) -> list[ExternalId] | None:
         if entries is None:
             return None
         items = [decode_item(entry) for entry in entries]
@@ -123,8 +127,8 @@ class MemoryHistory:
         limit = self._max_history if limit is None else limit
         return list(self._items.get(user, ()))[-limit:] if limit > 0 else []
 
-    async def hidden(self, user: str) -> list[ExternalId]:
-        return list(self._hidden.get(user, ()))
+    async def hidden(self, users: Sequence[str]) -> list[list[ExternalId] | None]:
+        return [list(self._hidden.get(user, ())) for user in users]
 
     async def append(self, user: str, item: ExternalId) -> None:
         """Adds the newest item, as feedback's script does in Redis; a repetition of the last changes nothing."""

@@ -103,7 +103,7 @@ def test_hidden_items_are_those_of_the_user_and_no_others(server, kind):
         async with open_stores(kind, server) as stores:
             for kept in (event(1), event(2, Action.HIDE), event("2", Action.HIDE), event(2, Action.HIDE, event_id="x")):
                 await stores.sink.keep(kept)
-            return [await stores.history.hidden(user) for user in ("user", "other")]
+            return await stores.history.hidden(["user", "other"])
 
     assert asyncio.run(main()) == [[2, "2", 2], []]
 

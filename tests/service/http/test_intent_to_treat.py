@@ -26,6 +26,16 @@ FAILURES = {"429": Overloaded("full"), "504": DeadlineExceeded("late"), "fallbac
 WEIGHTS = {"control": 0.5, "recgpt": 0.5}
 
 
+class Outcomes:
+    """The outcomes of a block, some of them put in place of others."""
+
+    def __init__(self, outcomes):
+        self._outcomes = outcomes
+
+    def outcomes(self):
+        return self._outcomes
+
+
 class Failing:
     """An engine that does not answer every tenth request."""
 
@@ -41,6 +51,14 @@ class Failing:
         if self._num_asked % 10 == 0:
             raise self._error
         return await self._engine.ask(request)
+
+    def _unless_tenth(self, outcome):
+        self._num_asked += 1
+        return self._error if self._num_asked % 10 == 0 else outcome
+
+    async def ask_block(self, block):
+        result = await self._engine.ask_block(block)
+        return Outcomes([self._unless_tenth(outcome) for outcome in result.outcomes()])
 
     async def close(self):
         await self._engine.close()
