@@ -5,10 +5,9 @@ Each step has one line in `recall`; vectors, search and merge are the engine's. 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
@@ -16,18 +15,16 @@ from model.catalogue import ExternalId
 from model.merging import Merged
 from model.records import History
 from service.clock import Clock
-from service.engine.arms import ArmSlot, Member, Release
+from service.engine.arms import ArmSlot, Member, Release, with_current
 from service.engine.fill import complete
 from service.engine.messages import EMPTY, EngineRequest, EngineResult
-from service.errors import DeadlineExceeded, EngineFailed, Overloaded, RecallError, StaleRelease, UnknownArm
+from service.errors import DeadlineExceeded, EngineFailed, Overloaded, RecallError, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.stores.history import HistoryStore
 from service.stores.vector_codec import CachedVectors
 
 FALLBACK = "fallback"
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
-MAX_RELEASES = 3  # tried for one request; each refusal of an engine makes the release that it serves current
-T = TypeVar("T")
 
 
 class AssignmentPolicy(Protocol):
@@ -285,18 +282,6 @@ class Asked(NamedTuple):
     release: Release
     request: EngineRequest
     result: EngineResult | None
-
-
-async def with_current(slot: ArmSlot, ask: Callable[[Release], Awaitable[T]]) -> T:
-    """The outcome of `ask` with the release that answers now; asked anew where another took its place on the way.
-
-    Raises what `ask` raises.
-    """
-    for _ in range(MAX_RELEASES - 1):
-        with slot.lease() as release, suppress(StaleRelease):
-            return await ask(release)
-    with slot.lease() as release:
-        return await ask(release)
 
 
 def reasons(request: EngineRequest, result: EngineResult | None) -> list[str]:
