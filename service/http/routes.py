@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from model import __version__
 from service.bootstrap import Service
-from service.errors import RecallError, UnknownArm
+from service.errors import Forbidden, RecallError, Unauthorized, UnknownArm
 from service.experiments.assignment import Assignment
 from service.http import codec
 from service.http.auth import check_admin, forced_bucket
@@ -115,7 +115,10 @@ async def recall(request: Request) -> Response:
 
 
 @router.post(
-    "/recall/batch", responses=with_problems(BatchResponse), openapi_extra=body_of(BatchRequest), tags=["recall"]
+    "/recall/batch",
+    responses=with_problems(BatchResponse, 200, Unauthorized, Forbidden),
+    openapi_extra=body_of(BatchRequest, True),
+    tags=["recall"],
 )
 async def recall_batch(request: Request) -> Response:
     """Many users in one call: order kept, a bad member answered with its own problem. JSON or MessagePack."""

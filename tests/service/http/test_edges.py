@@ -151,7 +151,7 @@ def test_http_processes_import_nothing_of_the_current_folder(tmp_path, monkeypat
             Settings(http_workers=1, arms={"only": tmp_path}), 0, f"ipc://{tmp_path}/engine"
         ) as processes:
             assert engine.poll(LIMIT_S * 1000), "the process never asked"
-            message = decode_from_worker(engine.recv_multipart()[-1])
+            [message] = decode_from_worker(engine.recv_multipart()[-1])
             processes[0].kill()
     assert isinstance(message, AskReleases)
     assert os.listdir(tmp_path).count("ran") == 0
