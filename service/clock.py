@@ -1,6 +1,7 @@
 """Times the steps of a request."""
 
 import time
+from collections.abc import Mapping
 
 
 class Clock:
@@ -15,6 +16,8 @@ class Clock:
         self.laps_ms[name] = 1e3 * (now - self._last)
         self._last = now
 
-    @property
-    def total_ms(self) -> float:
-        return 1e3 * (time.perf_counter() - self._start)
+    def timings_ms(self, engine_ms: Mapping[str, float]) -> dict[str, float]:
+        """The laps, what the engine says, and the total."""
+        total_ms = 1e3 * (time.perf_counter() - self._start)
+        steps = {**self.laps_ms, **engine_ms, "total": total_ms}
+        return {name: round(value, 3) for name, value in steps.items()}

@@ -29,8 +29,8 @@ WEIGHTS = {"control": 0.5, "recgpt": 0.5}
 class Outcomes:
     """The outcomes of a block, some of them put in place of others."""
 
-    def __init__(self, outcomes):
-        self._outcomes = outcomes
+    def __init__(self, outcomes, timings_ms):
+        self._outcomes, self.timings_ms = outcomes, timings_ms
 
     def outcomes(self):
         return self._outcomes
@@ -58,7 +58,7 @@ class Failing:
 
     async def ask_block(self, block):
         result = await self._engine.ask_block(block)
-        return Outcomes([self._unless_tenth(outcome) for outcome in result.outcomes()])
+        return Outcomes([self._unless_tenth(outcome) for outcome in result.outcomes()], result.timings_ms)
 
     async def close(self):
         await self._engine.close()
