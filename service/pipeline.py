@@ -99,11 +99,8 @@ class RecallPipeline:
         """
         clock, degraded = Clock(), list[str]()
         assignment = assignment or self.assign(query)
-        reading = self._without_hidden([query], [degraded])
-        if query.history is None and query.unit is not None:
-            history, [query] = await asyncio.gather(self._history(query, degraded), reading)
-        else:
-            history, [query] = query.history or (), await reading
+        history = await self._history(query, degraded)
+        [query] = await self._without_hidden([query], [degraded])
         clock.lap("history")
 
         async def find(release: Release) -> Asked:
