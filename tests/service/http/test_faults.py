@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import threading
 import time
@@ -54,7 +55,8 @@ def alive(server, ask):
 
 def knock(ask):
     """Any request lets each link probe its Redis; false, so that the caller looks again."""
-    ask.post("/recall", json={"user_id": "knock"})
+    # another history each time: vectors in memory ask no cache
+    ask.post("/recall", json={"user_id": "knock", "history": [10_001 + 7 * random.randrange(300) for _ in range(3)]})
     ask.post("/feedback", json={"user_id": "knock", "item_id": 1, "action": "hide"})
     return False
 
