@@ -34,8 +34,8 @@ class PrepareCommand:
         str | None,
         Option(
             "--format",
-            help="Format: csv (any separator), jsonl, parquet, recbole, s3rec, kuairand, kuairec or synthetic. "
-            "Default: guessed, file by file; synthetic without an input.",
+            help="Format: csv (any separator), jsonl, parquet, recbole, s3rec, kuairand, kuairec, events (of a running "
+            "service) or synthetic. Default: guessed, file by file; synthetic without an input.",
         ),
     ] = None
     input_paths: Annotated[

@@ -4,6 +4,7 @@ The engines are opened by a function that the caller chooses: in this process (s
 one (`engines_at`). Here is no torch, so that an HTTP process does not load it.
 """
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -17,10 +18,16 @@ from prometheus_client.registry import Collector
 from service.engine.arms import ArmSlot
 from service.engine.releases import Releases
 from service.errors import ConfigurationError
+from service.events.collector import EventCollector
+from service.events.fullness import FullnessWatch
+from service.events.outbox import MemoryOutbox, Outbox, OutboxLimits
+from service.events.spool import Spool
+from service.events.streams import EXPOSURES, FEEDBACK, FORCED, SHOWN
 from service.experiments.assignment import DEFAULT_FILE, Assigner
-from service.experiments.collector import ExposureCollector
-from service.experiments.exposure import ExposureLog, ExposureSink, MemoryExposures
+from service.experiments.collector import ExperimentsCollector
 from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
+from service.experiments.live import LiveAssigner
+from service.experiments.recorder import ExposureRecorder
 from service.experiments.rules import FEATURE
 from service.experiments.shadow import ShadowComparison
 from service.pipeline import RecallPipeline, RecallQuery
@@ -59,11 +66,22 @@ class Stores:
 
     histories: HistoryStore
     feedback: FeedbackSink
-    exposures: ExposureSink
+    exposures: ExposureRecorder
+    outbox: Outbox | MemoryOutbox
+    fullness: FullnessWatch | None = None
     redis_clients: tuple[RedisClient, ...] = ()
+    lacking: tuple[str, ...] = ()  # what could not be opened, and is done without
 
     def collectors(self) -> list[Collector]:
-        return [ExposureCollector(self.exposures)]
+        return [EventCollector(self.outbox, self.fullness)]
+
+    def warnings(self) -> list[str]:
+        """The parts that are down, refuse or fill up, for /ready."""
+        clients = self.redis_clients
+        reasons = [f"redis_{client.role}_down" for client in clients if client.is_down]
+        reasons += [f"redis_{client.role}_refuses_{client.refusal}" for client in clients if client.refusal]
+        filling = self.fullness.warnings() if self.fullness else []
+        return [*reasons, *self.outbox.warnings(), *filling, *self.lacking]
 
 
 @dataclass(frozen=True)
@@ -74,6 +92,7 @@ class Service:
     pipeline: RecallPipeline
     stores: Stores
     releases: Releases
+    experiments: LiveAssigner
     metrics: Metrics
     shadow: ShadowComparison[RecallQuery]
     link: EngineLink | None = None  # to the process that computes, where that is another
@@ -88,18 +107,22 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
     """Everything is up inside, and down again outside. Raises ConfigurationError before anything answers."""
     metrics = Metrics()
     # before the bundles, which take seconds: a mistake in the experiment file is told at once
-    assigner = load_assigner(settings.experiments, settings.arms)
+    experiments = LiveAssigner(lambda: load_assigner(settings.experiments, settings.arms), settings.experiments)
     async with AsyncExitStack() as stack:
         engines = await stack.enter_async_context(open_engines(settings, metrics))
+        if settings.experiments and settings.watch_experiments_s:
+            watching = asyncio.create_task(experiments.watch(settings.watch_experiments_s))
+            stack.callback(watching.cancel)
         # opened after the engines, so closed before them: nothing here may ask an engine that is gone
         stores = open_stores(engines.settings, stack)
         clients = (*engines.redis_clients, *stores.redis_clients)
         register(metrics, *engines.collectors, *stores.collectors(), RedisCollector(clients))
-        pipeline = RecallPipeline(engines.arms, assigner, stores.histories)
+        register(metrics, ExperimentsCollector(experiments))
+        pipeline = RecallPipeline(engines.arms, experiments, stores.histories)
         shadow = ShadowComparison(pipeline, metrics.overlap)
         stack.push_async_callback(shadow.close)
         stores = replace(stores, redis_clients=clients)
-        yield Service(settings, pipeline, stores, engines.releases, metrics, shadow, engines.link)
+        yield Service(settings, pipeline, stores, engines.releases, experiments, metrics, shadow, engines.link)
 
 
 def freeze_loaded() -> None:
@@ -150,7 +173,8 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     """Histories, feedback and exposures: in Redis, each with its own client and patience, or in this process."""
     if settings.keeps_events_in_memory:
         memory = MemoryHistory(settings.max_history)
-        return Stores(memory, MemoryFeedback(memory), MemoryExposures())
+        kept = MemoryOutbox()
+        return Stores(memory, MemoryFeedback(memory), ExposureRecorder(kept, settings.exposure_sample), kept)
     url = settings.events_redis_url or settings.redis_url or ""
     # clients of their own: a slow event must not open the breaker of history reads, nor of the cache
     events = RedisClient(url, "events", RedisLimits(settings.events_timeout_ms))
@@ -158,7 +182,30 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     # pushed first, so closed last: what still writes is flushed before its client goes
     for client in (events, history):
         stack.push_async_callback(client.close)
-    exposures = ExposureLog(events)
-    stack.push_async_callback(exposures.close)
-    feedback = RedisFeedback(events, FeedbackLimits(max_history=settings.max_history))
-    return Stores(RedisHistory(history, settings.max_history), feedback, exposures, (events, history))
+    max_bytes = settings.stream_mb << 20
+    spool = open_spool(settings)
+    outbox = Outbox(events, spool, OutboxLimits(max_stream_bytes=max_bytes))
+    stack.push_async_callback(outbox.close)
+    fullness = FullnessWatch(events, (EXPOSURES, SHOWN, FORCED, FEEDBACK), max_bytes)
+    watching = asyncio.create_task(fullness.run())
+    stack.callback(watching.cancel)
+    return Stores(
+        RedisHistory(history, settings.max_history),
+        RedisFeedback(events, FeedbackLimits(max_history=settings.max_history)),
+        ExposureRecorder(outbox, settings.exposure_sample),
+        outbox,
+        fullness,
+        (events, history),
+        () if spool or not settings.spool_mb else ("spool_unwritable",),
+    )
+
+
+def open_spool(settings: Settings) -> Spool | None:
+    """The spool in the state folder; None where it is switched off, or where that folder cannot be written."""
+    if not settings.spool_mb:
+        return None
+    try:
+        return Spool(settings.state_dir / "spool", settings.spool_mb << 20)
+    except ConfigurationError as error:
+        log.warning("no_spool", error=str(error))
+        return None

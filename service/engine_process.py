@@ -18,6 +18,8 @@ import structlog
 import uvloop
 
 from service.bootstrap import Engines, freeze_loaded, load_assigner, register
+from service.consumer.consumer import ConsumerLimits
+from service.consumer.process import ConsumerProcess
 from service.engine.arms import ArmSlot, Release
 from service.engine.collector import EngineCollector
 from service.engine.loading import EngineParts, choose_device, load_arm
@@ -89,10 +91,13 @@ def open_cache(settings: Settings, stack: AsyncExitStack) -> tuple[VectorCaches 
 
 
 async def with_redis(settings: Settings, stack: AsyncExitStack) -> Settings:
-    """The settings with the URL of an embedded redis-server where they have none."""
+    """The settings with the URL of an embedded redis-server where they have none; its events are consumed."""
     if settings.redis_url:
         return settings
-    return settings.model_copy(update={"redis_url": await _embed(settings, stack)})
+    url = await _embed(settings, stack)
+    if settings.event_log_gb and settings.events_redis_url is None:
+        _consume(url, settings, stack)
+    return settings.model_copy(update={"redis_url": url})
 
 
 async def _embed(settings: Settings, stack: AsyncExitStack) -> str:
@@ -104,6 +109,16 @@ async def _embed(settings: Settings, stack: AsyncExitStack) -> str:
     stack.callback(watcher.cancel)
     log.info("embedded_redis", folder=str(settings.state_dir / "redis"), reason="no redis_url was given")
     return server.url
+
+
+def _consume(url: str, settings: Settings, stack: AsyncExitStack) -> None:
+    """Starts a consumer of the embedded redis-server's events and keeps it alive; it ends before that server."""
+    folder, limits = settings.state_dir / "events", ConsumerLimits(keep_bytes=int(settings.event_log_gb * 2**30))
+    consumer = ConsumerProcess(url, folder, limits, settings.log_level)
+    stack.push_async_callback(asyncio.to_thread, consumer.close)
+    watcher = asyncio.create_task(consumer.watch())
+    stack.callback(watcher.cancel)
+    log.info("event_log", folder=str(folder), reason="the embedded Redis keeps events for a while only")
 
 
 async def _watch(server: EmbeddedRedis) -> None:

@@ -5,29 +5,27 @@ Each step has one line in `recall`; vectors, search and merge are the engine's. 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
 from model.catalogue import ExternalId
 from model.merging import Merged
 from model.records import History
-from service.engine.arms import ArmSlot, Member, Release
+from service.clock import Clock
+from service.engine.arms import ArmSlot, Member, Release, with_current
 from service.engine.blocks import RequestBlock, ResultBlock
 from service.engine.fill import complete
 from service.engine.messages import EMPTY, EngineRequest, EngineResult
-from service.errors import DeadlineExceeded, EngineFailed, Overloaded, RecallError, StaleRelease, UnknownArm
+from service.errors import DeadlineExceeded, EngineFailed, Overloaded, RecallError, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.stores.history import HistoryStore
 from service.stores.vector_codec import CachedVectors
 
 FALLBACK = "fallback"
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
-MAX_RELEASES = 3  # tried for one request; each refusal of an engine makes the release that it serves current
-T = TypeVar("T")
 
 
 class AssignmentPolicy(Protocol):
@@ -82,6 +80,11 @@ class RecallResult:
         """The external ids listed, best first."""
         return self.arm.catalogue.items.column(self.listed.rows)
 
+    @property
+    def scores(self) -> NDArray[Any]:
+        """The score of each item listed."""
+        return self.listed.scores
+
 
 class RecallPipeline:
     """Answers requests with the arms it was given."""
@@ -89,11 +92,15 @@ class RecallPipeline:
     def __init__(self, arms: Mapping[str, ArmSlot], assigner: AssignmentPolicy, histories: HistoryStore) -> None:
         self.arms, self.assigner, self._histories = arms, assigner, histories
 
-    async def recall(self, query: RecallQuery) -> RecallResult:
-        """Raises UnknownArm, Overloaded or DeadlineExceeded; a failed engine is answered by the labelled fallback."""
+    async def recall(self, query: RecallQuery, assignment: Assignment | None = None) -> RecallResult:
+        """Raises UnknownArm, Overloaded or DeadlineExceeded; a failed engine is answered by the labelled fallback.
+
+        assignment: of this query, where the caller has to know it even if this raises.
+        """
         clock, degraded = Clock(), list[str]()
-        assignment = self.assign(query)
+        assignment = assignment or self.assign(query)
         history = await self._history(query, degraded)
+        [query] = await self._without_hidden([query], [degraded])
         clock.lap("history")
 
         async def find(release: Release) -> Asked:
@@ -106,17 +113,20 @@ class RecallPipeline:
         timings_ms = clock.timings_ms(asked.result.timings_ms if asked.result else {})
         return self._answer(Read(query, assignment, history, degraded), asked, timings_ms)
 
-    async def recall_many(self, queries: Sequence[RecallQuery]) -> list[RecallResult | RecallError]:
+    async def recall_many(
+        self, queries: Sequence[RecallQuery], assignments: Sequence[Assignment] | None = None
+    ) -> list[RecallResult | RecallError]:
         """The outcomes in order, each what `recall` returns or raises; the queries of one arm are one piece of work.
 
-        Raises UnknownArm.
+        assignments: of each query, as in `recall`. Raises UnknownArm without them.
         """
         clock = Clock()
-        assignments = [self.assign(query) for query in queries]
+        assignments = assignments or [self.assign(query) for query in queries]
         degraded: list[list[str]] = [[] for _ in queries]
         # a task each, so only for those who have to wait for the store
         absent = [n for n, query in enumerate(queries) if query.history is None and query.unit is not None]
-        kept = await asyncio.gather(*(self._history(queries[n], degraded[n]) for n in absent))
+        reading = asyncio.gather(*(self._history(queries[n], degraded[n]) for n in absent))
+        queries, kept = await asyncio.gather(self._without_hidden(queries, degraded), reading)
         histories = [query.history or () for query in queries]
         for n, history in zip(absent, kept, strict=True):
             histories[n] = history
@@ -130,7 +140,7 @@ class RecallPipeline:
         return [next(left[read.assignment.arm]) for read in reads]
 
     async def _answer_block(
-        self, arm: str, reads: "Sequence[Read]", clock: "Clock"
+        self, arm: str, reads: "Sequence[Read]", clock: Clock
     ) -> Sequence[RecallResult | RecallError]:
         """The outcomes of queries to one arm, from one block."""
         started = time.perf_counter()
@@ -230,6 +240,20 @@ class RecallPipeline:
             degraded.append("history_unavailable")
         return kept or ()
 
+    async def _without_hidden(
+        self, queries: Sequence[RecallQuery], degraded: Sequence[list[str]]
+    ) -> Sequence[RecallQuery]:
+        """The queries with what their users have hidden among the excluded: one call to the store for all."""
+        users = [query.unit for query in queries if query.unit is not None]
+        kept = iter(await self._histories.hidden(users) if users else ())
+        read = []
+        for query, reasons in zip(queries, degraded, strict=True):
+            hidden = next(kept) if query.unit is not None else ()
+            if hidden is None:
+                reasons.append("hidden_unavailable")
+            read.append(replace(query, exclude=(*query.exclude, *hidden)) if hidden else query)
+        return read
+
     @staticmethod
     async def _ask(arm: Release, request: EngineRequest) -> EngineResult | None:
         """The engine's result; None when its batch failed."""
@@ -265,38 +289,7 @@ class Asked(NamedTuple):
     result: EngineResult | None
 
 
-async def with_current(slot: ArmSlot, ask: Callable[[Release], Awaitable[T]]) -> T:
-    """The outcome of `ask` with the release that answers now; asked anew where another took its place on the way.
-
-    Raises what `ask` raises.
-    """
-    for _ in range(MAX_RELEASES - 1):
-        with slot.lease() as release, suppress(StaleRelease):
-            return await ask(release)
-    with slot.lease() as release:
-        return await ask(release)
-
-
 def reasons(request: EngineRequest, result: EngineResult | None) -> list[str]:
     """The reasons why an answer is less than it could be."""
     states = {"unknown_items": bool(request.unknown), "cold_start": request.is_cold, FALLBACK: result is None}
     return [name for name, holds in states.items() if holds]
-
-
-class Clock:
-    """Milliseconds a step."""
-
-    def __init__(self) -> None:
-        self._start = self._last = time.perf_counter()
-        self.laps_ms: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps_ms[name] = 1e3 * (now - self._last)
-        self._last = now
-
-    def timings_ms(self, engine_ms: Mapping[str, float]) -> dict[str, float]:
-        """The laps, what the engine says, and the total."""
-        total_ms = 1e3 * (time.perf_counter() - self._start)
-        steps = {**self.laps_ms, **engine_ms, "total": total_ms}
-        return {name: round(value, 3) for name, value in steps.items()}

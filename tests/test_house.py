@@ -33,7 +33,9 @@ ALLOWED = {
         "service.errors service.settings"
     ),
     "recall.doctor": "recall.terminal service.engine service.errors service.stores",
-    "recall.experiments": "recall.options recall.terminal recall.verdict_table service.experiments.verdict",
+    "recall.experiments": (
+        "recall.options recall.terminal service.consumer service.experiments.verdict service.telemetry"
+    ),
     "recall.options": "model.ids",
     "recall.reproducing": "recall.options recall.reproduction recall.terminal service.engine",
     "recall.reproduction": (
@@ -50,31 +52,35 @@ ALLOWED = {
         "recall.terminal service.engine"
     ),
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
-    "recall.verdict_table": "recall.terminal service.experiments.verdict",
     "service": "",
     "service.bootstrap": (
-        "service.engine service.errors service.experiments service.pipeline service.remote service.settings "
-        "service.stores service.telemetry"
+        "service.engine service.errors service.events service.experiments service.pipeline service.remote "
+        "service.settings service.stores service.telemetry"
     ),
+    "service.clock": "",
+    "service.consumer": ("model.logs service.errors service.events service.processes service.stores service.telemetry"),
     "service.engine": (
         "index.base index.bundle index.exact index.next_item index.watched model.catalogue model.checkpoint "
         "model.columns model.data model.device model.encoder model.evaluation model.kernels model.merging "
         "model.metadata model.records service.errors service.stores"
     ),
     "service.engine_process": (
-        "service.bootstrap service.engine service.errors service.http service.reload service.remote service.settings "
-        "service.stores service.telemetry"
+        "service.bootstrap service.consumer service.engine service.errors service.http service.reload service.remote "
+        "service.settings service.stores service.telemetry"
     ),
     "service.errors": "",
-    "service.experiments": "model.catalogue service.errors service.stores",
+    "service.events": "service.errors service.stores",
+    "service.experiments": "model.catalogue service.errors service.events service.stores",
     "service.experiments.verdict": "service.errors",
     "service.http": (
         "model model.ids service.bootstrap service.engine service.errors service.experiments service.pipeline "
-        "service.settings service.stores service.telemetry"
+        "service.processes service.settings service.stores service.telemetry"
     ),
     "service.pipeline": (
-        "model.catalogue model.merging model.records service.engine service.errors service.experiments service.stores"
+        "model.catalogue model.merging model.records service.clock service.engine service.errors service.experiments "
+        "service.stores"
     ),
+    "service.processes": "",
     "service.reload": "service.engine service.errors",
     "service.remote": "model.columns model.merging service.engine service.errors service.stores",
     "service.settings": "service.errors",

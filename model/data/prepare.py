@@ -17,11 +17,12 @@ from model.data.summary import describe
 from model.data.synthetic import SyntheticSpec, generate
 from model.logs.columns import LogShape
 from model.logs.events import DataError, EventLog, ReadReport
+from model.logs.feedback import read_feedback
 from model.logs.files import stem
 from model.logs.readers import Progress, read_log
 
-Format = Literal["s3rec", "recbole", "csv", "jsonl", "parquet", "kuairand", "kuairec", "synthetic"]
-FIXED = ("kuairand", "kuairec", "synthetic")  # formats that are no logs of any shape
+Format = Literal["s3rec", "recbole", "csv", "jsonl", "parquet", "events", "kuairand", "kuairec", "synthetic"]
+FIXED = ("events", "kuairand", "kuairec", "synthetic")  # formats that are no logs of any shape
 SHARES = (0.1, 0.1)  # of valid and test, by time
 
 
@@ -30,7 +31,7 @@ class PrepareOptions:
     """The log to read and the way to divide it."""
 
     format: Format | None = None  # None = guessed, file by file; synthetic without an input
-    input: Path | None = None  # a file, a folder of files, a glob; for kuairand its folder; nothing for synthetic
+    input: Path | None = None  # a file, a folder of files, a glob; for kuairand and events a folder; synthetic: nothing
     name: str | None = None  # of the data set; None = the input's stem
     split: Protocol | None = None  # None = by-time for kuairand, kuairec's own, leave-one-out for the others
     valid_share: float = SHARES[0]  # by-time: shares of all events
@@ -95,6 +96,8 @@ def _read(options: PrepareOptions, on_rows: Progress | None) -> _Source:
         made = generate(options.synthetic)
         topics = {str(item): (topic,) for item, topic in enumerate(made.topics.tolist(), start=1)}
         source = _Source(made.log, ReadReport(len(made.log)), topics)
+    elif options.format == "events":
+        source = _Source(*read_feedback(_input(options)), categories=None)
     else:
         inputs = [_input(options), *options.more_inputs]
         source = _Source(*read_log(inputs, options.format, options.shape, on_rows), categories=None)

@@ -4,11 +4,11 @@
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,13 @@ from service.engine.compute import ComputeCounters
 from service.engine.fill import FILLED
 from service.engine.messages import EngineRequest
 from service.engine.protocols import EngineClient
+from service.errors import StaleRelease
 from service.stores.vector_codec import CachedVectors, cache_key
 
 SOURCE_NAMES = {"recgpt": "step", "blend": "step", "comirec": "interest"}
+MAX_RELEASES = 3  # tried for one request; each refusal of an engine makes the release that it serves current
 DRAIN_SECONDS = 10.0  # longer than any request's deadline
+T = TypeVar("T")
 
 
 class Member(NamedTuple):
@@ -184,3 +187,15 @@ class ArmSlot:
     async def close(self) -> None:
         """Closes the engine of the current release; a swap under way closes the other."""
         await self.current.engine.close()
+
+
+async def with_current(slot: ArmSlot, ask: Callable[[Release], Awaitable[T]]) -> T:
+    """The outcome of `ask` with the release that answers now; asked anew where another took its place on the way.
+
+    Raises what `ask` raises.
+    """
+    for _ in range(MAX_RELEASES - 1):
+        with slot.lease() as release, suppress(StaleRelease):
+            return await ask(release)
+    with slot.lease() as release:
+        return await ask(release)

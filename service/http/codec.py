@@ -14,9 +14,10 @@ from model.ids import RULE
 from service.engine.arms import Release
 from service.engine.releases import ReleaseState, ReloadRequest
 from service.errors import BadRequest, MalformedBody, RecallError
+from service.experiments.exposure import DAY_MS
 from service.experiments.feedback import Action, FeedbackEvent
 from service.http.bodies import BodyReader
-from service.http.schemas import BatchRequest, FeedbackRequest, RecallRequest, ReloadBody
+from service.http.schemas import FeedbackRequest, RecallRequest, ReloadBody
 from service.pipeline import RecallQuery, RecallResult
 from service.settings import Settings
 from service.stores.vector_codec import CachedVectors
@@ -24,6 +25,7 @@ from service.stores.vector_codec import CachedVectors
 Model = TypeVar("Model", bound=BaseModel)
 JSON, MSGPACK = "application/json", "application/msgpack"
 MAX_MESSAGE = 300
+MAX_AHEAD_MS, MAX_LOOPS = 300_000, 100  # of a client's clock, and of a video watched again and again
 RETRY_AFTER_S = "1"
 ID_BRANCHES = {"constrained-int", "constrained-str"}  # pydantic's names for the two kinds of id
 
@@ -97,9 +99,9 @@ def check_num_ids(name: str, ids: Collection[object], settings: Settings) -> Non
         raise BadRequest(f"{name}: at most {settings.max_history} ids; send the newest")
 
 
-def check_batch_bounds(body: BatchRequest, settings: Settings) -> None:
-    if len(body.requests) > settings.max_batch_requests:
-        raise BadRequest(f"requests: at most {settings.max_batch_requests}")
+def check_batch_size(name: str, members: Collection[object], settings: Settings) -> None:
+    if len(members) > settings.max_batch_requests:
+        raise BadRequest(f"{name}: at most {settings.max_batch_requests}")
 
 
 def timeout_s_of(request: Request, settings: Settings) -> float:
@@ -134,6 +136,17 @@ def to_query(
         pinned=pinned,
         deadline=deadline,
     )
+
+
+def check_plausible(body: FeedbackRequest, now_ms: int, settings: Settings) -> None:
+    """Raises BadRequest for an action that cannot have been: its time, or the time watched."""
+    ts_ms = body.ts_ms if body.ts_ms is not None else now_ms
+    if ts_ms < now_ms - settings.feedback_days * DAY_MS:
+        raise BadRequest(f"ts_ms: more than {settings.feedback_days:g} days ago; it is milliseconds since 1970")
+    if ts_ms > now_ms + MAX_AHEAD_MS:
+        raise BadRequest("ts_ms: in the future; it is milliseconds since 1970")
+    if body.watch_time_ms and body.duration_ms is not None and body.watch_time_ms > MAX_LOOPS * body.duration_ms:
+        raise BadRequest(f"watch_time_ms: more than {MAX_LOOPS} times duration_ms")
 
 
 def to_event(body: FeedbackRequest, now_ms: int) -> FeedbackEvent:

@@ -23,6 +23,7 @@ from service.errors import (
 from service.http.schemas import (
     BatchRequest,
     EmbedRequest,
+    FeedbackBatch,
     FeedbackRequest,
     HealthResponse,
     Problem,
@@ -49,7 +50,14 @@ TAGS = [
     {"name": "events", "description": "Feedback, which fills the histories."},
     {"name": "operations", "description": "For machines that watch the service and people who run it."},
 ]
-BODIES: tuple[type[BaseModel], ...] = (RecallRequest, BatchRequest, EmbedRequest, FeedbackRequest, ReloadBody)
+BODIES: tuple[type[BaseModel], ...] = (
+    RecallRequest,
+    BatchRequest,
+    EmbedRequest,
+    FeedbackRequest,
+    FeedbackBatch,
+    ReloadBody,
+)
 COMMON = (
     MalformedBody,
     UnknownArm,
@@ -72,7 +80,8 @@ QA_HEADERS = (
     ("X-QA-Key", "Key of those who may force a variation.", {"type": "string"}),
 )
 ADMIN_HEADERS = (("X-Admin-Key", "Key of those who may change bundles.", {"type": "string"}),)
-OTHER_HEADERS = {FeedbackRequest: (), ReloadBody: ADMIN_HEADERS}  # of bodies whose routes have no deadline
+# of bodies whose routes have no deadline
+OTHER_HEADERS = {FeedbackRequest: (), FeedbackBatch: (), ReloadBody: ADMIN_HEADERS}
 AB_HEADERS = {
     "X-AB-Experiment": {"description": "Key of the experiment that decided.", "schema": {"type": "string"}},
     "X-AB-Bucket": {"description": "Key of the user's variation.", "schema": {"type": "string"}},
@@ -148,4 +157,5 @@ def _bounds(settings: Settings) -> list[tuple[type[BaseModel], str, dict[str, in
         (RecallRequest, "top_n", {"maximum": settings.max_top_n}),
         (EmbedRequest, "history", most_ids),
         (BatchRequest, "requests", {"maxItems": settings.max_batch_requests}),
+        (FeedbackBatch, "events", {"maxItems": settings.max_batch_requests}),
     ]

@@ -1,5 +1,6 @@
 """HTTP handlers: read, check, call the pipeline, answer. No logic of their own."""
 
+import asyncio
 import platform
 import time
 from collections.abc import Sequence
@@ -13,8 +14,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from model import __version__
 from service.bootstrap import Service
-from service.errors import RecallError, UnknownArm
-from service.experiments.exposure import Exposure
+from service.errors import Forbidden, RecallError, Unauthorized, UnknownArm
+from service.experiments.assignment import Assignment
 from service.http import codec
 from service.http.auth import check_admin, forced_bucket
 from service.http.observe import request_id_of
@@ -25,6 +26,8 @@ from service.http.schemas import (
     BatchResponse,
     EmbedRequest,
     EmbedResponse,
+    FeedbackBatch,
+    FeedbackBatchResponse,
     FeedbackRequest,
     FeedbackResponse,
     ReadyResponse,
@@ -36,6 +39,7 @@ from service.http.schemas import (
 from service.pipeline import RecallQuery, RecallResult
 
 HEALTH_SECONDS = 1.0
+UNANSWERED = RecallError("internal error")  # the outcome of a request that a bug, or the stop of the service, ended
 # operation ids are the names of the handlers: recall, recall_batch ..
 router = APIRouter(generate_unique_id_function=lambda route: route.name)
 
@@ -52,22 +56,46 @@ def check_arm(service: Service, name: str) -> None:
 
 
 async def answer_query(service: Service, query: RecallQuery) -> RecallResult:
-    """The answer of the pipeline, made known to all that listen: metrics, exposures, the shadow comparison."""
-    result = await service.pipeline.recall(query)
-    make_known(service, query, result)
-    return result
+    """The answer of the pipeline, made known to all that listen: metrics, exposures, the shadow comparison.
+
+    An exposure is recorded whatever becomes of the request: who is refused under one arm alone would be missing there.
+    """
+    assignment = service.pipeline.assign(query)
+    outcome: RecallResult | RecallError = UNANSWERED
+    try:
+        outcome = await service.pipeline.recall(query, assignment)
+    except RecallError as error:
+        outcome = error
+        raise
+    finally:
+        record_exposure(service, query, assignment, outcome)
+    make_known(service, query, outcome)
+    return outcome
+
+
+def record_exposure(
+    service: Service, query: RecallQuery, assignment: Assignment, outcome: RecallResult | RecallError
+) -> None:
+    if isinstance(outcome, RecallError):
+        service.stores.exposures.record(query, assignment, str(outcome.status))
+    else:
+        service.stores.exposures.record(query, assignment, outcome.served, outcome)
 
 
 def make_known(service: Service, query: RecallQuery, result: RecallResult) -> None:
     service.metrics.answered(result)
-    if exposure := Exposure.of(query.unit, result, int(time.time() * 1e3)):
-        service.stores.exposures.record(exposure)
     service.shadow.sample(query, result)
 
 
-async def answer_queries(service: Service, queries: Sequence[RecallQuery]) -> list[RecallResult | RecallError]:
+async def answer_queries(service: Service, queries: Sequence[RecallQuery]) -> Sequence[RecallResult | RecallError]:
     """The outcomes of many queries, made known in the same way."""
-    outcomes = await service.pipeline.recall_many(queries)
+    assignments = [service.pipeline.assign(query) for query in queries]
+    outcomes: Sequence[RecallResult | RecallError] = [UNANSWERED] * len(queries)
+    try:
+        outcomes = await service.pipeline.recall_many(queries, assignments)
+    finally:
+        for query, assignment, outcome in zip(queries, assignments, outcomes, strict=True):
+            record_exposure(service, query, assignment, outcome)
     for query, outcome in zip(queries, outcomes, strict=True):
         if isinstance(outcome, RecallResult):
             make_known(service, query, outcome)
@@ -87,19 +115,23 @@ async def recall(request: Request) -> Response:
 
 
 @router.post(
-    "/recall/batch", responses=with_problems(BatchResponse), openapi_extra=body_of(BatchRequest), tags=["recall"]
+    "/recall/batch",
+    responses=with_problems(BatchResponse, 200, Unauthorized, Forbidden),
+    openapi_extra=body_of(BatchRequest, True),
+    tags=["recall"],
 )
 async def recall_batch(request: Request) -> Response:
     """Many users in one call: order kept, a bad member answered with its own problem. JSON or MessagePack."""
     service = service_of(request)
     timeout_s = codec.timeout_s_of(request, service.settings)  # a bad header is the whole batch's fault
     body = await codec.read_packable(BatchRequest, request, service.settings.max_batch_body_bytes)
-    codec.check_batch_bounds(body, service.settings)
+    codec.check_batch_size("requests", body.requests, service.settings)
     if body.arm is not None:
         check_arm(service, body.arm)
+    forced = forced_bucket(request, service.settings.qa_key, body.arm)
     own_id, deadline = request_id_of(request), time.monotonic() + timeout_s
     members = [(member, f"{own_id}-{number}") for number, member in enumerate(body.requests)]
-    read = [_read_member(service, member, request_id, body.arm, deadline) for member, request_id in members]
+    read = [_read_member(service, *member, deadline, forced, body.arm) for member in members]
     answers = iter(await answer_queries(service, [query for query in read if isinstance(query, RecallQuery)]))
     responses = []
     for (_, request_id), query in zip(members, read, strict=True):
@@ -112,7 +144,7 @@ async def recall_batch(request: Request) -> Response:
 
 
 def _read_member(
-    service: Service, member: dict[str, Any], request_id: str, pinned: str | None, deadline: float
+    service: Service, member: dict[str, Any], request_id: str, deadline: float, forced: str | None, pinned: str | None
 ) -> RecallQuery | RecallError:
     """The query of a member, or the reason why it is none."""
     try:
@@ -120,7 +152,7 @@ def _read_member(
         codec.check_bounds(body, service.settings)
     except RecallError as error:
         return error
-    return codec.to_query(body, request_id, deadline, pinned=pinned)
+    return codec.to_query(body, request_id, deadline, forced, pinned)
 
 
 @router.post(
@@ -129,6 +161,7 @@ def _read_member(
 async def recall_pinned(arm: str, request: Request) -> Response:
     """One named arm answers; never counted as an exposure."""
     service = service_of(request)
+    forced_bucket(request, service.settings.qa_key, pinned=arm)
     body = await codec.read(RecallRequest, request, service.settings.max_body_bytes)
     codec.check_bounds(body, service.settings)
     deadline = time.monotonic() + codec.timeout_s_of(request, service.settings)
@@ -160,9 +193,39 @@ async def feedback(request: Request) -> Response:
     """202 only once the event is kept; the same event_id twice is one event."""
     service = service_of(request)
     body = await codec.read(FeedbackRequest, request, service.settings.max_body_bytes)
-    event = codec.to_event(body, int(time.time() * 1e3))
+    return codec.reply(await keep_event(service, body), 202)
+
+
+async def keep_event(service: Service, body: FeedbackRequest) -> dict[str, Any]:
+    """The acknowledgement of an event that is kept. Raises BadRequest for one that cannot have been."""
+    now_ms = int(time.time() * 1e3)
+    codec.check_plausible(body, now_ms, service.settings)
+    event = codec.to_event(body, now_ms)
     is_new = await service.stores.feedback.keep(event)
-    return codec.reply({"event_id": event.event_id, "duplicate": not is_new}, 202)
+    return {"event_id": event.event_id, "duplicate": not is_new}
+
+
+@router.post(
+    "/feedback/batch",
+    status_code=202,
+    responses=with_problems(FeedbackBatchResponse, 202),
+    openapi_extra=body_of(FeedbackBatch),
+    tags=["events"],
+)
+async def feedback_batch(request: Request) -> Response:
+    """Many events in one call, kept in their order; one that is not kept is answered with its own problem."""
+    service = service_of(request)
+    body = await codec.read(FeedbackBatch, request, service.settings.max_batch_body_bytes)
+    codec.check_batch_size("events", body.events, service.settings)
+    answers = [_keep_member(service, member, request_id_of(request)) for member in body.events]
+    return codec.reply({"responses": await asyncio.gather(*answers)}, 202)
+
+
+async def _keep_member(service: Service, member: dict[str, Any], request_id: str) -> dict[str, Any]:
+    try:
+        return await keep_event(service, codec.parse_object(FeedbackRequest, member))
+    except RecallError as error:
+        return codec.to_problem(error, request_id)
 
 
 @router.get("/health", responses=health_answers(), tags=["operations"])
@@ -177,11 +240,11 @@ async def health(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """200 once all arms are proven (the port is closed before), with what runs below its best."""
     service = service_of(request)
-    clients = service.stores.redis_clients
-    reasons = [f"redis_{client.role}_down" for client in clients if client.is_down]
-    reasons += [f"redis_{client.role}_refuses_{client.refusal}" for client in clients if client.refusal]
     refused = {state.arm: state.refusal for state in service.releases.states() if state.refusal}
-    return codec.reply({"ready": True, "arms": list(service.pipeline.arms), "degraded": reasons, "refused": refused})
+    degraded = service.stores.warnings()
+    experiments = {"config": service.experiments.config, "refused": service.experiments.refusal}
+    state = {"ready": True, "arms": list(service.pipeline.arms), "degraded": degraded, "refused": refused}
+    return codec.reply(state | {"experiments": experiments})
 
 
 @router.get("/metrics", response_class=PlainTextResponse, tags=["operations"])

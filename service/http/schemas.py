@@ -89,6 +89,21 @@ class FeedbackRequest(Body):
     )
 
 
+class FeedbackBatch(Body):
+    """Many actions at once, in the order in which they happened; answers keep it."""
+
+    # each is parsed later by itself: a bad event must not refuse the others
+    events: list[dict[str, Any]] = Field(
+        description="FeedbackRequest objects; a bad one gets its own problem.", min_length=1
+    )
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"examples": [{"events": [{"user_id": "u42", "item_id": 101, "action": "like"}]}]},
+    )
+
+
 class ReloadBody(Body):
     """The wish for another bundle of an arm. Without `bundle` and `rollback`: what lies in the arm's own folder now."""
 
@@ -157,11 +172,24 @@ class FeedbackResponse(Body):
     duplicate: bool = Field(description="True: the same event_id was kept before.")
 
 
+class FeedbackBatchResponse(Body):
+    """The answers of a batch of events: an entry for each, in order."""
+
+    responses: list[FeedbackResponse | Problem]
+
+
 class HealthResponse(Body):
     """The state of every engine."""
 
     status: Literal["ok", "failing"]
     engines: dict[str, str] = Field(description="By arm: ok, or the error that its engine gives now.")
+
+
+class ExperimentsState(Body):
+    """The experiments in force."""
+
+    config: str = Field(description="Digest of their settings; exposures name it.")
+    refused: str | None = Field(description="Why the file that is there now is not in force; the one before still is.")
 
 
 class ReadyResponse(Body):
@@ -175,6 +203,7 @@ class ReadyResponse(Body):
     refused: dict[str, str] = Field(
         description="By arm: why the last bundle offered was refused; the one before it still serves."
     )
+    experiments: ExperimentsState
 
 
 class ArmDescription(Body):

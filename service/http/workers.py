@@ -8,18 +8,16 @@ import asyncio
 import json
 import os
 import signal
-import site
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import structlog
 from pydantic import SecretStr
 
 from service.bootstrap import engines_at
 from service.errors import ConfigurationError
+from service.processes import child_environment, module_command
 from service.settings import Settings
 
 ENVIRONMENT = "RECALL_HTTP_WORKER"  # settings and address of the engine for an HTTP process, as JSON
@@ -33,12 +31,11 @@ def http_processes(settings: Settings, port: int, address: str) -> Iterator[list
     secrets = {name: value for name, value in settings if isinstance(value, SecretStr)}
     given = settings.model_dump(mode="json", exclude={*secrets}) | {"port": port}
     given |= {name: value.get_secret_value() for name, value in secrets.items()}
-    environment = {**os.environ, **code_path(), ENVIRONMENT: json.dumps({"settings": given, "engine": address})}
+    environment = child_environment(**{ENVIRONMENT: json.dumps({"settings": given, "engine": address})})
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for _ in range(settings.http_workers):
-            # -P: nothing of the folder that a service happens to be started in is imported
-            command = [sys.executable, "-P", "-m", "service.http.workers"]
+            command = module_command("service.http.workers")
             processes.append(subprocess.Popen(command, env=environment))  # noqa: S603  (our own command)
         yield processes
     finally:
@@ -49,14 +46,6 @@ def http_processes(settings: Settings, port: int, address: str) -> Iterator[list
                 process.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 process.kill()
-
-
-def code_path() -> dict[str, str]:
-    """The PYTHONPATH by which another process finds this very code, where that is not installed but a checkout."""
-    here = str(Path(__file__).parents[2])
-    if here in (*site.getsitepackages(), site.getusersitepackages()):
-        return {}
-    return {"PYTHONPATH": os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))}
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""The recent history of each user, on the server's side: the newest external ids, in Redis or in memory.
+"""The recent history of each user, on the server's side, and the items that the user has hidden: external ids.
 
 Filled by feedback (service/experiments/feedback.py, which appends in its own atomic script), read by requests that name
 a user and send no history. Knows nothing of rows: external ids in, external ids out.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 import orjson
@@ -14,8 +15,9 @@ from service.stores.microbatch import Microbatcher
 from service.stores.redis_client import RedisClient, RedisUnavailable
 
 MAX_HISTORY = 1000
+MAX_HIDDEN = 1000  # of a user; the newest
 
-# Part of the script that keeps feedback: the same item twice in a row is one entry, the list keeps the newest.
+# Part of the script that keeps feedback: the same item twice in a row is one entry, a list keeps the newest.
 APPEND = """
 local function append(key, item, limit)
   if redis.call('LINDEX', key, -1) ~= item then
@@ -29,6 +31,10 @@ end
 
 def history_key(user: str) -> bytes:
     return b"hist:" + user.encode("utf-8", "surrogatepass")
+
+
+def hidden_key(user: str) -> bytes:
+    return b"hide:" + user.encode("utf-8", "surrogatepass")
 
 
 def encode_item(item: ExternalId) -> bytes:
@@ -55,6 +61,10 @@ class HistoryStore(Protocol):
         """
         ...
 
+    async def hidden(self, users: Sequence[str]) -> list[list[ExternalId] | None]:
+        """The items that each of these users does not want to see; None when the store is down."""
+        ...
+
 
 class RedisHistory:
     """One list a user. Concurrent reads join into one pipeline at a time."""
@@ -70,6 +80,15 @@ class RedisHistory:
         if limit <= 0:
             return []
         [entries] = await self._reads.ask([(history_key(user), limit)])
+        return self._decode(entries)
+
+    async def hidden(self, users: Sequence[str]) -> list[list[ExternalId] | None]:
+        return [
+            self._decode(entries)
+            for entries in await self._reads.ask([(hidden_key(user), MAX_HIDDEN) for user in users])
+        ]
+
+    def _decode(self, entries: list[bytes] | None) -> list[ExternalId] | None:
         if entries is None:
             return None
         items = [decode_item(entry) for entry in entries]
@@ -93,17 +112,28 @@ class MemoryHistory:
     def __init__(self, max_history: int = MAX_HISTORY, max_users: int = 100_000) -> None:
         self._max_history, self._max_users = max_history, max_users
         self._items: dict[str, deque[ExternalId]] = {}
+        self._hidden: dict[str, deque[ExternalId]] = {}
 
     async def recent(self, user: str, limit: int | None = None) -> list[ExternalId]:
         limit = self._max_history if limit is None else limit
         return list(self._items.get(user, ()))[-limit:] if limit > 0 else []
 
+    async def hidden(self, users: Sequence[str]) -> list[list[ExternalId] | None]:
+        return [list(self._hidden.get(user, ())) for user in users]
+
     async def append(self, user: str, item: ExternalId) -> None:
         """Adds the newest item, as feedback's script does in Redis; a repetition of the last changes nothing."""
+        self._append(self._items, user, item, self._max_history)
+
+    async def hide(self, user: str, item: ExternalId) -> None:
+        """Adds an item that the user does not want to see."""
+        self._append(self._hidden, user, item, MAX_HIDDEN)
+
+    def _append(self, lists: dict[str, deque[ExternalId]], user: str, item: ExternalId, limit: int) -> None:
         # taken out and put back at the end: the first key is then the user who was silent longest
-        items = self._items.pop(user, None) or deque(maxlen=self._max_history)
-        self._items[user] = items
+        items = lists.pop(user, None) or deque(maxlen=limit)
+        lists[user] = items
         if not items or items[-1] != item:
             items.append(item)
-        if len(self._items) > self._max_users:
-            del self._items[next(iter(self._items))]
+        if len(lists) > self._max_users:
+            del lists[next(iter(lists))]
