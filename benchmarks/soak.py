@@ -48,11 +48,11 @@ def requests(num_items: int, count: int, seed: int) -> Iterator[dict[str, Any]]:
 
 def expected(arm: LoadedArm, body: dict[str, Any]) -> list[int]:
     """The answer of the service if nobody else were there."""
-    catalogue = arm.release.catalogue
+    items = arm.release.items
     request = arm.release.request(None, body["history"], body["exclude"], body["top_n"])
     [result] = arm.compute.run([request])
-    listed = complete(catalogue, result.merged, request)
-    return catalogue.items.column(listed.rows).tolist()  # type: ignore[no-any-return]
+    listed = complete(items, result.merged, request)
+    return items.snapshot.column(listed.rows).tolist()  # type: ignore[no-any-return]
 
 
 @dataclass

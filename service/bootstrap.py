@@ -4,15 +4,22 @@ The only place that chooses between Redis and its twins.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 from prometheus_client.registry import Collector
 
+from service.catalogue.changes import ItemWatched
+from service.catalogue.follower import CatalogueFollower, Learner
+from service.catalogue.log import CatalogueLog, MemoryCatalogueLog, RedisCatalogueLog, UnsharedLog
+from service.catalogue.state import LiveState
 from service.engine.arms import ArmSlot, Release
 from service.engine.collector import EngineCollector
 from service.engine.loading import EngineParts, choose_device, load_arm
@@ -25,6 +32,7 @@ from service.experiments.exposure import ExposureLog, ExposureSink, MemoryExposu
 from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
 from service.experiments.rules import FEATURE
 from service.experiments.shadow import ShadowComparison
+from service.items import ItemEditor
 from service.pipeline import RecallPipeline, RecallQuery
 from service.reload.collector import ReloadCollector
 from service.reload.reloader import Reloader
@@ -47,6 +55,7 @@ from service.telemetry.collectors import add_up
 from service.telemetry.metrics import Metrics
 
 WATCH_SECONDS = 1.0
+READ_MS = 2000.0  # that a read of the catalogue's log may take, of which it waits a part for changes
 R = TypeVar("R", bound=Releases)
 log = structlog.get_logger()
 
@@ -58,6 +67,8 @@ class Engines(Generic[R]):
     settings: Settings  # with the URL of the embedded redis-server where they had none
     arms: dict[str, ArmSlot]
     releases: R
+    changes: CatalogueLog
+    state: LiveState
     cache: VectorCaches | None = None
     redis_clients: tuple[RedisClient, ...] = ()
 
@@ -88,6 +99,7 @@ class Service:
     pipeline: RecallPipeline
     stores: Stores
     releases: Releases
+    items: ItemEditor
     metrics: Metrics
     shadow: ShadowComparison[RecallQuery]
     link: EngineLink | None = None  # to the process that computes, where that is another
@@ -109,7 +121,7 @@ async def open_service(settings: Settings, engine_address: str | None = None) ->
         engines: Engines[Reloader] | Engines[Follower]
         if link:
             stack.push_async_callback(link.close)
-            engines = await remote_engines(settings, link)
+            engines = await remote_engines(settings, link, stack)
         else:
             engines = await stack.enter_async_context(open_engines(settings, metrics))
         assigner = load_assigner(settings.experiments, engines.arms)
@@ -117,11 +129,12 @@ async def open_service(settings: Settings, engine_address: str | None = None) ->
         stores = open_stores(engines.settings, stack)
         clients = (*engines.redis_clients, *stores.redis_clients)
         register(metrics, *engines.collectors(), *stores.collectors(), RedisCollector(clients))
-        pipeline = RecallPipeline(engines.arms, assigner, stores.histories)
+        pipeline = RecallPipeline(engines.arms, assigner, stores.histories, engines.state)
+        editor = ItemEditor(engines.changes, engines.state, engines.arms, stores.histories)
         shadow = ShadowComparison(pipeline, metrics.overlap)
         stack.push_async_callback(shadow.close)
         stores = replace(stores, redis_clients=clients)
-        yield Service(settings, pipeline, stores, engines.releases, metrics, shadow, link)
+        yield Service(settings, pipeline, stores, engines.releases, editor, metrics, shadow, link)
 
 
 def register(metrics: Metrics, *collectors: Collector) -> None:
@@ -141,27 +154,67 @@ async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[En
         settings = await with_redis(settings, stack)
         cache, clients = open_cache(settings, stack)
         device = choose_device(settings.device)
-        limits = EngineLimits(settings.max_waiting, settings.max_batch_tokens)
+        limits, state = EngineLimits(settings.max_waiting, settings.max_batch_tokens), LiveState()
 
         def load(name: str, folder: Path) -> Release:
-            return load_arm(name, folder, device, EngineParts(limits, cache, metrics.engine(name))).release
+            return load_arm(name, folder, device, EngineParts(limits, cache, metrics.engine(name), state)).release
 
         arms: dict[str, ArmSlot] = {}
         for name, folder in settings.arms.items():
             # hashing and replaying take seconds; signals should work meanwhile
             arms[name] = ArmSlot(await asyncio.to_thread(load, name, folder))
             stack.push_async_callback(arms[name].close)
+        changes, log_clients = open_changes(settings, stack)
+        await follow(CatalogueFollower(changes, state, lambda: learners(arms)), stack)
         reloader = Reloader(arms, settings.arms, load)
         if settings.watch_bundles_s:
             watching = asyncio.create_task(Watcher(reloader, settings.arms).run(settings.watch_bundles_s))
             stack.callback(watching.cancel)
-        yield Engines(settings, arms, reloader, cache, clients)
+        yield Engines(settings, arms, reloader, changes, state, cache, (*clients, *log_clients))
 
 
-async def remote_engines(settings: Settings, link: EngineLink) -> Engines[Follower]:
+async def remote_engines(settings: Settings, link: EngineLink, stack: AsyncExitStack) -> Engines[Follower]:
     """Arms whose engines and cache are in the process at the other end of the link, which decides what they serve."""
-    follower = await follow_engine(link, has_cache=settings.cache_ttl_s > 0)
-    return Engines(settings, follower.arms, follower)
+    state = LiveState()
+    follower = await follow_engine(link, has_cache=settings.cache_ttl_s > 0, state=state)
+    changes, clients = open_changes(settings, stack)
+    if settings.keeps_events_in_memory:
+        changes = UnsharedLog()
+    await follow(CatalogueFollower(changes, state), stack)
+    return Engines(settings, follower.arms, follower, changes, state, redis_clients=clients)
+
+
+def open_changes(settings: Settings, stack: AsyncExitStack) -> tuple[CatalogueLog, tuple[RedisClient, ...]]:
+    """The log of the catalogue's changes, beside the other events, and its clients of Redis where it has some."""
+    if settings.keeps_events_in_memory:
+        return MemoryCatalogueLog(), ()
+    url = settings.events_redis_url or settings.redis_url or ""
+    writer = RedisClient(url, "items", RedisLimits(settings.events_timeout_ms))
+    # a read waits for changes: its patience is its own
+    reader = RedisClient(url, "catalogue", RedisLimits(READ_MS))
+    for client in (writer, reader):
+        stack.push_async_callback(client.close)
+    return RedisCatalogueLog(writer, reader), (writer, reader)
+
+
+async def follow(follower: CatalogueFollower, stack: AsyncExitStack) -> None:
+    """Reads what the log holds, then follows it until the stack closes."""
+    await follower.catch_up()
+    following = asyncio.create_task(follower.run())
+    stack.callback(following.cancel)
+
+
+def learners(arms: Mapping[str, ArmSlot]) -> Iterator[Learner]:
+    """The releases of this process that learn the vectors of new items."""
+    for slot in arms.values():
+        release = slot.current
+        if release.slots is not None:
+            yield Learner(release.items, release.slots, partial(watcher_vectors, release))
+
+
+async def watcher_vectors(release: Release, watched: ItemWatched) -> NDArray[np.float32]:
+    """(Q, D) the query vectors of a watcher before the item."""
+    return (await release.engine.ask(release.request(watched.user, watched.history))).vectors.vectors
 
 
 def load_assigner(path: Path | None, arms: Collection[str]) -> Assigner:

@@ -15,16 +15,21 @@ from numpy.typing import NDArray
 from model.catalogue import ExternalId
 from model.merging import Merged
 from model.records import History
+from model.rules import NO_RULES, ListRules
+from service.catalogue.state import LiveState
 from service.engine.arms import ArmSlot, Release
 from service.engine.fill import complete
 from service.engine.messages import EMPTY, EngineRequest, EngineResult
-from service.errors import DeadlineExceeded, EngineFailed, Overloaded, StaleRelease, UnknownArm
+from service.errors import CatalogueBehind, DeadlineExceeded, EngineFailed, Overloaded, StaleRelease, UnknownArm
 from service.experiments.assignment import Assignment, Reason
+from service.lists.reasons import Reasons
 from service.stores.history import HistoryStore
 from service.stores.vector_codec import CachedVectors
 
 FALLBACK = "fallback"
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
+CHANGE_SECONDS = 2.0  # that a request waits for a change of the catalogue which it demands to see
+NAMES_SECONDS = 0.25  # until an item of the engine's has a name here
 MAX_RELEASES = 3  # tried for one request; each refusal of an engine makes the release that it serves current
 T = TypeVar("T")
 
@@ -48,6 +53,8 @@ class RecallQuery:
     forced: str | None = None  # a variation or arm asked for with a QA key
     pinned: str | None = None  # an arm named in the path: never an exposure
     deadline: float = float("inf")  # time.monotonic()
+    rules: ListRules = NO_RULES
+    min_catalogue: int = 0  # the change of the catalogue that the answer has to know
 
     @property
     def unit(self) -> str | None:
@@ -71,6 +78,8 @@ class RecallResult:
     cache: str
     degraded: list[str]
     timings_ms: dict[str, float]
+    catalogue: int = 0  # the last change of the catalogue that the list knows
+    reasons: Reasons | None = None  # of the first items listed; those filled up have none
 
     @property
     def bundle(self) -> str:
@@ -79,27 +88,42 @@ class RecallResult:
     @property
     def item_ids(self) -> NDArray[Any]:
         """The external ids listed, best first."""
-        return self.arm.catalogue.items.column(self.listed.rows)
+        return self.arm.items.snapshot.column(self.listed.rows)
 
 
 class RecallPipeline:
     """Answers requests with the arms it was given."""
 
-    def __init__(self, arms: Mapping[str, ArmSlot], assigner: AssignmentPolicy, histories: HistoryStore) -> None:
+    def __init__(
+        self,
+        arms: Mapping[str, ArmSlot],
+        assigner: AssignmentPolicy,
+        histories: HistoryStore,
+        changes: LiveState | None = None,
+    ) -> None:
+        """changes: of the catalogue, as far as this process knows them; None = there are none."""
         self.arms, self.assigner, self._histories = arms, assigner, histories
+        self._changes = changes or LiveState()
 
     async def recall(self, query: RecallQuery) -> RecallResult:
         """Raises UnknownArm, Overloaded or DeadlineExceeded; a failed engine is answered by the labelled fallback."""
         clock, degraded = Clock(), list[str]()
         assignment = self.assign(query)
+        if query.min_catalogue:
+            await self._changes.wait_for(query.min_catalogue, min(query.deadline, time.monotonic() + CHANGE_SECONDS))
         history = await self._history(query, degraded)
         clock.lap("history")
 
         async def find(release: Release) -> Asked:
-            request = release.request(query.user_id, history, query.exclude, query.top_n, deadline=query.deadline)
+            request = release.request(
+                query.user_id, history, query.exclude, query.top_n, query.rules, query.deadline, query.explain
+            )
+            request = replace(request, min_catalogue=query.min_catalogue) if query.min_catalogue else request
             return Asked(release, request, await self._ask(release, request))
 
         arm, request, result = await with_current(self.arms[assignment.arm], find)
+        if result:
+            result = await self._with_names(arm, result)
         degraded += reasons(request, result)
         clock.lap("find")
         listed = self._fill(arm, request, result, degraded)
@@ -113,6 +137,8 @@ class RecallPipeline:
             cache="off" if not result or not request.key else "hit" if result.known else "miss",
             degraded=degraded,
             timings_ms={**clock.laps_ms, **(result.timings_ms if result else {}), "total": clock.total_ms},
+            catalogue=result.catalogue if result else arm.items.snapshot.number,
+            reasons=result.reasons if result else None,
         )
 
     async def embed(
@@ -167,6 +193,19 @@ class RecallPipeline:
             degraded.append("history_unavailable")
         return kept or ()
 
+    async def _with_names(self, arm: Release, result: EngineResult) -> EngineResult:
+        """The result once the names of its items are known here.
+
+        The engine's process may have read changes that this one has not. What has no name in time is left out.
+        """
+        rows, num_known = result.merged.rows, arm.items.snapshot.num_rows
+        if not len(rows) or rows.max() <= num_known:
+            return result
+        with suppress(CatalogueBehind):
+            await self._changes.wait_for(result.catalogue, time.monotonic() + NAMES_SECONDS)
+        known = rows <= arm.items.snapshot.num_rows
+        return result if known.all() else result.only(known)
+
     @staticmethod
     async def _ask(arm: Release, request: EngineRequest) -> EngineResult | None:
         """The engine's result; None when its batch failed."""
@@ -179,9 +218,11 @@ class RecallPipeline:
     def _fill(arm: Release, request: EngineRequest, result: EngineResult | None, degraded: list[str]) -> Merged:
         """The list of the result, filled up with popular items where it is short."""
         merged = result.merged if result else EMPTY
-        listed = complete(arm.catalogue, merged, request)
+        listed = complete(arm.items, merged, request)
         if len(listed.rows) > len(merged.rows):
             degraded.append("filled")
+        if len(listed.rows) < request.limit and request.rules != NO_RULES:
+            degraded.append("rules_leave_fewer")
         return listed
 
 

@@ -51,50 +51,65 @@ ALLOWED = {
     "recall.verdict_table": "recall.terminal service.experiments.verdict",
     "service": "",
     "service.bootstrap": (
-        "service.engine service.errors service.experiments service.pipeline service.reload service.remote "
-        "service.settings service.stores service.telemetry"
+        "service.catalogue service.engine service.errors service.experiments service.items service.pipeline "
+        "service.reload service.remote service.settings service.stores service.telemetry"
     ),
+    "service.catalogue": "model.attributes model.catalogue service.errors service.stores",
     "service.engine": (
-        "index.base index.bundle index.exact index.next_item index.watched model.catalogue model.checkpoint model.data "
-        "model.device model.encoder model.evaluation model.kernels model.merging model.records service.errors "
-        "service.stores"
+        "index.base index.best index.bundle index.exact index.next_item index.planned index.watched model.attributes "
+        "model.catalogue model.checkpoint model.data model.device model.encoder model.evaluation model.kernels "
+        "model.merging model.records model.rules service.catalogue service.errors service.lists service.stores"
     ),
     "service.errors": "",
     "service.experiments": "model.catalogue service.errors service.stores",
     "service.experiments.verdict": "service.errors",
     "service.http": (
-        "model model.ids service.bootstrap service.engine service.errors service.experiments service.pipeline "
-        "service.remote service.settings service.stores service.telemetry"
+        "model model.attributes model.catalogue model.ids model.rules service.bootstrap service.catalogue "
+        "service.engine service.errors "
+        "service.experiments service.lists service.pipeline service.remote service.settings service.stores "
+        "service.telemetry"
     ),
+    "service.items": (
+        "model.attributes model.catalogue service.catalogue service.engine service.errors service.stores"
+    ),
+    "service.lists": "index.base model.catalogue model.merging model.records model.rules service.catalogue",
     "service.pipeline": (
-        "model.catalogue model.merging model.records service.engine service.errors service.experiments service.stores"
+        "model.catalogue model.merging model.records model.rules service.catalogue service.engine service.errors "
+        "service.experiments service.lists service.stores"
     ),
     "service.reload": "service.engine service.errors",
-    "service.remote": "model.merging model.records service.engine service.errors service.stores",
+    "service.remote": (
+        "model.merging model.records model.rules service.catalogue service.engine service.errors service.lists "
+        "service.stores"
+    ),
     "service.settings": "service.errors",
     "service.stores": "model.catalogue model.records service.errors",
     "service.telemetry": "index.watched service.engine service.pipeline",
     "index": "",
     "index.auto": "index.base index.evaluate index.exact index.factory index.faiss_index",
     "index.base": "",
+    "index.best": "index.base index.checks",
     "index.bundle": (
         "index.auto index.base index.checks index.evaluate index.exact index.factory index.faiss_index "
         "index.next_item model model.checkpoint model.encoder model.records"
     ),
     "index.checks": "index.base",
     "index.evaluate": "index.base",
-    "index.exact": "index.base index.checks index.exact_device model.kernels",
+    "index.exact": "index.base index.best index.checks index.exact_device model.kernels",
     "index.exact_device": "index.base model.kernels",
     "index.factory": "index.base index.exact index.faiss_index",
     "index.faiss_index": "index.base index.checks",
+    "index.lists": "index.base index.checks index.faiss_index",
     "index.next_item": "index.base index.faiss_index",
+    "index.planned": "index.base index.checks index.exact index.faiss_index index.lists",
     "index.watched": "index.base index.evaluate",
     "model": "",
+    "model.attributes": "",
     "model.batch": "",
-    "model.catalogue": "",
+    "model.catalogue": "model.attributes",
     "model.checkpoint": "model.catalogue model.networks model.records",
     "model.compiled": "model.batch model.generation model.kernels model.networks model.records",
-    "model.data": "model.catalogue model.logs",
+    "model.data": "model.attributes model.catalogue model.logs",
     "model.device": "model.batch model.compiled model.kernels model.merging model.networks model.records",
     "model.encoder": "model.batch model.checkpoint model.compiled model.generation model.records",
     "model.evaluation": "model.batch model.catalogue model.data model.merging model.networks model.records",
@@ -106,6 +121,7 @@ ALLOWED = {
     "model.networks": "model.batch model.catalogue model.generation model.records",
     "model.recipes": "model.evaluation model.records",
     "model.records": "",
+    "model.rules": "",
     "model.training": (
         "model model.batch model.checkpoint model.data model.evaluation model.generation model.networks model.recipes "
         "model.records"

@@ -1,14 +1,19 @@
 """The last steps: hits to a list a request, and places an arm left open filled with popular items, labelled as such."""
 
-from collections.abc import Collection, Iterator, Sequence
-from itertools import islice
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index.base import Hits
 from model.catalogue import Catalogue, Ragged
 from model.merging import Merged, merge
 from model.records import ServingPlan
+from model.rules import ListRules
+from service.catalogue.live import LiveItems
+from service.catalogue.snapshot import ItemSnapshot
 from service.engine.messages import EMPTY, EngineRequest
 
 FILLED = -1  # stands where a source would: the item came from no query vector
@@ -30,13 +35,16 @@ def merge_each(
     return merged
 
 
-def complete(catalogue: Catalogue, merged: Merged, request: EngineRequest) -> Merged:
-    """Fills a list that is short of the request's limit, as far as the catalogue has items that may be answered."""
-    missing = min(request.limit, _num_answerable(catalogue, request)) - len(merged.rows)
+def complete(items: LiveItems, merged: Merged, request: EngineRequest) -> Merged:
+    """Fills a list that is short of the request's limit, as far as there are items that may be answered.
+
+    Popular items of the bundle first, then those that came after it; within the request's filter and caps.
+    """
+    missing = request.limit - len(merged.rows)
     if missing <= 0:
         return merged
     # score 0: a popularity count is not an inner product
-    fill = list(islice(_popular(catalogue, request, merged.rows.tolist()), missing))
+    fill = list(islice(_popular(items, request, merged.rows.tolist()), missing))
     return Merged(
         np.append(merged.rows, np.array(fill, dtype=np.int64)),
         np.append(merged.scores, np.zeros(len(fill), dtype=np.float32)),
@@ -44,15 +52,32 @@ def complete(catalogue: Catalogue, merged: Merged, request: EngineRequest) -> Me
     )
 
 
-def _num_answerable(catalogue: Catalogue, request: EngineRequest) -> int:
-    if request.allowed is None:
-        return len(catalogue.items) - len(request.excluded)
-    return int(request.allowed.sum()) - sum(bool(request.allowed[row - 1]) for row in request.excluded)
+def _popular(items: LiveItems, request: EngineRequest, listed: Sequence[int]) -> Iterator[int]:
+    """Rows that the request may be answered with and that are not listed yet."""
+    snapshot, rules = items.snapshot, request.rules
+    mask, left_out = items.main_mask(snapshot, rules.filter), {*request.excluded, *listed, *snapshot.main.recent}
+    slots = np.flatnonzero(snapshot.slot_flags(rules.filter)) + snapshot.num_main + 1
+    counts = Counter(key for row in listed for key in _groups(snapshot, rules, row))
+    for row in chain(_by_popularity(items.catalogue, mask).tolist(), slots.tolist()):
+        if row in left_out:
+            continue
+        if rules.caps:
+            groups = _groups(snapshot, rules, row)
+            most = {cap.attribute: cap.most for cap in rules.caps}
+            if any(counts[key] >= most[key[0]] for key in groups):
+                continue
+            counts.update(groups)
+        yield row
 
 
-def _popular(catalogue: Catalogue, request: EngineRequest, listed: Collection[int]) -> Iterator[int]:
-    """Rows that the request may be answered with and that are not listed yet, most popular first."""
-    allowed, left_out = request.allowed, {*request.excluded, *listed}
-    for row in catalogue.by_popularity.tolist():
-        if row not in left_out and (allowed is None or allowed[row - 1]):
-            yield row
+def _by_popularity(catalogue: Catalogue, mask: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    """The rows of the bundle that pass, most popular first."""
+    if mask is None:
+        return catalogue.by_popularity
+    rows = np.flatnonzero(mask) + 1
+    return rows[np.argsort(catalogue.popularity_ranks[rows - 1])]
+
+
+def _groups(snapshot: ItemSnapshot, rules: ListRules, row: int) -> list[tuple[str, object]]:
+    """The capped values of a row."""
+    return [(cap.attribute, value) for cap in rules.caps for value in snapshot.groups(cap.attribute, [row])[0]]

@@ -52,7 +52,7 @@ class GraphCompute:
     def encode(self, requests: Sequence[EngineRequest]) -> Started:
         """Returns while the card works. Vectors that a request has brought are computed again: that costs less."""
         since, columns = time.perf_counter(), columns_of(requests)
-        is_filtered = any(request.allowed is not None for request in requests)
+        is_filtered = not all(request.is_plain for request in requests) or self._is_changed
         if not is_filtered and self.recall.takes_all(max(columns.limits), max(map(len, columns.excluded))):
             return Started(range(len(requests)), self.recall.start(columns), since)
         reasons = [self._reason(request) for request in requests]
@@ -62,7 +62,15 @@ class GraphCompute:
         return Started(places, self.recall.start(columns_of(own)) if own else None, since)
 
     def _reason(self, request: EngineRequest) -> str:
-        return self.recall.refuses(request.limit, request.excluded) if request.allowed is None else "filtered"
+        if self._is_changed:
+            return "catalogue_changed"
+        return self.recall.refuses(request.limit, request.excluded) if request.is_plain else "filtered"
+
+    @property
+    def _is_changed(self) -> bool:
+        """True when items have come or gone since the bundle: the card knows the bundle's alone."""
+        served = self.general.served
+        return served is not None and served.live.snapshot.is_changed
 
     def search(self, requests: Sequence[EngineRequest], started: Started) -> list[EngineResult]:
         """Waits for the card; `timings_ms` are those of the whole batch, all of them under `encode`."""

@@ -36,12 +36,12 @@ class OfflineArm:
 
     def lists(self, users: Sequence[int], split: Split, limit: int) -> Iterator[list[int]]:
         """Item rows for each user row, `limit` of them whenever the catalogue allows."""
-        catalogue = self.arm.release.catalogue
+        items = self.arm.release.items
         for start in range(0, len(users), BATCH):
             requests = [self.request(user, split, limit) for user in users[start : start + BATCH]]
             for request, result in zip(requests, self.arm.compute.run(requests), strict=True):
                 self.known[request.history] = result.vectors
-                yield complete(catalogue, result.merged, request).rows.tolist()
+                yield complete(items, result.merged, request).rows.tolist()
 
 
 def evaluate(

@@ -10,13 +10,19 @@ import ormsgpack
 from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 
-from model.ids import RULE
-from service.engine.arms import Release
+from model.attributes.filters import canonical
+from model.attributes.table import BadAttribute
+from model.catalogue import ExternalId
+from model.ids import RULE, as_integer
+from model.rules import NO_RULES, Boost, Cap, ListRules
+from service.catalogue.changes import PutItem
+from service.engine.arms import ArmSlot, Release
 from service.engine.releases import ReleaseState, ReloadRequest
 from service.errors import BadRequest, MalformedBody, RecallError
 from service.experiments.feedback import Action, FeedbackEvent
 from service.http.bodies import BodyReader
-from service.http.schemas import BatchRequest, FeedbackRequest, RecallRequest, ReloadBody
+from service.http.schemas import BatchRequest, BoostBody, FeedbackRequest, ItemBody, RecallRequest, ReloadBody
+from service.lists.reasons import columns_of
 from service.pipeline import RecallQuery, RecallResult
 from service.settings import Settings
 from service.stores.vector_codec import CachedVectors
@@ -133,7 +139,36 @@ def to_query(
         forced=forced,
         pinned=pinned,
         deadline=deadline,
+        rules=to_rules(body),
+        min_catalogue=body.min_catalogue,
     )
+
+
+def to_rules(body: RecallRequest) -> ListRules:
+    """The rules of a checked body; NO_RULES itself where it has none. Raises BadRequest for a filter that is none."""
+    boosts = [boost for boost in body.boost if boost.weight]
+    if not (body.filter or body.caps or boosts or body.diversity) and body.filter is None:
+        return NO_RULES
+    caps = tuple(Cap(name, most) for name, most in sorted(body.caps.items()))
+    return ListRules(_filter_of(body.filter, "filter"), caps, tuple(map(_to_boost, boosts)), body.diversity)
+
+
+def _to_boost(body: BoostBody) -> Boost:
+    num_given = sum(value is not None for value in (body.attribute, body.half_life, body.now))
+    if num_given != (3 if body.filter is None else 0):
+        raise BadRequest("boost: either a filter, or attribute, half_life and now")
+    if body.filter is not None:
+        return Boost(body.weight, _filter_of(body.filter, "boost.filter"))
+    return Boost(body.weight, None, body.attribute, body.half_life or 1.0, body.now or 0.0)
+
+
+def _filter_of(body: Mapping[str, Any] | None, where: str) -> str | None:
+    if body is None:
+        return None
+    try:
+        return canonical(body)
+    except BadAttribute as error:
+        raise BadRequest(f"{where}: {error}"[:MAX_MESSAGE]) from error
 
 
 def to_event(body: FeedbackRequest, now_ms: int) -> FeedbackEvent:
@@ -148,6 +183,20 @@ def to_event(body: FeedbackRequest, now_ms: int) -> FeedbackEvent:
         event_id=body.event_id or "",
         ts_ms=body.ts_ms if body.ts_ms is not None else now_ms,
     )
+
+
+def to_put(body: ItemBody) -> PutItem:
+    return PutItem(body.id, None if body.attributes is None else dict(body.attributes), dict(body.vectors))
+
+
+def to_item_id(text: str, arms: Mapping[str, ArmSlot]) -> ExternalId:
+    """The id in a path: an integer where those of the first arm are. Raises BadRequest where it is none."""
+    first = next(iter(arms.values())).current.catalogue.items
+    if first.ids.dtype.kind != "i":
+        return text
+    if (number := as_integer(text)) is None:
+        raise BadRequest(f"item: {RULE}; those of this service are integers")
+    return number
 
 
 def to_reload(body: ReloadBody) -> ReloadRequest:
@@ -173,6 +222,7 @@ def to_columns(result: RecallResult, explain: bool) -> dict[str, Any]:
         "experiment": experiment,
         "items": ids_column(result),
         "scores": listed.scores,
+        "catalogue": result.catalogue,
         "cache": result.cache,
         "degraded": result.degraded,
         "timings_ms": {name: round(value, 3) for name, value in result.timings_ms.items()},
@@ -180,6 +230,7 @@ def to_columns(result: RecallResult, explain: bool) -> dict[str, Any]:
     if explain:
         columns["sources"] = [arm.source_name(source) for source in listed.sources.tolist()]
         columns["prompts"] = result.prompts
+        columns["reasons"] = columns_of(result.reasons, result.listed.rows, arm.catalogue)
     return columns
 
 

@@ -13,12 +13,21 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from model import __version__
 from service.bootstrap import Service
-from service.errors import RecallError, UnknownArm
+from service.errors import RecallError, UnknownArm, UnknownItem
 from service.experiments.exposure import Exposure
 from service.http import codec
 from service.http.auth import check_admin, forced_bucket
 from service.http.observe import request_id_of
-from service.http.openapi import body_of, health_answers, recall_answers, reload_answers, with_problems
+from service.http.openapi import (
+    DELETE_PARAMETERS,
+    ITEM_REFUSALS,
+    body_of,
+    health_answers,
+    item_answers,
+    recall_answers,
+    reload_answers,
+    with_problems,
+)
 from service.http.schemas import (
     ArmsResponse,
     BatchRequest,
@@ -27,6 +36,7 @@ from service.http.schemas import (
     EmbedResponse,
     FeedbackRequest,
     FeedbackResponse,
+    ItemBody,
     ReadyResponse,
     RecallRequest,
     RecallResponse,
@@ -142,7 +152,31 @@ async def feedback(request: Request) -> Response:
     body = await codec.read(FeedbackRequest, request, service.settings.max_body_bytes)
     event = codec.to_event(body, int(time.time() * 1e3))
     is_new = await service.stores.feedback.keep(event)
+    if is_new:
+        await service.items.watched(event)
     return codec.reply({"event_id": event.event_id, "duplicate": not is_new}, 202)
+
+
+@router.post("/items", responses=item_answers(*ITEM_REFUSALS), openapi_extra=body_of(ItemBody), tags=["items"])
+async def put_item(request: Request) -> Response:
+    """An item is listed from now on, or has other attributes; the answer's number makes sure that a request sees it."""
+    service = service_of(request)
+    check_admin(request, service.settings.admin_key)
+    body = await codec.read(ItemBody, request, service.settings.max_body_bytes)
+    return codec.reply({"catalogue": await service.items.put(codec.to_put(body))})
+
+
+@router.delete(
+    "/items/{item}",
+    responses=item_answers(UnknownItem),
+    openapi_extra={"parameters": DELETE_PARAMETERS},
+    tags=["items"],
+)
+async def delete_item(item: str, request: Request) -> Response:
+    """An item is gone from every list until it is put again."""
+    service = service_of(request)
+    check_admin(request, service.settings.admin_key)
+    return codec.reply({"catalogue": await service.items.delete(codec.to_item_id(item, service.pipeline.arms))})
 
 
 @router.get("/health", responses=health_answers(), tags=["operations"])

@@ -50,7 +50,7 @@ async def _run_engine(settings: Settings, port: int, on_start: Callable[[], None
         register(metrics, *engines.collectors(), RedisCollector(engines.redis_clients))
         observer = metrics.engine("unknown")
         server = EngineServer(
-            address, engines.arms, metrics.render, observer, engines.releases, num_expected=settings.http_workers
+            address, engines.arms, metrics.render, observer, engines.releases, settings.http_workers, engines.state
         )
         engines.releases.subscribe(server)
         stack.push_async_callback(server.close)

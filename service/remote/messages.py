@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 from model.merging import Merged
 from model.records import History
+from model.rules import NO_RULES, ListRules
 from service.engine.messages import EngineRequest, EngineResult
 from service.engine.releases import ReleaseState, ReloadOutcome, ReloadRequest
 from service.errors import (
+    BadRequest,
+    CatalogueBehind,
     DeadlineExceeded,
     EngineFailed,
     Overloaded,
@@ -26,9 +29,20 @@ from service.errors import (
     StaleRelease,
     UnknownArm,
 )
+from service.lists.reasons import Reasons
 from service.stores.vector_codec import CachedVectors
 
-KINDS = (Overloaded, DeadlineExceeded, EngineFailed, StaleRelease, UnknownArm, ReloadUnderWay, ReloadRefused)
+KINDS = (
+    BadRequest,
+    CatalogueBehind,
+    DeadlineExceeded,
+    EngineFailed,
+    Overloaded,
+    ReloadRefused,
+    ReloadUnderWay,
+    StaleRelease,
+    UnknownArm,
+)
 ERRORS: dict[str, type[RecallError]] = {kind.code: kind for kind in KINDS}
 T = TypeVar("T")
 
@@ -49,8 +63,9 @@ class AskEngine(msgspec.Struct, tag="ask", array_like=True, frozen=True):
     excluded: frozenset[int] | None  # None = the history's own items
     left_s: float | None  # until the deadline; None = there is none
     key: bytes | None
-    allowed: bytes | None = None  # (N,) booleans, eight a byte
-    num_items: int = 0  # N where there is a filter
+    rules: ListRules = NO_RULES
+    min_catalogue: int = 0
+    explain: bool = False
 
     @classmethod
     def of(cls, number: int, arm: str, bundle: str, request: EngineRequest) -> "AskEngine":
@@ -65,8 +80,9 @@ class AskEngine(msgspec.Struct, tag="ask", array_like=True, frozen=True):
             None if request.excluded is history.items else frozenset(request.excluded),
             None if left == float("inf") else left,
             request.key,
-            None if request.allowed is None else np.packbits(request.allowed).tobytes(),
-            0 if request.allowed is None else len(request.allowed),
+            request.rules,
+            request.min_catalogue,
+            request.explain,
         )
 
     def request(self) -> EngineRequest:
@@ -76,11 +92,10 @@ class AskEngine(msgspec.Struct, tag="ask", array_like=True, frozen=True):
             self.items if self.excluded is None else self.excluded,
             deadline=float("inf") if self.left_s is None else time.monotonic() + self.left_s,
             key=self.key,
-            allowed=None if self.allowed is None else self._filter(self.allowed),
+            rules=self.rules,
+            min_catalogue=self.min_catalogue,
+            explain=self.explain,
         )
-
-    def _filter(self, packed: bytes) -> NDArray[np.bool_]:
-        return np.unpackbits(np.frombuffer(packed, np.uint8), count=self.num_items).view(np.bool_)
 
 
 class EngineAnswer(msgspec.Struct, tag="answer", array_like=True, frozen=True):
@@ -95,10 +110,12 @@ class EngineAnswer(msgspec.Struct, tag="answer", array_like=True, frozen=True):
     sources: bytes  # (K,) int64
     timings_ms: dict[str, float]
     known: bool
+    catalogue: int = 0
+    reasons: tuple[bytes, bytes, bytes] | None = None  # the columns of Reasons
 
     @classmethod
     def of(cls, number: int, result: EngineResult) -> "EngineAnswer":
-        vectors, merged = result.vectors, result.merged
+        vectors, merged, reasons = result.vectors, result.merged, result.reasons
         return cls(
             number,
             len(vectors.vectors),
@@ -109,6 +126,14 @@ class EngineAnswer(msgspec.Struct, tag="answer", array_like=True, frozen=True):
             merged.sources.astype("<i8", copy=False).tobytes(),
             result.timings_ms,
             result.known,
+            result.catalogue,
+            None
+            if reasons is None
+            else (
+                reasons.similar.astype("<i8", copy=False).tobytes(),
+                reasons.shares.astype("<f4", copy=False).tobytes(),
+                reasons.ranks.astype("<i8", copy=False).tobytes(),
+            ),
         )
 
     def result(self) -> EngineResult:
@@ -117,11 +142,14 @@ class EngineAnswer(msgspec.Struct, tag="answer", array_like=True, frozen=True):
             vectors = np.frombuffer(self.vectors, "<f4").reshape(self.num_queries, -1)
             merged = Merged(_integers(self.rows), np.frombuffer(self.scores, "<f4"), _integers(self.sources))
             prompts = _integers(self.prompts)
+            reasons = None if self.reasons is None else _reasons(self.reasons, len(merged.rows))
         except ValueError as error:
             raise BadMessage(f"an answer holds no arrays: {error}") from error
         if not len(merged.rows) == len(merged.scores) == len(merged.sources):
             raise BadMessage("an answer holds lists of different length")
-        return EngineResult(CachedVectors(vectors, prompts), merged, self.timings_ms, self.known)
+        return EngineResult(
+            CachedVectors(vectors, prompts), merged, self.timings_ms, self.known, self.catalogue, reasons
+        )
 
 
 class EngineRefusal(msgspec.Struct, tag="refusal", array_like=True, frozen=True):
@@ -247,3 +275,12 @@ def _decode(decoder: "msgspec.msgpack.Decoder[T]", data: bytes) -> T:
 
 def _integers(data: bytes) -> NDArray[np.int64]:
     return np.frombuffer(data, "<i8")
+
+
+def _reasons(parts: tuple[bytes, bytes, bytes], length: int) -> Reasons:
+    """Raises ValueError for bytes that are no columns of `length` rows."""
+    similar, shares, ranks = parts
+    shape = (length, -1) if length else (0, 1)
+    return Reasons(
+        _integers(similar).reshape(shape), np.frombuffer(shares, "<f4").reshape(shape), _integers(ranks).reshape(shape)
+    )

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 import zmq
 
+from service.catalogue.state import LiveState
 from service.engine.arms import ArmSlot
 from service.engine.protocols import EngineObserver
 from service.engine.releases import Releases, ReleaseState
@@ -55,8 +56,13 @@ class EngineServer:
         observer: EngineObserver,
         releases: Releases,
         num_expected: int,
+        changes: LiveState | None = None,
     ) -> None:
-        """metrics: this process's own, as a text. `ready` is set once `num_expected` HTTP processes are ready."""
+        """metrics: this process's own, as a text. `ready` is set once `num_expected` HTTP processes are ready.
+
+        changes: of the catalogue, as far as this process knows them; None = there are none.
+        """
+        self._changes = changes or LiveState()
         self._arms, self._metrics, self._observer, self._releases = arms, metrics, observer, releases
         self._num_expected = num_expected
         self._socket = open_socket(zmq.ROUTER)
@@ -114,10 +120,13 @@ class EngineServer:
         try:
             if message.arm not in self._arms:
                 raise EngineFailed(f"the engine process serves no arm {message.arm[:64]!r}")
+            request = message.request()
+            if request.min_catalogue:
+                await self._changes.wait_for(request.min_catalogue, request.deadline)
             with self._arms[message.arm].lease() as release:
                 if message.bundle != release.bundle:
                     raise StaleRelease(f"the arm {message.arm} serves another bundle than {message.bundle[:16]!r}")
-                return EngineAnswer.of(message.number, await release.engine.ask(message.request()))
+                return EngineAnswer.of(message.number, await release.engine.ask(request))
         except RecallError as error:
             return EngineRefusal(message.number, error.code, str(error))
 

@@ -3,20 +3,29 @@
 import asyncio
 
 import numpy as np
+import polars as pl
 import pytest
 
 from index.exact import ExactIndex
+from model.attributes.filters import canonical
+from model.attributes.table import Attributes
+from model.catalogue import Catalogue, IdMap
 from model.device.layout import Answers
 from model.device.recall import Ticket
 from model.records import History, ServingPlan
+from model.rules import ListRules
+from service.catalogue.live import LiveItems
 from service.engine.arms import ArmSlot, Release
 from service.engine.collector import EngineCollector
 from service.engine.compute import BatchCompute, ComputeCounters
 from service.engine.engine import Engine
+from service.engine.finding import ServedItems
 from service.engine.graphs import GraphCompute, answers_of, columns_of
 from service.engine.messages import EngineLimits, EngineRequest
 
 ITEMS = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+COLORS = Attributes(pl.DataFrame({"color": [n % 2 for n in range(60)]}))
+CATALOGUE = Catalogue(IdMap.of(range(60)), IdMap.of([]), np.arange(60), attributes=COLORS)
 
 
 class LastItem:
@@ -60,7 +69,8 @@ def asked(count, limit=20, **more):
 
 @pytest.fixture
 def general():
-    return BatchCompute(LastItem(), ExactIndex(ITEMS), ServingPlan())
+    index = ExactIndex(ITEMS)
+    return BatchCompute(LastItem(), index, ServingPlan(), served=ServedItems(LiveItems(CATALOGUE), index))
 
 
 def same(ours, theirs):
@@ -83,8 +93,8 @@ def test_lists_end_at_their_limit(general):
 
 
 def test_requests_that_a_graph_refuses_take_the_general_path_and_are_counted(general):
-    allowed = np.arange(60) % 2 == 0
-    requests = [*asked(1), *asked(1, 30), *asked(1, excluded={1, 2, 3, 4}), *asked(1), *asked(1, allowed=allowed)]
+    rules = ListRules(canonical({"color": 1}))
+    requests = [*asked(1), *asked(1, 30), *asked(1, excluded={1, 2, 3, 4}), *asked(1), *asked(1, rules=rules)]
     compute = GraphCompute(Recall(general), general)
     same(compute.run(requests), general.run(requests))
     assert compute.recall.sizes == [2]

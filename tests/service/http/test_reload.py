@@ -93,7 +93,7 @@ class Expected:
     def items(self, bundle, history):
         arm = self.arms[bundle]
         request = arm.release.request(None, history, limit=TOP_N)
-        listed = complete(arm.release.catalogue, arm.compute.run([request])[0].merged, request)
+        listed = complete(arm.release.items, arm.compute.run([request])[0].merged, request)
         return arm.release.catalogue.items.column(listed.rows).tolist()
 
 

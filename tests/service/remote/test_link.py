@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.exact import ExactIndex
+from model.attributes.filters import canonical
 from model.catalogue import Catalogue, IdMap
 from model.merging import Merged
 from model.records import History, QueryVectors, ServingPlan
+from model.rules import Boost, Cap, ListRules
 from service.engine.arms import ArmSlot, Release
 from service.engine.compute import BatchCompute
 from service.engine.engine import Engine
@@ -107,10 +109,11 @@ def test_a_request_arrives_as_it_was_sent(request):
     assert (arrived.number, arrived.arm, arrived.bundle, arrived.request()) == (7, "only", BUNDLE, request)
 
 
-def test_a_filter_arrives_as_it_was_sent():
-    allowed = np.random.default_rng(0).random(N) < 0.5
-    message = AskEngine.of(1, "only", BUNDLE, EngineRequest(History((1,)), 5, allowed=allowed))
-    np.testing.assert_array_equal(decode_from_worker(encode(message)).request().allowed, allowed)
+def test_rules_arrive_as_they_were_sent():
+    boosts = (Boost(0.5, canonical({"language": "en"})), Boost(-0.1, None, "uploaded", 3.0, 9.0))
+    rules = ListRules(canonical({"author": {"in": [1, 2]}}), (Cap("author", 2),), boosts, 0.3)
+    request = EngineRequest(History((1,)), 5, rules=rules, min_catalogue=7, explain=True)
+    assert decode_from_worker(encode(AskEngine.of(1, "only", BUNDLE, request))).request() == request
 
 
 def test_what_is_left_of_a_deadline_travels():
