@@ -4,21 +4,17 @@ The only place that chooses between Redis and its twins.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 from prometheus_client.registry import Collector
 
-from service.catalogue.changes import ItemWatched
-from service.catalogue.follower import CatalogueFollower, Learner
-from service.catalogue.log import CatalogueLog, MemoryCatalogueLog, RedisCatalogueLog, UnsharedLog
+from service.catalogue.follower import CatalogueFollower
+from service.catalogue.log import CatalogueLog, UnsharedLog
 from service.catalogue.state import LiveState
 from service.engine.arms import ArmSlot, Release
 from service.engine.collector import EngineCollector
@@ -32,7 +28,7 @@ from service.experiments.exposure import ExposureLog, ExposureSink, MemoryExposu
 from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
 from service.experiments.rules import FEATURE
 from service.experiments.shadow import ShadowComparison
-from service.items import ItemEditor
+from service.items import ItemEditor, follow, learners, open_changes
 from service.pipeline import RecallPipeline, RecallQuery
 from service.reload.collector import ReloadCollector
 from service.reload.reloader import Reloader
@@ -55,7 +51,6 @@ from service.telemetry.collectors import add_up
 from service.telemetry.metrics import Metrics
 
 WATCH_SECONDS = 1.0
-READ_MS = 2000.0  # that a read of the catalogue's log may take, of which it waits a part for changes
 R = TypeVar("R", bound=Releases)
 log = structlog.get_logger()
 
@@ -157,7 +152,9 @@ async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[En
         limits, state = EngineLimits(settings.max_waiting, settings.max_batch_tokens), LiveState()
 
         def load(name: str, folder: Path) -> Release:
-            return load_arm(name, folder, device, EngineParts(limits, cache, metrics.engine(name), state)).release
+            return load_arm(
+                name, folder, device, EngineParts(limits, cache, metrics.engine(name), state, settings.fresh_share)
+            ).release
 
         arms: dict[str, ArmSlot] = {}
         for name, folder in settings.arms.items():
@@ -182,39 +179,6 @@ async def remote_engines(settings: Settings, link: EngineLink, stack: AsyncExitS
         changes = UnsharedLog()
     await follow(CatalogueFollower(changes, state), stack)
     return Engines(settings, follower.arms, follower, changes, state, redis_clients=clients)
-
-
-def open_changes(settings: Settings, stack: AsyncExitStack) -> tuple[CatalogueLog, tuple[RedisClient, ...]]:
-    """The log of the catalogue's changes, beside the other events, and its clients of Redis where it has some."""
-    if settings.keeps_events_in_memory:
-        return MemoryCatalogueLog(), ()
-    url = settings.events_redis_url or settings.redis_url or ""
-    writer = RedisClient(url, "items", RedisLimits(settings.events_timeout_ms))
-    # a read waits for changes: its patience is its own
-    reader = RedisClient(url, "catalogue", RedisLimits(READ_MS))
-    for client in (writer, reader):
-        stack.push_async_callback(client.close)
-    return RedisCatalogueLog(writer, reader), (writer, reader)
-
-
-async def follow(follower: CatalogueFollower, stack: AsyncExitStack) -> None:
-    """Reads what the log holds, then follows it until the stack closes."""
-    await follower.catch_up()
-    following = asyncio.create_task(follower.run())
-    stack.callback(following.cancel)
-
-
-def learners(arms: Mapping[str, ArmSlot]) -> Iterator[Learner]:
-    """The releases of this process that learn the vectors of new items."""
-    for slot in arms.values():
-        release = slot.current
-        if release.slots is not None:
-            yield Learner(release.items, release.slots, partial(watcher_vectors, release))
-
-
-async def watcher_vectors(release: Release, watched: ItemWatched) -> NDArray[np.float32]:
-    """(Q, D) the query vectors of a watcher before the item."""
-    return (await release.engine.ask(release.request(watched.user, watched.history))).vectors.vectors
 
 
 def load_assigner(path: Path | None, arms: Collection[str]) -> Assigner:

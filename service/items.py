@@ -1,21 +1,31 @@
 """Changes of the catalogue while it is served: items put and deleted by their team, watched by users."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 from math import isfinite
 from typing import Protocol
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from model.attributes.table import BadAttribute
 from model.catalogue import ExternalId
+from model.ids import RULE, as_integer
 from service.catalogue.changes import MAX_WATCHERS, DeleteItem, ItemWatched, PutItem
-from service.catalogue.log import CatalogueLog
+from service.catalogue.follower import CatalogueFollower, Learner
+from service.catalogue.log import CatalogueLog, MemoryCatalogueLog, RedisCatalogueLog
 from service.catalogue.snapshot import required
 from service.catalogue.state import MAX_SLOTS, LiveState
 from service.engine.arms import ArmSlot, Release
 from service.errors import BadRequest, CatalogueFull, RecallError, UnknownItem
+from service.settings import Settings
 from service.stores.history import HistoryStore
+from service.stores.redis_client import RedisClient, RedisLimits
 
+READ_MS = 2000.0  # that a read of the log may take, of which it waits a part for changes
 MAX_HISTORY = 50  # newest items of a watcher's history that are kept with the item
 log = structlog.get_logger()
 
@@ -62,6 +72,15 @@ class ItemEditor:
             raise UnknownItem(f"no arm lists the item {str(item)[:64]!r}")
         return await self._changes.append(DeleteItem(item))
 
+    def read_id(self, text: str) -> ExternalId:
+        """The id in a path: an integer where those of the first arm are. Raises BadRequest where it is none."""
+        first = next(iter(self._arms.values())).current.catalogue.items
+        if first.ids.dtype.kind != "i":
+            return text
+        if (number := as_integer(text)) is None:
+            raise BadRequest(f"item: {RULE}; those of this service are integers")
+        return number
+
     async def watched(self, event: WatchEvent) -> None:
         """Tells the log of a new item's watcher, once a user; what fails is lost, for one of many."""
         state = self._state.current
@@ -103,3 +122,36 @@ def check_item(item: PutItem, arm: Release) -> None:
         raise BadRequest(f"vectors: the bundle of the arm {arm.name} has a trained vector of this item; leave it out")
     if len(vector) != arm.dim or not all(map(isfinite, vector)) or not any(vector):
         raise BadRequest(f"vectors: the arm {arm.name} takes {arm.dim} finite numbers, not all of them 0")
+
+
+def open_changes(settings: Settings, stack: AsyncExitStack) -> tuple[CatalogueLog, tuple[RedisClient, ...]]:
+    """The log of the catalogue's changes, beside the other events, and its clients of Redis where it has some."""
+    if settings.keeps_events_in_memory:
+        return MemoryCatalogueLog(), ()
+    url = settings.events_redis_url or settings.redis_url or ""
+    writer = RedisClient(url, "items", RedisLimits(settings.events_timeout_ms))
+    # a read waits for changes: its patience is its own
+    reader = RedisClient(url, "catalogue", RedisLimits(READ_MS))
+    for client in (writer, reader):
+        stack.push_async_callback(client.close)
+    return RedisCatalogueLog(writer, reader), (writer, reader)
+
+
+async def follow(follower: CatalogueFollower, stack: AsyncExitStack) -> None:
+    """Reads what the log holds, then follows it until the stack closes."""
+    await follower.catch_up()
+    following = asyncio.create_task(follower.run())
+    stack.callback(following.cancel)
+
+
+def learners(arms: Mapping[str, ArmSlot]) -> Iterator[Learner]:
+    """The releases of this process that learn the vectors of new items."""
+    for slot in arms.values():
+        release = slot.current
+        if release.slots is not None:
+            yield Learner(release.items, release.slots, partial(watcher_vectors, release))
+
+
+async def watcher_vectors(release: Release, watched: ItemWatched) -> NDArray[np.float32]:
+    """(Q, D) the query vectors of a watcher before the item."""
+    return (await release.engine.ask(release.request(watched.user, watched.history))).vectors.vectors

@@ -64,13 +64,14 @@ ALLOWED = {
     "service.experiments": "model.catalogue service.errors service.stores",
     "service.experiments.verdict": "service.errors",
     "service.http": (
-        "model model.attributes model.catalogue model.ids model.rules service.bootstrap service.catalogue "
+        "model model.attributes model.ids model.rules service.bootstrap service.catalogue "
         "service.engine service.errors "
         "service.experiments service.lists service.pipeline service.remote service.settings service.stores "
         "service.telemetry"
     ),
     "service.items": (
-        "model.attributes model.catalogue service.catalogue service.engine service.errors service.stores"
+        "model.attributes model.catalogue model.ids service.catalogue service.engine service.errors service.settings "
+        "service.stores"
     ),
     "service.lists": "index.base model.catalogue model.merging model.records model.rules service.catalogue",
     "service.pipeline": (

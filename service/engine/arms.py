@@ -18,7 +18,7 @@ from model.rules import NO_RULES, ListRules
 from service.catalogue.live import LiveItems
 from service.catalogue.snapshot import required
 from service.engine.compute import ComputeCounters
-from service.engine.fill import FILLED
+from service.engine.fill import FILLED, FRESH
 from service.engine.messages import EngineRequest
 from service.engine.protocols import EngineClient
 from service.engine.slot_vectors import SlotVectors
@@ -95,7 +95,9 @@ class Release:
         return self.catalogue.items.external(row for row in vectors.prompts.tolist() if row)
 
     def source_name(self, source: int) -> str:
-        """step1, interest3, popular .."""
+        """step1, interest3, popular, fresh .."""
+        if source == FRESH:
+            return "fresh"
         return "popular" if source == FILLED else f"{SOURCE_NAMES.get(self.kind, 'vector')}{source + 1}"
 
 

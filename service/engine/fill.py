@@ -16,6 +16,7 @@ from service.catalogue.live import LiveItems
 from service.catalogue.snapshot import ItemSnapshot
 from service.engine.messages import EMPTY, EngineRequest
 
+FRESH = -2  # stands where a source would: the item came by the channel of new items
 FILLED = -1  # stands where a source would: the item came from no query vector
 
 
@@ -57,17 +58,12 @@ def _popular(items: LiveItems, request: EngineRequest, listed: Sequence[int]) ->
     snapshot, rules = items.snapshot, request.rules
     mask, left_out = items.main_mask(snapshot, rules.filter), {*request.excluded, *listed, *snapshot.main.recent}
     slots = np.flatnonzero(snapshot.slot_flags(rules.filter)) + snapshot.num_main + 1
-    counts = Counter(key for row in listed for key in _groups(snapshot, rules, row))
+    counts = Counter(key for row in listed for key in groups_of(snapshot, rules, row))
     for row in chain(_by_popularity(items.catalogue, mask).tolist(), slots.tolist()):
         if row in left_out:
             continue
-        if rules.caps:
-            groups = _groups(snapshot, rules, row)
-            most = {cap.attribute: cap.most for cap in rules.caps}
-            if any(counts[key] >= most[key[0]] for key in groups):
-                continue
-            counts.update(groups)
-        yield row
+        if within_caps(snapshot, rules, row, counts):
+            yield row
 
 
 def _by_popularity(catalogue: Catalogue, mask: NDArray[np.bool_] | None) -> NDArray[np.int64]:
@@ -78,6 +74,18 @@ def _by_popularity(catalogue: Catalogue, mask: NDArray[np.bool_] | None) -> NDAr
     return rows[np.argsort(catalogue.popularity_ranks[rows - 1])]
 
 
-def _groups(snapshot: ItemSnapshot, rules: ListRules, row: int) -> list[tuple[str, object]]:
+def within_caps(snapshot: ItemSnapshot, rules: ListRules, row: int, counts: Counter[tuple[str, object]]) -> bool:
+    """Tells if one more row keeps the caps, and counts it then."""
+    if not rules.caps:
+        return True
+    groups = groups_of(snapshot, rules, row)
+    most = {cap.attribute: cap.most for cap in rules.caps}
+    if any(counts[key] >= most[key[0]] for key in groups):
+        return False
+    counts.update(groups)
+    return True
+
+
+def groups_of(snapshot: ItemSnapshot, rules: ListRules, row: int) -> list[tuple[str, object]]:
     """The capped values of a row."""
     return [(cap.attribute, value) for cap in rules.caps for value in snapshot.groups(cap.attribute, [row])[0]]

@@ -3,6 +3,7 @@
 Requests of one filter are searched together. A list that its caps leave short is looked for deeper, by itself.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +18,7 @@ from model.merging import Merged
 from model.records import ServingPlan
 from service.catalogue.live import LiveItems
 from service.catalogue.snapshot import ItemSnapshot
-from service.engine.fill import merge_each
+from service.engine.fill import FRESH, groups_of, merge_each, within_caps
 from service.engine.messages import EMPTY, EngineRequest, exclusions
 from service.errors import BadRequest
 from service.lists.reasons import Reasons, reasons_of
@@ -35,6 +36,7 @@ class ServedItems:
 
     live: LiveItems
     exact: "ExactIndex"
+    fresh_share: float = 0.0  # of each list, kept for items that came after the bundle
 
 
 class Asked(NamedTuple):
@@ -93,6 +95,9 @@ class Finder:
         for number, own in enumerate(asked):
             if own.request.rules.is_shaped and own.request.limit:
                 merged[number] = self._chosen(own, Hits(hits.rows[number], hits.scores[number]))
+        if self.served and self.served.fresh_share and self.snapshot and self.snapshot.alive_slots.any():
+            channel = FreshChannel(self.snapshot, self.served.fresh_share)
+            merged = [channel.fill(own.request, own.vectors, listed) for own, listed in zip(asked, merged, strict=True)]
         return [
             (listed, self._reasons(request, listed, hits.rows[number]) if request.explain else None)
             for number, (request, listed) in enumerate(zip(requests, merged, strict=True))
@@ -165,6 +170,50 @@ class Finder:
                 hits = joined(hits, fresh, depth)
         shape = (len(requests), num_queries, -1)
         return Hits(hits.rows.reshape(shape), hits.scores.reshape(shape))
+
+
+@dataclass(frozen=True, eq=False)
+class FreshChannel:
+    """Places at the end of a list for items that came after the bundle, where fewer got in by their scores."""
+
+    snapshot: ItemSnapshot
+    share: float  # of the list
+
+    def fill(self, request: EngineRequest, vectors: NDArray[np.float32], listed: Merged) -> Merged:
+        """The list with its last items of the bundle replaced, as many as are lacking and may be listed."""
+        is_fresh = listed.rows > self.snapshot.num_main
+        lacking = int(self.share * request.limit) - int(is_fresh.sum())
+        if lacking <= 0:
+            return listed
+        chosen = self._best(request, vectors, lacking, listed.rows.tolist())
+        if not chosen:
+            return listed
+        places = np.flatnonzero(~is_fresh)
+        num_free = max(request.limit - len(listed.rows), 0)
+        gone = places[len(places) - min(max(len(chosen) - num_free, 0), len(places)) :]
+        rows, scores, sources = (np.delete(column, gone) for column in listed)
+        return Merged(
+            np.append(rows, np.array([*chosen], dtype=np.int64)),
+            np.append(scores, np.array([*chosen.values()], dtype=np.float32)),
+            np.append(sources, np.full(len(chosen), FRESH)),
+        )
+
+    def _best(
+        self, request: EngineRequest, vectors: NDArray[np.float32], lacking: int, listed: Sequence[int]
+    ) -> dict[int, float]:
+        """The best rows that are not listed, with their scores; within the request's filter and caps."""
+        excluded = exclusions([request], len(vectors), self.snapshot.num_rows)
+        hits = search_slots(self.snapshot, vectors, self.snapshot.num_slots, excluded, request.rules.filter)
+        order = np.argsort(-hits.scores.ravel(), kind="stable")
+        chosen: dict[int, float] = {}
+        counts = Counter(key for row in listed for key in groups_of(self.snapshot, request.rules, row))
+        for row, score in zip(hits.rows.ravel()[order].tolist(), hits.scores.ravel()[order].tolist(), strict=True):
+            if not row or len(chosen) == lacking:
+                break
+            if row in chosen or row in listed or not within_caps(self.snapshot, request.rules, row, counts):
+                continue
+            chosen[row] = score
+        return chosen
 
 
 def search_slots(

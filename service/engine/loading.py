@@ -90,6 +90,7 @@ class EngineParts:
     cache: VectorCache | None = None
     observer: EngineObserver = SilentObserver()
     state: LiveState | None = None  # of the items; None = they never change
+    fresh_share: float = 0.0  # of each list, kept for items that came after the bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,9 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
     slots = SlotVectors(name, catalogue, bundle.exact)
     live = LiveItems(catalogue, parts.state, slots.of)
-    general = BatchCompute(encoder, index, plan, catalogue.categories, ServedItems(live, bundle.exact))
+    general = BatchCompute(
+        encoder, index, plan, catalogue.categories, ServedItems(live, bundle.exact, parts.fresh_share)
+    )
     compute = with_graphs(general) if device == "cuda" else general
     release = Release(
         name=name,

@@ -12,11 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from model.attributes.filters import canonical
 from model.attributes.table import BadAttribute
-from model.catalogue import ExternalId
-from model.ids import RULE, as_integer
+from model.ids import RULE
 from model.rules import NO_RULES, Boost, Cap, ListRules
 from service.catalogue.changes import PutItem
-from service.engine.arms import ArmSlot, Release
+from service.engine.arms import Release
 from service.engine.releases import ReleaseState, ReloadRequest
 from service.errors import BadRequest, MalformedBody, RecallError
 from service.experiments.feedback import Action, FeedbackEvent
@@ -187,16 +186,6 @@ def to_event(body: FeedbackRequest, now_ms: int) -> FeedbackEvent:
 
 def to_put(body: ItemBody) -> PutItem:
     return PutItem(body.id, None if body.attributes is None else dict(body.attributes), dict(body.vectors))
-
-
-def to_item_id(text: str, arms: Mapping[str, ArmSlot]) -> ExternalId:
-    """The id in a path: an integer where those of the first arm are. Raises BadRequest where it is none."""
-    first = next(iter(arms.values())).current.catalogue.items
-    if first.ids.dtype.kind != "i":
-        return text
-    if (number := as_integer(text)) is None:
-        raise BadRequest(f"item: {RULE}; those of this service are integers")
-    return number
 
 
 def to_reload(body: ReloadBody) -> ReloadRequest:

@@ -176,7 +176,7 @@ async def delete_item(item: str, request: Request) -> Response:
     """An item is gone from every list until it is put again."""
     service = service_of(request)
     check_admin(request, service.settings.admin_key)
-    return codec.reply({"catalogue": await service.items.delete(codec.to_item_id(item, service.pipeline.arms))})
+    return codec.reply({"catalogue": await service.items.delete(service.items.read_id(item))})
 
 
 @router.get("/health", responses=health_answers(), tags=["operations"])

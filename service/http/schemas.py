@@ -189,7 +189,7 @@ class RecallResponse(Body):
     experiment: Experiment
     items: list[int | str]
     scores: list[float]
-    sources: list[str] | None = Field(None, description="With explain: step1, step2, interest3, popular.")
+    sources: list[str] | None = Field(None, description="With explain: step1, step2, interest3, popular, fresh.")
     prompts: list[int | str] | None = Field(None, description="With explain: items the model generated on the way.")
     reasons: ReasonsBody | None = Field(None, description="With explain: why each item is there, as columns.")
     catalogue: int = Field(description="The last change of the catalogue that this list knows; 0 = the bundle alone.")
