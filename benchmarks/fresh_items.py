@@ -15,10 +15,12 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from index.base import Exclusions
+from index.bundle.build import golden_histories
 from index.exact import ExactIndex
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.checkpoint import Checkpoint
@@ -98,11 +100,13 @@ class Setting:
             rows = [np.union1d(self.histories[n], self.held if without_held else []).astype(np.int64) for n in part]
             own = [(n * q + step, row) for n, known in enumerate(rows) for step in range(q) for row in known.tolist()]
             pairs = np.array(own, dtype=np.int64).reshape(-1, 2)
-            found = index.search(queries[part].reshape(-1, queries.shape[2]), K, Exclusions(pairs[:, 0], pairs[:, 1]))
+            hit_lists = index.search(
+                queries[part].reshape(-1, queries.shape[2]), K, Exclusions(pairs[:, 0], pairs[:, 1])
+            )
             for n, user in enumerate(part):
                 mine = slice(n * q, (n + 1) * q)
-                order = np.argsort(-found.scores[mine].ravel(), kind="stable")
-                listed = list(dict.fromkeys(found.rows[mine].ravel()[order].tolist()))[:K]
+                order = np.argsort(-hit_lists.scores[mine].ravel(), kind="stable")
+                listed = list(dict.fromkeys(hit_lists.rows[mine].ravel()[order].tolist()))[:K]
                 hits += [
                     len(self.held_targets[user].intersection(listed)),
                     len(self.targets[user].intersection(listed)),
@@ -112,7 +116,7 @@ class Setting:
 
 
 def tables(
-    setting: Setting, encoder: UserEncoder, table: NDArray[np.float32]
+    setting: Setting, encoder: UserEncoder, table: NDArray[np.float32], reference: NDArray[np.float32]
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """The item table with the new items' vectors by each estimate."""
     whole = setting.data.catalogue
@@ -132,14 +136,19 @@ def tables(
         for row, item in zip(held.tolist(), own, strict=True)
     ]
     watchers = watchers_of(setting.data, held)
-    for name, puts in (("nothing", [PutItem(put.id) for put in described]), ("attributes", described)):
+    often = setting.data.catalogue.counts[held - 1].tolist()
+    known_often = [
+        msgspec.structs.replace(put, expected_watches=float(n)) for put, n in zip(described, often, strict=True)
+    ]
+    estimates = (("nothing", [PutItem(put.id) for put in described]), ("attributes", described))
+    for name, puts in (*estimates, ("attributes and how often it is watched", known_often)):
         state = CatalogueState().after(enumerate(puts, start=1))
         for count in WATCHERS:
-            slots = SlotVectors("system", main, exact)
+            slots = SlotVectors("system", main, exact, reference)
             for number, row in enumerate(held.tolist()):
                 histories = [History(items) for items in watchers[row][:count]]
-                for queries in encode(encoder, histories) if histories else ():
-                    slots.learn(number, queries)
+                for own_queries in encode(encoder, histories) if histories else ():
+                    slots.learn(number, own_queries)
             filled = table.copy()
             filled[held - 1] = slots.of(state)
             yield f"{name}, {count} watchers", filled
@@ -150,12 +159,15 @@ def measure(setting: Setting, work: Path) -> Iterator[dict[str, object]]:
     histories = [History(tuple(items.tolist())) for items in setting.histories]
     best = setting.recall(encode(trained, histories), trained.item_vectors().numpy(), without_held=False)
     yield {"estimate": "trained", "recall_new": best[0], "share": 1.0, "recall_all": best[1]}
-    encoder = UserEncoder(Checkpoint.load(work / "without"))
+    checkpoint = Checkpoint.load(work / "without")
+    encoder = UserEncoder(checkpoint)
+    # the golden queries that a bundle of it has
+    reference = encode(encoder, golden_histories(checkpoint, 0)).reshape(-1, encoder.item_vectors().shape[1])
     kept = [History(tuple(items[~np.isin(items, setting.held)].tolist())) for items in setting.histories]
     queries, table = encode(encoder, kept), encoder.item_vectors().numpy()
     _, base = setting.recall(queries, table, without_held=True)
     yield {"estimate": "not listed", "recall_new": 0.0, "share": 0.0, "recall_all": base}
-    for name, filled in tables(setting, encoder, table):
+    for name, filled in tables(setting, encoder, table, reference):
         new, whole = setting.recall(queries, filled, without_held=False)
         yield {"estimate": name, "recall_new": new, "share": new / best[0], "recall_all": whole}
 

@@ -15,6 +15,7 @@ class PutItem(msgspec.Struct, tag="put", frozen=True, omit_defaults=True):
     id: ExternalId
     attributes: dict[str, Any] | None = None  # None = those of the bundle, where it knows the item
     vectors: dict[str, list[float]] = {}  # by arm: in place of one that is learnt
+    expected_watches: float | None = None  # in as long a time as the bundle's log covers; None = as usual
 
 
 class DeleteItem(msgspec.Struct, tag="delete", frozen=True):

@@ -20,6 +20,7 @@ class Slot:
     id: ExternalId
     attributes: Mapping[str, Any] | None
     vectors: Mapping[str, list[float]]
+    expected_watches: float | None = None
     watchers: tuple[ItemWatched, ...] = ()
 
 
@@ -45,7 +46,7 @@ class CatalogueState:
                     hidden.setdefault(change.id, None)
                     kept = slots[current[change.id]].watchers if change.id in current else ()
                     current[change.id] = len(slots)
-                    slots.append(Slot(change.id, change.attributes, change.vectors, kept))
+                    slots.append(Slot(change.id, change.attributes, change.vectors, change.expected_watches, kept))
                 case DeleteItem():
                     hidden.setdefault(change.id, None)
                     current.pop(change.id, None)

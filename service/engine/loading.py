@@ -109,7 +109,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
     bundle, checkpoint, encoder = prove(name, folder, device)
     index, watched = plan_searches(bundle, device)
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
-    slots = SlotVectors(name, catalogue, bundle.exact)
+    slots = SlotVectors(name, catalogue, bundle.exact, bundle.golden.flat_vectors)
     live = LiveItems(catalogue, parts.state, slots.of)
     general = BatchCompute(
         encoder, index, plan, catalogue.categories, ServedItems(live, bundle.exact, parts.fresh_share)

@@ -1,7 +1,8 @@
-"""The vector of an item that training never saw: its direction from watchers or attributes, its length from a prior.
+"""The vector of an item that training never saw: its direction from watchers and attributes, its scores from a prior.
 
-With the right direction and the length of a cold item it would surface nowhere; with that of a warm one it does
-(docs/decisions/0057-fresh-items.md has what was measured).
+A vector that points at its watchers' queries scores unlike any trained item: too high for everybody, or for nobody.
+So it is scaled and shifted until its scores for the bundle's own reference queries have the mean and the spread that
+items of the same popularity have (docs/decisions/0057-fresh-items.md has what was measured).
 """
 
 from dataclasses import dataclass
@@ -20,33 +21,70 @@ if TYPE_CHECKING:
     from index.exact import ExactIndex
 
 Vector = NDArray[np.float32]
-MAX_SAMPLE = 50_000  # most popular items that means are taken of
-PRIOR_WATCHERS = 2.0  # watchers that what attributes say weighs as much as
+MAX_SAMPLE = 50_000  # most popular items that means and priors are taken of
+PRIOR_WATCHERS = 1.0  # watchers that what attributes say weighs as much as
 PRIOR_ITEMS = 5.0  # items that the mean of all weighs as much as in the mean of those that share a value
-WARM = 0.75  # a new item is as long as this quantile of the bundle's items by popularity
+USUAL = 0.75  # a new item is expected to be watched as often as this quantile of the bundle's items
+COMMON = 0.1  # of a query's length: below it queries have nothing in common that could shift a score
 
 
 @dataclass(frozen=True)
 class Learnt:
     """The watchers of one item so far."""
 
-    total: Vector  # (D,) sum of unit vectors
+    total: Vector  # (D,) sum of their directions
     count: int
+
+
+@dataclass(frozen=True)
+class Priors:
+    """The scores of trained items for reference queries, by popularity; and what those queries have in common."""
+
+    queries: NDArray[np.float32]  # (R, D)
+    common: Vector  # (D,) of length 1
+    mean: NDArray[np.float64]  # coefficients of a polynomial in log1p(count)
+    spread: NDArray[np.float64]
+    usual: float  # count that is expected where nobody says
+    most: float  # largest count that was seen
+
+    @classmethod
+    def of(cls, queries: NDArray[np.float32], vectors: NDArray[np.float32], counts: NDArray[np.int64]) -> "Priors":
+        """queries: (R, D); vectors: (S, D) of items, with their counts (S,)."""
+        scores, popularity = vectors @ queries.T, np.log1p(counts.astype(np.float64))
+        degree = min(2, len(np.unique(popularity)) - 1)
+        mean, spread = (np.polyfit(popularity, own, degree) for own in (scores.mean(1), scores.std(1)))
+        return cls(queries, unit(queries.mean(0)), mean, spread, float(np.quantile(counts, USUAL)), float(counts.max()))
+
+    def fit(self, direction: Vector, count: float) -> Vector:
+        """The vector along `direction`, beside what all queries share, that scores as items watched so often do."""
+        popularity = np.log1p(min(count, self.most))
+        own = direction - (direction @ self.common) * self.common
+        scores = self.queries @ own
+        spread = max(float(np.polyval(self.spread, popularity)), 0.0)
+        vector = own * (spread / float(scores.std())) if scores.std() > 1e-9 else np.zeros_like(own)
+        reach = float((self.queries @ self.common).mean())
+        if reach >= COMMON * float(np.linalg.norm(self.queries, axis=1).mean()):
+            missing = float(np.polyval(self.mean, popularity)) - float((self.queries @ vector).mean())
+            vector = vector + missing / reach * self.common
+        fitted: Vector = vector.astype(np.float32)
+        return fitted
 
 
 class SlotVectors:
     """Vectors of slots in the space of one bundle. Read by the engine's thread, taught by its event loop."""
 
-    def __init__(self, arm: str, catalogue: Catalogue, exact: "ExactIndex") -> None:
-        self._arm, self._catalogue, self._exact = arm, catalogue, exact
+    def __init__(self, arm: str, catalogue: Catalogue, exact: "ExactIndex", queries: NDArray[np.float32]) -> None:
+        """queries: (R, D) such as the bundle's users ask, its golden ones."""
+        self._arm, self._catalogue, self._exact, self._queries = arm, catalogue, exact, queries
         self._learnt: dict[int, Learnt] = {}
-        self._first: list[Vector] = []  # of each slot, before anybody watched it; longer only
-        self._is_given: list[bool] = []
+        self._fixed: list[Vector | None] = []  # of each slot: its vector where that is given; longer only
+        self._estimates: dict[int, tuple[tuple[int, int], Vector]] = {}  # with what they follow from
+        self._described: list[Vector] = []  # of each slot: the direction that its attributes say
 
     def learn(self, slot: int, queries: NDArray[np.float32]) -> None:
         """Moves a slot towards a watcher's query vectors (Q, D)."""
         known = self._learnt.get(slot)
-        direction = unit(unit(queries).mean(0))
+        direction = unit(queries - self._priors.queries.mean(0)).mean(0)
         total, count = (known.total, known.count) if known else (np.zeros_like(direction), 0)
         self._learnt[slot] = Learnt(total + direction, count + 1)
 
@@ -57,37 +95,52 @@ class SlotVectors:
 
     def of(self, state: CatalogueState) -> NDArray[np.float32]:
         """(M, D) the vectors of all slots."""
-        for slot in state.slots[len(self._first) :]:
-            row = self._catalogue.items.row(slot.id)
-            given = slot.vectors.get(self._arm)
-            is_given = row > 0 or (given is not None and len(given) == self._exact.dim)
-            self._is_given.append(is_given)
-            self._first.append(self._fixed(row, given) if is_given else self._expected(slot))
+        for slot in state.slots[len(self._fixed) :]:
+            self._described.append(self._describe(slot))
+            self._fixed.append(self._given(slot))
         vectors = np.zeros((len(state.slots), self._exact.dim), dtype=np.float32)
-        if self._first:
-            vectors[:] = self._first[: len(state.slots)]
-        for number, learnt in list(self._learnt.items()):
-            if number < len(vectors) and not self._is_given[number]:
-                direction = learnt.total + PRIOR_WATCHERS * unit(vectors[number])
-                vectors[number] = self._length * unit(direction)
+        alive = {*state.current.values()}
+        for number, slot in enumerate(state.slots):
+            if number in alive:
+                given = self._fixed[number]
+                vectors[number] = self._estimate(number, slot) if given is None else given
         return vectors
 
-    def _fixed(self, row: int, given: list[float] | None) -> Vector:
-        """The trained vector of an item that the bundle knows, else the one that was given."""
-        if row:
+    def _estimate(self, number: int, slot: Slot) -> Vector:
+        """The estimate of a slot, kept until it has learnt more or is watched more often."""
+        key = self.num_learnt(number), len(slot.watchers)
+        if (known := self._estimates.get(number)) is None or known[0] != key:
+            known = self._estimates[number] = key, self._fit(number, slot)
+        return known[1]
+
+    def _fit(self, number: int, slot: Slot) -> Vector:
+        learnt = self._learnt.get(number)
+        direction = PRIOR_WATCHERS * self._described[number] + (learnt.total if learnt else 0)
+        expected = max(self._priors.usual, float(len(slot.watchers)))
+        return self._priors.fit(direction, expected if slot.expected_watches is None else slot.expected_watches)
+
+    def _given(self, slot: Slot) -> Vector | None:
+        """The trained vector of an item that the bundle knows, else the one that was put, else None."""
+        if row := self._catalogue.items.row(slot.id):
             trained: Vector = self._exact.gather(np.array([row])).reshape(-1)
             return trained
-        return np.array(given, dtype=np.float32)
+        given = slot.vectors.get(self._arm)
+        return np.array(given, dtype=np.float32) if given is not None and len(given) == self._exact.dim else None
 
-    def _expected(self, slot: Slot) -> Vector:
-        """The mean of items that share a value with this one, shrunk to the mean of all; as long as a warm item."""
-        total = self._mean.copy()
+    def _describe(self, slot: Slot) -> Vector:
+        """The direction, of length 1 or 0, in which items that share a value with this one differ from all."""
+        total = np.zeros(self._exact.dim, dtype=np.float32)
         if slot.attributes and self._catalogue.attributes is not None:
             for name, value in slot.attributes.items():
                 for member in value if isinstance(value, list) else [value]:
                     if (own := self._means.get((name, member))) is not None:
                         total += own
-        return self._length * unit(total)
+        return unit(total)
+
+    @cached_property
+    def _priors(self) -> Priors:
+        counts = self._catalogue.counts[self._sample - 1]
+        return Priors.of(self._queries, self._exact.gather(self._sample), counts)
 
     @cached_property
     def _sample(self) -> NDArray[np.int64]:
@@ -97,12 +150,6 @@ class SlotVectors:
     def _directions(self) -> NDArray[np.float32]:
         """(S, D) unit vectors of the sample."""
         return unit(self._exact.gather(self._sample))
-
-    @cached_property
-    def _mean(self) -> Vector:
-        """(D,) the direction that is right for an item of which nothing is known."""
-        mean: Vector = self._directions.mean(0)
-        return mean
 
     @cached_property
     def _means(self) -> dict[tuple[str, object], Vector]:
@@ -119,20 +166,10 @@ class SlotVectors:
             values, starts, counts = np.unique(codes.values[order], return_index=True, return_counts=True)
             if not len(values):
                 continue
-            totals = np.add.reduceat(self._directions[owners[order]] - self._mean, starts, axis=0)
+            totals = np.add.reduceat(self._directions[owners[order]] - self._directions.mean(0), starts, axis=0)
             shrunk = totals / (counts[:, None] + PRIOR_ITEMS)
             means |= {(name, column.values[code - 1]): own for code, own in zip(values.tolist(), shrunk, strict=True)}
         return means
-
-    @cached_property
-    def _length(self) -> float:
-        """The length of a warm item: the line through log popularity and length, at a high quantile of popularity."""
-        counts = np.log1p(self._catalogue.counts[self._sample - 1].astype(np.float64))
-        lengths = np.linalg.norm(self._exact.gather(self._sample), axis=1)
-        if counts.std() == 0:
-            return float(np.quantile(lengths, WARM))
-        slope, base = np.polyfit(counts, lengths, 1)
-        return float(base + slope * np.quantile(counts, WARM))
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

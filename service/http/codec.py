@@ -185,7 +185,9 @@ def to_event(body: FeedbackRequest, now_ms: int) -> FeedbackEvent:
 
 
 def to_put(body: ItemBody) -> PutItem:
-    return PutItem(body.id, None if body.attributes is None else dict(body.attributes), dict(body.vectors))
+    return PutItem(
+        body.id, None if body.attributes is None else dict(body.attributes), dict(body.vectors), body.expected_watches
+    )
 
 
 def to_reload(body: ReloadBody) -> ReloadRequest:

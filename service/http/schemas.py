@@ -135,6 +135,10 @@ class ItemBody(Body):
     attributes: dict[Text, JsonValue] | None = Field(
         None, description="By name, of the types that the bundle's have; left out: those of the bundle, if it knows it."
     )
+    expected_watches: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        None,
+        description="How often it will be watched in as long a time as the bundle's log covers; default: as usual.",
+    )
     vectors: dict[Text, list[float]] = Field(
         default_factory=dict, description="By arm: its vector in that arm's space. Left out: it is learnt."
     )

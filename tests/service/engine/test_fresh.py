@@ -10,7 +10,7 @@ from service.catalogue.changes import DeleteItem, PutItem
 from service.catalogue.state import LiveState
 from service.engine.loading import EngineParts, load_arm
 from service.engine.messages import EngineRequest
-from service.engine.slot_vectors import SlotVectors, unit
+from service.engine.slot_vectors import Priors, SlotVectors, unit
 
 HISTORY = History((3, 40, 77))
 NEW = 900_000
@@ -74,7 +74,7 @@ def test_an_item_of_the_bundle_that_is_put_keeps_its_trained_vector(loaded, stat
     np.testing.assert_allclose(after.merged.scores, before.merged.scores, rtol=1e-5)
 
 
-def test_a_vector_follows_its_watchers_and_has_the_length_of_a_warm_item(loaded, state):
+def test_a_vector_follows_its_watchers(loaded, state):
     put(state, PutItem(NEW))
     slots, release = loaded.release.slots, loaded.release
     [first] = slots.of(state.current)
@@ -82,11 +82,7 @@ def test_a_vector_follows_its_watchers_and_has_the_length_of_a_warm_item(loaded,
     for _ in range(20):
         slots.learn(0, queries)
     [taught] = slots.of(state.current)
-    direction = unit(unit(queries).mean(0))
-    assert direction @ unit(taught) > max(0.9, direction @ unit(first))
-    lengths = np.linalg.norm(loaded.compute.served.exact.vectors, axis=1)
-    assert lengths.min() <= np.linalg.norm(taught) <= lengths.max()
-    assert np.linalg.norm(taught) == pytest.approx(np.linalg.norm(first), rel=1e-5)
+    assert (queries @ taught > queries @ first).all()
     release.items.refresh()
     np.testing.assert_array_equal(release.items.snapshot.vectors[0], taught)
 
@@ -96,10 +92,34 @@ def test_attributes_bring_a_new_item_near_those_that_share_them(loaded, tiny):
     author = np.arange(len(vectors)) // 10 == 7
     vectors[author] += 20 * vectors[70]
     exact = type(loaded.compute.served.exact)(vectors)
-    slots, state = SlotVectors("recgpt", tiny.catalogue, exact), LiveState()
+    queries = np.random.default_rng(0).normal(size=(40, vectors.shape[1])).astype(np.float32)
+    slots, state = SlotVectors("recgpt", tiny.catalogue, exact, queries), LiveState()
     put(state, PutItem(NEW, {"author": 7_007}), PutItem(NEW + 1, {"author": 7_008}), PutItem(NEW + 2))
     own = unit(slots.of(state.current)) @ unit(vectors[author].mean(0))
     assert own[0] > max(own[1], own[2])
+
+
+def test_a_new_item_scores_as_items_that_are_watched_as_often():
+    rng = np.random.default_rng(4)
+    counts, queries = np.exp(7 * rng.random(2000)).astype(int), rng.normal(size=(200, 8)).astype(np.float32) + 2
+    common = unit(queries.mean(0))
+    items = 0.5 * rng.normal(size=(2000, 8)).astype(np.float32) + np.log1p(counts)[:, None] * common
+    priors = Priors.of(queries, items, counts)
+    direction = rng.normal(size=8).astype(np.float32)
+    for count in (5, 50, 500):
+        like = np.abs(np.log1p(counts) - np.log1p(count)) < 0.3
+        expected, scores = items[like] @ queries.T, priors.fit(direction, count) @ queries.T
+        assert scores.mean() == pytest.approx(expected.mean(), rel=0.1)
+        assert scores.std() == pytest.approx(expected.std(1).mean(), rel=0.5)
+    assert priors.fit(direction, 10**9) @ common == pytest.approx(
+        priors.fit(direction, counts.max()) @ common, rel=0.01
+    )
+
+
+def test_how_often_an_item_is_expected_to_be_watched_changes_its_vector(loaded, state):
+    put(state, PutItem(NEW, expected_watches=0), PutItem(NEW + 1, expected_watches=10_000))
+    rare, often = loaded.release.slots.of(state.current)
+    assert not np.allclose(rare, often)
 
 
 @pytest.mark.parametrize("limit", [20, 7])
