@@ -31,8 +31,8 @@ from model.records import History
 from model.training.trainer import with_epochs
 from recall.training import run_training
 from service.catalogue.changes import PutItem
+from service.catalogue.slot_vectors import SlotVectors
 from service.catalogue.state import CatalogueState
-from service.engine.slot_vectors import SlotVectors
 
 NUM_HELD, MIN_TRAIN, MIN_TEST, K = 400, 20, 5, 100
 WATCHERS = (0, 1, 3, 10)

@@ -24,8 +24,8 @@ import orjson
 from model.encoder import pin_compute_threads
 from recall.bench.bundles import Sizes, make_bundle
 from recall.bench.target import Target, serving
-from service.engine.fill import complete
 from service.engine.loading import LoadedArm, load_arm
+from service.lists.fill import complete
 
 CONNECTIONS, SAMPLES, REPEATS = 64, 40, 1 / 3
 

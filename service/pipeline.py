@@ -7,22 +7,28 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, TypeVar
-
-from numpy.typing import NDArray
+from dataclasses import replace
+from typing import NamedTuple, Protocol, TypeVar
 
 from model.catalogue import ExternalId
 from model.merging import Merged
 from model.records import History
-from model.rules import NO_RULES, ListRules
+from model.rules import NO_RULES
 from service.catalogue.state import LiveState
-from service.engine.arms import ArmSlot, Release
-from service.engine.fill import complete
-from service.engine.messages import EMPTY, EngineRequest, EngineResult
-from service.errors import CatalogueBehind, DeadlineExceeded, EngineFailed, Overloaded, StaleRelease, UnknownArm
+from service.engine.arms import ArmSlot, Member, Release
+from service.engine.messages import EngineRequest, EngineResult
+from service.errors import (
+    CatalogueBehind,
+    DeadlineExceeded,
+    EngineFailed,
+    Overloaded,
+    RecallError,
+    StaleRelease,
+    UnknownArm,
+)
 from service.experiments.assignment import Assignment, Reason
-from service.lists.reasons import Reasons
+from service.lists.fill import EMPTY, complete
+from service.queries import Clock, RecallQuery, RecallResult
 from service.stores.history import HistoryStore
 from service.stores.vector_codec import CachedVectors
 
@@ -38,57 +44,6 @@ class AssignmentPolicy(Protocol):
     """Chooses arms (service/experiments/assignment.py)."""
 
     def assign(self, unit: str | None, forced: str | None = None) -> Assignment: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RecallQuery:
-    """A checked request."""
-
-    request_id: str
-    user_id: ExternalId | None = None
-    history: Sequence[ExternalId] | None = None
-    top_n: int = 100
-    exclude: Sequence[ExternalId] = ()
-    explain: bool = False
-    forced: str | None = None  # a variation or arm asked for with a QA key
-    pinned: str | None = None  # an arm named in the path: never an exposure
-    deadline: float = float("inf")  # time.monotonic()
-    rules: ListRules = NO_RULES
-    min_catalogue: int = 0  # the change of the catalogue that the answer has to know
-
-    @property
-    def unit(self) -> str | None:
-        return None if self.user_id is None else str(self.user_id)
-
-    def pinned_to(self, arm: str) -> "RecallQuery":
-        """The same query to one arm, outside any experiment."""
-        return replace(self, pinned=arm, forced=None)
-
-
-@dataclass(frozen=True, slots=True)
-class RecallResult:
-    """Everything a response says, and what the exposure log needs."""
-
-    request_id: str
-    arm: Release
-    assignment: Assignment
-    served: str
-    listed: Merged
-    prompts: list[ExternalId]
-    cache: str
-    degraded: list[str]
-    timings_ms: dict[str, float]
-    catalogue: int = 0  # the last change of the catalogue that the list knows
-    reasons: Reasons | None = None  # of the first items listed; those filled up have none
-
-    @property
-    def bundle(self) -> str:
-        return self.arm.bundle
-
-    @property
-    def item_ids(self) -> NDArray[Any]:
-        """The external ids listed, best first."""
-        return self.arm.items.snapshot.column(self.listed.rows)
 
 
 class RecallPipeline:
@@ -121,19 +76,92 @@ class RecallPipeline:
             request = replace(request, min_catalogue=query.min_catalogue) if query.min_catalogue else request
             return Asked(release, request, await self._ask(release, request))
 
-        arm, request, result = await with_current(self.arms[assignment.arm], find)
-        if result:
-            result = await self._with_names(arm, result)
-        degraded += reasons(request, result)
+        asked = await self._with_names(await with_current(self.arms[assignment.arm], find))
         clock.lap("find")
+        return self._answer(Read(query, assignment, history, degraded), asked, clock)
+
+    async def recall_many(self, queries: Sequence[RecallQuery]) -> list[RecallResult | RecallError]:
+        """The outcomes in order, each what `recall` returns or raises; the queries of one arm are one piece of work.
+
+        Those with rules are asked one by one. Raises UnknownArm.
+        """
+        if not all(query.is_plain for query in queries):
+            return await self._recall_mixed(queries)
+        clock = Clock()
+        assignments = [self.assign(query) for query in queries]
+        degraded: list[list[str]] = [[] for _ in queries]
+        # a task each, so only for those who have to wait for the store
+        absent = [n for n, query in enumerate(queries) if query.history is None and query.unit is not None]
+        kept = await asyncio.gather(*(self._history(queries[n], degraded[n]) for n in absent))
+        histories = [query.history or () for query in queries]
+        for n, history in zip(absent, kept, strict=True):
+            histories[n] = history
+        clock.lap("history")
+        reads = [*map(Read, queries, assignments, histories, degraded)]
+        arms = {assignment.arm for assignment in assignments}
+        by_arm = {arm: [read for read in reads if read.assignment.arm == arm] for arm in arms}
+        answered = await asyncio.gather(*(self._find_block(arm, own) for arm, own in by_arm.items()))
+        clock.lap("find")
+        # a group keeps the order of its members
+        left = {arm: iter(outcomes) for arm, outcomes in zip(by_arm, answered, strict=True)}
+        outcomes = [next(left[read.assignment.arm]) for read in reads]
+        pairs = zip(reads, outcomes, strict=True)
+        return [o if isinstance(o, RecallError) else self._answer(read, o, clock) for read, o in pairs]
+
+    async def _recall_mixed(self, queries: Sequence[RecallQuery]) -> list[RecallResult | RecallError]:
+        """The same, where some have rules."""
+        plain = [query for query in queries if query.is_plain]
+        ruled = [self._outcome(query) for query in queries if not query.is_plain]
+        together, apart = await asyncio.gather(self.recall_many(plain), asyncio.gather(*ruled))
+        left = {True: iter(together), False: iter(apart)}
+        return [next(left[query.is_plain]) for query in queries]
+
+    async def _outcome(self, query: RecallQuery) -> RecallResult | RecallError:
+        try:
+            return await self.recall(query)
+        except UnknownArm:
+            raise
+        except RecallError as error:
+            return error
+
+    async def _find_block(self, arm: str, reads: "Sequence[Read]") -> "Sequence[Asked | RecallError]":
+        """The outcomes of queries to one arm, from one block."""
+        members = [Member(r.query.user_id, r.history, r.query.exclude, r.query.top_n) for r in reads]
+        deadline = min(read.query.deadline for read in reads)
+
+        async def find(release: Release) -> Sequence[Asked | RecallError]:
+            block = release.block(members, deadline)
+            results: Sequence[EngineResult | RecallError | None]
+            try:
+                results = [
+                    self._unless_failed(outcome) for outcome in (await release.engine.ask_block(block)).outcomes()
+                ]
+            except EngineFailed:
+                results = [None] * block.size
+            pairs = zip(block.requests(), results, strict=True)
+            return [o if isinstance(o, RecallError) else Asked(release, request, o) for request, o in pairs]
+
+        try:
+            asked = await with_current(self.arms[arm], find)
+        except RecallError as error:
+            return [error] * len(reads)
+        return [o if isinstance(o, RecallError) else await self._with_names(o) for o in asked]
+
+    @staticmethod
+    def _unless_failed(outcome: "EngineResult | RecallError") -> "EngineResult | RecallError | None":
+        return None if isinstance(outcome, EngineFailed) else outcome
+
+    def _answer(self, read: "Read", asked: "Asked", clock: "Clock") -> RecallResult:
+        query, (arm, request, result) = read.query, asked
+        degraded = [*read.degraded, *reasons(request, result)]
         listed = self._fill(arm, request, result, degraded)
         return RecallResult(
             query.request_id,
             arm,
-            assignment,
+            read.assignment,
             served=arm.name if result else FALLBACK,
             listed=listed,
-            prompts=arm.prompts(result.vectors) if result else [],
+            prompts=arm.prompts(result.vectors) if result and query.explain else [],
             cache="off" if not result or not request.key else "hit" if result.known else "miss",
             degraded=degraded,
             timings_ms={**clock.laps_ms, **(result.timings_ms if result else {}), "total": clock.total_ms},
@@ -193,18 +221,18 @@ class RecallPipeline:
             degraded.append("history_unavailable")
         return kept or ()
 
-    async def _with_names(self, arm: Release, result: EngineResult) -> EngineResult:
-        """The result once the names of its items are known here.
+    async def _with_names(self, asked: "Asked") -> "Asked":
+        """The same once the names of its items are known here.
 
         The engine's process may have read changes that this one has not. What has no name in time is left out.
         """
-        rows, num_known = result.merged.rows, arm.items.snapshot.num_rows
-        if not len(rows) or rows.max() <= num_known:
-            return result
+        arm, _, result = asked
+        if not result or not len(result.merged.rows) or result.merged.rows.max() <= arm.items.snapshot.num_rows:
+            return asked
         with suppress(CatalogueBehind):
             await self._changes.wait_for(result.catalogue, time.monotonic() + NAMES_SECONDS)
-        known = rows <= arm.items.snapshot.num_rows
-        return result if known.all() else result.only(known)
+        known = result.merged.rows <= arm.items.snapshot.num_rows
+        return asked if known.all() else asked._replace(result=result.only(known))
 
     @staticmethod
     async def _ask(arm: Release, request: EngineRequest) -> EngineResult | None:
@@ -224,6 +252,15 @@ class RecallPipeline:
         if len(listed.rows) < request.limit and request.rules != NO_RULES:
             degraded.append("rules_leave_fewer")
         return listed
+
+
+class Read(NamedTuple):
+    """A query with its arm and its history."""
+
+    query: RecallQuery
+    assignment: Assignment
+    history: Sequence[ExternalId]
+    degraded: list[str]
 
 
 class Asked(NamedTuple):
@@ -250,20 +287,3 @@ def reasons(request: EngineRequest, result: EngineResult | None) -> list[str]:
     """The reasons why an answer is less than it could be."""
     states = {"unknown_items": bool(request.unknown), "cold_start": request.is_cold, FALLBACK: result is None}
     return [name for name, holds in states.items() if holds]
-
-
-class Clock:
-    """Milliseconds a step."""
-
-    def __init__(self) -> None:
-        self._start = self._last = time.perf_counter()
-        self.laps_ms: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps_ms[name] = 1e3 * (now - self._last)
-        self._last = now
-
-    @property
-    def total_ms(self) -> float:
-        return 1e3 * (time.perf_counter() - self._start)

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 
 class Slots(Protocol):
-    """Vectors of slots that learn from watchers (service/engine/slot_vectors.py)."""
+    """Vectors of slots that learn from watchers (service/catalogue/slot_vectors.py)."""
 
     def learn(self, slot: int, queries: NDArray[np.float32]) -> None: ...
     def num_learnt(self, slot: int) -> int: ...

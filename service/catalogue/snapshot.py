@@ -90,11 +90,12 @@ class ItemSnapshot:
     def rows_of(self, ids: Iterable[ExternalId]) -> tuple[int, ...]:
         """All rows of known ids, those of slots behind those of the bundle."""
         ids = tuple(ids)
-        rows = self.catalogue.items.rows(ids)
+        return self.catalogue.items.rows(ids) + self.slot_rows_of(ids)
+
+    def slot_rows_of(self, ids: Iterable[ExternalId]) -> tuple[int, ...]:
+        """The rows of slots of known ids."""
         current = self.state.current
-        if not current:
-            return rows
-        return rows + tuple(self.num_main + 1 + current[own] for own in ids if own in current)
+        return tuple(self.num_main + 1 + current[own] for own in ids if own in current) if current else ()
 
     def column(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """(K,) external ids of rows that are known to be inside."""

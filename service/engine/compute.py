@@ -14,7 +14,8 @@ from index.base import ItemIndex
 from model.catalogue import Ragged
 from model.records import History, QueryVectors, ServingPlan
 from service.engine.finding import Asked, Finder, ServedItems
-from service.engine.messages import EMPTY, EncodedRequest, EngineRequest, EngineResult
+from service.engine.messages import EncodedRequest, EngineRequest, EngineResult
+from service.lists.fill import EMPTY
 from service.stores.vector_codec import CachedVectors
 
 
@@ -63,6 +64,8 @@ class BatchCompute:
     """An encoder, an index over the same items, and the plan that merges what they give."""
 
     max_batch_tokens: ClassVar[int] = 4096  # computed at once where the settings do not say
+    max_block: ClassVar[int] = 0  # users of a block that it takes as one: it takes requests alone
+    reuses_vectors: ClassVar[bool] = True  # what is known of a history is not computed again
 
     encoder: Encoder
     index: ItemIndex

@@ -18,9 +18,9 @@ from model.merging import Merged
 from model.records import ServingPlan
 from service.catalogue.live import LiveItems
 from service.catalogue.snapshot import ItemSnapshot
-from service.engine.fill import FRESH, groups_of, merge_each, within_caps
-from service.engine.messages import EMPTY, EngineRequest, exclusions
+from service.engine.messages import EngineRequest, exclusions
 from service.errors import BadRequest
+from service.lists.fill import EMPTY, FRESH, groups_of, merge_each, within_caps
 from service.lists.reasons import Reasons, reasons_of
 from service.lists.shaping import MAX_POOL, Shaper, pool_size
 

@@ -1,6 +1,6 @@
 """Requests and results of an engine: records between the spine and the engine's stages."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
@@ -50,6 +50,11 @@ class EngineRequest:
         """True when nothing is asked beside the model's own list."""
         return self.rules == NO_RULES and not self.explain
 
+    @property
+    def size(self) -> int:
+        """Users that are answered."""
+        return 1
+
     def with_vectors(self, vectors: CachedVectors) -> "EngineRequest":
         return replace(self, vectors=vectors)
 
@@ -59,7 +64,7 @@ class EngineResult(NamedTuple):
 
     vectors: CachedVectors
     merged: Merged
-    timings_ms: dict[str, float]
+    timings_ms: Mapping[str, float]  # of its whole batch, which shares it
     known: bool = False  # the vectors were not computed for this
     catalogue: int = 0  # the last change of the catalogue that the list knows
     reasons: Reasons | None = None  # of the items listed, where they were asked for
@@ -70,6 +75,10 @@ class EngineResult(NamedTuple):
         merged = Merged(rows[kept], scores[kept], sources[kept])
         reasons = self.reasons.only(kept) if self.reasons else None
         return self._replace(merged=merged, reasons=reasons)
+
+    def told(self, queue_ms: float, known: bool) -> "EngineResult":
+        """The same with what the queue knows of it."""
+        return self._replace(timings_ms={**self.timings_ms, "queue": queue_ms}, known=known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +102,10 @@ class EncodedRequest:
 class Started:
     """A batch under way on a card, between the two threads."""
 
-    places: Sequence[int]  # of the requests that the card answers
+    places: Sequence[int]  # of the users that the card answers
+    limits: NDArray[np.int32]  # (B,) of all users
     ticket: "Ticket | None"  # None: it answers none of them
     since: float  # time.perf_counter()
-
-
-EMPTY = Merged(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int64))
 
 
 def exclusions(

@@ -22,7 +22,7 @@ from service.experiments.feedback import Action, FeedbackEvent
 from service.http.bodies import BodyReader
 from service.http.schemas import BatchRequest, BoostBody, FeedbackRequest, ItemBody, RecallRequest, ReloadBody
 from service.lists.reasons import columns_of
-from service.pipeline import RecallQuery, RecallResult
+from service.queries import RecallQuery, RecallResult
 from service.settings import Settings
 from service.stores.vector_codec import CachedVectors
 

@@ -12,7 +12,7 @@ import structlog
 
 from service.catalogue.state import LiveState
 from service.engine.arms import ArmSlot, Release
-from service.engine.loading import load_arm_metadata
+from service.engine.metadata import load_arm_metadata
 from service.engine.releases import ReleaseState, ReloadOutcome, ReloadRequest
 from service.errors import ConfigurationError
 from service.remote.link import EngineLink, RemoteEngine
@@ -34,7 +34,6 @@ class Follower:
         """releases: those of `states`, by arm. items: the state of the catalogue here. Make it with `follow_engine`."""
         self.arms = {name: ArmSlot(release) for name, release in releases.items()}
         self._link, self._states, self._items = link, tuple(states), items
-        self._has_cache = {name: release.has_cache for name, release in releases.items()}
         self._prepared: dict[str, Release] = {}  # by arm: what comes next
         self._catching_up: dict[str, asyncio.Task[None]] = {}
 
@@ -80,17 +79,16 @@ class Follower:
             log.warning("release_not_read", arm=arm, error=str(error))
 
     async def _read(self, state: ReleaseState) -> Release:
-        has_cache = self._has_cache[state.arm]
-        return await asyncio.to_thread(read_release, state, self._link, has_cache, self._items)
+        return await asyncio.to_thread(read_release, state, self._link, self._items)
 
 
-def read_release(state: ReleaseState, link: EngineLink, has_cache: bool, items: LiveState | None = None) -> Release:
+def read_release(state: ReleaseState, link: EngineLink, items: LiveState | None = None) -> Release:
     """The release of a bundle that the engine process has proven. Raises ConfigurationError with the reason."""
     engine = RemoteEngine(state.arm, state.bundle, link)
-    return load_arm_metadata(state.arm, Path(state.folder), state.bundle, engine, has_cache, items)
+    return load_arm_metadata(state.arm, Path(state.folder), state.bundle, engine, state.has_cache, items)
 
 
-async def follow_engine(link: EngineLink, has_cache: bool, state: LiveState | None = None) -> Follower:
+async def follow_engine(link: EngineLink, items: LiveState | None = None) -> Follower:
     """A follower with the releases that the engine process serves now; it is told of every further one.
 
     Raises ConfigurationError when the engine process does not tell, or a bundle cannot be read.
@@ -100,7 +98,7 @@ async def follow_engine(link: EngineLink, has_cache: bool, state: LiveState | No
             states = await link.releases()
     except TimeoutError:
         raise ConfigurationError("the engine process does not tell what it serves") from None
-    releases = {served.arm: read_release(served, link, has_cache, state) for served in states}
-    follower = Follower(link, states, releases, state)
+    releases = {state.arm: read_release(state, link, items) for state in states}
+    follower = Follower(link, states, releases, items)
     link.subscribe(follower)
     return follower

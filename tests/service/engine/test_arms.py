@@ -8,11 +8,12 @@ import pytest
 from model.attributes.filters import canonical
 from model.rules import ListRules
 from service.engine.arms import ArmSlot
-from service.engine.fill import complete
 from service.engine.loading import EngineParts, load_arm
 from service.errors import EngineFailed
 from service.experiments.assignment import Assigner
-from service.pipeline import RecallPipeline, RecallQuery
+from service.lists.fill import complete
+from service.pipeline import RecallPipeline
+from service.queries import RecallQuery
 from service.stores.history import MemoryHistory
 from service.stores.vector_cache import MemoryVectorCache
 

@@ -19,10 +19,10 @@ from model.rules import ListRules
 from service.catalogue.live import LiveItems
 from service.engine.compute import BatchCompute
 from service.engine.engine import Engine
-from service.engine.fill import complete
 from service.engine.loading import load_arm
 from service.engine.messages import EngineLimits, EngineRequest
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded
+from service.lists.fill import complete
 from service.stores.vector_cache import LookupMode
 from service.stores.vector_codec import CachedVectors
 

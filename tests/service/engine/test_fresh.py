@@ -7,10 +7,10 @@ from model.attributes.filters import canonical
 from model.records import History
 from model.rules import Cap, ListRules
 from service.catalogue.changes import DeleteItem, PutItem
+from service.catalogue.slot_vectors import Priors, SlotVectors, unit
 from service.catalogue.state import LiveState
 from service.engine.loading import EngineParts, load_arm
 from service.engine.messages import EngineRequest
-from service.engine.slot_vectors import Priors, SlotVectors, unit
 
 HISTORY = History((3, 40, 77))
 NEW = 900_000

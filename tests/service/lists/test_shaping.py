@@ -9,9 +9,9 @@ import pytest
 from model.attributes.filters import canonical
 from model.records import History
 from model.rules import Boost, Cap, ListRules
-from service.engine.fill import complete
 from service.engine.loading import load_arm
 from service.engine.messages import EngineRequest
+from service.lists.fill import complete
 
 ARMS = pytest.mark.parametrize("arm", ["recgpt", "comirec"])
 HISTORY = History((3, 40, 77, 120))

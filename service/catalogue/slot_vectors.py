@@ -7,7 +7,7 @@ items of the same popularity have (docs/decisions/0057-fresh-items.md has what w
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +17,20 @@ from model.catalogue import Catalogue, Ragged
 from service.catalogue.snapshot import required
 from service.catalogue.state import CatalogueState, Slot
 
-if TYPE_CHECKING:
-    from index.exact import ExactIndex
-
 Vector = NDArray[np.float32]
 MAX_SAMPLE = 50_000  # most popular items that means and priors are taken of
 PRIOR_WATCHERS = 1.0  # watchers that what attributes say weighs as much as
 PRIOR_ITEMS = 5.0  # items that the mean of all weighs as much as in the mean of those that share a value
 USUAL = 0.75  # a new item is expected to be watched as often as this quantile of the bundle's items
 COMMON = 0.1  # of a query's length: below it queries have nothing in common that could shift a score
+
+
+class VectorTable(Protocol):
+    """The vectors of a bundle's items; an exact index is one."""
+
+    @property
+    def dim(self) -> int: ...
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Priors:
 class SlotVectors:
     """Vectors of slots in the space of one bundle. Read by the engine's thread, taught by its event loop."""
 
-    def __init__(self, arm: str, catalogue: Catalogue, exact: "ExactIndex", queries: NDArray[np.float32]) -> None:
+    def __init__(self, arm: str, catalogue: Catalogue, exact: VectorTable, queries: NDArray[np.float32]) -> None:
         """queries: (R, D) such as the bundle's users ask, its golden ones."""
         self._arm, self._catalogue, self._exact, self._queries = arm, catalogue, exact, queries
         self._learnt: dict[int, Learnt] = {}

@@ -1,8 +1,9 @@
 """The last steps: hits to a list a request, and places an arm left open filled with popular items, labelled as such."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, islice
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +15,25 @@ from model.records import ServingPlan
 from model.rules import ListRules
 from service.catalogue.live import LiveItems
 from service.catalogue.snapshot import ItemSnapshot
-from service.engine.messages import EMPTY, EngineRequest
 
+EMPTY = Merged(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int64))
 FRESH = -2  # stands where a source would: the item came by the channel of new items
 FILLED = -1  # stands where a source would: the item came from no query vector
 
 
+class ListRequest(Protocol):
+    """The part of a request that its list follows from."""
+
+    @property
+    def limit(self) -> int: ...
+    @property
+    def excluded(self) -> Collection[int]: ...
+    @property
+    def rules(self) -> ListRules: ...
+
+
 def merge_each(
-    requests: Sequence[EngineRequest], hits: Hits, plan: ServingPlan, categories: Ragged | None
+    requests: Sequence[ListRequest], hits: Hits, plan: ServingPlan, categories: Ragged | None
 ) -> list[Merged]:
     """A list for each request from hits (B, Q, K): those for lists of one length are merged together."""
     merged = [EMPTY] * len(requests)
@@ -36,7 +48,7 @@ def merge_each(
     return merged
 
 
-def complete(items: LiveItems, merged: Merged, request: EngineRequest) -> Merged:
+def complete(items: LiveItems, merged: Merged, request: ListRequest) -> Merged:
     """Fills a list that is short of the request's limit, as far as there are items that may be answered.
 
     Popular items of the bundle first, then those that came after it; within the request's filter and caps.
@@ -53,7 +65,7 @@ def complete(items: LiveItems, merged: Merged, request: EngineRequest) -> Merged
     )
 
 
-def _popular(items: LiveItems, request: EngineRequest, listed: Sequence[int]) -> Iterator[int]:
+def _popular(items: LiveItems, request: ListRequest, listed: Sequence[int]) -> Iterator[int]:
     """Rows that the request may be answered with and that are not listed yet."""
     snapshot, rules = items.snapshot, request.rules
     mask, left_out = items.main_mask(snapshot, rules.filter), {*request.excluded, *listed, *snapshot.main.recent}
