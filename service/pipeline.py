@@ -16,6 +16,7 @@ from model.records import History
 from model.rules import NO_RULES
 from service.catalogue.state import LiveState
 from service.engine.arms import ArmSlot, Member, Release
+from service.engine.blocks import RequestBlock, ResultBlock
 from service.engine.messages import EngineRequest, EngineResult
 from service.errors import (
     CatalogueBehind,
@@ -70,6 +71,7 @@ class RecallPipeline:
         clock.lap("history")
 
         async def find(release: Release) -> Asked:
+            # in here, not before: rows belong to one release's catalogue, and another release may take its place
             request = release.request(
                 query.user_id, history, query.exclude, query.top_n, query.rules, query.deadline, query.explain
             )
@@ -78,7 +80,8 @@ class RecallPipeline:
 
         asked = await self._with_names(await with_current(self.arms[assignment.arm], find))
         clock.lap("find")
-        return self._answer(Read(query, assignment, history, degraded), asked, clock)
+        timings_ms = clock.timings_ms(asked.result.timings_ms if asked.result else {})
+        return self._answer(Read(query, assignment, history, degraded), asked, timings_ms)
 
     async def recall_many(self, queries: Sequence[RecallQuery]) -> list[RecallResult | RecallError]:
         """The outcomes in order, each what `recall` returns or raises; the queries of one arm are one piece of work.
@@ -100,13 +103,10 @@ class RecallPipeline:
         reads = [*map(Read, queries, assignments, histories, degraded)]
         arms = {assignment.arm for assignment in assignments}
         by_arm = {arm: [read for read in reads if read.assignment.arm == arm] for arm in arms}
-        answered = await asyncio.gather(*(self._find_block(arm, own) for arm, own in by_arm.items()))
-        clock.lap("find")
+        answered = await asyncio.gather(*(self._answer_block(arm, own, clock) for arm, own in by_arm.items()))
         # a group keeps the order of its members
         left = {arm: iter(outcomes) for arm, outcomes in zip(by_arm, answered, strict=True)}
-        outcomes = [next(left[read.assignment.arm]) for read in reads]
-        pairs = zip(reads, outcomes, strict=True)
-        return [o if isinstance(o, RecallError) else self._answer(read, o, clock) for read, o in pairs]
+        return [next(left[read.assignment.arm]) for read in reads]
 
     async def _recall_mixed(self, queries: Sequence[RecallQuery]) -> list[RecallResult | RecallError]:
         """The same, where some have rules."""
@@ -124,37 +124,44 @@ class RecallPipeline:
         except RecallError as error:
             return error
 
-    async def _find_block(self, arm: str, reads: "Sequence[Read]") -> "Sequence[Asked | RecallError]":
+    async def _answer_block(
+        self, arm: str, reads: "Sequence[Read]", clock: "Clock"
+    ) -> Sequence[RecallResult | RecallError]:
         """The outcomes of queries to one arm, from one block."""
+        started = time.perf_counter()
         members = [Member(r.query.user_id, r.history, r.query.exclude, r.query.top_n) for r in reads]
         deadline = min(read.query.deadline for read in reads)
 
-        async def find(release: Release) -> Sequence[Asked | RecallError]:
+        async def find(release: Release) -> tuple[Release, RequestBlock, ResultBlock | None]:
             block = release.block(members, deadline)
-            results: Sequence[EngineResult | RecallError | None]
             try:
-                results = [
-                    self._unless_failed(outcome) for outcome in (await release.engine.ask_block(block)).outcomes()
-                ]
+                return release, block, await release.engine.ask_block(block)
             except EngineFailed:
-                results = [None] * block.size
-            pairs = zip(block.requests(), results, strict=True)
-            return [o if isinstance(o, RecallError) else Asked(release, request, o) for request, o in pairs]
+                return release, block, None
 
         try:
-            asked = await with_current(self.arms[arm], find)
+            release, block, results = await with_current(self.arms[arm], find)
         except RecallError as error:
             return [error] * len(reads)
-        return [o if isinstance(o, RecallError) else await self._with_names(o) for o in asked]
+        find_ms = {"find": 1e3 * (time.perf_counter() - started)}
+        # the users of a block share the times of their batch
+        timings_ms = clock.timings_ms({**find_ms, **(results.timings_ms if results else {})})
+        outcomes: Sequence[EngineResult | RecallError | None] = results.outcomes() if results else [None] * block.size
+        answers: list[RecallResult | RecallError] = []
+        for read, request, outcome in zip(reads, block.requests(), outcomes, strict=True):
+            if isinstance(outcome, RecallError) and not isinstance(outcome, EngineFailed):
+                answers.append(outcome)
+            else:
+                result = outcome if isinstance(outcome, EngineResult) else None
+                asked = await self._with_names(Asked(release, request, result))
+                answers.append(self._answer(read, asked, timings_ms))
+        return answers
 
-    @staticmethod
-    def _unless_failed(outcome: "EngineResult | RecallError") -> "EngineResult | RecallError | None":
-        return None if isinstance(outcome, EngineFailed) else outcome
-
-    def _answer(self, read: "Read", asked: "Asked", clock: "Clock") -> RecallResult:
+    def _answer(self, read: "Read", asked: "Asked", timings_ms: Mapping[str, float]) -> RecallResult:
         query, (arm, request, result) = read.query, asked
         degraded = [*read.degraded, *reasons(request, result)]
         listed = self._fill(arm, request, result, degraded)
+        # the assignment stands whatever was served: an experiment is analysed by what was meant to be shown
         return RecallResult(
             query.request_id,
             arm,
@@ -164,7 +171,7 @@ class RecallPipeline:
             prompts=arm.prompts(result.vectors) if result and query.explain else [],
             cache="off" if not result or not request.key else "hit" if result.known else "miss",
             degraded=degraded,
-            timings_ms={**clock.laps_ms, **(result.timings_ms if result else {}), "total": clock.total_ms},
+            timings_ms=timings_ms,
             catalogue=result.catalogue if result else arm.items.snapshot.number,
             reasons=result.reasons if result else None,
         )

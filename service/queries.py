@@ -1,7 +1,7 @@
 """Records of the spine: a checked request, everything that its response says, and the clock of its steps."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,7 +57,7 @@ class RecallResult:
     prompts: list[ExternalId]  # where the query wants them explained
     cache: str
     degraded: list[str]
-    timings_ms: dict[str, float]
+    timings_ms: Mapping[str, float]  # to a thousandth; users of a batch share them
     catalogue: int = 0  # the last change of the catalogue that the list knows
     reasons: Reasons | None = None  # of the first items listed; those filled up have none
 
@@ -83,6 +83,8 @@ class Clock:
         self.laps_ms[name] = 1e3 * (now - self._last)
         self._last = now
 
-    @property
-    def total_ms(self) -> float:
-        return 1e3 * (time.perf_counter() - self._start)
+    def timings_ms(self, engine_ms: Mapping[str, float]) -> dict[str, float]:
+        """The laps, what the engine says, and the total."""
+        total_ms = 1e3 * (time.perf_counter() - self._start)
+        steps = {**self.laps_ms, **engine_ms, "total": total_ms}
+        return {name: round(value, 3) for name, value in steps.items()}

@@ -1,5 +1,6 @@
 """House rules that a linter does not know: rooms, names, docstrings, objects finished when built, sizes."""
 
+import re
 import statistics
 
 import pytest
@@ -246,6 +247,19 @@ def test_no_variable_has_an_empty_name(all_files):
 @pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]), ids=lambda path: path.name)
 def test_pages_quote_no_former_name(page):
     assert house.quoted(page.read_text(encoding="utf-8"), house.FORMER) == []
+
+
+NAMED_FILE = re.compile(
+    r"(?<![\w/.<-])(?:recall|service|index|model|tests|docs|benchmarks|docker)/[\w/.-]+\.(?:py|md|ya?ml)"
+)
+PLACEHOLDERS = {"model/networks/NAME.py"}
+
+
+def test_files_that_pages_and_code_name_exist():
+    """In prose a moved file is not missed by anybody; a changelog tells of files that were."""
+    texts = [*(ROOT.glob("*.md")), *ROOT.glob("docs/**/*.md"), *(ROOT / file.name for file in house.sources(*FLOORS))]
+    named = {name for text in texts if text.name != "CHANGELOG.md" for name in NAMED_FILE.findall(text.read_text())}
+    assert [name for name in sorted(named - PLACEHOLDERS) if not (ROOT / name).exists()] == []
 
 
 def test_every_module_says_what_it_is(files):

@@ -40,6 +40,7 @@ def read_kuairec(path: Path, name: str) -> tuple[SequenceData, ReadReport]:
     report = _report(arrays, parts)
     pairs = np.concatenate([*parts.values()])
     small = np.unique(arrays[ITEMS])
+    # videos of the matrix that nobody took are candidates all the same, so they have rows too
     users, items = IdMap(np.unique(pairs[:, 0])), IdMap(np.union1d(pairs[:, 1], small))
     if strangers := len(np.setdiff1d(parts["test_pos"][:, 1], small)):
         raise DataError(f"{path}: {strangers} videos of test_pos are not in {ITEMS}, so the matrix is not complete")

@@ -138,6 +138,7 @@ class Trainer:
                 best_state = self._snapshot() if epoch == stage.num_epochs else {}
             elif epoch % self.recipe.evaluate_every == 0 or epoch == stage.num_epochs:
                 metric = self.measure(plan)
+                # patience counts measurements, not epochs: evaluate_every stretches it
                 waited = 0 if metric > best else waited + 1
                 if metric > best:
                     best = metric

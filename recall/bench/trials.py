@@ -117,6 +117,7 @@ def run_trial(target: Target, load: Load, generators: int = 1) -> Trial:
         measured = send(load, generators)
     after, usage = scrape(target.url), target.usage()
     spent = {part: usage[part] - usage_before.get(part, 0.0) for part in usage}
+    # both readings span the warm-up too, so shares and costs are over the whole time and all that was asked in it
     wall = load.seconds + load.warmup_s
     asked = load.rate * wall * load.users_a_request
     stages = Stages.between(before, after)

@@ -99,7 +99,7 @@ class Finder:
             channel = FreshChannel(self.snapshot, self.served.fresh_share)
             merged = [channel.fill(own.request, own.vectors, listed) for own, listed in zip(asked, merged, strict=True)]
         return [
-            (listed, self._reasons(request, listed, hits.rows[number]) if request.explain else None)
+            (listed, self._reasons(request, listed, hits.rows[number]) if request.explain and self.served else None)
             for number, (request, listed) in enumerate(zip(requests, merged, strict=True))
         ]
 

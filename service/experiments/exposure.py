@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Protocol
 
 import orjson
-from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 
 from service.experiments.assignment import Assignment
 from service.experiments.events import FIELD, EventReader, MemoryEventLog, RedisEventReader
@@ -185,21 +185,22 @@ class ExposureLog:
 
     async def _write(self) -> bool:
         batch = list(islice(self._queued, self._limits.max_batch))
+
+        def fill(pipe: Pipeline) -> None:
+            for data in batch:
+                pipe.xadd(self._stream, {FIELD: data}, maxlen=self._limits.max_stream, approximate=True)
+
         try:
-            await self._redis.run(lambda client: self._send(client, batch))
-        except RedisUnavailable:
+            replies = await self._redis.pipeline(fill)
+        except RedisUnavailable as error:
+            replies = [error]
+        if any(isinstance(reply, RedisUnavailable) for reply in replies):
             # still queued: tried again, perhaps written twice, never lost below the bound
             return False
         for _ in batch:
             self._queued.popleft()
         self.written += len(batch)
         return True
-
-    async def _send(self, client: Redis, batch: list[bytes]) -> None:
-        async with client.pipeline(transaction=False) as pipe:
-            for data in batch:
-                pipe.xadd(self._stream, {FIELD: data}, maxlen=self._limits.max_stream, approximate=True)
-            await pipe.execute()
 
 
 class MemoryExposures:

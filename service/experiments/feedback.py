@@ -12,14 +12,14 @@ from hashlib import blake2b, sha1
 from typing import Any, Protocol
 
 import orjson
-from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 
 from model.catalogue import ExternalId
 from service.errors import EventsRefused, EventsUnavailable, Unavailable
 from service.experiments.events import EventReader, MemoryEventLog, RedisEventReader
 from service.stores.history import APPEND, MAX_HISTORY, MemoryHistory, encode_item, history_key
 from service.stores.microbatch import Microbatcher
-from service.stores.redis_client import PERMANENT, FailureCause, RedisClient, RedisUnavailable, cause_of
+from service.stores.redis_client import PERMANENT, FailureCause, RedisClient, RedisUnavailable
 
 STREAM = "recall:feedback"
 
@@ -122,8 +122,8 @@ class RedisFeedback:
             [reply] = await self._writes.ask([event])
         except RedisUnavailable as error:
             raise self._refusal(error.cause) from error
-        if isinstance(reply, Exception):
-            raise self._refusal(cause_of(reply)) from reply
+        if isinstance(reply, RedisUnavailable):
+            raise self._refusal(reply.cause) from reply
         return bool(reply)
 
     def _refusal(self, cause: FailureCause) -> Unavailable:
@@ -133,21 +133,13 @@ class RedisFeedback:
             return EventsRefused(f"Redis refuses to keep events ({lasting}); sending again does not help")
         return EventsUnavailable("the event cannot be kept now; send it again")
 
-    async def _write(self, events: list[FeedbackEvent]) -> list[int | Exception]:
-        replies = await self._redis.run(lambda client: self._send(client, events))
-        for reply in replies:
-            if isinstance(reply, Exception):
-                self._redis.record_failure(reply)
-        return replies
-
-    async def _send(self, client: Redis, events: list[FeedbackEvent]) -> list[int | Exception]:
-        async with client.pipeline(transaction=False) as pipe:
+    async def _write(self, events: list[FeedbackEvent]) -> list[int | RedisUnavailable]:
+        def fill(pipe: Pipeline) -> None:
             pipe.script_load(SCRIPT)  # with every batch: a restarted Redis has forgotten it
             for event in events:
                 pipe.evalsha(SCRIPT_SHA, 3, *self._arguments(event))
-            # each by itself: a reply that is an error fails its own event only
-            replies: list[int | Exception] = await pipe.execute(raise_on_error=False)
-        return replies[1:]
+
+        return (await self._redis.pipeline(fill))[1:]
 
     def _arguments(self, event: FeedbackEvent) -> tuple[bytes | str | int, ...]:
         keys = (mark_key(event), self._stream, history_key(event.user))

@@ -216,7 +216,7 @@ def to_columns(result: RecallResult, explain: bool) -> dict[str, Any]:
         "catalogue": result.catalogue,
         "cache": result.cache,
         "degraded": result.degraded,
-        "timings_ms": {name: round(value, 3) for name, value in result.timings_ms.items()},
+        "timings_ms": result.timings_ms,
     }
     if explain:
         columns["sources"] = [arm.source_name(source) for source in listed.sources.tolist()]

@@ -118,12 +118,12 @@ class AskBlock(msgspec.Struct, tag="ask", array_like=True, frozen=True):
 
     def block(self) -> RequestBlock:
         """Raises BadMessage where the columns do not fit together."""
+        size = len(self.own)
         try:
-            counted = [memoryview(column).cast("i") for column in (self.lengths, self.other_lengths)]
-            flat = [len(column) // 4 for column in (self.items, self.others)]
-            sizes = {len(self.lengths), len(self.users), len(self.limits), len(self.other_lengths), 4 * len(self.own)}
-            fits = [*map(sum, counted)] == flat and min(map(min, counted)) >= 0 and len(sizes) == 1
-            if not fits or len(self.keys) not in (0, len(self.own)):
+            # as numbers without a sign, so that none below 0 can hide in a sum
+            counted = [4 * sum(struct.unpack(f"<{size}I", column)) for column in (self.lengths, self.other_lengths)]
+            fits = counted == [len(self.items), len(self.others)] and len(self.users) == len(self.limits) == 4 * size
+            if not size or not fits or len(self.keys) not in (0, size):
                 raise BadMessage("the columns of a block do not fit together")
             columns = Columns(
                 _integers(self.items),
@@ -134,7 +134,7 @@ class AskBlock(msgspec.Struct, tag="ask", array_like=True, frozen=True):
                 _integers(self.others),
                 _integers(self.other_lengths),
             )
-        except (ValueError, TypeError) as error:
+        except (ValueError, struct.error) as error:
             raise BadMessage(f"a block holds no columns: {error}") from error
         deadline = float("inf") if self.left_s is None else time.monotonic() + self.left_s
         return RequestBlock(columns, deadline, self.keys, self.rules, self.min_catalogue, self.explain)

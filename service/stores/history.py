@@ -8,7 +8,6 @@ from collections import deque
 from typing import Protocol
 
 import orjson
-from redis.asyncio import Redis
 
 from model.catalogue import ExternalId
 from service.stores.microbatch import Microbatcher
@@ -80,20 +79,12 @@ class RedisHistory:
 
     async def _load(self, wanted: list[tuple[bytes, int]]) -> list[list[bytes] | None]:
         try:
-            replies = await self._redis.run(lambda client: self._read(client, wanted))
+            # one user's broken key must not cost the others theirs: its reply alone is no list
+            replies = await self._redis.pipeline(lambda pipe: [pipe.lrange(key, -limit, -1) for key, limit in wanted])
         except RedisUnavailable:
-            self.num_failed += len(wanted)
-            return [None] * len(wanted)
-        # one user's broken key must not cost the others theirs: its reply is an exception, the rest are lists
-        self.num_failed += sum(isinstance(reply, Exception) for reply in replies)
+            replies = [None] * len(wanted)
+        self.num_failed += sum(not isinstance(reply, list) for reply in replies)
         return [reply if isinstance(reply, list) else None for reply in replies]
-
-    async def _read(self, client: Redis, wanted: list[tuple[bytes, int]]) -> list[list[bytes] | Exception]:
-        async with client.pipeline(transaction=False) as pipe:
-            for key, limit in wanted:
-                pipe.lrange(key, -limit, -1)
-            replies: list[list[bytes] | Exception] = await pipe.execute(raise_on_error=False)
-        return replies
 
 
 class MemoryHistory:

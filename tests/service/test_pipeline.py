@@ -139,3 +139,51 @@ def test_unknown_arm_names_those_there_are():
                 await pipeline.recall(RecallQuery("id", pinned="other"))
 
     run(main)
+
+
+MANY = [
+    RecallQuery("1", history=[100, 101], top_n=3, explain=True),
+    RecallQuery("2", user_id=7, top_n=4),
+    RecallQuery("3", history=[999, 100], exclude=[139], top_n=50),
+    RecallQuery("4", history=[], top_n=2),
+    RecallQuery("5", history=list(range(100, 120)), top_n=5),
+]
+
+
+@pytest.mark.parametrize("with_cache", [True, False])
+def test_many_queries_are_answered_as_each_of_them_is(with_cache):
+    async def main():
+        encoder = Gated()
+        encoder.gate.set()
+        async with open_pipeline(encoder, with_cache) as pipeline:
+            together = await pipeline.recall_many(MANY)
+        async with open_pipeline(encoder, with_cache) as pipeline:
+            return together, await asyncio.gather(*map(pipeline.recall, MANY))
+
+    for many, single in zip(*run(main), strict=True):
+        assert many.listed.rows.tolist() == single.listed.rows.tolist()
+        assert many.listed.sources.tolist() == single.listed.sources.tolist()
+        for name in ("request_id", "served", "prompts", "cache", "degraded", "assignment"):
+            assert getattr(many, name) == getattr(single, name)
+        assert many.timings_ms.keys() == single.timings_ms.keys()
+
+
+def test_many_queries_to_a_failed_engine_get_the_fallback_each():
+    async def main():
+        encoder = Gated(RuntimeError("broken"))
+        encoder.gate.set()
+        async with open_pipeline(encoder) as pipeline:
+            return await pipeline.recall_many(MANY[:2]), await pipeline.recall_many([])
+
+    (first, second), none = run(main)
+    assert [answer.served for answer in (first, second)] == ["fallback"] * 2
+    assert (len(first.listed.rows), len(second.listed.rows), none) == (3, 4, [])
+
+
+def test_many_queries_that_come_too_late_get_their_error_each():
+    async def main():
+        async with open_pipeline(Gated()) as pipeline:
+            late = [RecallQuery(str(n), history=[100], deadline=time.monotonic() + 0.02) for n in range(3)]
+            return await pipeline.recall_many(late)
+
+    assert [type(outcome).__name__ for outcome in run(main)] == ["DeadlineExceeded"] * 3

@@ -137,7 +137,7 @@ def test_redis_that_refuses_for_good_is_not_called_temporary(server, user, cause
 
 def test_frozen_redis_refuses_in_time_and_a_repetition_is_kept_once(tmp_path):
     async def main(server):
-        async with open_stores("redis", server, RedisLimits(timeout_ms=50, open_s=0.05)) as stores:
+        async with open_stores("redis", server, RedisLimits(timeout_ms=300, open_s=0.05)) as stores:
             os.kill(server.pid, signal.SIGSTOP)
             with pytest.raises(EventsUnavailable):
                 await stores.sink.keep(event())

@@ -147,9 +147,10 @@ def test_http_processes_import_nothing_of_the_current_folder(tmp_path, monkeypat
     with zmq.Context() as context, context.socket(zmq.ROUTER) as engine:
         engine.linger = 0
         engine.bind(f"ipc://{tmp_path}/engine")
-        with http_processes(Settings(http_workers=1), 0, f"ipc://{tmp_path}/engine") as processes:
+        settings = Settings(http_workers=1, arms={"recgpt": tmp_path})
+        with http_processes(settings, 0, f"ipc://{tmp_path}/engine") as processes:
             assert engine.poll(LIMIT_S * 1000), "the process never asked"
-            message = decode_from_worker(engine.recv_multipart()[-1])
+            [message] = decode_from_worker(engine.recv_multipart()[-1])
             processes[0].kill()
     assert isinstance(message, AskReleases)
     assert os.listdir(tmp_path).count("ran") == 0
