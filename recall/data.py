@@ -76,6 +76,13 @@ class PrepareCommand:
         Path | None,
         Option(help="JSON file: item -> list of categories. s3rec finds <name>_item2attributes.json by itself."),
     ] = None
+    items: Annotated[
+        Path | None,
+        Option(
+            help="Table of items (.parquet, .csv, .tsv, .jsonl), a row each; its columns become attributes, which "
+            "requests filter by. Without one, categories alone do."
+        ),
+    ] = None
     k_core: Annotated[int, Option(help="Keep users and items with at least this many events; 0 keeps all of them.")] = 0
     positive: Annotated[
         list[str] | None,
@@ -103,6 +110,7 @@ def prepare(options: PrepareCommand) -> None:
         k_core=options.k_core,
         max_bad_share=options.max_bad_share,
         categories=options.categories,
+        items=options.items,
         **read_times(options.shares, options.cut),
         **read_positive(options.input_format, options.positive or []),
     )

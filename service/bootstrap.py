@@ -15,6 +15,9 @@ from typing import Generic, TypeVar
 import structlog
 from prometheus_client.registry import Collector
 
+from service.catalogue.follower import CatalogueFollower
+from service.catalogue.log import CatalogueLog, UnsharedLog
+from service.catalogue.state import LiveState
 from service.engine.arms import ArmSlot
 from service.engine.releases import Releases
 from service.errors import ConfigurationError
@@ -30,7 +33,9 @@ from service.experiments.live import LiveAssigner
 from service.experiments.recorder import ExposureRecorder
 from service.experiments.rules import FEATURE
 from service.experiments.shadow import ShadowComparison
-from service.pipeline import RecallPipeline, RecallQuery
+from service.items import ItemEditor, follow, open_changes
+from service.pipeline import RecallPipeline
+from service.queries import RecallQuery
 from service.remote.follower import Follower, follow_engine
 from service.remote.link import EngineLink
 from service.settings import Settings
@@ -52,6 +57,8 @@ class Engines(Generic[R_co]):
     settings: Settings  # with the URL of the embedded redis-server where they had none
     arms: dict[str, ArmSlot]
     releases: R_co
+    changes: CatalogueLog
+    state: LiveState  # of the catalogue, under those changes
     collectors: tuple[Collector, ...] = ()  # metrics of the engines, where these are in this process
     redis_clients: tuple[RedisClient, ...] = ()
     link: EngineLink | None = None  # to the process that computes, where that is another
@@ -93,6 +100,7 @@ class Service:
     stores: Stores
     releases: Releases
     experiments: LiveAssigner
+    items: ItemEditor
     metrics: Metrics
     shadow: ShadowComparison[RecallQuery]
     link: EngineLink | None = None  # to the process that computes, where that is another
@@ -118,11 +126,12 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
         clients = (*engines.redis_clients, *stores.redis_clients)
         register(metrics, *engines.collectors, *stores.collectors(), RedisCollector(clients))
         register(metrics, ExperimentsCollector(experiments))
-        pipeline = RecallPipeline(engines.arms, experiments, stores.histories)
+        pipeline = RecallPipeline(engines.arms, experiments, stores.histories, engines.state)
+        items = ItemEditor(engines.changes, engines.state, engines.arms, stores.histories)
         shadow = ShadowComparison(pipeline, metrics.overlap)
         stack.push_async_callback(shadow.close)
         stores = replace(stores, redis_clients=clients)
-        yield Service(settings, pipeline, stores, engines.releases, experiments, metrics, shadow, engines.link)
+        yield Service(settings, pipeline, stores, engines.releases, experiments, items, metrics, shadow, engines.link)
 
 
 def freeze_loaded() -> None:
@@ -143,12 +152,15 @@ def engines_at(address: str) -> OpenEngines:
 
     @asynccontextmanager
     async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[Engines[Follower]]:
-        link = EngineLink(address, metrics.render, metrics.engine("unknown"))
-        try:
-            follower = await follow_engine(link)
-            yield Engines(settings, follower.arms, follower, link=link)
-        finally:
-            await link.close()
+        async with AsyncExitStack() as stack:
+            link, state = EngineLink(address, metrics.render, metrics.engine("unknown")), LiveState()
+            stack.push_async_callback(link.close)
+            follower = await follow_engine(link, state)
+            changes, clients = open_changes(settings, stack)
+            if settings.keeps_events_in_memory:
+                changes = UnsharedLog()
+            await follow(CatalogueFollower(changes, state), stack)
+            yield Engines(settings, follower.arms, follower, changes, state, redis_clients=clients, link=link)
 
     return open_engines
 

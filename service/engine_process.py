@@ -18,6 +18,8 @@ import structlog
 import uvloop
 
 from service.bootstrap import Engines, freeze_loaded, load_assigner, register
+from service.catalogue.follower import CatalogueFollower
+from service.catalogue.state import LiveState
 from service.consumer.consumer import ConsumerLimits
 from service.consumer.process import ConsumerProcess
 from service.engine.arms import ArmSlot, Release
@@ -26,6 +28,7 @@ from service.engine.loading import EngineParts, choose_device, load_arm
 from service.engine.messages import EngineLimits
 from service.errors import ConfigurationError
 from service.http.workers import http_processes
+from service.items import follow, learners, open_changes
 from service.reload.collector import ReloadCollector
 from service.reload.reloader import Reloader
 from service.reload.watcher import Watcher
@@ -58,22 +61,25 @@ async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[En
         settings = await with_redis(settings, stack)
         cache, clients = open_cache(settings, stack)
         device = choose_device(settings.device)
-        limits = EngineLimits(settings.max_waiting, settings.max_batch_tokens)
+        limits, state = EngineLimits(settings.max_waiting, settings.max_batch_tokens), LiveState()
 
         def load(name: str, folder: Path) -> Release:
-            return load_arm(name, folder, device, EngineParts(limits, cache, metrics.engine(name))).release
+            parts = EngineParts(limits, cache, metrics.engine(name), state, settings.fresh_share)
+            return load_arm(name, folder, device, parts).release
 
         arms: dict[str, ArmSlot] = {}
         for name, folder in settings.arms.items():
             # hashing and replaying take seconds; signals should work meanwhile
             arms[name] = ArmSlot(await asyncio.to_thread(load, name, folder))
             stack.push_async_callback(arms[name].close)
+        changes, log_clients = open_changes(settings, stack)
+        await follow(CatalogueFollower(changes, state, lambda: learners(arms)), stack)
         reloader = Reloader(arms, settings.arms, load)
         if settings.watch_bundles_s:
             watching = asyncio.create_task(Watcher(reloader, settings.arms).run(settings.watch_bundles_s))
             stack.callback(watching.cancel)
         collectors = (CacheCollector(cache), EngineCollector(arms), ReloadCollector(reloader))
-        yield Engines(settings, arms, reloader, collectors, clients)
+        yield Engines(settings, arms, reloader, changes, state, collectors, (*clients, *log_clients))
 
 
 def open_cache(settings: Settings, stack: AsyncExitStack) -> tuple[VectorCaches | None, tuple[RedisClient, ...]]:
@@ -152,7 +158,7 @@ async def _run_engine(settings: Settings, port: int, on_start: Callable[[], None
         register(metrics, *engines.collectors, RedisCollector(engines.redis_clients))
         observer = metrics.engine("unknown")
         server = EngineServer(
-            address, engines.arms, metrics.render, observer, engines.releases, num_expected=settings.http_workers
+            address, engines.arms, metrics.render, observer, engines.releases, settings.http_workers, engines.state
         )
         engines.releases.subscribe(server)
         stack.push_async_callback(server.close)

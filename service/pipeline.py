@@ -6,26 +6,30 @@ Each step has one line in `recall`; vectors, search and merge are the engine's. 
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
-
-from numpy.typing import NDArray
+from contextlib import suppress
+from dataclasses import replace
+from typing import NamedTuple, Protocol
 
 from model.catalogue import ExternalId
 from model.merging import Merged
 from model.records import History
+from model.rules import NO_RULES
+from service.catalogue.state import LiveState
 from service.clock import Clock
 from service.engine.arms import ArmSlot, Member, Release, with_current
 from service.engine.blocks import RequestBlock, ResultBlock
-from service.engine.fill import complete
-from service.engine.messages import EMPTY, EngineRequest, EngineResult
-from service.errors import DeadlineExceeded, EngineFailed, Overloaded, RecallError, UnknownArm
+from service.engine.messages import EngineRequest, EngineResult
+from service.errors import CatalogueBehind, DeadlineExceeded, EngineFailed, Overloaded, RecallError, UnknownArm
 from service.experiments.assignment import Assignment, Reason
+from service.lists.fill import EMPTY, complete
+from service.queries import RecallQuery, RecallResult
 from service.stores.history import HistoryStore
 from service.stores.vector_codec import CachedVectors
 
 FALLBACK = "fallback"
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
+CHANGE_SECONDS = 2.0  # that a request waits for a change of the catalogue which it demands to see
+NAMES_SECONDS = 0.25  # until an item of the engine's has a name here
 
 
 class AssignmentPolicy(Protocol):
@@ -34,63 +38,19 @@ class AssignmentPolicy(Protocol):
     def assign(self, unit: str | None, forced: str | None = None) -> Assignment: ...
 
 
-@dataclass(frozen=True, slots=True)
-class RecallQuery:
-    """A checked request."""
-
-    request_id: str
-    user_id: ExternalId | None = None
-    history: Sequence[ExternalId] | None = None
-    top_n: int = 100
-    exclude: Sequence[ExternalId] = ()
-    explain: bool = False
-    forced: str | None = None  # a variation or arm asked for with a QA key
-    pinned: str | None = None  # an arm named in the path: never an exposure
-    deadline: float = float("inf")  # time.monotonic()
-
-    @property
-    def unit(self) -> str | None:
-        return None if self.user_id is None else str(self.user_id)
-
-    def pinned_to(self, arm: str) -> "RecallQuery":
-        """The same query to one arm, outside any experiment."""
-        return replace(self, pinned=arm, forced=None)
-
-
-@dataclass(frozen=True, slots=True)
-class RecallResult:
-    """Everything a response says, and what the exposure log needs."""
-
-    request_id: str
-    arm: Release
-    assignment: Assignment
-    served: str
-    listed: Merged
-    prompts: list[ExternalId]  # where the query wants them explained
-    cache: str
-    degraded: list[str]
-    timings_ms: Mapping[str, float]  # to a thousandth; users of a batch share them
-
-    @property
-    def bundle(self) -> str:
-        return self.arm.bundle
-
-    @property
-    def item_ids(self) -> NDArray[Any]:
-        """The external ids listed, best first."""
-        return self.arm.catalogue.items.column(self.listed.rows)
-
-    @property
-    def scores(self) -> NDArray[Any]:
-        """The score of each item listed."""
-        return self.listed.scores
-
-
 class RecallPipeline:
     """Answers requests with the arms it was given."""
 
-    def __init__(self, arms: Mapping[str, ArmSlot], assigner: AssignmentPolicy, histories: HistoryStore) -> None:
+    def __init__(
+        self,
+        arms: Mapping[str, ArmSlot],
+        assigner: AssignmentPolicy,
+        histories: HistoryStore,
+        changes: LiveState | None = None,
+    ) -> None:
+        """changes: of the catalogue, as far as this process knows them; None = there are none."""
         self.arms, self.assigner, self._histories = arms, assigner, histories
+        self._changes = changes or LiveState()
 
     async def recall(self, query: RecallQuery, assignment: Assignment | None = None) -> RecallResult:
         """Raises UnknownArm, Overloaded or DeadlineExceeded; a failed engine is answered by the labelled fallback.
@@ -99,16 +59,21 @@ class RecallPipeline:
         """
         clock, degraded = Clock(), list[str]()
         assignment = assignment or self.assign(query)
+        if query.min_catalogue:
+            await self._changes.wait_for(query.min_catalogue, min(query.deadline, time.monotonic() + CHANGE_SECONDS))
         history = await self._history(query, degraded)
         [query] = await self._without_hidden([query], [degraded])
         clock.lap("history")
 
         async def find(release: Release) -> Asked:
             # in here, not before: rows belong to one release's catalogue, and another release may take its place
-            request = release.request(query.user_id, history, query.exclude, query.top_n, deadline=query.deadline)
+            request = release.request(
+                query.user_id, history, query.exclude, query.top_n, query.rules, query.deadline, query.explain
+            )
+            request = replace(request, min_catalogue=query.min_catalogue) if query.min_catalogue else request
             return Asked(release, request, await self._ask(release, request))
 
-        asked = await with_current(self.arms[assignment.arm], find)
+        asked = await self._with_names(await with_current(self.arms[assignment.arm], find))
         clock.lap("find")
         timings_ms = clock.timings_ms(asked.result.timings_ms if asked.result else {})
         return self._answer(Read(query, assignment, history, degraded), asked, timings_ms)
@@ -118,10 +83,12 @@ class RecallPipeline:
     ) -> list[RecallResult | RecallError]:
         """The outcomes in order, each what `recall` returns or raises; the queries of one arm are one piece of work.
 
-        assignments: of each query, as in `recall`. Raises UnknownArm without them.
+        assignments: of each query, as in `recall`; without them raises UnknownArm. Those with rules are asked one by one.
         """
-        clock = Clock()
         assignments = assignments or [self.assign(query) for query in queries]
+        if not all(query.is_plain for query in queries):
+            return await self._recall_mixed(queries, assignments)
+        clock = Clock()
         degraded: list[list[str]] = [[] for _ in queries]
         # a task each, so only for those who have to wait for the store
         absent = [n for n, query in enumerate(queries) if query.history is None and query.unit is not None]
@@ -138,6 +105,26 @@ class RecallPipeline:
         # a group keeps the order of its members
         left = {arm: iter(outcomes) for arm, outcomes in zip(by_arm, answered, strict=True)}
         return [next(left[read.assignment.arm]) for read in reads]
+
+    async def _recall_mixed(
+        self, queries: Sequence[RecallQuery], assignments: Sequence[Assignment]
+    ) -> list[RecallResult | RecallError]:
+        """The same, where some have rules."""
+        pairs = list(zip(queries, assignments, strict=True))
+        plain = [(query, assignment) for query, assignment in pairs if query.is_plain]
+        ruled = [self._outcome(query, assignment) for query, assignment in pairs if not query.is_plain]
+        block = self.recall_many([query for query, _ in plain], [assignment for _, assignment in plain])
+        together, apart = await asyncio.gather(block, asyncio.gather(*ruled))
+        left = {True: iter(together), False: iter(apart)}
+        return [next(left[query.is_plain]) for query in queries]
+
+    async def _outcome(self, query: RecallQuery, assignment: Assignment) -> RecallResult | RecallError:
+        try:
+            return await self.recall(query, assignment)
+        except UnknownArm:
+            raise
+        except RecallError as error:
+            return error
 
     async def _answer_block(
         self, arm: str, reads: "Sequence[Read]", clock: Clock
@@ -168,7 +155,8 @@ class RecallPipeline:
                 answers.append(outcome)
             else:
                 result = outcome if isinstance(outcome, EngineResult) else None
-                answers.append(self._answer(read, Asked(release, request, result), timings_ms))
+                asked = await self._with_names(Asked(release, request, result))
+                answers.append(self._answer(read, asked, timings_ms))
         return answers
 
     def _answer(self, read: "Read", asked: "Asked", timings_ms: Mapping[str, float]) -> RecallResult:
@@ -186,6 +174,8 @@ class RecallPipeline:
             cache="off" if not result or not request.key else "hit" if result.known else "miss",
             degraded=degraded,
             timings_ms=timings_ms,
+            catalogue=result.catalogue if result else arm.items.snapshot.number,
+            reasons=result.reasons if result else None,
         )
 
     async def embed(
@@ -254,6 +244,19 @@ class RecallPipeline:
             read.append(replace(query, exclude=(*query.exclude, *hidden)) if hidden else query)
         return read
 
+    async def _with_names(self, asked: "Asked") -> "Asked":
+        """The same once the names of its items are known here.
+
+        The engine's process may have read changes that this one has not. What has no name in time is left out.
+        """
+        arm, _, result = asked
+        if not result or not len(result.merged.rows) or result.merged.rows.max() <= arm.items.snapshot.num_rows:
+            return asked
+        with suppress(CatalogueBehind):
+            await self._changes.wait_for(result.catalogue, time.monotonic() + NAMES_SECONDS)
+        known = result.merged.rows <= arm.items.snapshot.num_rows
+        return asked if known.all() else asked._replace(result=result.only(known))
+
     @staticmethod
     async def _ask(arm: Release, request: EngineRequest) -> EngineResult | None:
         """The engine's result; None when its batch failed."""
@@ -266,9 +269,11 @@ class RecallPipeline:
     def _fill(arm: Release, request: EngineRequest, result: EngineResult | None, degraded: list[str]) -> Merged:
         """The list of the result, filled up with popular items where it is short."""
         merged = result.merged if result else EMPTY
-        listed = complete(arm.catalogue, merged, request)
+        listed = complete(arm.items, merged, request)
         if len(listed.rows) > len(merged.rows):
             degraded.append("filled")
+        if len(listed.rows) < request.limit and request.rules != NO_RULES:
+            degraded.append("rules_leave_fewer")
         return listed
 
 

@@ -66,6 +66,12 @@ class Settings(BaseSettings):
     max_waiting: int = Field(
         2048, ge=1, description="Requests in an arm's queue; beyond it 429, so that nobody waits for long."
     )
+    fresh_share: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Share of each list for items put after the bundle, where fewer get in by score; 0 = score alone.",
+    )
     request_timeout_ms: float = Field(1000, gt=0, description="Deadline when the client sends no X-Request-Timeout-Ms.")
 
     redis_url: str | None = Field(

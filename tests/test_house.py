@@ -17,16 +17,16 @@ ALLOWED = {
     "recall": "",
     "recall.__main__": (
         "model recall.benchmarking recall.comparing recall.data recall.demo recall.doctor recall.experiments "
-        "recall.options recall.reproducing recall.serving recall.terminal recall.training recall.tuning service.errors "
-        "service.telemetry"
+        "recall.options recall.reproducing recall.serving recall.terminal recall.training recall.tuning "
+        "service.errors service.telemetry"
     ),
-    "recall.comparing": "model.checkpoint model.data model.evaluation model.records recall.terminal",
     "recall.bench": (
         "index.auto index.bundle index.evaluate index.exact index.factory index.faiss_index index.next_item "
         "model.catalogue model.checkpoint model.encoder model.networks model.records recall.reproduction "
         "service.engine"
     ),
     "recall.benchmarking": "index.auto model.encoder recall.bench recall.options recall.reproduction recall.terminal",
+    "recall.comparing": "model.checkpoint model.data model.evaluation model.records recall.terminal",
     "recall.data": "model.data model.logs recall.options recall.terminal",
     "recall.demo": (
         "index.bundle model.data model.recipes recall.serving recall.terminal recall.training service.engine "
@@ -54,63 +54,77 @@ ALLOWED = {
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
     "service": "",
     "service.bootstrap": (
-        "service.engine service.errors service.events service.experiments service.pipeline service.remote "
-        "service.settings service.stores service.telemetry"
+        "service.catalogue service.engine service.errors service.events service.experiments service.items "
+        "service.pipeline service.queries service.remote service.settings service.stores service.telemetry"
     ),
+    "service.catalogue": "model.attributes model.catalogue service.errors service.stores",
     "service.clock": "",
     "service.consumer": ("model.logs service.errors service.events service.processes service.stores service.telemetry"),
     "service.engine": (
-        "index.base index.bundle index.exact index.next_item index.watched model.catalogue model.checkpoint "
-        "model.columns model.data model.device model.encoder model.evaluation model.kernels model.merging "
-        "model.metadata model.records service.errors service.stores"
+        "index.base index.best index.bundle index.exact index.next_item index.planned index.watched "
+        "model.attributes model.catalogue model.checkpoint model.columns model.data model.device model.encoder "
+        "model.evaluation model.kernels model.merging model.metadata model.records model.rules service.catalogue "
+        "service.errors service.lists service.stores"
     ),
     "service.engine_process": (
-        "service.bootstrap service.consumer service.engine service.errors service.http service.reload service.remote "
-        "service.settings service.stores service.telemetry"
+        "service.bootstrap service.catalogue service.consumer service.engine service.errors service.http service.items "
+        "service.reload service.remote service.settings service.stores service.telemetry"
     ),
     "service.errors": "",
     "service.events": "service.errors service.stores",
     "service.experiments": "model.catalogue service.errors service.events service.stores",
     "service.experiments.verdict": "service.errors",
     "service.http": (
-        "model model.ids service.bootstrap service.engine service.errors service.experiments service.pipeline "
-        "service.processes service.settings service.stores service.telemetry"
+        "model model.attributes model.ids model.rules service.bootstrap service.catalogue service.engine "
+        "service.errors service.experiments service.lists service.processes service.queries service.settings "
+        "service.stores service.telemetry"
     ),
+    "service.items": (
+        "model.attributes model.catalogue model.ids service.catalogue service.engine service.errors "
+        "service.settings service.stores"
+    ),
+    "service.lists": "index.base model.catalogue model.merging model.records model.rules service.catalogue",
     "service.pipeline": (
-        "model.catalogue model.merging model.records service.clock service.engine service.errors service.experiments "
-        "service.stores"
+        "model.catalogue model.merging model.records model.rules service.catalogue service.clock service.engine "
+        "service.errors service.experiments service.lists service.queries service.stores"
     ),
     "service.processes": "",
+    "service.queries": "model.catalogue model.merging model.rules service.engine service.experiments service.lists",
     "service.reload": "service.engine service.errors",
-    "service.remote": "model.columns model.merging service.engine service.errors service.stores",
+    "service.remote": (
+        "model.columns model.merging model.rules service.catalogue service.engine service.errors service.lists "
+        "service.stores"
+    ),
     "service.settings": "service.errors",
     "service.stores": "model.catalogue model.records service.errors",
-    "service.telemetry": "index.watched service.engine service.pipeline",
+    "service.telemetry": "index.watched service.engine service.queries",
     "index": "",
     "index.auto": "index.base index.evaluate index.exact index.factory index.faiss_index",
     "index.base": "",
+    "index.best": "index.base index.checks",
     "index.bundle": (
         "index.auto index.base index.checks index.evaluate index.exact index.factory index.faiss_index "
         "index.next_item model model.checkpoint model.encoder model.metadata model.records"
     ),
     "index.checks": "index.base",
     "index.evaluate": "index.base",
-    "index.exact": "index.base index.checks index.exact_device model.kernels",
+    "index.exact": "index.base index.best index.checks index.exact_device model.kernels",
     "index.exact_device": "index.base model.kernels",
     "index.factory": "index.base index.exact index.faiss_index",
     "index.faiss_index": "index.base index.checks",
+    "index.lists": "index.base index.checks index.faiss_index",
     "index.next_item": "index.base index.faiss_index",
+    "index.planned": "index.base index.checks index.exact index.faiss_index index.lists",
     "index.watched": "index.base index.evaluate",
     "model": "",
+    "model.attributes": "",
     "model.batch": "",
-    "model.catalogue": "",
+    "model.catalogue": "model.attributes",
     "model.checkpoint": "model.catalogue model.metadata model.networks model.records",
     "model.columns": "model.records",
     "model.compiled": "model.batch model.generation model.kernels model.networks model.records",
-    "model.data": "model.catalogue model.logs",
-    "model.device": (
-        "model.batch model.columns model.compiled model.kernels model.merging model.networks model.records"
-    ),
+    "model.data": "model.attributes model.catalogue model.logs",
+    "model.device": "model.batch model.columns model.compiled model.kernels model.merging model.networks model.records",
     "model.encoder": "model.batch model.checkpoint model.compiled model.generation model.records",
     "model.evaluation": "model.batch model.catalogue model.data model.merging model.networks model.records",
     "model.generation": "model.batch model.kernels model.records",
@@ -122,9 +136,10 @@ ALLOWED = {
     "model.networks": "model.batch model.catalogue model.generation model.records",
     "model.recipes": "model.evaluation model.records",
     "model.records": "",
+    "model.rules": "",
     "model.training": (
-        "model model.batch model.checkpoint model.data model.evaluation model.generation model.networks model.recipes "
-        "model.records"
+        "model model.batch model.checkpoint model.data model.evaluation model.generation model.networks "
+        "model.recipes model.records"
     ),
 }
 

@@ -102,8 +102,11 @@ def test_the_spine_imports_no_machinery():
 
 @pytest.mark.parametrize("start", ["service.http.workers", "service.http.app"])
 def test_an_http_process_reaches_nothing_that_computes(start):
-    """It does not inside functions either: the first request that calls one would load torch."""
-    assert tops(reached(start, sources(*house.FLOORS), lazily=True)) & COMPUTES == set()
+    """It does not inside functions either: the first request that calls one would load torch.
+
+    Polars alone is reached, where a bundle with attributes is opened: they are read before the process answers.
+    """
+    assert tops(reached(start, sources(*house.FLOORS), lazily=True)) & COMPUTES <= {"polars"}
 
 
 def test_the_command_reaches_torch_inside_functions_only():

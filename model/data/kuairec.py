@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.data.categories import encode_categories, read_categories
+from model.data.items import with_attributes
 from model.data.sequences import SequenceData
 from model.logs.events import BadRow, DataError, ReadReport
 
@@ -48,11 +49,13 @@ def read_kuairec(path: Path, name: str) -> tuple[SequenceData, ReadReport]:
     split = known, parts["test_pos"][for_valid], parts["test_pos"][~for_valid]
     train, valid, test = (_sequences(part, users, items) for part in split)
     tags = path.with_name(TAGS)
-    categories = encode_categories(items, read_categories(tags)) if tags.is_file() else None
+    table = read_categories(tags) if tags.is_file() else None
+    categories = encode_categories(items, table) if table is not None else None
     counts = np.bincount(train.values, minlength=len(items) + 1)[1:].astype(np.int64)
     candidates = _rows(items, small).astype(np.int32)
     catalogue = Catalogue(items, users, counts, categories)
-    return SequenceData(name, catalogue, train, valid, test, "given", candidates), report
+    data = SequenceData(name, catalogue, train, valid, test, "given", candidates)
+    return with_attributes(data, None, table), report
 
 
 def _validation_users(complete: Pairs) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from model.data.categories import Categories, read_categories
+from model.data.items import coverage, read_items, with_attributes
 from model.data.kuairand import Target, read_kuairand
 from model.data.kuairec import read_kuairec
 from model.data.positives import PositiveRule, select_positives
@@ -42,6 +43,7 @@ class PrepareOptions:
     target: Target = "long_view"  # kuairand: which exposures are positives
     max_bad_share: float = 0.01
     categories: Path | None = None  # JSON item -> attribute ids; s3rec looks for <stem>_item2attributes.json
+    items: Path | None = None  # a table of items, whose columns become attributes
     more_inputs: tuple[Path, ...] = ()  # read as one log with `input`
     shape: LogShape = field(default_factory=LogShape)
     synthetic: SyntheticSpec = field(default_factory=SyntheticSpec)
@@ -75,14 +77,26 @@ def prepare(options: PrepareOptions, on_rows: Progress | None = None) -> tuple[S
     if options.format in ("kuairand", "kuairec"):
         data, report = _read_divided(options)
         report.check(options.input, options.max_bad_share)
-        return data, report
+        return _with_table(data, report, options, None)
     source = _read(options, on_rows)
     # Before anything is filtered: k-core could hide that half of a file did not parse.
     source.report.check(options.dataset_name, options.max_bad_share)
     positives = select_positives(source.log, options.positive)
     data = split_log(options.dataset_name, positives, _split_rule(options), source.categories)
     notes = () if options.is_synthetic else tuple(describe(source.log, positives, data))
-    return data, replace(source.report, notes=(*source.report.notes, *notes))
+    report = replace(source.report, notes=(*source.report.notes, *notes))
+    return _with_table(data, report, options, source.categories)
+
+
+def _with_table(
+    data: SequenceData, report: ReadReport, options: PrepareOptions, categories: Categories | None
+) -> tuple[SequenceData, ReadReport]:
+    """The data set with the attributes of its items, and a sentence on them where they come from a table."""
+    if options.items is None:
+        return with_attributes(data, None, categories), report
+    table = read_items(options.items)
+    data = with_attributes(data, table, categories)
+    return data, replace(report, notes=(*report.notes, coverage(data.catalogue, table)))
 
 
 def _read_divided(options: PrepareOptions) -> tuple[SequenceData, ReadReport]:

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from model.catalogue import ExternalId
 from model.columns import Columns
 from model.merging import Merged
+from model.rules import NO_RULES, ListRules
 from service.engine.messages import EngineRequest, EngineResult
 from service.errors import DeadlineExceeded, RecallError
+from service.lists.reasons import Reasons
 from service.stores.vector_codec import CachedVectors
 
 T = TypeVar("T")
@@ -31,14 +33,22 @@ class RequestBlock:
     columns: Columns
     deadline: float = float("inf")  # time.monotonic()
     keys: Sequence[bytes] = ()  # (B,) of the vectors in the cache; none = not asked, not kept
-    allowed: NDArray[np.bool_] | None = None  # (N,) as in EngineRequest, for all users
+    rules: ListRules = NO_RULES  # as in EngineRequest, for all users, as are the next two
+    min_catalogue: int = 0
+    explain: bool = False
     unknown: Sequence[Sequence[ExternalId]] = ()  # (B,) as in EngineRequest
 
     @classmethod
     def of(cls, request: EngineRequest) -> "RequestBlock":
         """A single request."""
         columns = Columns.of([request.history], [request.limit], [request.excluded])
-        return cls(columns, request.deadline, () if request.key is None else (request.key,), request.allowed)
+        keys = () if request.key is None else (request.key,)
+        return cls(columns, request.deadline, keys, request.rules, request.min_catalogue, request.explain)
+
+    @property
+    def is_plain(self) -> bool:
+        """True when nothing is asked beside the model's own lists."""
+        return self.rules == NO_RULES and not self.explain
 
     @property
     def size(self) -> int:
@@ -63,7 +73,15 @@ class RequestBlock:
         keys: Sequence[bytes | None] = self.keys or [None] * self.size
         users = zip(self.columns.records(), keys, self.unknown or [()] * self.size, strict=True)
         return [
-            EngineRequest(*user, deadline=self.deadline, key=key, allowed=self.allowed, unknown=unknown)
+            EngineRequest(
+                *user,
+                deadline=self.deadline,
+                key=key,
+                rules=self.rules,
+                min_catalogue=self.min_catalogue,
+                explain=self.explain,
+                unknown=unknown,
+            )
             for user, key, unknown in users
         ]
 
@@ -80,6 +98,8 @@ class ResultBlock(NamedTuple):
     known: NDArray[np.bool_]  # (B,) vectors that were not computed for this
     timings_ms: Mapping[str, float]
     errors: Mapping[int, RecallError] = {}  # by place: the reason why there is no answer
+    catalogue: int = 0  # the last change of the catalogue that all of its lists know
+    reasons: Sequence[Reasons | None] = ()  # (B,), or none
 
     @classmethod
     def of(cls, outcomes: Sequence[EngineResult | RecallError]) -> "ResultBlock":
@@ -97,22 +117,26 @@ class ResultBlock(NamedTuple):
             rows[place, :length], scores[place, :length], sources[place, :length] = result.merged
             vectors[place], prompts[place] = result.vectors
         known = np.array([place in results and results[place].known for place in range(count)], dtype=np.bool_)
-        return cls(lengths, rows, scores, sources, vectors, prompts, known, some.timings_ms if some else {}, errors)
+        number = min((result.catalogue for result in results.values()), default=0)
+        reasons = tuple(results[place].reasons if place in results else None for place in range(count))
+        told = some.timings_ms if some else {}, errors, number, reasons if any(reasons) else ()
+        return cls(lengths, rows, scores, sources, vectors, prompts, known, *told)
 
     def part(self, users: slice) -> "ResultBlock":
         """A run of users that all have answers: views."""
         columns = [column[users] for column in self[:7]]
-        return ResultBlock._make((*columns, self.timings_ms, {}))
+        return ResultBlock._make((*columns, self.timings_ms, {}, self.catalogue, self.reasons[users]))
 
     def outcomes(self) -> list[EngineResult | RecallError]:
         """The outcome of each user."""
         # once for all, not once a user
         rows, sources, prompts = (c.astype(np.int64) for c in (self.rows, self.sources, self.prompts))
         cut, timings_ms = self.lengths.tolist(), self.timings_ms
-        users = zip(cut, rows, self.scores, sources, self.vectors, prompts, self.known.tolist(), strict=True)
+        reasons = self.reasons or [None] * len(cut)
+        users = zip(cut, rows, self.scores, sources, self.vectors, prompts, self.known.tolist(), reasons, strict=True)
         answers = [
-            EngineResult(CachedVectors(v, p), Merged(r[:n], s[:n], o[:n]), timings_ms, known)
-            for n, r, s, o, v, p, known in users
+            EngineResult(CachedVectors(v, p), Merged(r[:n], s[:n], o[:n]), timings_ms, known, self.catalogue, why)
+            for n, r, s, o, v, p, known, why in users
         ]
         return [self.errors.get(place, answer) for place, answer in enumerate(answers)]
 
@@ -125,7 +149,8 @@ class ResultBlock(NamedTuple):
             Merged(rows, self.scores[place, :length], sources),
             CachedVectors(self.vectors[place], prompts),
         )
-        return EngineResult(vectors, merged, self.timings_ms, bool(self.known[place]))
+        why = self.reasons[place] if self.reasons else None
+        return EngineResult(vectors, merged, self.timings_ms, bool(self.known[place]), self.catalogue, why)
 
     def told(self, queue_ms: float, known: bool) -> "ResultBlock":  # noqa: ARG002  (each user has its own)
         """The same with what the queue knows of it."""

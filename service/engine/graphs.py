@@ -20,6 +20,7 @@ from model.merging import Merged
 from service.engine.blocks import RequestBlock, ResultBlock, Work
 from service.engine.compute import BatchCompute
 from service.engine.messages import EngineRequest, EngineResult, Started
+from service.lists.reasons import Reasons
 from service.stores.vector_codec import CachedVectors
 
 Places = NDArray[np.int64]
@@ -84,17 +85,29 @@ class GraphCompute:
     def encode(self, work: Sequence[Work]) -> Started:
         """Returns while the card works. `work` has at most as many users as the largest batch."""
         since, columns = time.perf_counter(), columns_of(work)
-        is_filtered = any(piece.allowed is not None for piece in work)
+        is_filtered = self._is_changed or not all(piece.is_plain for piece in work)
         num_excluded = columns.num_excluded
         if not is_filtered and self.recall.takes_all(int(columns.limits.max()), int(num_excluded.max())):
             return Started(range(columns.size), columns.limits, self.recall.start(columns), since)
-        filtered = [piece.allowed is not None for piece in work for _ in range(piece.size)]
-        users = zip(filtered, columns.limits.tolist(), num_excluded.tolist(), strict=True)
-        reasons = ["filtered" if own else self.recall.refuses(limit, most) for own, limit, most in users]
+        general = [self._reason(piece) for piece in work for _ in range(piece.size)]
+        users = zip(general, columns.limits.tolist(), num_excluded.tolist(), strict=True)
+        reasons = [own or self.recall.refuses(limit, most) for own, limit, most in users]
         self.refused.update(filter(None, reasons))
         places = [place for place, reason in enumerate(reasons) if not reason]
         ticket = self.recall.start(columns.take(places)) if places else None
         return Started(places, columns.limits, ticket, since)
+
+    @property
+    def _is_changed(self) -> bool:
+        """True when items have come or gone since the bundle: the card knows the bundle's alone."""
+        served = self.general.served
+        return served is not None and served.live.snapshot.is_changed
+
+    def _reason(self, piece: Work) -> str:
+        """The reason why a piece of work takes the general path whatever its size; empty = there is none."""
+        if self._is_changed:
+            return "catalogue_changed"
+        return "" if piece.is_plain else "filtered"
 
     def search(self, work: Sequence[Work], started: Started) -> Sequence[EngineResult | ResultBlock]:
         """Waits for the card; `timings_ms` are those of the whole batch, all of them under `encode`."""
@@ -133,11 +146,16 @@ class AnsweredBatch(NamedTuple):
     answers: Answers
     lengths: NDArray[np.integer[Any]]  # (B,) of the lists
     timings_ms: Mapping[str, float]
+    # by place: the catalogue's number and the reasons that the general path gave; the card knows neither
+    told: Mapping[int, tuple[int, Reasons | None]] = {}
 
     @classmethod
     def of(cls, results: Sequence[EngineResult]) -> "AnsweredBatch":
         lengths = np.array([len(result.merged.rows) for result in results])
-        return cls(answers_of(results, int(lengths.max())), lengths, results[0].timings_ms)
+        told = {
+            place: (own.catalogue, own.reasons) for place, own in enumerate(results) if own.catalogue or own.reasons
+        }
+        return cls(answers_of(results, int(lengths.max())), lengths, results[0].timings_ms, told)
 
     def at(self, users: NDArray[np.bool_]) -> "AnsweredBatch":
         answers = Answers._make(column[users] for column in self.answers)
@@ -157,7 +175,8 @@ class AnsweredBatch(NamedTuple):
 
         pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]] = zip(self.answers, other.answers, strict=True)
         answers = Answers._make(both(*pair) for pair in pairs)
-        return AnsweredBatch(answers, both(self.lengths, other.lengths), self.timings_ms)
+        told = {int(others[place]): own for place, own in other.told.items()}
+        return AnsweredBatch(answers, both(self.lengths, other.lengths), self.timings_ms, told)
 
     def results(self) -> list[EngineResult]:
         """A record a user; all are views of the same arrays, and share the times."""
@@ -168,15 +187,20 @@ class AnsweredBatch(NamedTuple):
         if self.lengths.min(initial=rows.shape[1]) < rows.shape[1]:
             lists = map(_cut, lists, self.lengths.tolist())
         own = map(make, repeat(CachedVectors), zip(vectors, prompts, strict=True))
-        users = zip(own, lists, repeat(self.timings_ms), repeat(False), strict=False)
-        return [*map(make, repeat(EngineResult), users)]
+        users = zip(own, lists, repeat(self.timings_ms), repeat(False), repeat(0), repeat(None), strict=False)
+        results: list[EngineResult] = [*map(make, repeat(EngineResult), users)]
+        for place, (catalogue, why) in self.told.items():
+            results[place] = results[place]._replace(catalogue=catalogue, reasons=why)
+        return results
 
     def block(self) -> ResultBlock:
         """All users as one block."""
         rows, prompts, scores, vectors, sources, _ = self.answers
         lengths, known = self.lengths.astype(np.int32), np.zeros(len(self.lengths), dtype=np.bool_)
         narrow = rows.astype(np.int32), scores, sources.astype(np.int16), vectors, prompts.astype(np.int32)
-        return ResultBlock(lengths, *narrow, known, self.timings_ms)
+        catalogue = min((number for number, _ in self.told.values()), default=0)
+        why = [self.told.get(place, (0, None))[1] for place in range(len(lengths))]
+        return ResultBlock(lengths, *narrow, known, self.timings_ms, {}, catalogue, why if any(why) else ())
 
 
 def _cut(merged: Merged, limit: int) -> Merged:

@@ -10,16 +10,22 @@ from pathlib import Path
 import structlog
 import torch
 
-from index.bundle.bundle import BundleRefused, open_bundle
+from index.base import ItemIndex
+from index.bundle.bundle import Bundle, BundleRefused, open_bundle
 from index.bundle.files import read_manifest
 from index.next_item import next_item_from
+from index.planned import PlannedIndex
 from index.watched import WatchedIndex
 from model.checkpoint import Checkpoint, CheckpointError
 from model.encoder import UserEncoder, pin_compute_threads
+from service.catalogue.live import LiveItems
+from service.catalogue.slot_vectors import SlotVectors
+from service.catalogue.state import LiveState
 from service.engine.arms import Release
 from service.engine.capture import with_graphs
 from service.engine.compute import BatchCompute, ComputeCounters
 from service.engine.engine import Engine
+from service.engine.finding import ServedItems
 from service.engine.graphs import GraphCompute
 from service.engine.messages import EngineLimits
 from service.engine.metadata import plan_digest
@@ -71,6 +77,8 @@ class EngineParts:
     limits: EngineLimits = EngineLimits()
     cache: VectorCache | None = None
     observer: EngineObserver = SilentObserver()
+    state: LiveState | None = None  # of the items; None = they never change
+    fresh_share: float = 0.0  # of each list, kept for items that came after the bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +94,14 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
 
     Raises ConfigurationError with the reason when the bundle is refused.
     """
-    pin_compute_threads()
-    try:
-        bundle = open_bundle(folder, device)
-        checkpoint = Checkpoint.load(bundle.checkpoint_path)
-        encoder = UserEncoder(checkpoint, device, next_item_from(bundle.index))
-        # the index holds what the network ranks by: one copy is enough
-        bundle = bundle.over(encoder.network.item_vectors().detach())
-        # the proof, and the warm-up: every padded length is computed once
-        bundle.replay(encoder.encode)
-        # checkpoint and bundle were read one after the other: a folder replaced in between is neither
-        if read_manifest(bundle.path).digest != bundle.digest:
-            raise BundleRefused(f"bundle {folder} is refused: it was replaced while it was read")
-    except (BundleRefused, CheckpointError, OSError) as error:
-        raise ConfigurationError(f"arm {name}: {error}") from error
-    watched = None if bundle.index is bundle.exact else WatchedIndex(bundle.index, bundle.exact)
+    bundle, checkpoint, encoder = prove(name, folder, device)
+    index, watched = plan_searches(bundle, device)
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
-    general = BatchCompute(encoder, watched or bundle.index, plan, catalogue.categories)
+    slots = SlotVectors(name, catalogue, bundle.exact, bundle.golden.flat_vectors)
+    live = LiveItems(catalogue, parts.state, slots.of)
+    general = BatchCompute(
+        encoder, index, plan, catalogue.categories, ServedItems(live, bundle.exact, parts.fresh_share)
+    )
     compute = with_graphs(general) if device == "cuda" else general
     release = Release(
         name=name,
@@ -120,6 +119,9 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
             compute.refused if isinstance(compute, GraphCompute) else None,
         ),
         folder=bundle.path,
+        live=live,
+        slots=slots,
+        dim=bundle.exact.dim,
     )
     release_memory()
     log.info(
@@ -131,3 +133,35 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
         plan=asdict(plan),
     )
     return LoadedArm(release, compute)
+
+
+def prove(name: str, folder: Path, device: str) -> tuple[Bundle, Checkpoint, UserEncoder]:
+    """The bundle in a folder with its encoder, which gives the golden vectors: the proof, and the warm-up.
+
+    Raises ConfigurationError with the reason when the bundle is refused.
+    """
+    pin_compute_threads()
+    try:
+        bundle = open_bundle(folder, device)
+        checkpoint = Checkpoint.load(bundle.checkpoint_path)
+        encoder = UserEncoder(checkpoint, device, next_item_from(bundle.index))
+        # the index holds what the network ranks by: one copy is enough
+        bundle = bundle.over(encoder.network.item_vectors().detach())
+        # the proof, and the warm-up: every padded length is computed once
+        bundle.replay(encoder.encode)
+        # checkpoint and bundle were read one after the other: a folder replaced in between is neither
+        if read_manifest(bundle.path).digest != bundle.digest:
+            raise BundleRefused(f"bundle {folder} is refused: it was replaced while it was read")
+    except (BundleRefused, CheckpointError, OSError) as error:
+        raise ConfigurationError(f"arm {name}: {error}") from error
+    return bundle, checkpoint, encoder
+
+
+def plan_searches(bundle: Bundle, device: str) -> tuple[ItemIndex, WatchedIndex | None]:
+    """The bundle's index with a plan for filters; an approximate one is watched, and returned once more for that."""
+    planned = PlannedIndex(bundle.index, bundle.exact)
+    if bundle.index is bundle.exact:
+        # on a card exact search filters by itself, and graphs want to know that it is exact
+        return (planned if device == "cpu" else bundle.index), None
+    watched = WatchedIndex(planned, bundle.exact)
+    return watched, watched

@@ -10,15 +10,20 @@ import ormsgpack
 from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 
+from model.attributes.filters import canonical
+from model.attributes.table import BadAttribute
 from model.ids import RULE
+from model.rules import NO_RULES, Boost, Cap, ListRules
+from service.catalogue.changes import PutItem
 from service.engine.arms import Release
 from service.engine.releases import ReleaseState, ReloadRequest
 from service.errors import BadRequest, MalformedBody, RecallError
 from service.experiments.exposure import DAY_MS
 from service.experiments.feedback import Action, FeedbackEvent
 from service.http.bodies import BodyReader
-from service.http.schemas import FeedbackRequest, RecallRequest, ReloadBody
-from service.pipeline import RecallQuery, RecallResult
+from service.http.schemas import BoostBody, FeedbackRequest, ItemBody, RecallRequest, ReloadBody
+from service.lists.reasons import columns_of
+from service.queries import RecallQuery, RecallResult
 from service.settings import Settings
 from service.stores.vector_codec import CachedVectors
 
@@ -135,6 +140,8 @@ def to_query(
         forced=forced,
         pinned=pinned,
         deadline=deadline,
+        rules=to_rules(body),
+        min_catalogue=body.min_catalogue,
     )
 
 
@@ -149,6 +156,33 @@ def check_plausible(body: FeedbackRequest, now_ms: int, settings: Settings) -> N
         raise BadRequest(f"watch_time_ms: more than {MAX_LOOPS} times duration_ms")
 
 
+def to_rules(body: RecallRequest) -> ListRules:
+    """The rules of a checked body; NO_RULES itself where it has none. Raises BadRequest for a filter that is none."""
+    boosts = [boost for boost in body.boost if boost.weight]
+    if not (body.filter or body.caps or boosts or body.diversity) and body.filter is None:
+        return NO_RULES
+    caps = tuple(Cap(name, most) for name, most in sorted(body.caps.items()))
+    return ListRules(_filter_of(body.filter, "filter"), caps, tuple(map(_to_boost, boosts)), body.diversity)
+
+
+def _to_boost(body: BoostBody) -> Boost:
+    num_given = sum(value is not None for value in (body.attribute, body.half_life, body.now))
+    if num_given != (3 if body.filter is None else 0):
+        raise BadRequest("boost: either a filter, or attribute, half_life and now")
+    if body.filter is not None:
+        return Boost(body.weight, _filter_of(body.filter, "boost.filter"))
+    return Boost(body.weight, None, body.attribute, body.half_life or 1.0, body.now or 0.0)
+
+
+def _filter_of(body: Mapping[str, Any] | None, where: str) -> str | None:
+    if body is None:
+        return None
+    try:
+        return canonical(body)
+    except BadAttribute as error:
+        raise BadRequest(f"{where}: {error}"[:MAX_MESSAGE]) from error
+
+
 def to_event(body: FeedbackRequest, now_ms: int) -> FeedbackEvent:
     """The event of a checked body; it happened now where the body does not say when."""
     return FeedbackEvent(
@@ -160,6 +194,12 @@ def to_event(body: FeedbackRequest, now_ms: int) -> FeedbackEvent:
         request_id=body.request_id,
         event_id=body.event_id or "",
         ts_ms=body.ts_ms if body.ts_ms is not None else now_ms,
+    )
+
+
+def to_put(body: ItemBody) -> PutItem:
+    return PutItem(
+        body.id, None if body.attributes is None else dict(body.attributes), dict(body.vectors), body.expected_watches
     )
 
 
@@ -186,6 +226,7 @@ def to_columns(result: RecallResult, explain: bool) -> dict[str, Any]:
         "experiment": experiment,
         "items": ids_column(result),
         "scores": listed.scores,
+        "catalogue": result.catalogue,
         "cache": result.cache,
         "degraded": result.degraded,
         "timings_ms": result.timings_ms,
@@ -193,6 +234,7 @@ def to_columns(result: RecallResult, explain: bool) -> dict[str, Any]:
     if explain:
         columns["sources"] = [arm.source_name(source) for source in listed.sources.tolist()]
         columns["prompts"] = result.prompts
+        columns["reasons"] = columns_of(result.reasons, result.listed.rows, arm.catalogue)
     return columns
 
 

@@ -14,12 +14,21 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from model import __version__
 from service.bootstrap import Service
-from service.errors import Forbidden, RecallError, Unauthorized, UnknownArm
+from service.errors import Forbidden, RecallError, Unauthorized, UnknownArm, UnknownItem
 from service.experiments.assignment import Assignment
 from service.http import codec
 from service.http.auth import check_admin, forced_bucket
 from service.http.observe import request_id_of
-from service.http.openapi import body_of, health_answers, recall_answers, reload_answers, with_problems
+from service.http.openapi import (
+    DELETE_PARAMETERS,
+    ITEM_REFUSALS,
+    body_of,
+    health_answers,
+    item_answers,
+    recall_answers,
+    reload_answers,
+    with_problems,
+)
 from service.http.schemas import (
     ArmsResponse,
     BatchRequest,
@@ -30,13 +39,14 @@ from service.http.schemas import (
     FeedbackBatchResponse,
     FeedbackRequest,
     FeedbackResponse,
+    ItemBody,
     ReadyResponse,
     RecallRequest,
     RecallResponse,
     ReloadBody,
     VersionResponse,
 )
-from service.pipeline import RecallQuery, RecallResult
+from service.queries import RecallQuery, RecallResult
 
 HEALTH_SECONDS = 1.0
 UNANSWERED = RecallError("internal error")  # the outcome of a request that a bug, or the stop of the service, ended
@@ -202,6 +212,8 @@ async def keep_event(service: Service, body: FeedbackRequest) -> dict[str, Any]:
     codec.check_plausible(body, now_ms, service.settings)
     event = codec.to_event(body, now_ms)
     is_new = await service.stores.feedback.keep(event)
+    if is_new:
+        await service.items.watched(event)
     return {"event_id": event.event_id, "duplicate": not is_new}
 
 
@@ -226,6 +238,28 @@ async def _keep_member(service: Service, member: dict[str, Any], request_id: str
         return await keep_event(service, codec.parse_object(FeedbackRequest, member))
     except RecallError as error:
         return codec.to_problem(error, request_id)
+
+
+@router.post("/items", responses=item_answers(*ITEM_REFUSALS), openapi_extra=body_of(ItemBody), tags=["items"])
+async def put_item(request: Request) -> Response:
+    """An item is listed from now on, or has other attributes; the answer's number makes sure that a request sees it."""
+    service = service_of(request)
+    check_admin(request, service.settings.admin_key)
+    body = await codec.read(ItemBody, request, service.settings.max_body_bytes)
+    return codec.reply({"catalogue": await service.items.put(codec.to_put(body))})
+
+
+@router.delete(
+    "/items/{item}",
+    responses=item_answers(UnknownItem),
+    openapi_extra={"parameters": DELETE_PARAMETERS},
+    tags=["items"],
+)
+async def delete_item(item: str, request: Request) -> Response:
+    """An item is gone from every list until it is put again."""
+    service = service_of(request)
+    check_admin(request, service.settings.admin_key)
+    return codec.reply({"catalogue": await service.items.delete(service.items.read_id(item))})
 
 
 @router.get("/health", responses=health_answers(), tags=["operations"])

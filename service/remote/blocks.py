@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 
 from model.columns import Columns
 from model.merging import Merged
+from model.rules import NO_RULES, ListRules
 from service.engine.blocks import RequestBlock, ResultBlock
 from service.engine.messages import EngineRequest, EngineResult
 from service.errors import (
+    BadRequest,
+    CatalogueBehind,
     DeadlineExceeded,
     EngineFailed,
     Overloaded,
@@ -25,9 +28,20 @@ from service.errors import (
     StaleRelease,
     UnknownArm,
 )
+from service.lists.reasons import Reasons
 from service.stores.vector_codec import CachedVectors
 
-KINDS = (Overloaded, DeadlineExceeded, EngineFailed, StaleRelease, UnknownArm, ReloadUnderWay, ReloadRefused)
+KINDS = (
+    BadRequest,
+    CatalogueBehind,
+    DeadlineExceeded,
+    EngineFailed,
+    Overloaded,
+    ReloadRefused,
+    ReloadUnderWay,
+    StaleRelease,
+    UnknownArm,
+)
 ERRORS: dict[str, type[RecallError]] = {kind.code: kind for kind in KINDS}
 INTEGER = struct.Struct("<i")
 
@@ -51,8 +65,9 @@ class AskBlock(msgspec.Struct, tag="ask", array_like=True, frozen=True):
     others: bytes  # (E,)
     other_lengths: bytes  # (B,)
     keys: list[bytes] = []  # (B,), or none
-    allowed: bytes | None = None  # (N,) booleans, eight a byte
-    num_items: int = 0  # N where there is a filter
+    rules: ListRules = NO_RULES
+    min_catalogue: int = 0
+    explain: bool = False
     wants_vectors: bool = True  # lists are answered without
 
     @classmethod
@@ -71,7 +86,9 @@ class AskBlock(msgspec.Struct, tag="ask", array_like=True, frozen=True):
             _bytes(columns.others),
             _bytes(columns.other_lengths),
             list(block.keys),
-            *_packed(block.allowed),
+            block.rules,
+            block.min_catalogue,
+            block.explain,
             wants_vectors=not columns.limits.all(),
         )
 
@@ -93,7 +110,9 @@ class AskBlock(msgspec.Struct, tag="ask", array_like=True, frozen=True):
             struct.pack(f"<{len(others)}i", *others),
             INTEGER.pack(len(others)),
             [] if request.key is None else [request.key],
-            *_packed(request.allowed),
+            request.rules,
+            request.min_catalogue,
+            request.explain,
             wants_vectors=not request.limit,
         )
 
@@ -115,24 +134,14 @@ class AskBlock(msgspec.Struct, tag="ask", array_like=True, frozen=True):
                 _integers(self.others),
                 _integers(self.other_lengths),
             )
-            allowed = None if self.allowed is None else self._filter(self.allowed)
         except (ValueError, struct.error) as error:
             raise BadMessage(f"a block holds no columns: {error}") from error
         deadline = float("inf") if self.left_s is None else time.monotonic() + self.left_s
-        return RequestBlock(columns, deadline, self.keys, allowed)
-
-    def _filter(self, packed: bytes) -> NDArray[np.bool_]:
-        if len(packed) != -(-self.num_items // 8):
-            raise BadMessage("a filter has another length than it says")
-        return np.unpackbits(np.frombuffer(packed, np.uint8), count=self.num_items).view(np.bool_)
+        return RequestBlock(columns, deadline, self.keys, self.rules, self.min_catalogue, self.explain)
 
 
 def _left(deadline: float) -> float | None:
     return None if deadline == float("inf") else deadline - time.monotonic()
-
-
-def _packed(allowed: NDArray[np.bool_] | None) -> tuple[bytes | None, int]:
-    return (None, 0) if allowed is None else (np.packbits(allowed).tobytes(), len(allowed))
 
 
 class AnswerBlock(msgspec.Struct, tag="answer", array_like=True, frozen=True):
@@ -149,6 +158,8 @@ class AnswerBlock(msgspec.Struct, tag="answer", array_like=True, frozen=True):
     known: bytes  # (B,) booleans, a byte each
     timings_ms: dict[str, float]
     errors: list[tuple[int, str, str]] = []  # of users without an answer: place, code, message
+    catalogue: int = 0
+    reasons: list[tuple[bytes, bytes, bytes] | None] = []  # (B,) the columns of Reasons, or none
 
     @classmethod
     def of(cls, number: int, result: ResultBlock, wants_vectors: bool = True) -> "AnswerBlock":
@@ -164,6 +175,8 @@ class AnswerBlock(msgspec.Struct, tag="answer", array_like=True, frozen=True):
             result.known.tobytes(),
             dict(result.timings_ms),
             [(place, error.code, str(error)) for place, error in result.errors.items()],
+            result.catalogue,
+            [None if reasons is None else _packed_reasons(reasons) for reasons in result.reasons],
         )
 
     def result(self) -> ResultBlock:
@@ -188,6 +201,8 @@ class AnswerBlock(msgspec.Struct, tag="answer", array_like=True, frozen=True):
                 np.frombuffer(self.known, np.bool_),
                 self.timings_ms,
                 {place: error_of(code, message) for place, code, message in self.errors},
+                self.catalogue,
+                [_reasons(own, length) for own, length in zip(self.reasons, lengths.tolist(), strict=False)],
             )
         except (ValueError, ZeroDivisionError) as error:
             raise BadMessage(f"an answer holds no arrays: {error}") from error
@@ -207,12 +222,32 @@ class AnswerBlock(msgspec.Struct, tag="answer", array_like=True, frozen=True):
                 self.num_queries if self.vectors else 0, -1 if self.vectors else 0
             )
             prompts = _integers(self.prompts).astype(np.int64)
+            reasons = _reasons(self.reasons[0], int(length)) if self.reasons else None
         except ValueError as error:
             raise BadMessage(f"an answer holds no arrays: {error}") from error
         if not len(rows) == len(scores) == len(sources) >= length >= 0 or len(self.known) != 1:
             raise BadMessage("an answer holds lists of different length")
         merged = Merged(rows[:length].astype(np.int64), scores[:length], sources[:length].astype(np.int64))
-        return EngineResult(CachedVectors(vectors, prompts), merged, self.timings_ms, self.known != b"\0")
+        cached, known = CachedVectors(vectors, prompts), self.known != b"\0"
+        return EngineResult(cached, merged, self.timings_ms, known, self.catalogue, reasons)
+
+
+def _packed_reasons(reasons: Reasons) -> tuple[bytes, bytes, bytes]:
+    similar, ranks = (column.astype("<i8", copy=False).tobytes() for column in (reasons.similar, reasons.ranks))
+    return similar, reasons.shares.astype("<f4", copy=False).tobytes(), ranks
+
+
+def _reasons(parts: tuple[bytes, bytes, bytes] | None, length: int) -> Reasons | None:
+    """Raises ValueError for bytes that are no columns of `length` rows."""
+    if parts is None:
+        return None
+    similar, shares, ranks = parts
+    shape = (length, -1) if length else (0, 1)
+    return Reasons(
+        np.frombuffer(similar, "<i8").reshape(shape),
+        np.frombuffer(shares, "<f4").reshape(shape),
+        np.frombuffer(ranks, "<i8").reshape(shape),
+    )
 
 
 def error_of(code: str, message: str) -> RecallError:

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 import zmq
 
+from service.catalogue.state import LiveState
 from service.engine.arms import ArmSlot, Tenure
 from service.engine.blocks import ResultBlock
 from service.engine.engine import Engine
@@ -55,8 +56,13 @@ class EngineServer:
         observer: EngineObserver,
         releases: Releases,
         num_expected: int,
+        changes: LiveState | None = None,
     ) -> None:
-        """metrics: this process's own, as a text. `ready` is set once `num_expected` HTTP processes are ready."""
+        """metrics: this process's own, as a text. `ready` is set once `num_expected` HTTP processes are ready.
+
+        changes: of the catalogue, as far as this process knows them; None = there are none.
+        """
+        self._changes = changes or LiveState()
         self._arms, self._metrics, self._observer, self._releases = arms, metrics, observer, releases
         self._num_expected = num_expected
         self._socket = LoopSocket(zmq.ROUTER, self._read)
@@ -86,6 +92,10 @@ class EngineServer:
 
     def _take(self, peer: bytes, message: FromWorker) -> None:
         match message:
+            case AskBlock() if message.min_catalogue > self._changes.current.number:
+                task = asyncio.create_task(self._ask_later(peer, message))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
             case AskBlock():
                 self._ask(peer, message)
             case WorkerReady():
@@ -121,6 +131,16 @@ class EngineServer:
         leaving, self._leaving = self._leaving, {}
         for peer, messages in leaving.items():
             self._socket.send(peer, encode(messages))
+
+    async def _ask_later(self, peer: bytes, message: AskBlock) -> None:
+        """The same once this process knows the change that the message demands, for as long as it has time."""
+        left = float("inf") if message.left_s is None else message.left_s
+        try:
+            await self._changes.wait_for(message.min_catalogue, asyncio.get_running_loop().time() + left)
+        except RecallError as error:
+            self.send(peer, EngineRefusal.of(message.number, error))
+        else:
+            self._ask(peer, message)
 
     def _ask(self, peer: bytes, message: AskBlock) -> None:
         """Hands a block to its engine, which tells the outcome to a `Reply`; no task, no future."""

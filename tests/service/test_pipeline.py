@@ -16,7 +16,8 @@ from service.engine.compute import BatchCompute
 from service.engine.engine import Engine
 from service.errors import UnknownArm
 from service.experiments.assignment import Assigner
-from service.pipeline import RecallPipeline, RecallQuery
+from service.pipeline import RecallPipeline
+from service.queries import RecallQuery
 from service.stores.history import MemoryHistory
 from service.stores.vector_cache import MemoryVectorCache
 

@@ -5,12 +5,15 @@ import asyncio
 import numpy as np
 import pytest
 
+from model.attributes.filters import canonical
+from model.rules import ListRules
 from service.engine.arms import ArmSlot
-from service.engine.fill import complete
 from service.engine.loading import EngineParts, load_arm
 from service.errors import EngineFailed
 from service.experiments.assignment import Assigner
-from service.pipeline import RecallPipeline, RecallQuery
+from service.lists.fill import complete
+from service.pipeline import RecallPipeline
+from service.queries import RecallQuery
 from service.stores.history import MemoryHistory
 from service.stores.vector_cache import MemoryVectorCache
 
@@ -39,9 +42,9 @@ def test_unknown_ids_are_named_and_neither_encoded_nor_excluded(release, known):
 
 
 def test_a_filter_is_handed_on_and_changes_no_key(release, known):
-    allowed = np.zeros(len(known), dtype=np.bool_)
-    request = release.request(None, known[:3], limit=5, allowed=allowed)
-    assert request.allowed is allowed
+    rules = ListRules(canonical({"author": 7_001}))
+    request = release.request(None, known[:3], limit=5, rules=rules)
+    assert request.rules is rules
     assert request.key == release.request(None, known[:3]).key
 
 
@@ -83,7 +86,7 @@ def expected(loaded, history):
     """The list of a bundle asked alone, without queue and cache."""
     request = loaded.release.request(None, history, limit=TOP_N)
     [result] = loaded.compute.run([request])
-    return complete(loaded.release.catalogue, result.merged, request).rows.tolist()
+    return complete(loaded.release.items, result.merged, request).rows.tolist()
 
 
 def test_a_bundle_takes_the_place_of_another_while_requests_run(bundles, known):

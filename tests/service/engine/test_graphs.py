@@ -3,23 +3,32 @@
 import asyncio
 
 import numpy as np
+import polars as pl
 import pytest
 
 from index.exact import ExactIndex
+from model.attributes.filters import canonical
+from model.attributes.table import Attributes
+from model.catalogue import Catalogue, IdMap
 from model.device.layout import Answers
 from model.device.recall import Ticket
 from model.records import History, ServingPlan
+from model.rules import ListRules
+from service.catalogue.live import LiveItems
 from service.engine.arms import ArmSlot, Release
 from service.engine.blocks import RequestBlock
 from service.engine.collector import EngineCollector
 from service.engine.compute import BatchCompute, ComputeCounters
 from service.engine.engine import Engine
+from service.engine.finding import ServedItems
 from service.engine.graphs import GraphCompute, answers_of, columns_of
 from service.engine.messages import EngineLimits, EngineRequest
 from service.errors import EngineFailed
 from service.stores.vector_cache import MemoryVectorCache
 
 ITEMS = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+COLORS = Attributes(pl.DataFrame({"color": [n % 2 for n in range(60)]}))
+CATALOGUE = Catalogue(IdMap.of(range(60)), IdMap.of([]), np.arange(60), attributes=COLORS)
 
 
 class LastItem:
@@ -63,7 +72,8 @@ def asked(count, limit=20, **more):
 
 @pytest.fixture
 def general():
-    return BatchCompute(LastItem(), ExactIndex(ITEMS), ServingPlan())
+    index = ExactIndex(ITEMS)
+    return BatchCompute(LastItem(), index, ServingPlan(), served=ServedItems(LiveItems(CATALOGUE), index))
 
 
 def same(ours, theirs):
@@ -86,8 +96,8 @@ def test_lists_end_at_their_limit(general):
 
 
 def test_requests_that_a_graph_refuses_take_the_general_path_and_are_counted(general):
-    allowed = np.arange(60) % 2 == 0
-    requests = [*asked(1), *asked(1, 30), *asked(1, excluded={1, 2, 3, 4}), *asked(1), *asked(1, allowed=allowed)]
+    rules = ListRules(canonical({"color": 1}))
+    requests = [*asked(1), *asked(1, 30), *asked(1, excluded={1, 2, 3, 4}), *asked(1), *asked(1, rules=rules)]
     compute = GraphCompute(Recall(general), general)
     same(compute.run(requests), general.run(requests))
     assert compute.recall.sizes == [2]
@@ -185,8 +195,9 @@ def test_blocks_and_requests_share_a_batch(general):
 def test_users_of_a_block_that_a_graph_refuses_take_the_general_path(general):
     requests = [*asked(2), *asked(1, 30), *asked(1, excluded={1, 2, 3, 4})]
     compute = GraphCompute(Recall(general), general)
-    work = [block_of(requests), block_of(asked(1), allowed=np.arange(60) % 2 == 0)]
-    expected = [*general.run(requests), *general.run(asked(1, allowed=np.arange(60) % 2 == 0))]
+    rules = ListRules(canonical({"color": 1}))
+    work = [block_of(requests), block_of(asked(1), rules=rules)]
+    expected = [*general.run(requests), *general.run(asked(1, rules=rules))]
     same([o for block in compute.search(work, compute.encode(work)) for o in block.outcomes()], expected)
     assert compute.refused == {"long_list": 1, "many_excluded": 1, "filtered": 1}
 
@@ -244,3 +255,13 @@ def test_a_block_whose_caller_has_gone_is_not_computed(general):
         return left
 
     assert asyncio.run(ask()) == 0
+
+
+def test_reasons_of_the_general_path_reach_who_asked_for_them(general):
+    compute = GraphCompute(Recall(general), general)
+    requests = [*asked(2), *asked(1, explain=True)]
+    *plain, explained = compute.run(requests)
+    assert [own.reasons for own in plain] == [None, None]
+    np.testing.assert_array_equal(explained.reasons.ranks, general.run(requests)[2].reasons.ranks)
+    [block] = compute.run_blocks([block_of(asked(2), explain=True)])
+    assert all(own.reasons is not None for own in block.outcomes())

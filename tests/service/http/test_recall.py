@@ -9,7 +9,7 @@ import pytest
 
 PACKED = "application/msgpack"
 ARMS = pytest.mark.parametrize("arm", ["recgpt", "comirec"])
-KEYS = {"request_id", "bundle", "arm", "experiment", "items", "scores", "cache", "degraded", "timings_ms"}
+KEYS = {"request_id", "bundle", "arm", "experiment", "items", "scores", "catalogue", "cache", "degraded", "timings_ms"}
 
 
 def test_answer_has_its_columns_and_no_more(recall, known):

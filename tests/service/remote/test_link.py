@@ -15,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.exact import ExactIndex
+from model.attributes.filters import canonical
 from model.catalogue import Catalogue, IdMap
 from model.merging import Merged
 from model.records import History, QueryVectors, ServingPlan
+from model.rules import Boost, Cap, ListRules
 from service.engine.arms import ArmSlot, Release
 from service.engine.blocks import RequestBlock, ResultBlock
 from service.engine.compute import BatchCompute
@@ -110,11 +112,13 @@ def test_a_request_arrives_as_it_was_sent(request):
         assert replace(again, excluded=frozenset(again.excluded)) == request
 
 
-def test_a_filter_arrives_as_it_was_sent():
-    allowed = np.random.default_rng(0).random(N) < 0.5
-    message = AskBlock.single(1, "only", BUNDLE, EngineRequest(History((1,)), 5, allowed=allowed))
-    [arrived] = decode_from_worker(encode([message]))
-    np.testing.assert_array_equal(arrived.block().allowed, allowed)
+def test_rules_arrive_as_they_were_sent():
+    boosts = (Boost(0.5, canonical({"language": "en"})), Boost(-0.1, None, "uploaded", 3.0, 9.0))
+    rules = ListRules(canonical({"author": {"in": [1, 2]}}), (Cap("author", 2),), boosts, 0.3)
+    request = EngineRequest(History((1,)), 5, rules=rules, min_catalogue=7, explain=True)
+    [arrived] = decode_from_worker(encode([AskBlock.single(1, "only", BUNDLE, request)]))
+    [again] = arrived.block().requests()
+    assert replace(again, excluded=frozenset(again.excluded)) == request
 
 
 def test_what_is_left_of_a_deadline_travels():
@@ -202,7 +206,6 @@ def test_answers_whose_arrays_do_not_fit_are_refused(changed, unpack):
         {"own": b"\0\0"},
         {"others": bytes(4)},
         {"keys": [b"1", b"2"]},
-        {"allowed": b"", "num_items": 9},
     ],
     ids=str,
 )
