@@ -18,7 +18,7 @@ DataFolder = Annotated[Path, Option("--data", help="Folder that `recall prepare`
 def train(
     arm: Annotated[str, typer.Argument(help="Section of the recipe: recgpt, comirec, sasrec, ..")],
     data: DataFolder,
-    output: Annotated[Path, Option(help="Checkpoint folder to write.")],
+    output: Annotated[Path, Option(help="Checkpoint folder to write; an older one there is replaced in one step.")],
     recipe: Annotated[
         str,
         Option(help="Name of a recipe (demo, beauty, kuairand, default) or a .yaml file; beauty:paper is the paper's."),
@@ -31,16 +31,20 @@ def train(
 
     Weights, epoch and serving plan are chosen on the validation split; the test split is not read.
     """
+    from model.checkpoint import CHECKPOINT
+    from model.folders.whole import check_target
     from model.training.trainer import with_epochs
     from service.engine.loading import choose_device
 
+    # before hours of work, not after them
+    check_target(CHECKPOINT, output)
     chosen = load_recipe(recipe, arm)
     chosen = with_epochs(chosen, max_epochs) if max_epochs is not None else chosen
     run_training(chosen, SequenceData.load(data), output, seed, choose_device(device))
 
 
 def run_training(recipe: Recipe, data: SequenceData, output: Path, seed: int, device: str) -> None:
-    """Trains with a progress progress and saves."""
+    """Trains with a progress bar and saves."""
     from model.training.fit import fit
     from model.training.stages import EpochReport
 

@@ -26,7 +26,7 @@ ALLOWED = {
         "service.engine"
     ),
     "recall.benchmarking": "index.auto model.encoder recall.bench recall.options recall.reproduction recall.terminal",
-    "recall.data": "model.data model.logs recall.options recall.terminal",
+    "recall.data": "model.data model.folders model.logs recall.options recall.terminal",
     "recall.demo": (
         "index.bundle model.data model.recipes recall.serving recall.terminal recall.training service.engine "
         "service.errors service.settings"
@@ -44,8 +44,8 @@ ALLOWED = {
     ),
     "recall.terminal": "",
     "recall.training": (
-        "index.auto index.bundle model.data model.evaluation model.recipes model.training recall.terminal "
-        "service.engine"
+        "index.auto index.bundle model.checkpoint model.data model.evaluation model.folders model.recipes "
+        "model.training recall.terminal service.engine"
     ),
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
     "recall.verdict_table": "recall.terminal service.experiments.verdict",
@@ -56,8 +56,8 @@ ALLOWED = {
     ),
     "service.engine": (
         "index.base index.bundle index.exact index.next_item index.watched model.catalogue model.checkpoint model.data "
-        "model.device model.encoder model.evaluation model.kernels model.merging model.records service.errors "
-        "service.stores"
+        "model.device model.encoder model.evaluation model.folders model.kernels model.merging model.records "
+        "service.errors service.stores"
     ),
     "service.errors": "",
     "service.experiments": "model.catalogue service.errors service.stores",
@@ -79,7 +79,7 @@ ALLOWED = {
     "index.base": "",
     "index.bundle": (
         "index.auto index.base index.checks index.evaluate index.exact index.factory index.faiss_index "
-        "index.next_item model model.checkpoint model.encoder model.records"
+        "index.next_item model model.checkpoint model.encoder model.folders model.records"
     ),
     "index.checks": "index.base",
     "index.evaluate": "index.base",
@@ -92,12 +92,13 @@ ALLOWED = {
     "model": "",
     "model.batch": "",
     "model.catalogue": "",
-    "model.checkpoint": "model.catalogue model.networks model.records",
+    "model.checkpoint": "model.catalogue model.folders model.networks model.records",
     "model.compiled": "model.batch model.generation model.kernels model.networks model.records",
-    "model.data": "model.catalogue model.logs",
+    "model.data": "model.catalogue model.folders model.logs",
     "model.device": "model.batch model.compiled model.kernels model.merging model.networks model.records",
     "model.encoder": "model.batch model.checkpoint model.compiled model.generation model.records",
     "model.evaluation": "model.batch model.catalogue model.data model.merging model.networks model.records",
+    "model.folders": "",
     "model.generation": "model.batch model.kernels model.records",
     "model.ids": "",
     "model.kernels": "",
@@ -107,8 +108,8 @@ ALLOWED = {
     "model.recipes": "model.evaluation model.records",
     "model.records": "",
     "model.training": (
-        "model model.batch model.checkpoint model.data model.evaluation model.generation model.networks model.recipes "
-        "model.records"
+        "model model.batch model.checkpoint model.data model.evaluation model.folders model.generation model.networks "
+        "model.recipes model.records"
     ),
 }
 

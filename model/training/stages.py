@@ -7,7 +7,6 @@ trained: a stage starts from weights and seed alone (tests/model/training/test_s
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -18,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from model.folders.files import write_file
 from model.recipes.digest import recipe_settings
 from model.recipes.schema import PlanSearch, Recipe
 
@@ -62,13 +62,9 @@ class StageFolder:
         return StageResult(weights, [EpochReport(**report) for report in facts["reports"]], facts["seconds"])
 
     def save(self, key: str, result: StageResult) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
         facts = {"reports": [asdict(report) for report in result.reports], "seconds": result.seconds}
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in result.weights.items()}
-        fresh = self._file(key).with_suffix(f".{os.getpid()}.tmp")  # runs side by side may train the same stage
-        save_file(weights, fresh, {"facts": json.dumps(facts)})
-        # a run that is interrupted leaves no half file under the name that is looked for
-        fresh.replace(self._file(key))
+        write_file(self._file(key), lambda path: save_file(weights, path, {"facts": json.dumps(facts)}))
 
     def _file(self, key: str) -> Path:
         return self.path / f"{key}.safetensors"

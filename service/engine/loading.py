@@ -14,13 +14,14 @@ import structlog
 import torch
 
 from index.bundle.bundle import BundleRefused, open_bundle
-from index.bundle.files import check_file, read_manifest, settled
+from index.bundle.files import check_file, read_manifest
 from index.bundle.manifest import CHECKPOINT
 from index.next_item import next_item_from
 from index.watched import WatchedIndex
 from model.catalogue import Catalogue
 from model.checkpoint import CATALOGUE, CONFIG, Checkpoint, CheckpointError, read_plan
 from model.encoder import UserEncoder, pin_compute_threads
+from model.folders.replace import settled
 from model.records import ServingPlan
 from service.engine.arms import Release
 from service.engine.capture import with_graphs
