@@ -1,4 +1,4 @@
-"""kill -9 at random moments of prepare, train and build: `python -m benchmarks.kills --output FILE`.
+"""kill -9 at random moments of prepare, train and build, and of a training that resumes: `make kills`.
 
 Each kill hits a process of its own that does the command's work over and over, two versions in turn, over one folder.
 Afterwards the folder must open and be the first version or the second, whole; "mixed" counts the others. Forked from
@@ -28,9 +28,11 @@ from model.data.sequences import SequenceData
 from model.data.synthetic import SyntheticSpec
 from model.recipes.files import load_recipe
 from model.training.fit import fit
+from model.training.stages import StageFolder
 from model.training.trainer import with_epochs
 
 SEEDS = (0, 1)  # of the two versions
+EPOCHS = 30
 Work = Callable[[Path], object]
 # the work of the two versions, and which of them a folder holds; an error where it is neither
 Case = tuple[list[Work], Callable[[Path], str]]
@@ -47,6 +49,7 @@ def main() -> None:
         # one after the other: polars does not live on in a child of a process that has used it
         cases = {"prepare": preparing, "train": training, "build": building}
         rows = [kill(Path(folder) / name, *case(Path(folder)), options.kills) for name, case in cases.items()]
+        rows.append(resume(Path(folder), options.kills))
     for row in rows:
         print(json.dumps(row))
     if options.output:
@@ -70,7 +73,7 @@ def building(folder: Path) -> Case:
 
 
 def data_of(seed: int) -> SequenceData:
-    return prepare(PrepareOptions(synthetic=SyntheticSpec(num_users=150, num_items=200, seed=seed)))[0]
+    return prepare(PrepareOptions(synthetic=SyntheticSpec(num_users=100, num_items=120, seed=seed)))[0]
 
 
 def trained(data: SequenceData, seed: int) -> Checkpoint:
@@ -100,14 +103,31 @@ def kill(target: Path, works: Iterable[Work], version: Callable[[Path], str], nu
         known.append(version(target))
     counts = dict.fromkeys(("first", "second", "mixed", "while_writing"), 0)
     for _ in range(num_kills):
-        killed_at_random(works, target, 2 * min(spans))
+        killed_at_random(works, target, 1.5 * min(spans))
         counts["while_writing"] += any(target.parent.glob(f".{target.name}.*"))
         try:
             counts["second" if known.index(version(target)) else "first"] += 1
         except (ValueError, OSError) as error:
             print(f"{target.name}: {error}", file=sys.stderr)
             counts["mixed"] += 1
-    return {"command": target.name, "kills": num_kills, "seconds_of_two": round(2 * min(spans), 2)} | counts
+    return {"command": target.name, "kills": num_kills, "seconds": round(min(spans), 2)} | counts
+
+
+def resume(folder: Path, num_kills: int) -> dict[str, object]:
+    """Kills one training again and again until it has had its epochs; are the weights those of an undisturbed one?"""
+    data, recipe = data_of(0), with_epochs(load_recipe("default", "sasrec"), EPOCHS)
+    kept = StageFolder(folder / "unfinished", every_epoch=True)
+    began = time.perf_counter()
+    fit(recipe, data).save(folder / "undisturbed")
+    span, kills = time.perf_counter() - began, 0
+    while not (folder / "resumed").exists() and kills < num_kills:
+        killed_at_random([lambda target: fit(recipe, data, kept=kept).save(target)], folder / "resumed", span / 8)
+        kills += 1
+    if not (folder / "resumed").exists():
+        fit(recipe, data, kept=kept).save(folder / "resumed")
+    first, second = (Checkpoint.load(folder / name).network.state_dict() for name in ("undisturbed", "resumed"))
+    same = all(first[name].equal(second[name]) for name in first)
+    return {"command": "resume", "kills": kills, "epochs": EPOCHS, "same_bits": same, "mixed": int(not same)}
 
 
 def killed_at_random(works: Iterable[Work], target: Path, span: float) -> None:

@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from model import __version__
-from recall import benchmarking, comparing, data, demo, doctor, experiments, reproducing, serving, training, tuning
+from recall import benchmarking, comparing, data, demo, doctor, experiments, reproducing, serving, tuning
 from recall.options import StrictCommand
 from recall.terminal import err, out
+from recall.training import build, train
 from service.errors import RecallError
 from service.telemetry.logging import configure_logging
 
@@ -28,9 +29,9 @@ app = typer.Typer(
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
     data.prepare,
-    training.train,
-    training.build,
-    training.evaluate,
+    train.train,
+    build.build,
+    build.evaluate,
     comparing.compare,
     serving.serve,
     serving.query,

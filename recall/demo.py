@@ -40,7 +40,7 @@ def make_bundle(arm: str, folder: Path, seed: int) -> Path:
     from model.data.sequences import SequenceData
     from model.data.synthetic import SyntheticSpec
     from model.recipes.files import load_recipe
-    from recall.training import run_training
+    from recall.training.train import run_training
 
     data, checkpoint, bundle = folder / "data", folder / "checkpoints" / arm, folder / "bundles" / arm
     # a bundle of an older version may be refused: then it is made anew, not served

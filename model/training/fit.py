@@ -18,7 +18,7 @@ from model.networks.base import Network
 from model.networks.blend import Blend, BlendConfig
 from model.recipes.schema import Recipe
 from model.training.plans import choose_plan, measure_plan, plain_plan
-from model.training.stages import EpochReport, StageFolder
+from model.training.stages import EpochReport, StageFolder, stage_key
 from model.training.trainer import Trainer, provenance_of
 
 SEED_STRIDE = 1000  # between parts of a blend that are of one system: they must not come out the same
@@ -54,15 +54,33 @@ def _train_parts(
     recipe: Recipe, data: SequenceData, seed: int, device: str, on_epoch: OnEpoch, kept: StageFolder | None
 ) -> Iterator[Checkpoint]:
     first_stage = 0
-    for number, part in enumerate(recipe.parts):
+    for part, part_seed in trainings(recipe, seed):
 
         def report(epoch: EpochReport, shift: int = first_stage) -> None:
             on_epoch(replace(epoch, stage=epoch.stage + shift))
 
+        yield Trainer(part, data, part_seed, device, kept).fit(report)
+        first_stage += len(part.stages)
+
+
+def trainings(recipe: Recipe, seed: int) -> Iterator[tuple[Recipe, int]]:
+    """The recipes that are trained, in order, and the seed of each: the recipe itself, or a blend's parts."""
+    if not recipe.parts:
+        yield recipe, seed
+    for number, part in enumerate(recipe.parts):
         # a part that is a section of its own is the same training there
         twins = sum(other.system == part.system for other in recipe.parts[:number])
-        yield Trainer(part, data, seed + SEED_STRIDE * twins, device, kept).fit(report)
-        first_stage += len(part.stages)
+        yield part, seed + SEED_STRIDE * twins
+
+
+def epochs_done(recipe: Recipe, data: SequenceData, seed: int, device: str, kept: StageFolder) -> int:
+    """The epochs that `fit` with the same arguments finds done in a folder."""
+    keys = [
+        stage_key(part, number, data.digest, part_seed, device)
+        for part, part_seed in trainings(recipe, seed)
+        for number in range(len(part.stages))
+    ]
+    return sum(kept.num_epochs(key) for key in keys)
 
 
 def _join(networks: Sequence[Network], data: SequenceData) -> Blend:

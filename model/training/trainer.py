@@ -27,6 +27,7 @@ from model.records import ServingPlan
 from model.training.batches import TrainingWindows
 from model.training.losses import SAMPLED, catalogue_cross_entropy, target_shares
 from model.training.plans import choose_plan, measure_plan, plain_plan
+from model.training.stage_run import StageRun
 from model.training.stages import EpochReport, StageFolder, StageResult, stage_key
 
 STAGE_STRIDE = 1_000_000  # between the seeds of a run's stages
@@ -104,70 +105,60 @@ class Trainer:
         earlier = self.kept.load(key) if self.kept else None
         for report in earlier.reports if earlier else ():
             on_epoch(report)
-        result = earlier or self._run_stage(number, on_epoch)
-        if self.kept and not earlier:
-            self.kept.save(key, result)
+        saved = earlier.seconds if earlier else 0.0
+        if earlier is None:
+            earlier, saved = self._run_stage(number, key, on_epoch)
+            if self.kept:
+                self.kept.save(key, earlier)
         # the next stage goes on from the best weights, not from the last
-        self.measured.load_state_dict(result.weights)
-        self.network.load_state_dict(result.weights)
-        return earlier.seconds if earlier else 0.0
+        self.measured.load_state_dict(earlier.weights)
+        self.network.load_state_dict(earlier.weights)
+        return saved
 
-    def _run_stage(self, number: int, on_epoch: Callable[[EpochReport], None]) -> StageResult:
-        """Epochs until the end or until validation stops rising; the best weights are its result.
+    def _run_stage(self, number: int, key: str, on_epoch: Callable[[EpochReport], None]) -> tuple[StageResult, float]:
+        """Epochs until the end or until validation stops rising, and the seconds of those that another run has done.
 
-        A pretrain stage runs all its epochs unmeasured and leaves its last weights: what it ranks says nothing.
+        The best weights are its result. A pretrain stage runs all its epochs unmeasured and leaves its last weights.
         """
-        stage, began = self.recipe.stages[number], time.perf_counter()
-        self._start_stage(number)
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), stage.learning_rate, weight_decay=self.recipe.weight_decay, fused=True
-        )
-        warmup = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / max(1, self.recipe.warmup_steps))
-        )
-        plan = plain_plan(self.recipe.plan, stage.num_prompts, stage.num_steps)
-        best, best_state, waited, reports = -1.0, {}, 0, list[EpochReport]()
-        for epoch in range(1, stage.num_epochs + 1):
-            started = time.perf_counter()
-            loss = self._run_epoch(stage, optimizer, warmup)
-            seconds, metric = time.perf_counter() - started, None
+        run, saved = self._start_stage(number), 0.0
+        if self.kept and (state := self.kept.load_epoch(key)):
+            run.restore(state)
+            saved = run.result().seconds
+            for report in run.reports:
+                on_epoch(report)
+        plan = plain_plan(self.recipe.plan, run.stage.num_prompts, run.stage.num_steps)
+        while not run.is_over:
+            epoch, started = run.next_epoch, time.perf_counter()
+            loss = self._run_epoch(run)
+            seconds = time.perf_counter() - started
             if not math.isfinite(loss):
                 where = f"stage {number + 1}, epoch {epoch}"
                 raise DivergedError(f"training diverged: the loss is {loss} in {where}; a lower learning_rate may help")
-            if stage.objective == "pretrain":
-                best_state = self._snapshot() if epoch == stage.num_epochs else {}
-            elif epoch % self.recipe.evaluate_every == 0 or epoch == stage.num_epochs:
-                metric = self.measure(plan)
-                waited = 0 if metric > best else waited + 1
-                if metric > best:
-                    best = metric
-                    best_state = self._snapshot()
-            reports.append(EpochReport(number, epoch, stage.num_epochs, loss, seconds, metric))
-            on_epoch(reports[-1])
-            if waited >= self.recipe.patience:
-                break
-        return StageResult(best_state, reports, time.perf_counter() - began)
+            metric = self.measure(plan) if run.is_measured else None
+            report = EpochReport(number, epoch, run.stage.num_epochs, loss, seconds, metric)
+            run.add(report, time.perf_counter() - started, self._snapshot)
+            if self.kept:
+                self.kept.save_epoch(key, run.state())
+            on_epoch(report)
+        return run.result(), saved
 
-    def _start_stage(self, number: int) -> None:
+    def _start_stage(self, number: int) -> StageRun:
         """A stage depends on weights and seed alone, not on how many numbers were drawn before it."""
-        # batches come in an order of their own; dropout and negatives are torch's
-        self.rng = np.random.default_rng([self.seed, number])
         torch.manual_seed(self.seed + STAGE_STRIDE * number)
         self.averaged.n_averaged.zero_()
+        return StageRun(self.recipe, number, self.network, self.averaged, np.random.default_rng([self.seed, number]))
 
-    def _run_epoch(
-        self, stage: Stage, optimizer: torch.optim.Optimizer, warmup: torch.optim.lr_scheduler.LRScheduler
-    ) -> float:
+    def _run_epoch(self, run: StageRun) -> float:
         self.network.train()
         total, num_targets = torch.zeros((), device=self.device), 0
         mean_positions = self.windows.mean_positions(self.recipe.batch_users)
-        for batch in self.windows.batches(self.recipe.batch_users, self.rng):
+        for batch in self.windows.batches(self.recipe.batch_users, run.rng):
             weight = int(batch.lengths.sum()) / mean_positions if self.recipe.equal_positions else 1.0
-            loss, count = self._loss(stage, replace(batch.to(self.device), window=self.recipe.window.length))
-            optimizer.zero_grad()
+            loss, count = self._loss(run.stage, replace(batch.to(self.device), window=self.recipe.window.length))
+            run.optimizer.zero_grad()
             (weight * loss).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            warmup.step()
+            run.optimizer.step()
+            run.warmup.step()
             if self.recipe.ema_decay:
                 self.averaged.update_parameters(self.network)
             # kept on the device: reading it each step would wait for every step
