@@ -45,6 +45,9 @@ class Provenance:
     torch_version: str = torch.__version__
     training_seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)  # on the validation split, of the served plan
+    epochs: tuple[int, ...] = ()  # of each stage that were taken, 0 = the stage was not; earlier versions kept none
+    started_from: str = ""  # the digest of the weights that a warm start began with
+    refit: bool = False  # trained on validation and test too: no measure of quality holds for it
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Checkpoint:
             )
         if len(catalogue.users) != network.config.num_users:
             raise CheckpointError(f"{folder}: {len(catalogue.users)} users for {network.config.num_users} user vectors")
-        return cls(network, read_plan(parts["plan"]), catalogue, Provenance(**parts["provenance"]))
+        return cls(network, read_plan(parts["plan"]), catalogue, read_provenance(parts["provenance"]))
 
 
 def is_bound(folder: Path) -> bool:
@@ -130,6 +133,10 @@ def read_settings(network: Mapping[str, Any]) -> dict[str, Any]:
     if "parts" in settings:
         settings["parts"] = [{**part, "network": read_settings(part["network"])} for part in settings["parts"]]
     return settings
+
+
+def read_provenance(parts: Mapping[str, Any]) -> Provenance:
+    return Provenance(**{**parts, "epochs": tuple(parts.get("epochs", ()))})
 
 
 def read_plan(parts: Mapping[str, Any]) -> ServingPlan:

@@ -7,7 +7,7 @@ that came with the data ("given"), any number. What is known of a user when `val
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -78,6 +78,17 @@ class SequenceData:
             for part in (self.train, self.valid, self.test)
         )
         return {"valid": ~np.isin(valid, train), "test": ~np.isin(test, np.concatenate([train, valid]))}
+
+    def all_in_train(self) -> "SequenceData":
+        """The same events, all of them to train on: nothing is left to measure by."""
+        nothing = Ragged(np.zeros(len(self.train) + 1, dtype=np.int64), np.zeros(0, dtype=np.int32))
+        parts = (self.train, self.valid, self.test)
+        # stable: a user's events stay in the order of the parts
+        order = np.argsort(np.concatenate([_owners(part) for part in parts]), kind="stable")
+        offsets = sum((part.offsets for part in parts), np.zeros_like(self.train.offsets))
+        train = Ragged(offsets, np.concatenate([part.values for part in parts])[order])
+        counts = np.bincount(train.values, minlength=len(self.catalogue.items) + 1)[1:].astype(np.int64)
+        return replace(self, catalogue=replace(self.catalogue, counts=counts), train=train, valid=nothing, test=nothing)
 
     @property
     def digest(self) -> str:

@@ -6,6 +6,7 @@ The weights of a blend's parts, then its plan, are those that are best on the va
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from statistics import fmean
 
 import torch
@@ -20,6 +21,7 @@ from model.recipes.schema import Recipe
 from model.training.plans import choose_plan, measure_plan, plain_plan
 from model.training.stages import EpochReport, StageFolder, stage_key
 from model.training.trainer import Trainer, provenance_of
+from model.training.warm import WarmStart
 
 SEED_STRIDE = 1000  # between parts of a blend that are of one system: they must not come out the same
 OnEpoch = Callable[[EpochReport], None]
@@ -32,34 +34,46 @@ def fit(
     device: str = "cpu",
     on_epoch: OnEpoch = lambda _: None,
     kept: StageFolder | None = None,
+    start: WarmStart | None = None,
 ) -> Checkpoint:
     """The checkpoint that is best on the validation split; `on_epoch` is called after each epoch.
 
     kept: stages that lie there are taken over, others are left there (model/training/stages.py).
+    start: weights to begin with, in place of fresh ones; `warm_recipe` is the recipe that goes with it.
     Raises ValueError where the recipe does not fit the system or the data.
     """
     if not recipe.parts:
-        return Trainer(recipe, data, seed, device, kept).fit(on_epoch)
-    parts = list(_train_parts(recipe, data, seed, device, on_epoch, kept))
+        return Trainer(recipe, data, seed, device, kept, start).fit(on_epoch)
+    parts = list(_train_parts(recipe, data, seed, on_epoch, partial(Trainer, device=device, kept=kept), start))
     started = time.perf_counter()
-    blend = _join([part.network for part in parts], data).to(torch.device(device)).eval()
+    blend = join_parts([part.network for part in parts], data).to(torch.device(device)).eval()
     splits = [eval_split for _, eval_split in eval_splits(data, "valid", recipe.max_eval_users)]
     _weigh_parts(blend, splits, recipe)
     plan, metrics = choose_plan(blend, splits[0], recipe.plan, recipe.metric)
     seconds = time.perf_counter() - started + sum(part.provenance.training_seconds for part in parts)
-    return Checkpoint(blend, plan, data.catalogue, provenance_of(recipe, data, seed, seconds, metrics))
+    provenance = replace(
+        provenance_of(recipe, data, seed, seconds, metrics),
+        epochs=sum((part.provenance.epochs for part in parts), ()),
+        started_from=start.digest if start else "",
+    )
+    return Checkpoint(blend, plan, data.catalogue, provenance)
 
 
 def _train_parts(
-    recipe: Recipe, data: SequenceData, seed: int, device: str, on_epoch: OnEpoch, kept: StageFolder | None
+    recipe: Recipe,
+    data: SequenceData,
+    seed: int,
+    on_epoch: OnEpoch,
+    trainer: Callable[..., Trainer],
+    start: WarmStart | None,
 ) -> Iterator[Checkpoint]:
     first_stage = 0
-    for part, part_seed in trainings(recipe, seed):
+    for number, (part, part_seed) in enumerate(trainings(recipe, seed)):
 
         def report(epoch: EpochReport, shift: int = first_stage) -> None:
             on_epoch(replace(epoch, stage=epoch.stage + shift))
 
-        yield Trainer(part, data, part_seed, device, kept).fit(report)
+        yield trainer(part, data, part_seed, start=start.part(number) if start else None).fit(report)
         first_stage += len(part.stages)
 
 
@@ -83,7 +97,7 @@ def epochs_done(recipe: Recipe, data: SequenceData, seed: int, device: str, kept
     return sum(kept.num_epochs(key) for key in keys)
 
 
-def _join(networks: Sequence[Network], data: SequenceData) -> Blend:
+def join_parts(networks: Sequence[Network], data: SequenceData) -> Blend:
     sizes = {"num_items": len(data.catalogue.items), "num_users": len(data.catalogue.users)}
     parts = tuple({"system": network.kind, "network": asdict(network.config)} for network in networks)
     return Blend(BlendConfig(parts=parts, max_length=networks[0].config.max_length, **sizes), networks)

@@ -24,10 +24,21 @@ class StageRun:
     """Training of one stage, epoch by epoch."""
 
     def __init__(
-        self, recipe: Recipe, number: int, network: Network, averaged: AveragedModel, rng: np.random.Generator
+        self,
+        recipe: Recipe,
+        number: int,
+        network: Network,
+        averaged: AveragedModel,
+        rng: np.random.Generator,
+        measures: bool = True,
     ) -> None:
-        """rng: the order of batches; dropout and negatives are drawn from torch's random state."""
+        """rng: the order of batches; dropout and negatives are drawn from torch's random state.
+
+        measures: epochs are compared on validation; False: all of them are run, and the last one's weights are taken.
+        """
         self.recipe, self.stage, self.rng = recipe, recipe.stages[number], rng
+        # what a pretrain stage ranks says nothing
+        self._measures = measures and self.stage.objective != "pretrain"
         self.optimizer = torch.optim.AdamW(
             network.parameters(), self.stage.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
@@ -44,9 +55,9 @@ class StageRun:
 
     @property
     def is_measured(self) -> bool:
-        """Tells whether the next epoch is measured on validation; what a pretrain stage ranks says nothing."""
+        """Tells whether the next epoch is measured on validation."""
         is_last = self.next_epoch == self.stage.num_epochs
-        return self.stage.objective != "pretrain" and (self.next_epoch % self.recipe.evaluate_every == 0 or is_last)
+        return self._measures and (self.next_epoch % self.recipe.evaluate_every == 0 or is_last)
 
     @property
     def is_over(self) -> bool:
@@ -58,7 +69,7 @@ class StageRun:
         self._seconds += seconds
         if report.metric is None:
             # a stage that is not measured leaves its last weights
-            if len(self.reports) == self.stage.num_epochs and self.stage.objective == "pretrain":
+            if len(self.reports) == self.stage.num_epochs:
                 self._best_weights = weights()
             return
         self._waited = 0 if report.metric > self._best else self._waited + 1

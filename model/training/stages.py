@@ -45,6 +45,14 @@ class StageResult:
     reports: Sequence[EpochReport]
     seconds: float
 
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose weights these are: the first of the best, or the last where none was measured."""
+        measured = [report for report in self.reports if report.metric is not None]
+        if not measured:
+            return len(self.reports)
+        return max(measured, key=lambda report: report.metric or 0.0).epoch
+
 
 @dataclass(frozen=True)
 class EpochState:
