@@ -7,7 +7,7 @@ DATA   ?= ../shared/data
 RUNS   ?= runs
 WORKERS ?= 2
 
-.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps kills
+.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps kills warm-start
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -88,6 +88,9 @@ http-equals-offline: $(STAMP) ## 1,000 users over HTTP get the lists of the offl
 
 hot-swaps: $(STAMP) ## 50 bundles swapped under load, in one process and with two HTTP processes: every answer checked
 	$(BIN)/python -m benchmarks.hot_swaps --output benchmarks/results/hot_swaps.jsonl
+
+warm-start: $(STAMP) ## a warm start on six more days of KuaiRand against a whole training (after quality-kuairand)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.warm_start --data $(RUNS)/kuairand/data
 
 kills: $(STAMP) ## kill -9 at 100 random moments of prepare, train and build: the old folder or the new one
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kills --output benchmarks/results/kills.jsonl

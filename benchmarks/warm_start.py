@@ -32,10 +32,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--systems", default="gru4rec,sasrec")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--users", type=float, default=1.0, help="share of the users: quicker, with more spread")
     parser.add_argument("--output", type=Path, default=None)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    before, after = days(SequenceData.load(options.data))
+    before, after = days(some_users(SequenceData.load(options.data), options.users))
     for system in options.systems.split(","):
         for seed in range(options.seeds):
             row = compare(system, seed, before, after)
@@ -49,7 +50,8 @@ def compare(system: str, seed: int, before: SequenceData, after: SequenceData) -
     recipe = load_recipe("kuairand", system)
     old, _ = timed(lambda: fit(recipe, before, seed))
     whole, whole_seconds = timed(lambda: fit(recipe, after, seed + 10))
-    warm, warm_seconds = timed(lambda: fit(warm_recipe(recipe), after, seed + 10, start=WarmStart.of(old)))
+    start = WarmStart.of(old)
+    warm, warm_seconds = timed(lambda: fit(warm_recipe(recipe, start), after, seed + 10, start=start))
     eval_split = EvalSplit.of(after, "test")
     figures = {
         name: {metric: round(measure_plan(c.network.eval(), eval_split, c.plan, metric), 5) for metric in METRICS}
@@ -62,7 +64,8 @@ def compare(system: str, seed: int, before: SequenceData, after: SequenceData) -
         "loss_percent": round(100 * (1 - figures["warm"][first] / figures["whole"][first]), 2),
         "time_percent": round(100 * warm_seconds / whole_seconds, 1),
         "seconds": {"whole": round(whole_seconds, 1), "warm": round(warm_seconds, 1)},
-        "users": len(eval_split.users),
+        "epochs": {name: c.provenance.epochs for name, c in (("old", old), ("whole", whole), ("warm", warm))},
+        "users": len(after.train),
     } | figures
 
 
@@ -88,6 +91,12 @@ def days(data: SequenceData) -> tuple[SequenceData, SequenceData]:
         part_of(data, ~new_items, ~new_users, [list(data.train), list(data.valid), list(data.test)]),
         part_of(data, ~gone_items, np.ones(num_users, dtype=bool), [known, valid, test]),
     )
+
+
+def some_users(data: SequenceData, share: float) -> SequenceData:
+    users = np.random.default_rng(1).random(len(data.train)) < share
+    parts = [list(data.train), list(data.valid), list(data.test)]
+    return part_of(data, np.ones(len(data.catalogue.items), dtype=bool), users, parts)
 
 
 def part_of(

@@ -105,6 +105,15 @@ class Checkpoint:
         return cls(network, read_plan(parts["plan"]), catalogue, read_provenance(parts["provenance"]))
 
 
+def check_not_refit(checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError for a checkpoint that was trained on the events it would be measured by."""
+    if checkpoint.provenance.refit:
+        raise CheckpointError(
+            "it is a refit: it was trained on the validation and test events too, and would be measured by what it has "
+            "seen; measure the checkpoint that it was chosen with"
+        )
+
+
 def is_bound(folder: Path) -> bool:
     """Tells whether a checkpoint must have a manifest: those of earlier versions have none.
 

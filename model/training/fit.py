@@ -20,7 +20,7 @@ from model.networks.blend import Blend, BlendConfig
 from model.recipes.schema import Recipe
 from model.training.plans import choose_plan, measure_plan, plain_plan
 from model.training.stages import EpochReport, StageFolder, stage_key
-from model.training.trainer import Trainer, provenance_of
+from model.training.trainer import Trainer, origin_of, provenance_of
 from model.training.warm import WarmStart
 
 SEED_STRIDE = 1000  # between parts of a blend that are of one system: they must not come out the same
@@ -68,30 +68,38 @@ def _train_parts(
     start: WarmStart | None,
 ) -> Iterator[Checkpoint]:
     first_stage = 0
-    for number, (part, part_seed) in enumerate(trainings(recipe, seed)):
+    for part, part_seed, part_start in trainings(recipe, seed, start):
 
         def report(epoch: EpochReport, shift: int = first_stage) -> None:
             on_epoch(replace(epoch, stage=epoch.stage + shift))
 
-        yield trainer(part, data, part_seed, start=start.part(number) if start else None).fit(report)
+        yield trainer(part, data, part_seed, start=part_start).fit(report)
         first_stage += len(part.stages)
 
 
-def trainings(recipe: Recipe, seed: int) -> Iterator[tuple[Recipe, int]]:
-    """The recipes that are trained, in order, and the seed of each: the recipe itself, or a blend's parts."""
+def trainings(recipe: Recipe, seed: int, start: WarmStart | None) -> Iterator[tuple[Recipe, int, WarmStart | None]]:
+    """The recipes that are trained, in order, each with its seed and start: the recipe itself, or a blend's parts."""
     if not recipe.parts:
-        yield recipe, seed
+        yield recipe, seed, start
     for number, part in enumerate(recipe.parts):
         # a part that is a section of its own is the same training there
         twins = sum(other.system == part.system for other in recipe.parts[:number])
-        yield part, seed + SEED_STRIDE * twins
+        yield part, seed + SEED_STRIDE * twins, start.part(number) if start else None
 
 
-def epochs_done(recipe: Recipe, data: SequenceData, seed: int, device: str, kept: StageFolder) -> int:
-    """The epochs that `fit` with the same arguments finds done in a folder."""
+def epochs_done(
+    recipe: Recipe,
+    data: SequenceData,
+    seed: int,
+    device: str,
+    kept: StageFolder,
+    start: WarmStart | None = None,
+    measures: bool = True,
+) -> int:
+    """The epochs that `fit` with the same arguments finds done in a folder, or without `measures` a refit."""
     keys = [
-        stage_key(part, number, data.digest, part_seed, device)
-        for part, part_seed in trainings(recipe, seed)
+        stage_key(part, number, origin_of(data, part_start, measures), part_seed, device)
+        for part, part_seed, part_start in trainings(recipe, seed, start)
         for number in range(len(part.stages))
     ]
     return sum(kept.num_epochs(key) for key in keys)

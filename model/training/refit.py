@@ -38,12 +38,11 @@ def refit(
     began, seed, merged = time.perf_counter(), chosen.provenance.seed, data.all_in_train()
     shorter = with_chosen_epochs(recipe, chosen.provenance.epochs)
     networks, first_stage = list[Network](), 0
-    for number, (part, part_seed) in enumerate(trainings(shorter, seed)):
+    for part, part_seed, part_start in trainings(shorter, seed, start):
 
         def report(epoch: EpochReport, shift: int = first_stage) -> None:
             on_epoch(replace(epoch, stage=epoch.stage + shift))
 
-        part_start = start.part(number) if start and recipe.parts else start
         trainer = Trainer(part, merged, part_seed, device, kept, part_start, measures=False)
         networks.append(trainer.train_through(report))
         first_stage += len(part.stages)

@@ -77,9 +77,7 @@ class Trainer:
         if start:
             start.fill(self.network, data.catalogue)
         self.start, self.measures, self._epochs = start, measures, list[int]()  # epochs taken of each finished stage
-        # what a stage's weights depend on beside recipe and seed
-        origin = [data.digest, *([start.digest] if start else []), *([] if measures else ["unmeasured"])]
-        self.origin = " ".join(origin)
+        self.origin = origin_of(data, start, measures)
         self.averaged = AveragedModel(self.network, multi_avg_fn=partial(move_average, recipe.ema_decay))
         self.windows = TrainingWindows.of(data, self.network.config.max_length)
 
@@ -228,6 +226,11 @@ class Trainer:
             return SAMPLED[loss](queries, table, targets[:, 0] - 1)
         shares = target_shares(targets, self.recipe.window.decay)
         return catalogue_cross_entropy(queries, table, (targets - 1).clamp(min=0), shares)
+
+
+def origin_of(data: SequenceData, start: WarmStart | None, measures: bool) -> str:
+    """The same for trainings that, with one recipe and seed, end with the same weights."""
+    return " ".join([data.digest, *([start.digest] if start else []), *([] if measures else ["unmeasured"])])
 
 
 def check_recipe(recipe: Recipe, network: Network) -> None:

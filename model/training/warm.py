@@ -15,23 +15,23 @@ from model.catalogue import Catalogue, IdMap
 from model.checkpoint import Checkpoint
 from model.networks.base import Network
 from model.networks.blend import Blend
-from model.recipes.schema import Recipe, Stage
+from model.recipes.schema import Recipe
 
-EPOCHS_SHARE = 0.15  # of the epochs of a whole training
-PATIENCE = 2  # looks at validation, after each epoch, without a better one
+EPOCHS_SHARE = 0.2  # of the epochs that the start was chosen with, at least one
 SIZES = ("num_items", "num_users")
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """The weights that a training begins with, and the ids of their rows."""
+    """The weights that a training begins with, the ids of their rows, and the epochs that they took."""
 
     network: Network
     catalogue: Catalogue
+    epochs: tuple[int, ...] = ()  # of each stage; () is not known
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "WarmStart":
-        return cls(checkpoint.network, checkpoint.catalogue)
+        return cls(checkpoint.network, checkpoint.catalogue, checkpoint.provenance.epochs)
 
     def part(self, number: int) -> "WarmStart":
         """The start of a part of a blend.
@@ -101,13 +101,23 @@ def check_alike(start: Network, network: Network) -> None:
         raise ValueError(f"the checkpoint to start from has {told}; train it anew, or with its own recipe")
 
 
-def warm_recipe(recipe: Recipe) -> Recipe:
-    """The recipe of a training that has a warm start: fewer epochs, each measured, and no pre-training."""
-    stages = tuple(_shorter(stage) for stage in recipe.stages if stage.objective == "next")
-    parts = tuple(warm_recipe(part) for part in recipe.parts)
+def warm_recipe(recipe: Recipe, start: WarmStart) -> Recipe:
+    """The recipe of a training with a warm start: a share of the epochs, each measured, and no pre-training."""
+    stages = [stage for stage in recipe.all_stages if stage.objective == "next"]
+    wanted = iter(start.epochs if len(start.epochs) == len(stages) else [stage.num_epochs for stage in stages])
+    if len(start.epochs) == len(recipe.all_stages):
+        chosen = zip(recipe.all_stages, start.epochs, strict=True)
+        wanted = iter([num for stage, num in chosen if stage.objective == "next"])
+    return _shorter(recipe, wanted)
+
+
+def _shorter(recipe: Recipe, epochs: Iterator[int]) -> Recipe:
+    stages = tuple(
+        replace(stage, num_epochs=max(1, round(EPOCHS_SHARE * next(epochs))))
+        for stage in recipe.stages
+        if stage.objective == "next"
+    )
+    parts = tuple(_shorter(part, epochs) for part in recipe.parts)
+    # a table that starts from counts would be computed and then overwritten
     network = {**recipe.network, "spectral_start": 0.0} if "spectral_start" in recipe.network else recipe.network
-    return replace(recipe, stages=stages, parts=parts, network=network, evaluate_every=1, patience=PATIENCE)
-
-
-def _shorter(stage: Stage) -> Stage:
-    return replace(stage, num_epochs=max(1, round(EPOCHS_SHARE * stage.num_epochs)))
+    return replace(recipe, stages=stages, parts=parts, network=network, evaluate_every=1)

@@ -59,12 +59,14 @@ def evaluate(
 
     They are ranked over the whole catalogue without the history. The last line is JSON.
     """
+    from model.checkpoint import Checkpoint, check_not_refit
     from model.evaluation.protocol import EvalSplit
     from service.engine.loading import choose_device, load_arm
     from service.engine.offline import OfflineArm, check_same_data
     from service.engine.offline import evaluate as evaluate_arm
 
     arm, dataset = load_arm("evaluated", bundle, choose_device(device)), SequenceData.load(data)
+    check_not_refit(Checkpoint.load(arm.release.folder / "checkpoint"))
     check_same_data(arm.release, dataset)
     if split not in ("valid", "test"):
         raise typer.BadParameter("split is valid or test")

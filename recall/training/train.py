@@ -1,9 +1,10 @@
 """recall train: from a data set to a checkpoint, and on from where an interrupted run stopped."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,11 @@ from model.recipes.files import load_recipe
 from model.recipes.schema import Recipe
 from recall.options import takes
 from recall.terminal import err, last_line, progress_bar
+
+if TYPE_CHECKING:
+    from model.checkpoint import Checkpoint
+    from model.training.stages import EpochReport, StageFolder
+    from model.training.warm import WarmStart
 
 Option = typer.Option
 INTERRUPTED = 130  # the exit status that shells give Ctrl-C
@@ -28,13 +34,64 @@ class TrainCommand:
         str,
         Option(help="Name of a recipe (demo, beauty, kuairand, default) or a .yaml file; beauty:paper is the paper's."),
     ] = "default"
-    seed: Annotated[int, Option(help="Seed; the same seed, machine and number of threads give the same weights.")] = 0
+    seed: Annotated[
+        int | None,
+        Option(help="Seed; the same seed, machine and number of threads give the same weights. Default: 0."),
+    ] = None
     device: Annotated[str, Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")] = "auto"
     max_epochs: Annotated[int | None, Option(help="Cut every stage to this many epochs: quicker, and worse.")] = None
     resume: Annotated[
         bool,
         Option(help="Go on after the last epoch of an interrupted run of the same command, or train from the start."),
     ] = True
+    start_from: Annotated[
+        Path | None,
+        Option(
+            help="Checkpoint whose weights the training begins with, matched by ids: new items and users get fresh "
+            "rows, those that are gone leave. For new data of the same recipe; a fifth of its epochs."
+        ),
+    ] = None
+    refit: Annotated[
+        Path | None,
+        Option(
+            help="Checkpoint that was chosen on these data: its epochs and its plan, trained again on train, "
+            "validation and test together. For production; nothing is left to measure it by."
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """One training as the options want it."""
+
+    recipe: Recipe
+    data: SequenceData
+    seed: int
+    device: str
+    start: "WarmStart | None" = None
+    chosen: "Checkpoint | None" = None  # to refit
+
+    def run(self, on_epoch: "Callable[[EpochReport], None]", kept: "StageFolder") -> "Checkpoint":
+        from model.training.fit import fit
+        from model.training.refit import refit
+
+        if self.chosen:
+            return refit(self.recipe, self.data, self.chosen, self.device, on_epoch, kept, self.start)
+        return fit(self.recipe, self.data, self.seed, self.device, on_epoch, kept, self.start)
+
+    def epochs_done(self, kept: "StageFolder") -> int:
+        """The epochs that an interrupted run has left."""
+        from model.training.fit import epochs_done
+
+        data = self.data.all_in_train() if self.chosen else self.data
+        return epochs_done(self.planned, data, self.seed, self.device, kept, self.start, measures=not self.chosen)
+
+    @property
+    def planned(self) -> Recipe:
+        """The recipe with the epochs that are run at most."""
+        from model.training.refit import with_chosen_epochs
+
+        return with_chosen_epochs(self.recipe, self.chosen.provenance.epochs) if self.chosen else self.recipe
 
 
 @takes(TrainCommand)
@@ -46,17 +103,38 @@ def train(options: TrainCommand) -> None:
     """
     from model.checkpoint import CHECKPOINT
     from model.folders.whole import check_target
-    from model.training.trainer import with_epochs
-    from service.engine.loading import choose_device
 
     # before hours of work, not after them
     check_target(CHECKPOINT, options.output)
-    chosen = load_recipe(options.recipe, options.arm)
-    chosen = with_epochs(chosen, options.max_epochs) if options.max_epochs is not None else chosen
+    training = read_training(options)
     if not options.resume:
         shutil.rmtree(unfinished_folder(options.output), ignore_errors=True)
-    data = SequenceData.load(options.data)
-    run_training(chosen, data, options.output, options.seed, choose_device(options.device))
+    run_training(training, options.output)
+
+
+def read_training(options: TrainCommand) -> Training:
+    """Raises ValueError where the options or the checkpoints that they name do not fit together."""
+    from model.checkpoint import Checkpoint
+    from model.training.refit import check_chosen
+    from model.training.trainer import with_epochs
+    from model.training.warm import WarmStart, warm_recipe
+    from service.engine.loading import choose_device
+
+    start = WarmStart.of(Checkpoint.load(options.start_from)) if options.start_from else None
+    chosen = Checkpoint.load(options.refit) if options.refit else None
+    recipe = load_recipe(options.recipe, options.arm)
+    recipe = warm_recipe(recipe, start) if start else recipe
+    if options.max_epochs is not None:
+        recipe = with_epochs(recipe, options.max_epochs)
+    data, seed = SequenceData.load(options.data), options.seed or 0
+    if chosen:
+        if options.max_epochs is not None or options.seed is not None:
+            raise ValueError("--refit has the seed and the epochs of its checkpoint; leave --seed and --max-epochs out")
+        check_chosen(recipe, data, chosen, start)
+        seed = chosen.provenance.seed
+    return Training(
+        recipe=recipe, data=data, seed=seed, device=choose_device(options.device), start=start, chosen=chosen
+    )
 
 
 def unfinished_folder(output: Path) -> Path:
@@ -65,25 +143,24 @@ def unfinished_folder(output: Path) -> Path:
     return output.with_name(f".{output.name}.unfinished")
 
 
-def run_training(recipe: Recipe, data: SequenceData, output: Path, seed: int, device: str) -> None:
+def run_training(training: Training, output: Path) -> None:
     """Trains with a progress bar, from where an interrupted run stopped, and saves.
 
     Raises typer.Exit after Ctrl-C, when it has said how to go on.
     """
-    from model.training.fit import epochs_done, fit
-    from model.training.stages import EpochReport, StageFolder
+    from model.training.stages import StageFolder
 
-    kept, ended = StageFolder(unfinished_folder(output), every_epoch=True), 0
-    done = epochs_done(recipe, data, seed, device, kept)
+    recipe, kept, ended = training.recipe, StageFolder(unfinished_folder(output), every_epoch=True), 0
+    done = training.epochs_done(kept)
     if kept.path.exists():
         err.print(describe_unfinished(kept.path, done))
     with progress_bar() as progress:
         tasks = [
             progress.add_task(f"{recipe.arm} {'prompts' if stage.num_prompts else 'train'}", total=stage.num_epochs)
-            for stage in recipe.all_stages
+            for stage in training.planned.all_stages
         ]
 
-        def show(report: EpochReport) -> None:
+        def show(report: "EpochReport") -> None:
             nonlocal ended
             ended += 1
             measured = f"  {recipe.metric} {report.metric:.4f}" if report.metric is not None else ""
@@ -95,7 +172,7 @@ def run_training(recipe: Recipe, data: SequenceData, output: Path, seed: int, de
             )
 
         try:
-            checkpoint = fit(recipe, data, seed, device, show, kept)
+            checkpoint = training.run(show, kept)
         except KeyboardInterrupt:
             progress.stop()
             err.print(describe_interruption(ended))

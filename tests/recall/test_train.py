@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from model.checkpoint import Checkpoint
+
 RECIPE = """
 fism:
   network: {dim: 8, max_length: 10}
@@ -43,6 +45,36 @@ def test_after_ctrl_c_the_same_command_goes_on(run_recall, folder):
     assert f"epoch {kept + 1}: " in again.err
     assert f"epoch {kept}: " not in again.err
     assert not (folder / ".stopped.unfinished").exists()
+
+
+@pytest.fixture(scope="module")
+def chosen(run_recall, folder):
+    assert run_recall(*options(folder, "chosen")).status == 0
+    return folder / "chosen"
+
+
+def test_a_warm_start_is_shorter(run_recall, folder, chosen):
+    warm = run_recall(*options(folder, "warm"), "--start-from", chosen)
+    assert warm.status == 0
+    assert 1 <= warm.err.count("fism epoch") <= 3
+    assert Checkpoint.load(folder / "warm").provenance.started_from
+
+
+def test_a_refit_runs_the_chosen_epochs_and_is_not_measured(run_recall, folder, chosen):
+    again = run_recall(*options(folder, "refit"), "--refit", chosen)
+    assert again.err.count("fism epoch") == Checkpoint.load(chosen).provenance.epochs[0]
+    assert again.last_line["valid"] == {}
+    assert run_recall("build", "--checkpoint", folder / "refit", "--output", folder / "bundle").status == 0
+    measured = run_recall("evaluate", "--bundle", folder / "bundle", "--data", folder / "data")
+    assert measured.status == 2
+    assert "it is a refit: it was trained on the validation and test events too" in measured.err
+
+
+@pytest.mark.parametrize("option", ["--seed", "--max-epochs"])
+def test_a_refit_takes_seed_and_epochs_from_its_checkpoint(run_recall, folder, chosen, option):
+    refused = run_recall(*options(folder, "refused"), "--refit", chosen, option, "3")
+    assert refused.status == 2
+    assert "--refit has the seed and the epochs of its checkpoint; leave --seed and --max-epochs out" in refused.err
 
 
 def test_an_output_that_holds_something_else_is_refused_before_training(run_recall, folder):

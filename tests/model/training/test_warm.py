@@ -90,7 +90,10 @@ def test_a_training_begins_with_the_weights(old, after, before):
     again = fit(replace(SASREC, stages=(Stage(num_epochs=1, learning_rate=1e-9),)), before, start=WarmStart.of(old))
     for name, tensor in old.network.state_dict().items():
         assert torch.allclose(again.network.state_dict()[name], tensor, atol=1e-5)
-    assert fit(warm_recipe(SASREC), after, start=WarmStart.of(old)).catalogue.items.ids.tolist() == NEW_ITEMS
+    assert (
+        fit(warm_recipe(SASREC, WarmStart.of(old)), after, start=WarmStart.of(old)).catalogue.items.ids.tolist()
+        == NEW_ITEMS
+    )
 
 
 def test_a_start_that_training_only_spoils_is_kept(old, before):
@@ -100,11 +103,15 @@ def test_a_start_that_training_only_spoils_is_kept(old, before):
     assert all(kept.network.state_dict()[name].equal(tensor) for name, tensor in old.network.state_dict().items())
 
 
-def test_the_recipe_is_shorter_and_has_no_pretraining():
+@pytest.mark.parametrize(
+    ("epochs", "wanted"), [((), 4), ((2, 10), 2), ((10,), 2), ((2, 0), 1)], ids=["unknown", "all", "warm", "not taken"]
+)
+def test_the_recipe_is_shorter_and_has_no_pretraining(old, epochs, wanted):
     pretrain = replace(SASREC.stages[0], objective="pretrain")
-    recipe = warm_recipe(replace(SASREC, system="s3rec", stages=(pretrain, Stage(num_epochs=20)), evaluate_every=3))
-    assert [stage.num_epochs for stage in recipe.stages] == [3]
-    assert recipe.evaluate_every == 1
+    recipe = replace(SASREC, system="s3rec", stages=(pretrain, Stage(num_epochs=20)), evaluate_every=3)
+    shorter = warm_recipe(recipe, replace(WarmStart.of(old), epochs=epochs))
+    assert [stage.num_epochs for stage in shorter.stages] == [wanted]
+    assert shorter.evaluate_every == 1
 
 
 @pytest.mark.parametrize(
@@ -122,7 +129,7 @@ def test_a_checkpoint_of_another_kind_is_refused(old, after, recipe, sentence):
 
 def test_a_blend_starts_part_by_part(before, after):
     start = WarmStart.of(fit(BLEND, before))
-    warm = fit(warm_recipe(BLEND), after, start=start)
+    warm = fit(warm_recipe(BLEND, start), after, start=start)
     assert len(warm.provenance.epochs) == 2
     assert warm.provenance.started_from == start.digest
 
