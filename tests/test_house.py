@@ -108,8 +108,8 @@ ALLOWED = {
     "model.recipes": "model.evaluation model.records",
     "model.records": "",
     "model.training": (
-        "model model.batch model.catalogue model.checkpoint model.data model.evaluation model.folders model.generation model.networks "
-        "model.recipes model.records"
+        "model model.batch model.catalogue model.checkpoint model.data model.evaluation model.folders model.generation "
+        "model.networks model.recipes model.records"
     ),
 }
 

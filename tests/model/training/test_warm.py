@@ -90,10 +90,9 @@ def test_a_training_begins_with_the_weights(old, after, before):
     again = fit(replace(SASREC, stages=(Stage(num_epochs=1, learning_rate=1e-9),)), before, start=WarmStart.of(old))
     for name, tensor in old.network.state_dict().items():
         assert torch.allclose(again.network.state_dict()[name], tensor, atol=1e-5)
-    assert (
-        fit(warm_recipe(SASREC, WarmStart.of(old)), after, start=WarmStart.of(old)).catalogue.items.ids.tolist()
-        == NEW_ITEMS
-    )
+    start = WarmStart.of(old)
+    warm = fit(warm_recipe(SASREC, start), after, start=start)
+    assert warm.catalogue.items.ids.tolist() == NEW_ITEMS
 
 
 def test_a_start_that_training_only_spoils_is_kept(old, before):
