@@ -48,10 +48,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         # one after the other: polars does not live on in a child of a process that has used it
         cases = {"prepare": preparing, "train": training, "build": building}
-        rows = [kill(Path(folder) / name, *case(Path(folder)), options.kills) for name, case in cases.items()]
+        rows = []
+        for name, case in cases.items():
+            rows.append(kill(Path(folder) / name, *case(Path(folder)), options.kills))
+            print(json.dumps(rows[-1]), flush=True)
         rows.append(resume(Path(folder), options.kills))
-    for row in rows:
-        print(json.dumps(row))
+        print(json.dumps(rows[-1]), flush=True)
     if options.output:
         options.output.write_text("".join(json.dumps(row) + "\n" for row in rows))
     sys.exit(any(row["mixed"] for row in rows))
@@ -103,7 +105,7 @@ def kill(target: Path, works: Iterable[Work], version: Callable[[Path], str], nu
         known.append(version(target))
     counts = dict.fromkeys(("first", "second", "mixed", "while_writing"), 0)
     for _ in range(num_kills):
-        killed_at_random(works, target, 1.5 * min(spans))
+        killed_at_random(works, target, min(spans))
         counts["while_writing"] += any(target.parent.glob(f".{target.name}.*"))
         try:
             counts["second" if known.index(version(target)) else "first"] += 1

@@ -91,7 +91,7 @@ ALLOWED = {
     "index.watched": "index.base index.evaluate",
     "model": "",
     "model.batch": "",
-    "model.catalogue": "",
+    "model.catalogue": "model.ids",
     "model.checkpoint": "model.catalogue model.folders model.networks model.records",
     "model.compiled": "model.batch model.generation model.kernels model.networks model.records",
     "model.data": "model.catalogue model.folders model.logs",
