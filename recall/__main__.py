@@ -15,6 +15,7 @@ from recall import benchmarking, comparing, data, demo, doctor, experiments, rep
 from recall.options import StrictCommand
 from recall.terminal import err, out
 from recall.training import build, train
+from recall.training.listing import TrainHelp
 from service.errors import RecallError
 from service.telemetry.logging import configure_logging
 
@@ -42,7 +43,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     tuning.tune,
 )
 for command in COMMANDS:
-    app.command(cls=StrictCommand)(command)
+    app.command(cls=TrainHelp if command is train.train else StrictCommand)(command)
 app.add_typer(benchmarking.bench, name="bench")
 app.add_typer(experiments.experiment, name="experiment")
 

@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from model.checkpoint import Checkpoint
+from model.recipes.files import recipe_names
+from recall.training.listing import num_epochs, recipe_lines
 
 RECIPE = """
 fism:
@@ -82,3 +84,13 @@ def test_an_output_that_holds_something_else_is_refused_before_training(run_reca
     assert refused.status == 2
     assert re.search(r"holds '[^']+'.*, which is no part of a checkpoint; it is not replaced", refused.err)
     assert "epoch" not in refused.err
+
+
+def test_the_help_lists_every_recipe_and_arm_with_its_epochs(run_recall):
+    said = " ".join(run_recall("train", "--help", COLUMNS="200").out.split())
+    assert "s3rec 6+20" in said
+    assert num_epochs("beauty", "recgpt") == "24+2&8"
+
+
+def test_every_recipe_is_listed():
+    assert [name for name, _ in recipe_lines()] == recipe_names()
