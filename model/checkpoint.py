@@ -17,15 +17,16 @@ from safetensors.torch import load_file, save_file
 from model.catalogue import Catalogue
 from model.folders.files import FolderRefused
 from model.folders.whole import FolderKind, read_folder, write_folder
+from model.metadata import CATALOGUE, CONFIG, read_plan
 from model.networks import build_network
 from model.networks.base import Network
-from model.records import Placement, PromptForm, PromptPlan, ServingPlan
+from model.records import ServingPlan
 
 FORMAT = 2
 UNBOUND = 1  # the format without a manifest: read, not written
 # settings that earlier versions had -> the value at which they did nothing
 RETIRED = {"num_members": 1, "hard_negatives": 0.0, "routing_regularisation": 0.0, "num_attributes": 0}
-WEIGHTS, CONFIG, CATALOGUE = "weights.safetensors", "config.json", "catalogue.npz"
+WEIGHTS = "weights.safetensors"
 CHECKPOINT = FolderKind("checkpoint", "recall train", (WEIGHTS, CONFIG, CATALOGUE))
 
 
@@ -146,20 +147,6 @@ def read_settings(network: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_provenance(parts: Mapping[str, Any]) -> Provenance:
     return Provenance(**{**parts, "epochs": tuple(parts.get("epochs", ()))})
-
-
-def read_plan(parts: Mapping[str, Any]) -> ServingPlan:
-    prompts = parts["prompts"]
-    # plans of earlier versions have neither form nor sum
-    plan = PromptPlan(
-        prompts["num_prompts"],
-        Placement(prompts["placement"]),
-        prompts["num_steps"],
-        PromptForm(prompts.get("form", PromptForm.ARGMAX)),
-        prompts.get("temperature", 1.0),
-        tuple(prompts.get("step_weights", ())),
-    )
-    return ServingPlan(plan, tuple(parts["quotas"]), parts["diversity"])
 
 
 def _load_weights(network: Network, path: Path) -> None:

@@ -56,7 +56,8 @@ def run_server(settings: Settings, on_start: Callable[[str], None]) -> None:
 
     Raises ValueError when the port is taken, ConfigurationError when an arm cannot be served.
     """
-    from service.engine.loading import wait_for_bundles
+    from service.engine.metadata import wait_for_bundles
+    from service.engine_process import open_engines
     from service.http.app import create_app
     from service.http.server import Server, url_of
     from service.telemetry.logging import configure_logging
@@ -69,13 +70,13 @@ def run_server(settings: Settings, on_start: Callable[[str], None]) -> None:
         return
     with open_port(settings.host, settings.port) as listener:
         url = url_of(settings.host, listener.getsockname()[1])
-        Server(create_app(settings), lambda: on_start(url)).run([listener])
+        Server(create_app(settings, open_engines), lambda: on_start(url)).run([listener])
 
 
 def run_workers(settings: Settings, on_start: Callable[[str], None]) -> None:
     """Several HTTP processes before the engines of this one."""
+    from service.engine_process import run_engine
     from service.http.server import hold, url_of
-    from service.http.workers import run_engine
 
     if settings.keeps_events_in_memory:
         raise ConfigurationError("--http-workers share histories by Redis: --redis-url memory is for one process")

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from model.catalogue import ExternalId
 from model.merging import Merged
 from model.records import History
-from service.engine.arms import ArmSlot, Release
+from service.engine.arms import ArmSlot, Member, Release
 from service.engine.fill import complete
 from service.engine.messages import EMPTY, EngineRequest, EngineResult
-from service.errors import DeadlineExceeded, EngineFailed, Overloaded, StaleRelease, UnknownArm
+from service.errors import DeadlineExceeded, EngineFailed, Overloaded, RecallError, StaleRelease, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.stores.history import HistoryStore
 from service.stores.vector_codec import CachedVectors
@@ -67,7 +67,7 @@ class RecallResult:
     assignment: Assignment
     served: str
     listed: Merged
-    prompts: list[ExternalId]
+    prompts: list[ExternalId]  # where the query wants them explained
     cache: str
     degraded: list[str]
     timings_ms: dict[str, float]
@@ -99,17 +99,73 @@ class RecallPipeline:
             request = release.request(query.user_id, history, query.exclude, query.top_n, deadline=query.deadline)
             return Asked(release, request, await self._ask(release, request))
 
-        arm, request, result = await with_current(self.arms[assignment.arm], find)
-        degraded += reasons(request, result)
+        asked = await with_current(self.arms[assignment.arm], find)
         clock.lap("find")
+        return self._answer(Read(query, assignment, history, degraded), asked, clock)
+
+    async def recall_many(self, queries: Sequence[RecallQuery]) -> list[RecallResult | RecallError]:
+        """The outcomes in order, each what `recall` returns or raises; the queries of one arm are one piece of work.
+
+        Raises UnknownArm.
+        """
+        clock = Clock()
+        assignments = [self.assign(query) for query in queries]
+        degraded: list[list[str]] = [[] for _ in queries]
+        # a task each, so only for those who have to wait for the store
+        absent = [n for n, query in enumerate(queries) if query.history is None and query.unit is not None]
+        kept = await asyncio.gather(*(self._history(queries[n], degraded[n]) for n in absent))
+        histories = [query.history or () for query in queries]
+        for n, history in zip(absent, kept, strict=True):
+            histories[n] = history
+        clock.lap("history")
+        reads = [*map(Read, queries, assignments, histories, degraded)]
+        arms = {assignment.arm for assignment in assignments}
+        by_arm = {arm: [read for read in reads if read.assignment.arm == arm] for arm in arms}
+        answered = await asyncio.gather(*(self._find_block(arm, own) for arm, own in by_arm.items()))
+        clock.lap("find")
+        # a group keeps the order of its members
+        left = {arm: iter(outcomes) for arm, outcomes in zip(by_arm, answered, strict=True)}
+        outcomes = [next(left[read.assignment.arm]) for read in reads]
+        pairs = zip(reads, outcomes, strict=True)
+        return [o if isinstance(o, RecallError) else self._answer(read, o, clock) for read, o in pairs]
+
+    async def _find_block(self, arm: str, reads: "Sequence[Read]") -> "Sequence[Asked | RecallError]":
+        """The outcomes of queries to one arm, from one block."""
+        members = [Member(r.query.user_id, r.history, r.query.exclude, r.query.top_n) for r in reads]
+        deadline = min(read.query.deadline for read in reads)
+
+        async def find(release: Release) -> Sequence[Asked | RecallError]:
+            block = release.block(members, deadline)
+            results: Sequence[EngineResult | RecallError | None]
+            try:
+                results = [
+                    self._unless_failed(outcome) for outcome in (await release.engine.ask_block(block)).outcomes()
+                ]
+            except EngineFailed:
+                results = [None] * block.size
+            pairs = zip(block.requests(), results, strict=True)
+            return [o if isinstance(o, RecallError) else Asked(release, request, o) for request, o in pairs]
+
+        try:
+            return await with_current(self.arms[arm], find)
+        except RecallError as error:
+            return [error] * len(reads)
+
+    @staticmethod
+    def _unless_failed(outcome: "EngineResult | RecallError") -> "EngineResult | RecallError | None":
+        return None if isinstance(outcome, EngineFailed) else outcome
+
+    def _answer(self, read: "Read", asked: "Asked", clock: "Clock") -> RecallResult:
+        query, (arm, request, result) = read.query, asked
+        degraded = [*read.degraded, *reasons(request, result)]
         listed = self._fill(arm, request, result, degraded)
         return RecallResult(
             query.request_id,
             arm,
-            assignment,
+            read.assignment,
             served=arm.name if result else FALLBACK,
             listed=listed,
-            prompts=arm.prompts(result.vectors) if result else [],
+            prompts=arm.prompts(result.vectors) if result and query.explain else [],
             cache="off" if not result or not request.key else "hit" if result.known else "miss",
             degraded=degraded,
             timings_ms={**clock.laps_ms, **(result.timings_ms if result else {}), "total": clock.total_ms},
@@ -183,6 +239,15 @@ class RecallPipeline:
         if len(listed.rows) > len(merged.rows):
             degraded.append("filled")
         return listed
+
+
+class Read(NamedTuple):
+    """A query with its arm and its history."""
+
+    query: RecallQuery
+    assignment: Assignment
+    history: Sequence[ExternalId]
+    degraded: list[str]
 
 
 class Asked(NamedTuple):

@@ -40,37 +40,42 @@ ALLOWED = {
         "model.recipes model.records model.training"
     ),
     "recall.serving": (
-        "recall.options recall.terminal service.engine service.errors service.http service.settings service.telemetry"
+        "recall.options recall.terminal service.engine service.engine_process service.errors service.http "
+        "service.settings service.telemetry"
     ),
     "recall.terminal": "",
     "recall.training": (
         "index.auto index.bundle model.checkpoint model.data model.evaluation model.folders model.recipes "
-        "model.training recall.options recall.terminal service.engine"
+        "model.training recall.comparing recall.options recall.terminal service.engine"
     ),
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
     "recall.verdict_table": "recall.terminal service.experiments.verdict",
     "service": "",
     "service.bootstrap": (
-        "service.engine service.errors service.experiments service.pipeline service.reload service.remote "
-        "service.settings service.stores service.telemetry"
+        "service.engine service.errors service.experiments service.pipeline service.remote service.settings "
+        "service.stores service.telemetry"
     ),
     "service.engine": (
-        "index.base index.bundle index.exact index.next_item index.watched model.catalogue model.checkpoint model.data "
-        "model.device model.encoder model.evaluation model.folders model.kernels model.merging model.records "
-        "service.errors service.stores"
+        "index.base index.bundle index.exact index.next_item index.watched model.catalogue model.checkpoint "
+        "model.columns model.data model.device model.encoder model.evaluation model.folders model.kernels "
+        "model.merging model.metadata model.records service.errors service.stores"
+    ),
+    "service.engine_process": (
+        "service.bootstrap service.engine service.errors service.http service.reload service.remote service.settings "
+        "service.stores service.telemetry"
     ),
     "service.errors": "",
     "service.experiments": "model.catalogue service.errors service.stores",
     "service.experiments.verdict": "service.errors",
     "service.http": (
         "model model.ids service.bootstrap service.engine service.errors service.experiments service.pipeline "
-        "service.remote service.settings service.stores service.telemetry"
+        "service.settings service.stores service.telemetry"
     ),
     "service.pipeline": (
         "model.catalogue model.merging model.records service.engine service.errors service.experiments service.stores"
     ),
     "service.reload": "service.engine service.errors",
-    "service.remote": "model.merging model.records service.engine service.errors service.stores",
+    "service.remote": "model.columns model.merging service.engine service.errors service.stores",
     "service.settings": "service.errors",
     "service.stores": "model.catalogue model.records service.errors",
     "service.telemetry": "index.watched service.engine service.pipeline",
@@ -79,7 +84,7 @@ ALLOWED = {
     "index.base": "",
     "index.bundle": (
         "index.auto index.base index.checks index.evaluate index.exact index.factory index.faiss_index "
-        "index.next_item model model.checkpoint model.encoder model.folders model.records"
+        "index.next_item model model.checkpoint model.encoder model.folders model.metadata model.records"
     ),
     "index.checks": "index.base",
     "index.evaluate": "index.base",
@@ -92,10 +97,13 @@ ALLOWED = {
     "model": "",
     "model.batch": "",
     "model.catalogue": "model.ids",
-    "model.checkpoint": "model.catalogue model.folders model.networks model.records",
+    "model.checkpoint": "model.catalogue model.folders model.metadata model.networks model.records",
+    "model.columns": "model.records",
     "model.compiled": "model.batch model.generation model.kernels model.networks model.records",
     "model.data": "model.catalogue model.folders model.logs",
-    "model.device": "model.batch model.compiled model.kernels model.merging model.networks model.records",
+    "model.device": (
+        "model.batch model.columns model.compiled model.kernels model.merging model.networks model.records"
+    ),
     "model.encoder": "model.batch model.checkpoint model.compiled model.generation model.records",
     "model.evaluation": "model.batch model.catalogue model.data model.merging model.networks model.records",
     "model.folders": "",
@@ -104,6 +112,7 @@ ALLOWED = {
     "model.kernels": "",
     "model.logs": "model.ids",
     "model.merging": "model.catalogue model.records",
+    "model.metadata": "model.catalogue model.records",
     "model.networks": "model.batch model.catalogue model.generation model.records",
     "model.recipes": "model.evaluation model.records",
     "model.records": "",

@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import psutil
 
+WORKER = "service.http.workers"
+
 
 @dataclass(frozen=True)
 class Target:
@@ -33,24 +35,39 @@ class Target:
         return self.url.removeprefix("http://").rsplit(":", 1)[0]
 
     def usage(self) -> dict[str, float]:
-        """CPU seconds so far: `http` is the thread of the event loop, `compute` all others, `redis` the child."""
+        """CPU seconds so far: `http` is the thread of the event loop, `compute` all others, `redis` the child.
+
+        With HTTP processes `http` is all of them, and `engine` the event loop of the process that they ask.
+        """
         if self.pid is None:
             return {}
         process = psutil.Process(self.pid)
         main = sum(t.user_time + t.system_time for t in process.threads() if t.id == self.pid)
         whole = process.cpu_times()
+        children = process.children(recursive=True)
+        workers = [child for child in children if is_worker(child)]
         # of the whole process: threads that have ended count too
-        spent = {"http": main, "compute": whole.user + whole.system - main}
-        for child in process.children(recursive=True):
+        spent = {"engine" if workers else "http": main, "compute": whole.user + whole.system - main}
+        for child in children:
             times = child.cpu_times()
-            part = "redis" if "redis" in child.name() else "http"
+            part = "http" if child in workers else "redis"
             spent[part] = spent.get(part, 0.0) + times.user + times.system
         return spent
+
+    @property
+    def num_http(self) -> int:
+        """Processes that read and write HTTP."""
+        children = psutil.Process(self.pid).children() if self.pid else []
+        return max(1, sum(is_worker(child) for child in children))
 
     @property
     def memory_mb(self) -> float:
         """Resident, of the service process."""
         return float(psutil.Process(self.pid).memory_info().rss / 2**20) if self.pid else 0.0
+
+
+def is_worker(process: psutil.Process) -> bool:
+    return WORKER in process.cmdline()
 
 
 def free_port() -> int:

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.catalogue import Catalogue, ExternalId
+from model.columns import Columns
 from model.records import History, ServingPlan
+from service.engine.blocks import RequestBlock
 from service.engine.compute import ComputeCounters
 from service.engine.fill import FILLED
 from service.engine.messages import EngineRequest
@@ -22,6 +25,15 @@ from service.stores.vector_codec import CachedVectors, cache_key
 
 SOURCE_NAMES = {"recgpt": "step", "blend": "step", "comirec": "interest"}
 DRAIN_SECONDS = 10.0  # longer than any request's deadline
+
+
+class Member(NamedTuple):
+    """One user of a block, in external ids; as the parameters of `Release.request`."""
+
+    user: ExternalId | None
+    history: Sequence[ExternalId]
+    exclude: Sequence[ExternalId]
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,21 @@ class Release:
             unknown=() if len(rows) == len(ids) else tuple(item for item in ids if not items.row(item)),
         )
 
+    def block(self, members: Sequence[Member], deadline: float = float("inf")) -> RequestBlock:
+        """The same for many: one piece of work, without a record a user. No filter."""
+        items, users, window = self.catalogue.items, self.catalogue.users, self.window
+        known = [items.rows(member.history) for member in members]
+        histories = [History(rows[-window:], users.row(m.user)) for rows, m in zip(known, members, strict=True)]
+        # what the window cuts off stays excluded
+        others = [(*rows[:-window], *items.rows(m.exclude)) for rows, m in zip(known, members, strict=True)]
+        keys = [cache_key(self.bundle, self.plan_digest, h) for h in histories] if self.has_cache else ()
+        columns = Columns.beside(histories, [member.limit for member in members], others)
+        unknown = [
+            () if len(rows) == len(m.history) else tuple(item for item in m.history if not items.row(item))
+            for rows, m in zip(known, members, strict=True)
+        ]
+        return RequestBlock(columns, deadline, keys, unknown=unknown)
+
     def prompts(self, vectors: CachedVectors) -> list[ExternalId]:
         """External ids of the items that were generated on the way to these vectors."""
         return self.catalogue.items.external(row for row in vectors.prompts.tolist() if row)
@@ -91,10 +118,17 @@ class Tenure:
         self._left: asyncio.Event | None = None  # set once nobody uses a release that was replaced
 
     def __enter__(self) -> Release:
+        return self.enter()
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def enter(self) -> Release:
+        """Begins a use that ends with `leave`, where no `with` block spans both."""
         self._num_users += 1
         return self.release
 
-    def __exit__(self, *_: object) -> None:
+    def leave(self) -> None:
         self._num_users -= 1
         if self._left and not self._num_users:
             self._left.set()

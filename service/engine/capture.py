@@ -6,7 +6,8 @@ import structlog
 import torch
 
 from index.exact import ExactIndex
-from model.device.layout import Answers, Columns
+from model.columns import Columns
+from model.device.layout import Answers
 from model.encoder import UserEncoder
 from model.kernels import available
 from service.engine.compute import BatchCompute
@@ -31,9 +32,8 @@ def with_graphs(general: BatchCompute, sizes: Sequence[int] = SIZES) -> BatchCom
     from model.device.prepare import prepare  # noqa: PLC0415  (needs Triton)
 
     def answer(columns: Columns) -> Answers:
-        users = zip(columns.histories, columns.limits, columns.excluded, strict=True)
-        requests = [EngineRequest(history, limit, excluded) for history, limit, excluded in users]
-        return answers_of(general.run(requests), max(columns.limits))
+        requests = [EngineRequest(*user) for user in columns.records()]
+        return answers_of(general.run(requests), int(columns.limits.max()))
 
     prepared = prepare(encoder.network, general.plan, index.table, answer, sizes)
     log.info(

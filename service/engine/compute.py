@@ -65,6 +65,8 @@ class BatchCompute:
     """An encoder, an index over the same items, and the plan that merges what they give."""
 
     max_batch_tokens: ClassVar[int] = 4096  # computed at once where the settings do not say
+    max_block: ClassVar[int] = 0  # users of a block that it takes as one: it takes requests alone
+    reuses_vectors: ClassVar[bool] = True  # what is known of a history is not computed again
 
     encoder: Encoder
     index: ItemIndex

@@ -1,6 +1,6 @@
 """Requests and results of an engine: records between the spine and the engine's stages."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
@@ -41,6 +41,11 @@ class EngineRequest:
         """Tokens it costs to compute."""
         return 1 + (0 if self.vectors else len(self.history.items))
 
+    @property
+    def size(self) -> int:
+        """Users that are answered."""
+        return 1
+
     def with_vectors(self, vectors: CachedVectors) -> "EngineRequest":
         return replace(self, vectors=vectors)
 
@@ -50,8 +55,12 @@ class EngineResult(NamedTuple):
 
     vectors: CachedVectors
     merged: Merged
-    timings_ms: dict[str, float]
+    timings_ms: Mapping[str, float]  # of its whole batch, which shares it
     known: bool = False  # the vectors were not computed for this
+
+    def told(self, queue_ms: float, known: bool) -> "EngineResult":
+        """The same with what the queue knows of it."""
+        return EngineResult(self.vectors, self.merged, {**self.timings_ms, "queue": queue_ms}, known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,8 @@ class EncodedRequest:
 class Started:
     """A batch under way on a card, between the two threads."""
 
-    places: Sequence[int]  # of the requests that the card answers
+    places: Sequence[int]  # of the users that the card answers
+    limits: NDArray[np.int32]  # (B,) of all users
     ticket: "Ticket | None"  # None: it answers none of them
     since: float  # time.perf_counter()
 

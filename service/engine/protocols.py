@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Protocol
 
+from service.engine.blocks import RequestBlock, ResultBlock
 from service.engine.messages import EngineRequest, EngineResult
 
 
@@ -18,7 +19,10 @@ class EngineClient(Protocol):
         """time.monotonic() when a batch was last answered; -inf before the first."""
 
     async def ask(self, request: EngineRequest) -> EngineResult:
-        """Raises Overloaded, DeadlineExceeded or EngineFailed."""
+        """Raises Overloaded, DeadlineExceeded or EngineFailed. Vectors may be left out where a list was asked for."""
+
+    async def ask_block(self, block: RequestBlock) -> ResultBlock:
+        """The same for a block; what befell some users alone stands in its `errors`."""
 
     async def close(self) -> None:
         """Fails whoever still waits and frees what the engine holds."""

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from model import __version__
-from service.bootstrap import Service, open_service
+from service.bootstrap import OpenEngines, Service, freeze_loaded, open_service
 from service.errors import BadRequest, RecallError
 from service.http import codec, docs
 from service.http.bodies import BodyReader
@@ -25,16 +25,15 @@ from service.http.openapi import DESCRIPTION, TAGS, complete_openapi
 from service.http.routes import router
 from service.settings import Settings
 
-COLLECTOR = (50_000, 20, 20)  # thresholds of the garbage collector's generations
 log = structlog.get_logger()
 
 
 class RecallApp(FastAPI):
     """The application. Its lifespan opens the service: it answers nothing before the arms are proven."""
 
-    def __init__(self, settings: Settings, engine_address: str | None = None) -> None:
-        """engine_address: of the process that computes; None = this process computes."""
-        self._settings, self._engine_address = settings, engine_address
+    def __init__(self, settings: Settings, open_engines: OpenEngines) -> None:
+        """open_engines: in this process (service/engine_process.py) or in another (`engines_at`)."""
+        self._settings, self._open_engines = settings, open_engines
         self._service: Service | None = None
         self.bodies = BodyReader()
         super().__init__(
@@ -73,20 +72,16 @@ class RecallApp(FastAPI):
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:
-        async with open_service(self._settings, self._engine_address) as service:
+        async with open_service(self._settings, self._open_engines) as service:
             self._service = service
-            # What was loaded lives as long as the process: the collector need not walk it again and again.
-            gc.collect()
-            gc.freeze()
-            # requests leave no cycles behind: looking for them every 700 objects is a pause in every other batch
-            gc.set_threshold(*COLLECTOR)
+            freeze_loaded()
             yield
             self._service = None
             gc.unfreeze()
 
 
-def create_app(settings: Settings, engine_address: str | None = None) -> RecallApp:
-    return RecallApp(settings, engine_address)
+def create_app(settings: Settings, open_engines: OpenEngines) -> RecallApp:
+    return RecallApp(settings, open_engines)
 
 
 async def _recall_error(request: Request, error: Exception) -> Response:

@@ -1,12 +1,12 @@
 """HTTP handlers: read, check, call the pipeline, answer. No logic of their own."""
 
-import asyncio
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
+from importlib import metadata
 from typing import Any
 
-import torch
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -54,11 +54,24 @@ def check_arm(service: Service, name: str) -> None:
 async def answer_query(service: Service, query: RecallQuery) -> RecallResult:
     """The answer of the pipeline, made known to all that listen: metrics, exposures, the shadow comparison."""
     result = await service.pipeline.recall(query)
+    make_known(service, query, result)
+    return result
+
+
+def make_known(service: Service, query: RecallQuery, result: RecallResult) -> None:
     service.metrics.answered(result)
     if exposure := Exposure.of(query.unit, result, int(time.time() * 1e3)):
         service.stores.exposures.record(exposure)
     service.shadow.sample(query, result)
-    return result
+
+
+async def answer_queries(service: Service, queries: Sequence[RecallQuery]) -> list[RecallResult | RecallError]:
+    """The outcomes of many queries, made known in the same way."""
+    outcomes = await service.pipeline.recall_many(queries)
+    for query, outcome in zip(queries, outcomes, strict=True):
+        if isinstance(outcome, RecallResult):
+            make_known(service, query, outcome)
+    return outcomes
 
 
 @router.post("/recall", responses=recall_answers(), openapi_extra=body_of(RecallRequest, True), tags=["recall"])
@@ -86,23 +99,31 @@ async def recall_batch(request: Request) -> Response:
     codec.check_batch_bounds(body, service.settings)
     if body.arm is not None:
         check_arm(service, body.arm)
-    ids = (f"{request_id_of(request)}-{n}" for n in range(len(body.requests)))
-    deadline = time.monotonic() + timeout_s
-    members = zip(body.requests, ids, strict=True)
-    answers = [_answer_member(service, member, request_id, body.arm, deadline) for member, request_id in members]
-    return codec.reply_as_accepted({"responses": await asyncio.gather(*answers)}, request)
+    own_id, deadline = request_id_of(request), time.monotonic() + timeout_s
+    members = [(member, f"{own_id}-{number}") for number, member in enumerate(body.requests)]
+    read = [_read_member(service, member, request_id, body.arm, deadline) for member, request_id in members]
+    answers = iter(await answer_queries(service, [query for query in read if isinstance(query, RecallQuery)]))
+    responses = []
+    for (_, request_id), query in zip(members, read, strict=True):
+        outcome = query if isinstance(query, RecallError) else next(answers)
+        if isinstance(outcome, RecallError):
+            responses.append(codec.to_problem(outcome, request_id))
+        else:
+            explain = isinstance(query, RecallQuery) and query.explain
+            responses.append(codec.to_columns(outcome, explain, service.settings))
+    return codec.reply_as_accepted({"responses": responses}, request)
 
 
-async def _answer_member(
+def _read_member(
     service: Service, member: dict[str, Any], request_id: str, pinned: str | None, deadline: float
-) -> dict[str, Any]:
+) -> RecallQuery | RecallError:
+    """The query of a member, or the reason why it is none."""
     try:
         body = codec.parse_object(RecallRequest, member)
         codec.check_bounds(body, service.settings)
-        result = await answer_query(service, codec.to_query(body, request_id, deadline, pinned=pinned))
     except RecallError as error:
-        return codec.to_problem(error, request_id)
-    return codec.to_columns(result, body.explain, service.settings)
+        return error
+    return codec.to_query(body, request_id, deadline, pinned=pinned)
 
 
 @router.post(
@@ -185,7 +206,7 @@ async def arms(request: Request) -> Response:
 async def version(request: Request) -> Response:
     """The versions of this code, of Python and of PyTorch, and the bundles that are served."""
     bundles = {name: slot.current.bundle for name, slot in service_of(request).pipeline.arms.items()}
-    versions = {"version": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    versions = {"version": __version__, "python": platform.python_version(), "torch": metadata.version("torch")}
     return codec.reply(versions | {"bundles": bundles})
 
 

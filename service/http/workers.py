@@ -1,9 +1,7 @@
-"""One engine process and several HTTP processes: started together, ended together.
+"""HTTP processes before an engine process: how that one starts them, and what each of them runs.
 
-The engine process (this one) opens bundles, stores of vectors and the embedded Redis, starts `--http-workers` HTTP
-processes that share the port, and ends them when it ends. An HTTP process that ends unasked ends the whole service
-with status 2: something outside restarts it, and half a service is never left standing. An HTTP process whose parent
-is gone ends itself.
+They load no torch and no FAISS: an HTTP process holds ids, experiments and histories. One whose parent is gone ends
+itself.
 """
 
 import asyncio
@@ -13,63 +11,20 @@ import signal
 import site
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
-import uvloop
 from pydantic import SecretStr
 
-from service.bootstrap import open_engines, register
+from service.bootstrap import engines_at
 from service.errors import ConfigurationError
-from service.remote.server import EngineServer
 from service.settings import Settings
-from service.stores.collectors import RedisCollector
-from service.telemetry.metrics import Metrics
 
 ENVIRONMENT = "RECALL_HTTP_WORKER"  # settings and address of the engine for an HTTP process, as JSON
 STOP_S, WATCH_S = 12.0, 0.2
 log = structlog.get_logger()
-
-
-def run_engine(settings: Settings, port: int, on_start: Callable[[], None]) -> None:
-    """Serves until it is told to stop. Raises ConfigurationError when an arm cannot be served or a process breaks."""
-    uvloop.run(_run_engine(settings, port, on_start))
-
-
-async def _run_engine(settings: Settings, port: int, on_start: Callable[[], None]) -> None:
-    stopping = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    metrics = Metrics()
-    async with AsyncExitStack() as stack:
-        address = f"ipc://{stack.enter_context(tempfile.TemporaryDirectory())}/engine"
-        engines = await stack.enter_async_context(open_engines(settings, metrics))
-        register(metrics, *engines.collectors(), RedisCollector(engines.redis_clients))
-        observer = metrics.engine("unknown")
-        server = EngineServer(
-            address, engines.arms, metrics.render, observer, engines.releases, num_expected=settings.http_workers
-        )
-        engines.releases.subscribe(server)
-        stack.push_async_callback(server.close)
-        serving = asyncio.create_task(server.run())
-        stack.callback(serving.cancel)
-        with http_processes(engines.settings, port, address) as processes:
-            starting = asyncio.create_task(server.ready.wait())
-            await _until(lambda: starting.done() or stopping.is_set(), processes)
-            if server.ready.is_set():
-                on_start()
-            await _until(stopping.is_set, processes)
-
-
-async def _until(is_over: Callable[[], bool], processes: list["subprocess.Popen[bytes]"]) -> None:
-    """Raises ConfigurationError when one of the processes ends before."""
-    while not is_over():
-        if ended := [process for process in processes if process.poll() is not None]:
-            raise ConfigurationError(f"an HTTP process ended with status {ended[0].returncode}; see the log above")
-        await asyncio.sleep(WATCH_S)
 
 
 @contextmanager
@@ -113,7 +68,7 @@ def main() -> None:
     told = json.loads(os.environ.pop(ENVIRONMENT))
     settings = Settings(**told["settings"])
     configure_logging(settings.log_level)
-    app = create_app(settings, told["engine"])
+    app = create_app(settings, engines_at(told["engine"]))
     parent = os.getppid()
 
     async def ready() -> None:

@@ -9,26 +9,24 @@ loop goes on. Nobody hangs: an engine that is gone fails all who wait, and its H
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 import msgspec
 import zmq
 
+from service.engine.blocks import RequestBlock, ResultBlock, until_deadline
 from service.engine.messages import EngineRequest, EngineResult
 from service.engine.protocols import EngineObserver
 from service.engine.releases import ReleaseState, ReloadOutcome, ReloadRequest
-from service.errors import DeadlineExceeded, EngineFailed, RecallError, StaleRelease
+from service.errors import EngineFailed, RecallError, StaleRelease
+from service.remote.blocks import AnswerBlock, AskBlock, BadMessage
 from service.remote.messages import (
     AllMetrics,
-    AskEngine,
     AskMetrics,
     AskReleases,
     AskReload,
-    BadMessage,
     CollectMetrics,
-    EngineAnswer,
     EngineRefusal,
     FromEngine,
     FromWorker,
@@ -42,8 +40,9 @@ from service.remote.messages import (
     decode_from_engine,
     encode,
 )
-from service.remote.sockets import count_bad, open_socket
+from service.remote.sockets import LoopSocket, count_bad
 
+R = TypeVar("R")
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -66,17 +65,17 @@ class EngineLink:
     def __init__(self, address: str, metrics: Callable[[], str], observer: EngineObserver) -> None:
         """metrics: this process's own, as a text."""
         self._metrics, self._observer = metrics, observer
-        self._socket = open_socket(zmq.DEALER)
+        self._socket = LoopSocket(zmq.DEALER, self._read)
         self._socket.connect(address)
+        self._leaving: list[FromWorker] = []  # in the next round of the loop, together
         self._numbers = itertools.count()
         self._asked: dict[int, asyncio.Future[FromEngine]] = {}
         self._follower: ReleaseFollower | None = None
         self._preparing: set[asyncio.Task[None]] = set()
-        self._reader = asyncio.create_task(self._read())
 
     async def tell_ready(self) -> None:
         """Tells the engine process that this one answers requests."""
-        await self._send(WorkerReady())
+        self._send(WorkerReady())
 
     async def all_metrics(self) -> list[str]:
         """The metrics of every process, as texts."""
@@ -100,11 +99,21 @@ class EngineLink:
             await self._follower.catch_up(arm, stale)
 
     async def ask(self, arm: str, bundle: str, request: EngineRequest) -> EngineResult:
-        """Raises what Engine.ask raises, and StaleRelease where the engine computes for another bundle."""
-        message = AskEngine.of(next(self._numbers), arm, bundle, request)
-        answer = await self._call(message, EngineAnswer)
+        """Raises what Engine.ask raises, and StaleRelease where the engine computes for another bundle.
+
+        Vectors come with requests of limit 0 alone.
+        """
+        message = AskBlock.single(next(self._numbers), arm, bundle, request)
+        return self._unpacked((await self._call(message, AnswerBlock, request.deadline)).single)
+
+    async def ask_block(self, arm: str, bundle: str, block: RequestBlock) -> ResultBlock:
+        """The same for a block; what Engine.ask_block raises."""
+        message = AskBlock.of(next(self._numbers), arm, bundle, block)
+        return self._unpacked((await self._call(message, AnswerBlock, block.deadline)).result)
+
+    def _unpacked(self, unpack: Callable[[], R]) -> R:
         try:
-            return answer.result()
+            return unpack()
         except BadMessage as error:
             count_bad(self._observer, error)
             raise EngineFailed("the engine's answer cannot be read") from error
@@ -117,18 +126,20 @@ class EngineLink:
     async def close(self) -> None:
         for task in self._preparing:
             task.cancel()
-        self._reader.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._reader
         self.fail_all(EngineFailed("the service is stopping"))
         self._socket.close()
 
-    async def _call(self, message: AskEngine | AskMetrics | AskReleases | AskReload, kind: type[T]) -> T:
-        """The answer to one message; whoever is cancelled leaves nothing behind."""
+    async def _call(
+        self, message: AskBlock | AskMetrics | AskReleases | AskReload, kind: type[T], deadline: float = float("inf")
+    ) -> T:
+        """The answer to one message; whoever is cancelled leaves nothing behind.
+
+        Raises DeadlineExceeded: the engine tells when a deadline passes, this is for an engine that tells nothing.
+        """
         future = self._asked[message.number] = asyncio.get_running_loop().create_future()
         try:
-            await self._send(message)
-            answer = await future
+            self._send(message)
+            answer = await until_deadline(future, deadline)
         finally:
             self._asked.pop(message.number, None)
         if isinstance(answer, EngineRefusal):
@@ -137,32 +148,46 @@ class EngineLink:
             raise EngineFailed("the engine process answered something else than was asked")
         return answer
 
-    async def _send(self, message: FromWorker) -> None:
-        await self._socket.send(encode(message))
+    def _send(self, message: FromWorker) -> None:
+        """Sends it in the next round of the loop, with all that is sent in this one."""
+        if not self._leaving:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._leaving.append(message)
 
-    async def _read(self) -> None:
-        while True:
-            data = await self._socket.recv()
-            try:
-                message = decode_from_engine(data)
-            except BadMessage as error:
-                count_bad(self._observer, error)
-                continue
-            match message:
-                case CollectMetrics():
-                    await self._send(WorkerMetrics(message.number, self._metrics()))
-                case PrepareRelease():
-                    # answers are read meanwhile: the ids of a large catalogue take a second
-                    task = asyncio.create_task(self._prepare(message))
-                    self._preparing.add(task)
-                    task.add_done_callback(self._preparing.discard)
-                case ReleasesChanged():
-                    if self._follower:
-                        self._follower.follow(message.states)
-                case _:
-                    future = self._asked.get(message.number)
-                    if future and not future.done():
-                        future.set_result(message)
+    def _flush(self) -> None:
+        leaving, self._leaving = self._leaving, []
+        # callers who have gone meanwhile ask nothing
+        messages = [m for m in leaving if not isinstance(m, AskBlock) or m.number in self._asked]
+        if messages and not self._socket.send(encode(messages)):
+            for message in messages:
+                if isinstance(message, AskBlock) and not (future := self._asked[message.number]).done():
+                    future.set_exception(EngineFailed("the engine process takes no more messages"))
+
+    def _read(self, parts: Sequence[bytes]) -> None:
+        try:
+            messages = decode_from_engine(b"".join(parts))
+        except BadMessage as error:
+            count_bad(self._observer, error)
+            return
+        for message in messages:
+            self._take(message)
+
+    def _take(self, message: FromEngine) -> None:
+        match message:
+            case CollectMetrics():
+                self._send(WorkerMetrics(message.number, self._metrics()))
+            case PrepareRelease():
+                # answers are read meanwhile: the ids of a large catalogue take a second
+                task = asyncio.create_task(self._prepare(message))
+                self._preparing.add(task)
+                task.add_done_callback(self._preparing.discard)
+            case ReleasesChanged():
+                if self._follower:
+                    self._follower.follow(message.states)
+            case _:
+                future = self._asked.get(message.number)
+                if future and not future.done():
+                    future.set_result(message)
 
     async def _prepare(self, message: PrepareRelease) -> None:
         try:
@@ -171,7 +196,7 @@ class EngineLink:
             problem = None
         except RecallError as error:
             problem = str(error)
-        await self._send(ReleasePrepared(message.number, problem))
+        self._send(ReleasePrepared(message.number, problem))
 
 
 class RemoteEngine:
@@ -185,23 +210,26 @@ class RemoteEngine:
     async def ask(self, request: EngineRequest) -> EngineResult:
         """Raises what Engine.ask raises; StaleRelease once this process knows the bundle that is served instead."""
         started = time.monotonic()
-        deadline = None if request.deadline == float("inf") else request.deadline
-        try:
-            # the engine tells when a deadline passes; this is for an engine that tells nothing
-            async with asyncio.timeout_at(deadline):
-                result = await self._ask(request)
-        except TimeoutError:
-            raise DeadlineExceeded("the deadline passed before the answer was ready") from None
-        self.last_batch_at = time.monotonic()
-        result.timings_ms["remote"] = 1e3 * (self.last_batch_at - started)
-        return result
+        result = await self._answered(self._link.ask(self._arm, self._bundle, request))
+        return result._replace(timings_ms={**result.timings_ms, "remote": self._since(started)})
 
-    async def _ask(self, request: EngineRequest) -> EngineResult:
+    async def ask_block(self, block: RequestBlock) -> ResultBlock:
+        """The same for a block; what Engine.ask_block raises."""
+        started = time.monotonic()
+        result = await self._answered(self._link.ask_block(self._arm, self._bundle, block))
+        return result._replace(timings_ms={**result.timings_ms, "remote": self._since(started)})
+
+    async def _answered(self, answer: Awaitable[R]) -> R:
         try:
-            return await self._link.ask(self._arm, self._bundle, request)
+            return await answer
         except StaleRelease:
             await self._link.catch_up(self._arm, self._bundle)
             raise
+
+    def _since(self, started: float) -> float:
+        """Milliseconds; an answer is a sign of life."""
+        self.last_batch_at = time.monotonic()
+        return 1e3 * (self.last_batch_at - started)
 
     async def close(self) -> None:
         return

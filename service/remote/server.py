@@ -12,19 +12,19 @@ from contextlib import suppress
 
 import zmq
 
-from service.engine.arms import ArmSlot
+from service.engine.arms import ArmSlot, Tenure
+from service.engine.blocks import ResultBlock
+from service.engine.engine import Engine
 from service.engine.protocols import EngineObserver
 from service.engine.releases import Releases, ReleaseState
 from service.errors import EngineFailed, RecallError, ReloadRefused, StaleRelease
+from service.remote.blocks import AnswerBlock, AskBlock, BadMessage
 from service.remote.messages import (
     AllMetrics,
-    AskEngine,
     AskMetrics,
     AskReleases,
     AskReload,
-    BadMessage,
     CollectMetrics,
-    EngineAnswer,
     EngineRefusal,
     FromEngine,
     FromWorker,
@@ -38,7 +38,7 @@ from service.remote.messages import (
     decode_from_worker,
     encode,
 )
-from service.remote.sockets import count_bad, open_socket
+from service.remote.sockets import LoopSocket, count_bad
 
 COLLECT_S = 1.0  # an HTTP process that does not tell its metrics within is left out
 PREPARE_S = 60.0  # an HTTP process that has not read a bundle's ids within does not get it
@@ -59,8 +59,9 @@ class EngineServer:
         """metrics: this process's own, as a text. `ready` is set once `num_expected` HTTP processes are ready."""
         self._arms, self._metrics, self._observer, self._releases = arms, metrics, observer, releases
         self._num_expected = num_expected
-        self._socket = open_socket(zmq.ROUTER)
+        self._socket = LoopSocket(zmq.ROUTER, self._read)
         self._socket.bind(address)
+        self._leaving: dict[bytes, list[FromEngine]] = {}  # by peer: what it is told in the next round of the loop
         self._tasks: set[asyncio.Task[None]] = set()
         self._peers: set[bytes] = set()  # HTTP processes that said they are ready
         self._collected: dict[int, list[str]] = {}
@@ -68,64 +69,90 @@ class EngineServer:
         self._numbers = itertools.count()
         self.ready = asyncio.Event()
 
-    async def run(self) -> None:
-        """Answers until it is cancelled."""
-        while True:
-            peer, *parts = await self._socket.recv_multipart()
-            try:
-                message = decode_from_worker(b"".join(parts))
-            except BadMessage as error:
-                count_bad(self._observer, error)
-                continue
-            task = asyncio.create_task(self._handle(peer, message))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         self._socket.close()
 
-    async def _handle(self, peer: bytes, message: FromWorker) -> None:
+    def _read(self, parts: Sequence[bytes]) -> None:
+        peer, *rest = parts
+        try:
+            messages = decode_from_worker(b"".join(rest))
+        except BadMessage as error:
+            count_bad(self._observer, error)
+            return
+        for message in messages:
+            self._take(peer, message)
+
+    def _take(self, peer: bytes, message: FromWorker) -> None:
         match message:
-            case AskEngine():
-                await self._send(peer, await self._ask(message))
+            case AskBlock():
+                self._ask(peer, message)
             case WorkerReady():
                 self._peers.add(peer)
                 if len(self._peers) >= self._num_expected:
                     self.ready.set()
-            case AskMetrics():
-                await self._send(peer, AllMetrics(message.number, await self._collect()))
             case WorkerMetrics():
                 if message.number in self._collected:
                     self._collected[message.number].append(message.text)
             case AskReleases():
-                await self._send(peer, TellReleases(message.number, tuple(self._releases.states())))
-            case AskReload():
-                await self._send(peer, await self._reload(message))
+                self.send(peer, TellReleases(message.number, tuple(self._releases.states())))
             case ReleasePrepared():
                 if (waiting := self._preparing.get(message.number)) and not waiting.done():
                     waiting.set_result(message.problem)
+            case AskMetrics() | AskReload():
+                task = asyncio.create_task(self._answer(peer, message))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
-    async def _send(self, peer: bytes, message: FromEngine) -> None:
-        await self._socket.send_multipart([peer, encode(message)])
+    async def _answer(self, peer: bytes, message: AskMetrics | AskReload) -> None:
+        if isinstance(message, AskMetrics):
+            self.send(peer, AllMetrics(message.number, await self._collect()))
+        else:
+            self.send(peer, await self._reload(message))
 
-    async def _ask(self, message: AskEngine) -> EngineAnswer | EngineRefusal:
+    def send(self, peer: bytes, message: FromEngine) -> None:
+        """Sends it in the next round of the loop, with all that this peer is told in this one."""
+        if not self._leaving:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._leaving.setdefault(peer, []).append(message)
+
+    def _flush(self) -> None:
+        leaving, self._leaving = self._leaving, {}
+        for peer, messages in leaving.items():
+            self._socket.send(peer, encode(messages))
+
+    def _ask(self, peer: bytes, message: AskBlock) -> None:
+        """Hands a block to its engine, which tells the outcome to a `Reply`; no task, no future."""
         try:
-            if message.arm not in self._arms:
-                raise EngineFailed(f"the engine process serves no arm {message.arm[:64]!r}")
-            with self._arms[message.arm].lease() as release:
-                if message.bundle != release.bundle:
-                    raise StaleRelease(f"the arm {message.arm} serves another bundle than {message.bundle[:16]!r}")
-                return EngineAnswer.of(message.number, await release.engine.ask(message.request()))
+            block = message.block()
+            tenure, engine = self._engine_of(message)
+        except BadMessage as error:
+            count_bad(self._observer, error)
+            self.send(peer, EngineRefusal.of(message.number, EngineFailed("the request cannot be read")))
         except RecallError as error:
-            return EngineRefusal(message.number, error.code, str(error))
+            self.send(peer, EngineRefusal.of(message.number, error))
+        else:
+            reply = Reply(self, peer, message, tenure)
+            try:
+                engine.submit(block, reply)
+            except RecallError as error:
+                reply.set_exception(error)
+
+    def _engine_of(self, message: AskBlock) -> tuple[Tenure, Engine]:
+        """Raises EngineFailed for an arm that is not here, StaleRelease for a bundle that is not served."""
+        tenure = self._arms[message.arm].lease() if message.arm in self._arms else None
+        if tenure is None or not isinstance(tenure.release.engine, Engine):
+            raise EngineFailed(f"the engine process serves no arm {message.arm[:64]!r}")
+        if message.bundle != tenure.release.bundle:
+            raise StaleRelease(f"the arm {message.arm} serves another bundle than {message.bundle[:16]!r}")
+        return tenure, tenure.release.engine
 
     async def _reload(self, message: AskReload) -> Reloaded | EngineRefusal:
         try:
             return Reloaded(message.number, await self._releases.reload(message.wanted))
         except RecallError as error:
-            return EngineRefusal(message.number, error.code, str(error))
+            return EngineRefusal.of(message.number, error)
 
     async def prepare(self, coming: ReleaseState) -> None:
         """Returns once every HTTP process could serve this bundle. Raises ReloadRefused when one cannot."""
@@ -134,7 +161,7 @@ class EngineServer:
         self._preparing |= zip(numbers.values(), answers, strict=True)
         try:
             for peer, number in numbers.items():
-                await self._send(peer, PrepareRelease(number, coming))
+                self.send(peer, PrepareRelease(number, coming))
             async with asyncio.timeout(PREPARE_S):
                 problems = [problem for problem in await asyncio.gather(*answers) if problem]
         except TimeoutError:
@@ -148,17 +175,44 @@ class EngineServer:
     async def tell(self, states: Sequence[ReleaseState]) -> None:
         """Tells every HTTP process what is served now."""
         for peer in self._peers:
-            await self._send(peer, ReleasesChanged(tuple(states)))
+            self.send(peer, ReleasesChanged(tuple(states)))
 
     async def _collect(self) -> list[str]:
         """The metrics of every process, as texts; whoever asked adds them up."""
         number = next(self._numbers)
         texts = self._collected[number] = [self._metrics()]
         for peer in self._peers:
-            await self._send(peer, CollectMetrics(number))
+            self.send(peer, CollectMetrics(number))
         with suppress(TimeoutError):
             async with asyncio.timeout(COLLECT_S):
                 while len(texts) <= len(self._peers):  # noqa: ASYNC110  (bounded, once a scrape)
                     await asyncio.sleep(0.005)
         del self._collected[number]
         return texts
+
+
+class Reply:
+    """Takes the outcome of a block and sends it; until then the release that computes it is in use."""
+
+    __slots__ = ("_message", "_peer", "_server", "_tenure")
+
+    def __init__(self, server: EngineServer, peer: bytes, message: AskBlock, tenure: Tenure) -> None:
+        self._server, self._peer, self._message = server, peer, message
+        self._tenure: Tenure | None = tenure
+        tenure.enter()
+
+    def done(self) -> bool:
+        """Tells if it was sent."""
+        return self._tenure is None
+
+    def set_result(self, result: ResultBlock, /) -> None:
+        self._send(AnswerBlock.of(self._message.number, result, self._message.wants_vectors))
+
+    def set_exception(self, error: RecallError, /) -> None:
+        self._send(EngineRefusal.of(self._message.number, error))
+
+    def _send(self, message: FromEngine) -> None:
+        if self._tenure:
+            self._tenure.leave()
+            self._tenure = None
+            self._server.send(self._peer, message)

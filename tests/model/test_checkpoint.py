@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.catalogue import Catalogue, IdMap, Ragged
-from model.checkpoint import CATALOGUE, CONFIG, WEIGHTS, Checkpoint, CheckpointError, read_settings
+from model.checkpoint import WEIGHTS, Checkpoint, CheckpointError, read_settings
 from model.folders.files import FolderRefused
 from model.folders.whole import MANIFEST
+from model.metadata import CATALOGUE, CONFIG
 from model.networks import build_network
 from model.records import Placement, PromptForm, PromptPlan, ServingPlan
 

@@ -182,8 +182,7 @@ def test_users_in_doubt_are_answered_by_the_general_path():
     general = BatchCompute(UserEncoder(tied, "cuda"), index, ServingPlan())
 
     def answer(columns):
-        pairs = zip(columns.histories, columns.limits, columns.excluded, strict=True)
-        return answers_of(general.run([EngineRequest(*three) for three in pairs]), max(columns.limits))
+        return answers_of(general.run([EngineRequest(*user) for user in columns.records()]), columns.limits.max())
 
     prepared = prepare(network, ServingPlan(), graph, answer, (8,))
     assert prepared.recall

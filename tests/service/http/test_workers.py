@@ -9,6 +9,7 @@ import httpx
 import psutil
 import pytest
 import redis
+import torch
 
 from service.telemetry.collectors import add_up
 
@@ -90,17 +91,34 @@ def test_metrics_are_those_of_all_processes(split, known):
     assert text.count("# TYPE recall_stage_seconds histogram") == 1
 
 
+def test_http_processes_load_no_torch(split, known):
+    """Neither at their start nor with the requests of every kind that they answer."""
+    for n in range(8):
+        ask(split.url, "/recall", history=known[n : n + 2], explain=True)
+        ask(split.url, "/recall/batch", requests=[{"history": known[:3]}])
+        ask(split.url, "/embed", history=known[n : n + 2])
+        assert httpx.get(f"{split.url}/arms", timeout=60).status_code == 200
+    engine = psutil.Process(split.process.pid)
+    # the libraries that a running process has mapped: what it imported, by whichever way
+    libraries = {p.pid: " ".join(part.path for part in p.memory_maps()) for p in [engine, *processes_of(split)]}
+    assert "libtorch" in libraries.pop(engine.pid)
+    assert [name for text in libraries.values() for name in ("torch", "faiss", "polars") if f"/{name}" in text] == []
+
+
+def test_version_is_that_of_torch_in_the_process_that_computes(split):
+    assert httpx.get(f"{split.url}/version", timeout=60).json()["torch"] == torch.__version__
+
+
 def test_health_asks_the_engine(split):
     assert httpx.get(f"{split.url}/health", timeout=60).json()["engines"] == {"recgpt": "ok", "comirec": "ok"}
     assert len(processes_of(split)) == 2
 
 
-def test_ends_when_told_and_leaves_nothing(launch, arm_options, known):
-    with launch(*arm_options, *PATIENT, "--http-workers", "2") as served:
-        children = processes_of(served)
-        ask(served.url, "/recall/recgpt", history=known[:3])
-        assert served.stop() == 0
-        wait_for(lambda: not any(child.is_running() for child in children))
+def test_ends_when_told_and_leaves_nothing(split):
+    children = processes_of(split)
+    assert len(children) == 2
+    assert split.stop() == 0
+    wait_for(lambda: not any(child.is_running() for child in children))
 
 
 def test_a_dead_http_process_ends_the_service(launch, arm_options):
@@ -112,27 +130,21 @@ def test_a_dead_http_process_ends_the_service(launch, arm_options):
         assert "an HTTP process ended with status -9" in served.log.read_text()
 
 
-def test_http_processes_do_not_outlive_their_engine(launch, arm_options):
-    with launch(*arm_options, *PATIENT, "--http-workers", "2") as served:
-        children = processes_of(served)
-        os.kill(served.process.pid, signal.SIGKILL)
-        served.process.wait(LIMIT_S)
-        wait_for(lambda: not any(child.is_running() for child in children))
-
-
 def redis_of(served):
     socket = (served.state / "redis" / "redis.where").read_text()
     with redis.Redis(unix_socket_path=socket) as connection:
         return psutil.Process(connection.info("server")["process_id"])
 
 
-@pytest.mark.parametrize("options", [(), ("--http-workers", "2")], ids=["one process", "workers"])
-def test_embedded_redis_does_not_outlive_a_killed_service(launch, arm_options, options):
+@pytest.mark.parametrize(("options", "num_workers"), [((), 0), (("--http-workers", "2"), 2)], ids=["one", "workers"])
+def test_nothing_outlives_a_killed_service(launch, arm_options, options, num_workers):
+    """Neither the embedded Redis nor an HTTP process, which nobody ends."""
     with launch(*arm_options, *PATIENT, *options) as served:
-        server = redis_of(served)
+        children = [*processes_of(served), redis_of(served)]
+        assert len(children) == num_workers + 1
         os.kill(served.process.pid, signal.SIGKILL)
         served.process.wait(LIMIT_S)
-        wait_for(lambda: not server.is_running())
+        wait_for(lambda: not any(child.is_running() for child in children))
 
 
 ONE = """# HELP a_total x
