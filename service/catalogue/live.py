@@ -72,7 +72,7 @@ class LiveItems:
         return ItemSnapshot(self.catalogue, state, self._main_rows(state), vectors)
 
     def _main_rows(self, state: CatalogueState) -> MainRows:
-        dead = self.catalogue.items.rows(state.hidden)
+        dead = self.catalogue.items.rows([*state.hidden])
         settled = dead[: len(dead) - len(dead) % BLOCK]
         if not settled:
             return MainRows(None, dead)

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
-from index.bundle.files import check_file, read_manifest, settled
+from index.bundle.files import check_file, read_manifest
 from index.bundle.manifest import CHECKPOINT
 from model.catalogue import ATTRIBUTES
+from model.folders.replace import settled
 from model.metadata import CATALOGUE, CONFIG, CheckpointMetadata
 from model.records import ServingPlan
 from service.catalogue.live import LiveItems

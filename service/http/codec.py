@@ -1,7 +1,7 @@
 """Between bytes and records: bounded bodies, strict parsing, columns out, one shape for every problem."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -210,7 +210,7 @@ def to_reload(body: ReloadBody) -> ReloadRequest:
     return ReloadRequest(body.arm, body.bundle, body.rollback)
 
 
-def to_columns(result: RecallResult, explain: bool) -> dict[str, Any]:
+def to_columns(result: RecallResult, explain: bool, settings: Settings) -> dict[str, Any]:
     """The body of RecallResponse."""
     arm, assignment, listed = result.arm, result.assignment, result.listed
     experiment = {
@@ -224,7 +224,7 @@ def to_columns(result: RecallResult, explain: bool) -> dict[str, Any]:
         "bundle": arm.bundle,
         "arm": arm.name,
         "experiment": experiment,
-        "items": ids_column(result),
+        "items": ids_column(result, settings),
         "scores": listed.scores,
         "catalogue": result.catalogue,
         "cache": result.cache,
@@ -233,21 +233,27 @@ def to_columns(result: RecallResult, explain: bool) -> dict[str, Any]:
     }
     if explain:
         columns["sources"] = [arm.source_name(source) for source in listed.sources.tolist()]
-        columns["prompts"] = result.prompts
-        columns["reasons"] = columns_of(result.reasons, result.listed.rows, arm.catalogue)
+        columns["prompts"] = listed_ids(result.prompts, settings)
+        reasons = columns_of(result.reasons, result.listed.rows, arm.catalogue)
+        columns["reasons"] = reasons | {"similar": [listed_ids(own, settings) for own in reasons["similar"]]}
     return columns
 
 
-def to_vectors(arm: Release, vectors: CachedVectors) -> dict[str, Any]:
+def to_vectors(arm: Release, vectors: CachedVectors, settings: Settings) -> dict[str, Any]:
     """The body of EmbedResponse."""
-    listed = vectors.vectors.tolist()
-    return {"bundle": arm.bundle, "arm": arm.name, "vectors": listed, "prompts": arm.prompts(vectors)}
+    listed, prompts = vectors.vectors.tolist(), listed_ids(arm.prompts(vectors), settings)
+    return {"bundle": arm.bundle, "arm": arm.name, "vectors": listed, "prompts": prompts}
 
 
-def ids_column(result: RecallResult) -> Any:
+def ids_column(result: RecallResult, settings: Settings) -> Any:
     """The ids listed: integers as an array, which orjson writes as it is; strings as a list."""
     ids = result.item_ids
-    return ids if ids.dtype.kind == "i" else ids.tolist()
+    return ids if ids.dtype.kind == "i" and not settings.string_ids else listed_ids(ids.tolist(), settings)
+
+
+def listed_ids(ids: Sequence[int | str], settings: Settings) -> Sequence[int | str]:
+    """The ids as they are, or all as strings where the settings say so."""
+    return list(map(str, ids)) if settings.string_ids else ids
 
 
 def reply(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

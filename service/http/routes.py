@@ -121,7 +121,9 @@ async def recall(request: Request) -> Response:
     codec.check_bounds(body, service.settings)
     deadline = time.monotonic() + codec.timeout_s_of(request, service.settings)
     result = await answer_query(service, codec.to_query(body, request_id_of(request), deadline, forced=forced))
-    return codec.reply(codec.to_columns(result, body.explain), headers=codec.experiment_headers(result))
+    return codec.reply(
+        codec.to_columns(result, body.explain, service.settings), headers=codec.experiment_headers(result)
+    )
 
 
 @router.post(
@@ -149,7 +151,8 @@ async def recall_batch(request: Request) -> Response:
         if isinstance(outcome, RecallError):
             responses.append(codec.to_problem(outcome, request_id))
         else:
-            responses.append(codec.to_columns(outcome, isinstance(query, RecallQuery) and query.explain))
+            explain = isinstance(query, RecallQuery) and query.explain
+            responses.append(codec.to_columns(outcome, explain, service.settings))
     return codec.reply_as_accepted({"responses": responses}, request)
 
 
@@ -176,7 +179,7 @@ async def recall_pinned(arm: str, request: Request) -> Response:
     codec.check_bounds(body, service.settings)
     deadline = time.monotonic() + codec.timeout_s_of(request, service.settings)
     result = await answer_query(service, codec.to_query(body, request_id_of(request), deadline, pinned=arm))
-    return codec.reply(codec.to_columns(result, body.explain))
+    return codec.reply(codec.to_columns(result, body.explain, service.settings))
 
 
 @router.post("/embed", responses=with_problems(EmbedResponse), openapi_extra=body_of(EmbedRequest), tags=["recall"])
@@ -189,7 +192,7 @@ async def embed(request: Request) -> Response:
     codec.check_num_ids("history", body.history, service.settings)
     deadline = time.monotonic() + codec.timeout_s_of(request, service.settings)
     arm, vectors = await service.pipeline.embed(name, body.user_id, body.history, deadline)
-    return codec.reply(codec.to_vectors(arm, vectors))
+    return codec.reply(codec.to_vectors(arm, vectors, service.settings))
 
 
 @router.post(

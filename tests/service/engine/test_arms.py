@@ -36,9 +36,9 @@ def test_the_history_is_cut_to_the_window_and_excluded_as_a_whole(release, known
 
 
 def test_unknown_ids_are_named_and_neither_encoded_nor_excluded(release, known):
-    request = release.request("nobody", [known[0], -5, "10001"], exclude=[-6])
+    request = release.request("nobody", [known[0], -5, "010001"], exclude=[-6])
     assert (request.history.items, request.history.user) == ((1,), 0)
-    assert (set(request.excluded), request.unknown) == ({1}, (-5, "10001"))
+    assert (set(request.excluded), request.unknown) == ({1}, (-5, "010001"))
 
 
 def test_a_filter_is_handed_on_and_changes_no_key(release, known):
