@@ -17,7 +17,7 @@ from starlette.middleware import Middleware
 from model import __version__
 from service.bootstrap import OpenEngines, Service, freeze_loaded, open_service
 from service.errors import BadRequest, RecallError
-from service.http import codec, docs
+from service.http import codec, docs, operations
 from service.http.bodies import BodyReader
 from service.http.fast_path import FastPath
 from service.http.observe import Observe, request_id_of
@@ -58,6 +58,7 @@ class RecallApp(FastAPI):
             },
         )
         self.include_router(router)
+        self.include_router(operations.router)
         self.include_router(docs.router)
 
     @property
