@@ -48,7 +48,7 @@ def flip(path, bit):
 
 
 def records_of(folder):
-    """Of every file but the folder's own manifest."""
+    """The records of every file but the folder's own manifest."""
     files = [path for path in folder.rglob("*") if path.is_file() and path != folder / "manifest.json"]
     return {
         path.relative_to(folder).as_posix(): {
