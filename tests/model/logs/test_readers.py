@@ -105,7 +105,8 @@ def test_csv_invalid_utf8_matters_only_in_our_columns(read):
 
 @settings(max_examples=50)
 @given(
-    rows=st.lists(st.tuples(FIELD, FIELD.filter(str.strip), st.integers(0, 2**62)), min_size=1),
+    # below the times of any unit: a log that mixes seconds and milliseconds is refused
+    rows=st.lists(st.tuples(FIELD, FIELD.filter(str.strip), st.integers(0, 2**28)), min_size=1),
     separator=st.sampled_from(",;|"),
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
 )
