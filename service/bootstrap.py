@@ -141,7 +141,7 @@ async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[En
         settings = await with_redis(settings, stack)
         cache, clients = open_cache(settings, stack)
         device = choose_device(settings.device)
-        limits = EngineLimits(settings.max_waiting, settings.max_batch_tokens)
+        limits = EngineLimits(settings.max_waiting, settings.max_batch_tokens, stall_s=settings.engine_stall_ms / 1e3)
 
         def load(name: str, folder: Path) -> Release:
             return load_arm(name, folder, device, EngineParts(limits, cache, metrics.engine(name))).release

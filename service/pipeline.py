@@ -18,12 +18,13 @@ from model.records import History
 from service.engine.arms import ArmSlot, Release
 from service.engine.fill import complete
 from service.engine.messages import EMPTY, EngineRequest, EngineResult
-from service.errors import DeadlineExceeded, EngineFailed, Overloaded, StaleRelease, UnknownArm
+from service.errors import DeadlineExceeded, EngineFailed, StaleRelease, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.stores.history import HistoryStore
 from service.stores.vector_codec import CachedVectors
 
 FALLBACK = "fallback"
+NEAR_S, SHARE = 0.005, 0.2  # before its deadline a request is given the fallback: so long, or this share of its time
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
 MAX_RELEASES = 3  # tried for one request; each refusal of an engine makes the release that it serves current
 T = TypeVar("T")
@@ -48,6 +49,7 @@ class RecallQuery:
     forced: str | None = None  # a variation or arm asked for with a QA key
     pinned: str | None = None  # an arm named in the path: never an exposure
     deadline: float = float("inf")  # time.monotonic()
+    is_bulk: bool = False  # a member of a batch
 
     @property
     def unit(self) -> str | None:
@@ -89,15 +91,20 @@ class RecallPipeline:
         self.arms, self.assigner, self._histories = arms, assigner, histories
 
     async def recall(self, query: RecallQuery) -> RecallResult:
-        """Raises UnknownArm, Overloaded or DeadlineExceeded; a failed engine is answered by the labelled fallback."""
+        """Raises UnknownArm, Overloaded or DeadlineExceeded.
+
+        A failed engine is answered by the labelled fallback, and so is a deadline that is too near to compute anything.
+        """
         clock, degraded = Clock(), list[str]()
+        until = turning_point(query.deadline)
         assignment = self.assign(query)
-        history = await self._history(query, degraded)
+        history = await self._history(query, until, degraded)
         clock.lap("history")
 
         async def find(release: Release) -> Asked:
-            request = release.request(query.user_id, history, query.exclude, query.top_n, deadline=query.deadline)
-            return Asked(release, request, await self._ask(release, request))
+            request = release.request(query.user_id, history, query.exclude, query.top_n, deadline=until)
+            request = request.in_bulk() if query.is_bulk else request
+            return Asked(release, request, await self._ask(release, request, query.deadline, degraded))
 
         arm, request, result = await with_current(self.arms[assignment.arm], find)
         degraded += reasons(request, result)
@@ -126,6 +133,11 @@ class RecallPipeline:
 
         return await with_current(self._slot(arm), encode)
 
+    def problems(self) -> dict[str, str]:
+        """Returns the reason why nothing is computed now, for each arm of which that is so."""
+        reasons = {name: slot.current.engine.problem for name, slot in self.arms.items()}
+        return {name: reason for name, reason in reasons.items() if reason}
+
     async def engine_states(self, deadline: float) -> dict[str, str]:
         """For each arm "ok", or the name of the error that its engine gives now."""
         probes = [self.probe(arm, deadline) for arm in self.arms]
@@ -137,11 +149,11 @@ class RecallPipeline:
         """Raises what a request would raise when the arm's engine does not answer; a busy engine that works is well."""
 
         async def ask(release: Release) -> None:
-            try:
+            if release.engine.problem:
+                raise EngineFailed(release.engine.problem)
+            # asked only where it has not just computed: a busy engine is well, and a probe would wait its turn
+            if time.monotonic() - release.engine.last_batch_at > BUSY_SECONDS:
                 await release.engine.ask(EngineRequest(History(()), 1, deadline=deadline))
-            except (Overloaded, DeadlineExceeded):
-                if time.monotonic() - release.engine.last_batch_at > BUSY_SECONDS:
-                    raise
 
         await with_current(self._slot(arm), ask)
 
@@ -157,23 +169,34 @@ class RecallPipeline:
             raise UnknownArm(f"no arm is called {arm[:64]!r}; there are {', '.join(self.arms)}")
         return self.arms[arm]
 
-    async def _history(self, query: RecallQuery, degraded: list[str]) -> Sequence[ExternalId]:
+    async def _history(self, query: RecallQuery, until: float, degraded: list[str]) -> Sequence[ExternalId]:
         """The history sent, or the one kept; a history that was sent is taken as it is."""
         if query.history is not None or query.unit is None:
             return query.history or ()
         # None is not the same as empty: the store could not be asked
-        kept = await self._histories.recent(query.unit)
+        kept: Sequence[ExternalId] | None = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(None if until == float("inf") else until):
+                kept = await self._histories.recent(query.unit)
         if kept is None:
             degraded.append("history_unavailable")
         return kept or ()
 
     @staticmethod
-    async def _ask(arm: Release, request: EngineRequest) -> EngineResult | None:
-        """The engine's result; None when its batch failed."""
+    async def _ask(arm: Release, request: EngineRequest, deadline: float, degraded: list[str]) -> EngineResult | None:
+        """The engine's result; None when its batch failed, or when there is still time to say less."""
         try:
-            return await arm.engine.ask(request)
+            result = await arm.engine.ask(request)
         except EngineFailed:
             return None
+        except DeadlineExceeded:
+            if time.monotonic() >= deadline:
+                raise
+            degraded.append("deadline")
+            return None
+        if result.is_cheap:
+            degraded.append("one_step")
+        return result
 
     @staticmethod
     def _fill(arm: Release, request: EngineRequest, result: EngineResult | None, degraded: list[str]) -> Merged:
@@ -203,6 +226,12 @@ async def with_current(slot: ArmSlot, ask: Callable[[Release], Awaitable[T]]) ->
             return await ask(release)
     with slot.lease() as release:
         return await ask(release)
+
+
+def turning_point(deadline: float) -> float:
+    """The moment from which on there is time for the fallback alone."""
+    left = deadline - time.monotonic()
+    return deadline - min(NEAR_S, SHARE * max(left, 0.0)) if left < float("inf") else deadline
 
 
 def reasons(request: EngineRequest, result: EngineResult | None) -> list[str]:

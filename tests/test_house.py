@@ -50,6 +50,7 @@ ALLOWED = {
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
     "recall.verdict_table": "recall.terminal service.experiments.verdict",
     "service": "",
+    "service.admission": "",
     "service.bootstrap": (
         "service.engine service.errors service.experiments service.pipeline service.reload service.remote "
         "service.settings service.stores service.telemetry"
@@ -57,20 +58,21 @@ ALLOWED = {
     "service.engine": (
         "index.base index.bundle index.exact index.next_item index.watched model.catalogue model.checkpoint model.data "
         "model.device model.encoder model.evaluation model.kernels model.merging model.records service.errors "
-        "service.stores"
+        "service.scheduling service.stores"
     ),
     "service.errors": "",
     "service.experiments": "model.catalogue service.errors service.stores",
     "service.experiments.verdict": "service.errors",
     "service.http": (
-        "model model.ids service.bootstrap service.engine service.errors service.experiments service.pipeline "
-        "service.remote service.settings service.stores service.telemetry"
+        "model model.ids service.admission service.bootstrap service.engine service.errors service.experiments "
+        "service.pipeline service.remote service.settings service.stores service.telemetry"
     ),
     "service.pipeline": (
         "model.catalogue model.merging model.records service.engine service.errors service.experiments service.stores"
     ),
     "service.reload": "service.engine service.errors",
     "service.remote": "model.merging model.records service.engine service.errors service.stores",
+    "service.scheduling": "",
     "service.settings": "service.errors",
     "service.stores": "model.catalogue model.records service.errors",
     "service.telemetry": "index.watched service.engine service.pipeline",

@@ -21,6 +21,7 @@ import numpy as np
 from recall.bench.traffic import Bodies, Load, Measured
 
 TICK_S = 0.001
+REFUSED = (429, 503)
 PROBLEM, PARTIAL = b'"retryable":', 207  # of a refused member; counted as this status
 
 
@@ -84,6 +85,7 @@ class Generator:
         self.open: set[Connection] = set()
         self.waiting: deque[tuple[float, bytes]] = deque()
         self.latencies: list[float] = []
+        self.refusals: list[float] = []  # how long each answer with 429 or 503 took
         self.lags: list[float] = []
         self.statuses: Counter[int] = Counter()
         self.pending = self.received = self.good = 0
@@ -162,6 +164,8 @@ class Generator:
             if status == 200:
                 self.latencies.append(now - due)
                 self.good += now - due <= self.load.deadline_ms / 1e3
+            elif status in REFUSED:
+                self.refusals.append(now - due)
         if not self.pending:
             self.drained.set()
         self._free(connection)
@@ -191,6 +195,7 @@ class Generator:
             p999_ms=round(p999, 3),
             max_ms=round(longest, 3),
             goodput=round(self.good / max(num_measured, 1), 5),
+            refused_p99_ms=round(float(np.percentile(np.array(self.refusals or [0.0]) * 1e3, 99)), 3),
             statuses={str(status): count for status, count in sorted(self.statuses.items())},
             lost=num_measured - sum(self.statuses.values()),
             lag_p99_ms=round(float(np.percentile(np.array(self.lags or [0.0]) * 1e3, 99)), 3),

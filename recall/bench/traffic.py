@@ -44,6 +44,7 @@ class Measured:
     p999_ms: float
     max_ms: float
     goodput: float  # share of all requests answered with 200 within the deadline
+    refused_p99_ms: float = 0.0  # of answers with 429 or 503, from when each was due
     statuses: dict[str, int]
     lost: int  # no answer
     lag_p99_ms: float  # how late this process itself sent

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from model.records import History, QueryVectors, ServingPlan
 from service.engine.fill import merge_each
 from service.engine.messages import EMPTY, EncodedRequest, EngineRequest, EngineResult, exclusions
 from service.stores.vector_codec import CachedVectors
+
+T = TypeVar("T")
 
 
 class Encoder(Protocol):
@@ -70,6 +72,11 @@ class BatchCompute:
     index: ItemIndex
     plan: ServingPlan
     categories: Ragged | None = None
+    cheaper: "BatchCompute | None" = None  # the same items by a plan that costs less; None = there is none
+
+    @property
+    def has_cheaper(self) -> bool:
+        return self.cheaper is not None
 
     def run(self, requests: Sequence[EngineRequest]) -> list[EngineResult]:
         """The results in order; `timings_ms` are those of the whole batch."""
@@ -77,6 +84,9 @@ class BatchCompute:
 
     def encode(self, requests: Sequence[EngineRequest]) -> list[EncodedRequest]:
         """The vectors of each request: those it brought, or new ones; the same history is encoded once."""
+        if self.cheaper and (chosen := cheap_places(requests)):
+            own, cheap = split(requests, chosen)
+            return join(chosen, self.encode(own) if own else [], self.cheaper.encode(cheap))
         started = time.perf_counter()
         places: dict[History, int] = {}
         for request in requests:
@@ -89,6 +99,9 @@ class BatchCompute:
 
     def search(self, requests: Sequence[EngineRequest], encoded: Sequence[EncodedRequest]) -> list[EngineResult]:
         """The merged list of each request from its encoded vectors."""
+        if self.cheaper and (places := cheap_places(requests)):
+            (own, cheap), (own_encoded, cheap_encoded) = split(requests, places), split(encoded, places)
+            return join(places, self.search(own, own_encoded) if own else [], self.cheaper.search(cheap, cheap_encoded))
         started = time.perf_counter()
         longest = max(request.limit for request in requests)
         merged = [EMPTY] * len(requests)
@@ -123,3 +136,20 @@ class BatchCompute:
         hits = self.index.search(queries, limit, exclusions(requests, num_queries), requests[0].allowed)
         shape = (len(requests), num_queries, -1)
         return Hits(hits.rows.reshape(shape), hits.scores.reshape(shape))
+
+
+def cheap_places(requests: Sequence[EngineRequest]) -> set[int]:
+    """Places of the requests that the cheaper plan answers."""
+    return {place for place, request in enumerate(requests) if request.is_cheap}
+
+
+def split(members: Sequence[T], places: set[int]) -> tuple[list[T], list[T]]:
+    """(the others, those at `places`), both in order."""
+    chosen = [member for place, member in enumerate(members) if place in places]
+    return [member for place, member in enumerate(members) if place not in places], chosen
+
+
+def join(places: set[int], others: Sequence[T], chosen: Sequence[T]) -> list[T]:
+    """The list that `split` took apart."""
+    left, right = iter(others), iter(chosen)
+    return [next(right if place in places else left) for place in range(len(others) + len(chosen))]

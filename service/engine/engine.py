@@ -2,7 +2,8 @@
 
     asked -> known vectors, from the cache -> waiting -> batch -> encode -> search and merge -> answers
 
-No timer, bounded, nobody hangs. Three stages run at once, each with batches of its own: the cache is asked for all who
+No timer, bounded, nobody hangs: a thread that hangs or has died is replaced, and until it computes again everybody is
+told so at once. Three stages run at once, each with batches of its own: the cache is asked for all who
 came while it answered the last ones; encoding has a thread, search and merge another, and at most one batch is searched
 while one is encoded. A cache in Redis is asked where its reply comes before the encoder is free; nobody waits for it
 (docs/decisions/0015-redis-off-the-path.md). Work whose caller has gone or whose deadline has passed is dropped
@@ -15,9 +16,9 @@ Source: the batching of text-embeddings-inference.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -27,44 +28,21 @@ from service.engine.compute import BatchCompute
 from service.engine.graphs import GraphCompute
 from service.engine.messages import EncodedRequest, EngineLimits, EngineRequest, EngineResult, Started
 from service.engine.protocols import DropReason, EngineObserver, SilentObserver
-from service.errors import DeadlineExceeded, EngineFailed, Overloaded
+from service.engine.waiting import Waiting
+from service.errors import EngineFailed, Overloaded
+from service.scheduling.lanes import Lanes
+from service.scheduling.pace import Pace
+from service.scheduling.threads import ThreadLost, WatchedThread
 from service.stores.vector_cache import LookupMode, VectorCache
 from service.stores.vector_codec import CachedVectors
 
 CLOSE_SECONDS = 5.0
 MAX_RECENT = 4096
+WATCH_S = 0.25
+RETRY_S, MAX_RETRY_S = 0.25, 30.0  # until a thread that was replaced is tried again: doubled each time
 MIN_WAITING_FOR_LOOKUP = 16  # behind so many a request is not encoded before Redis has replied
 T = TypeVar("T")
 log = structlog.get_logger()
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """A request from `ask` until its answer; `vectors_known` when they were not computed for it."""
-
-    request: EngineRequest
-    answer: "asyncio.Future[EngineResult]"
-    since: float
-    vectors_known: bool = False
-    _is_computing: bool = False
-
-    def learn(self, vectors: CachedVectors) -> None:
-        """Takes known vectors, unless its own are already being computed."""
-        if not self._is_computing:
-            self.request, self.vectors_known = self.request.with_vectors(vectors), True
-
-    def start(self, recent: Mapping[History, CachedVectors]) -> None:
-        """Joins a batch, with the vectors of its history where an earlier batch has just encoded it."""
-        if self.request.vectors is None and (vectors := recent.get(self.request.history)):
-            self.learn(vectors)
-        self._is_computing = True
-
-    def fail(self, error: Exception) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
-
-    def expire(self) -> None:
-        self.fail(DeadlineExceeded("the deadline passed before the answer was ready"))
 
 
 class Engine:
@@ -86,13 +64,17 @@ class Engine:
         self.compute, self.last_batch_at = compute, float("-inf")
         self._limits, self._cache, self._observer, self._clock = limits, cache, observer, clock
         self._max_batch_tokens = limits.max_batch_tokens or compute.max_batch_tokens
-        self._asked: deque[_Waiting] = deque()  # the cache has not been asked for them yet
-        self._held: set[_Waiting] = set()  # those who wait for it
-        self._waiting: deque[_Waiting] = deque()  # ready to be computed
+        self._asked: deque[Waiting] = deque()  # the cache has not been asked for them yet
+        self._held: set[Waiting] = set()  # those who wait for it
+        self._waiting: Lanes[Waiting] = Lanes(clock)  # ready to be computed
         self._recent: dict[History, CachedVectors] = {}  # encoded since the queue was last empty
         self._encoding, self._searching = (
-            ThreadPoolExecutor(1, f"recall-{stage}", prepare_thread) for stage in ("encode", "search")
+            WatchedThread(f"recall-{stage}", prepare_thread, limits.stall_s) for stage in ("encode", "search")
         )
+        self._pace, self._cheap_pace = Pace(clock), Pace(clock)
+        self.problem: str | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._retrying: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._worker: asyncio.Task[None] | None = None
         self._finishing: asyncio.Task[None] | None = None
@@ -103,11 +85,13 @@ class Engine:
 
     async def ask(self, request: EngineRequest) -> EngineResult:
         """Raises Overloaded, DeadlineExceeded or EngineFailed."""
-        if self.num_waiting >= self._limits.max_waiting:
+        if self.problem:
+            raise EngineFailed(self.problem)
+        if self._waiting.count(request.is_bulk) + len(self._held) >= self._limits.max_waiting:
             self._observer.work_dropped(DropReason.QUEUE_FULL)
             raise Overloaded("the recall queue is full; try again in a moment")
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(request, loop.create_future(), self._clock())
+        waiting = Waiting(request, loop.create_future(), self._clock())
         # workers run in the next round of the loop: whoever asks in this one is in their first batch
         if self._cache and self._ask_cache(self._cache, waiting):
             self._held.add(waiting)
@@ -124,24 +108,34 @@ class Engine:
 
     async def close(self) -> None:
         """Fails whoever still waits and ends the threads."""
-        for waiting in (*self._held, *self._waiting):
-            waiting.fail(EngineFailed("the service is stopping"))
-        for queue in (self._asked, self._held, self._waiting):
-            queue.clear()
+        self._fail_all("the service is stopping")
+        if self._retrying:
+            self._retrying.cancel()
         # batches under way are waited for, their callers still get their answers; a stuck one for CLOSE_SECONDS at most
         until = time.monotonic() + CLOSE_SECONDS
         while (
             tasks := [task for task in (self._looking, self._worker, self._finishing) if task]
         ) and time.monotonic() < until:
             await asyncio.wait(tasks, timeout=max(0.0, until - time.monotonic()))
+        if self._watching:
+            self._watching.cancel()
         for thread in (self._encoding, self._searching):
-            thread.shutdown(wait=False, cancel_futures=True)
+            thread.end()
 
-    def _make_ready(self, ready: Sequence[_Waiting]) -> None:
+    def _fail_all(self, why: str) -> None:
+        """Fails whoever waits; a batch under way goes on."""
+        for waiting in (*self._held, *self._waiting):
+            waiting.fail(EngineFailed(why))
+        self._asked.clear()
+        self._held.clear()
+        self._waiting.clear()
+
+    def _make_ready(self, ready: Sequence[Waiting]) -> None:
         self._waiting.extend(ready)
         self._worker = self._worker or asyncio.create_task(self._work())
+        self._watching = self._watching or asyncio.create_task(self._watch())
 
-    def _ask_cache(self, cache: VectorCache, waiting: _Waiting) -> bool:
+    def _ask_cache(self, cache: VectorCache, waiting: Waiting) -> bool:
         """Gives a request the vectors that this process keeps, or asks Redis for them; true when it has to wait."""
         if waiting.request.key is None or waiting.request.vectors:
             return False
@@ -174,8 +168,9 @@ class Engine:
             while batch := self._take():
                 self._observer.batch_started(len(batch), self.num_waiting)
                 started = self._clock()
+                requests = [w.request for w in batch]
                 encode: Callable[..., Sequence[EncodedRequest] | Started] = self.compute.encode
-                encoded = await self._guard(batch, self._encoding, encode, [w.request for w in batch])
+                encoded = await self._guard(batch, self._encoding, partial(encode, requests))
                 if encoded is not None:
                     # a card's vectors come with its lists
                     if not isinstance(encoded, Started):
@@ -188,31 +183,37 @@ class Engine:
             self._worker = None
             self._recent.clear()
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self) -> list[Waiting]:
         """The oldest work that fits one batch, without what nobody waits for any more."""
-        batch: list[_Waiting] = []
-        tokens, now = 0, self._clock()
-        while self._waiting and len(batch) < self._limits.max_batch:
-            weight = self._waiting[0].request.weight
-            # a single request is taken whatever it weighs, or it would wait for ever
-            if batch and tokens + weight > self._max_batch_tokens:
-                break
-            waiting = self._waiting.popleft()
-            if waiting.request.deadline < now:
+        now, whole, cheap = self._clock(), self._pace.expected_s, self._cheap_pace.expected_s
+
+        def is_wanted(waiting: Waiting) -> bool:
+            if waiting.answer.done():
+                is_late = waiting.request.deadline <= now
+                self._observer.work_dropped(DropReason.DEADLINE if is_late else DropReason.CLIENT_GONE)
+                return False
+            # a thousand at once ask for one history: the second batch reuses what the first has encoded
+            waiting.start(self._recent)
+            left = waiting.request.deadline - now
+            can_be_cheap = self.compute.has_cheaper and waiting.request.limit > 0 and not waiting.request.vectors
+            if is_near := left < whole and can_be_cheap:
+                waiting.make_cheap()
+            if left <= (cheap if is_near else whole):
+                # it would be computed for nobody
                 self._observer.work_dropped(DropReason.DEADLINE)
                 waiting.expire()
-            elif waiting.answer.done():
-                self._observer.work_dropped(DropReason.CLIENT_GONE)
-            else:
-                # a thousand at once ask for one history: the second batch reuses what the first has encoded
-                waiting.start(self._recent)
-                batch.append(waiting)
-                tokens += weight
-        return batch
+                return False
+            return True
 
-    def _keep(self, batch: Sequence[_Waiting], encoded: Sequence[EncodedRequest | EngineResult]) -> None:
+        return self._waiting.take(self._limits.max_batch, self._max_batch_tokens, is_wanted)
+
+    def _keep(self, batch: Sequence[Waiting], encoded: Sequence[EncodedRequest | EngineResult]) -> None:
         """Puts computed vectors into the cache, once a key."""
-        fresh = [(w.request, e.vectors) for w, e in zip(batch, encoded, strict=True) if not w.request.vectors]
+        fresh = [
+            (w.request, e.vectors)
+            for w, e in zip(batch, encoded, strict=True)
+            if not (w.request.vectors or w.request.is_cheap)
+        ]
         if len(self._recent) > MAX_RECENT:
             self._recent.clear()
         self._recent |= {request.history: vectors for request, vectors in fresh}
@@ -220,13 +221,16 @@ class Engine:
             self._cache.put_many(list({request.key: vectors for request, vectors in fresh if request.key}.items()))
 
     async def _finish(
-        self, batch: Sequence[_Waiting], encoded: Sequence[EncodedRequest] | Started, started: float
+        self, batch: Sequence[Waiting], encoded: Sequence[EncodedRequest] | Started, started: float
     ) -> None:
         try:
             requests = [waiting.request for waiting in batch]
-            results = await self._guard(batch, self._searching, self.compute.search, requests, encoded)
+            search: Callable[..., list[EngineResult]] = self.compute.search
+            results = await self._guard(batch, self._searching, partial(search, requests, encoded))
             if results:
                 self.last_batch_at = self._clock()
+                pace = self._cheap_pace if all(request.is_cheap for request in requests) else self._pace
+                pace.record(sum(results[0].timings_ms.values()) / 1e3)
                 self._observer.batch_answered(results[0].timings_ms)
                 if isinstance(encoded, Started):
                     self._keep(batch, results)
@@ -235,19 +239,55 @@ class Engine:
                 if waiting.answer.done():
                     self._observer.work_dropped(DropReason.LATE)
                 else:
-                    waiting.answer.set_result(result._replace(known=waiting.vectors_known))
+                    waiting.answer.set_result(
+                        result._replace(known=waiting.vectors_known, is_cheap=waiting.request.is_cheap)
+                    )
         finally:
             self._finishing = None
 
-    async def _guard(
-        self, batch: Sequence[_Waiting], thread: ThreadPoolExecutor, work: Callable[..., T], *given: object
-    ) -> T | None:
+    async def _guard(self, batch: Sequence[Waiting], thread: WatchedThread, work: Callable[[], T]) -> T | None:
         """Runs work of a batch in a thread; None when it failed, and then each member is told."""
+        job = thread.run(work)
+        await asyncio.wait([job])
+        error = job.exception()
+        if error is None:
+            return job.result()
+        log.error("engine_batch_failed", error=repr(error)[:500], batch=len(batch))
+        self._observer.work_dropped(DropReason.ENGINE_FAILED, len(batch))
+        for waiting in batch:
+            waiting.fail(EngineFailed("the recall engine failed on this batch"))
+        return None
+
+    async def _watch(self) -> None:
+        """Looks at the threads while they compute; one that hangs or died is replaced, and tried before it is used."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(thread, work, *given)
-        except Exception as error:  # noqa: BLE001 - the batch boundary: whatever broke, every member must hear of it
-            log.error("engine_batch_failed", error=repr(error)[:500], batch=len(batch))
-            self._observer.work_dropped(DropReason.ENGINE_FAILED, len(batch))
-            for waiting in batch:
-                waiting.fail(EngineFailed("the recall engine failed on this batch"))
-            return None
+            while self._worker or self._finishing or self._retrying:
+                await asyncio.sleep(WATCH_S)
+                for thread in (self._encoding, self._searching):
+                    if lost := thread.look(WATCH_S):
+                        self._lose(lost)
+        finally:
+            self._watching = None
+
+    def _lose(self, why: str) -> None:
+        log.error("engine_thread_lost", reason=why)
+        self.problem = why
+        self._fail_all(why)
+        self._retrying = self._retrying or asyncio.create_task(self._retry())
+
+    async def _retry(self) -> None:
+        """Returns once both threads have answered an empty history; meanwhile nobody else is let in."""
+        requests, wait_s = [EngineRequest(History(()), 1)], RETRY_S
+        encode: Callable[..., Sequence[EncodedRequest] | Started] = self.compute.encode
+        search: Callable[..., list[EngineResult]] = self.compute.search
+        try:
+            while self.problem:
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, MAX_RETRY_S)
+                with suppress(ThreadLost, RuntimeError, ValueError):
+                    encoded = await self._encoding.run(partial(encode, requests))
+                    await self._searching.run(partial(search, requests, encoded))
+                    self.problem, self.last_batch_at = None, self._clock()
+                    log.warning("engine_thread_replaced")
+        finally:
+            self._retrying = None

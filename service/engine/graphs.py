@@ -39,6 +39,11 @@ class GraphCompute:
     def max_batch_tokens(self) -> int:
         return self.recall.max_tokens
 
+    @property
+    def has_cheaper(self) -> bool:
+        """False: a card's graph takes one plan, and milliseconds."""
+        return False
+
     def run(self, requests: Sequence[EngineRequest]) -> list[EngineResult]:
         """The results in order; one part is filled in while the card computes the one before."""
         size, results = self.recall.max_batch, list[EngineResult]()

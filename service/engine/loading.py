@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from index.watched import WatchedIndex
 from model.catalogue import Catalogue
 from model.checkpoint import CATALOGUE, CONFIG, Checkpoint, CheckpointError, read_plan
 from model.encoder import UserEncoder, pin_compute_threads
-from model.records import ServingPlan
+from model.records import History, ServingPlan
 from service.engine.arms import Release
 from service.engine.capture import with_graphs
 from service.engine.compute import BatchCompute, ComputeCounters
@@ -107,6 +107,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
         bundle = bundle.over(encoder.network.item_vectors().detach())
         # the proof, and the warm-up: every padded length is computed once
         bundle.replay(encoder.encode)
+        cheap = cheaper_encoder(checkpoint, device)
         # checkpoint and bundle were read one after the other: a folder replaced in between is neither
         if read_manifest(bundle.path).digest != bundle.digest:
             raise BundleRefused(f"bundle {folder} is refused: it was replaced while it was read")
@@ -114,35 +115,48 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
         raise ConfigurationError(f"arm {name}: {error}") from error
     watched = None if bundle.index is bundle.exact else WatchedIndex(bundle.index, bundle.exact)
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
-    general = BatchCompute(encoder, watched or bundle.index, plan, catalogue.categories)
+    index = watched or bundle.index
+    cheaper = BatchCompute(cheap, index, one_step(plan), catalogue.categories) if cheap else None
+    general = BatchCompute(encoder, index, plan, catalogue.categories, cheaper)
     compute = with_graphs(general) if device == "cuda" else general
+    counters = ComputeCounters(
+        encoder,
+        watched.recall if watched else None,
+        compute.refused if isinstance(compute, GraphCompute) else None,
+    )
     release = Release(
-        name=name,
-        kind=checkpoint.network.kind,
-        bundle=bundle.short_digest,
-        catalogue=catalogue,
-        plan=plan,
-        plan_digest=plan_digest(plan),
-        window=encoder.max_length,
+        name,
+        checkpoint.network.kind,
+        bundle.short_digest,
+        catalogue,
+        plan,
+        plan_digest(plan),
+        encoder.max_length,
         engine=Engine(compute, parts.limits, parts.cache, parts.observer, prepare_compute_thread),
         has_cache=parts.cache is not None,
-        counters=ComputeCounters(
-            encoder,
-            watched.recall if watched else None,
-            compute.refused if isinstance(compute, GraphCompute) else None,
-        ),
+        counters=counters,
         folder=bundle.path,
     )
     release_memory()
-    log.info(
-        "arm_ready",
-        arm=name,
-        bundle=bundle.digest,
-        index=bundle.index.spec,
-        items=len(catalogue.items),
-        plan=asdict(plan),
-    )
+    facts = {"bundle": bundle.digest, "index": bundle.index.spec, "items": len(catalogue.items), "plan": asdict(plan)}
+    log.info("arm_ready", arm=name, **facts)
     return LoadedArm(release, compute)
+
+
+def one_step(plan: ServingPlan) -> ServingPlan:
+    """The plan of those whose deadline is too near: nothing is generated, one query vector a user."""
+    return ServingPlan(diversity=plan.diversity)
+
+
+def cheaper_encoder(checkpoint: Checkpoint, device: str) -> UserEncoder | None:
+    """An encoder of the same network by `one_step`, warm; None where the bundle's own plan costs no more."""
+    prompts = checkpoint.plan.prompts
+    if device != "cpu" or (prompts.num_steps == 1 and not prompts.num_prompts):
+        return None
+    encoder = UserEncoder(replace(checkpoint, plan=one_step(checkpoint.plan)), device, only_main_size=True)
+    for length in encoder.lengths:
+        encoder.encode([History((1,) * length)])
+    return encoder
 
 
 def find_bundle(folder: Path) -> tuple[Path, str]:

@@ -30,6 +30,8 @@ class EngineRequest:
     key: bytes | None = None  # of the vectors in the cache; None = not asked, not kept
     allowed: NDArray[np.bool_] | None = None  # (N,) place r - 1 tells of row r; None = every row
     unknown: Sequence[ExternalId] = ()  # ids of the history that the catalogue lacks; no engine reads them
+    is_bulk: bool = False  # a member of a batch: single requests are computed first
+    is_cheap: bool = False  # by the cheaper plan; the engine decides, where a deadline is too near for the whole one
 
     @property
     def is_cold(self) -> bool:
@@ -44,6 +46,12 @@ class EngineRequest:
     def with_vectors(self, vectors: CachedVectors) -> "EngineRequest":
         return replace(self, vectors=vectors)
 
+    def in_bulk(self) -> "EngineRequest":
+        return replace(self, is_bulk=True)
+
+    def cheaper(self) -> "EngineRequest":
+        return replace(self, is_cheap=True)
+
 
 class EngineResult(NamedTuple):
     """An arm's answer, still in rows."""
@@ -52,15 +60,17 @@ class EngineResult(NamedTuple):
     merged: Merged
     timings_ms: dict[str, float]
     known: bool = False  # the vectors were not computed for this
+    is_cheap: bool = False  # of the cheaper plan
 
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
     """The bounds of an engine's queue and of its batches."""
 
-    max_waiting: int = 2048
+    max_waiting: int = 2048  # single requests, and as many members of batches
     max_batch_tokens: int | None = None  # None = what the device computes at once
     max_batch: int = 256
+    stall_s: float = 1.5  # a batch that is longer under way than this hangs
 
 
 @dataclass(frozen=True, slots=True)

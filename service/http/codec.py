@@ -1,8 +1,9 @@
 """Between bytes and records: bounded bodies, strict parsing, columns out, one shape for every problem."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -199,13 +200,20 @@ def reply(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str]
     return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), status, dict(headers or {}), JSON)
 
 
-def reply_packed(body: Mapping[str, Any]) -> Response:
-    return Response(ormsgpack.packb(body, option=ormsgpack.OPT_SERIALIZE_NUMPY), 200, media_type=MSGPACK)
+def member_writer(request: Request) -> Callable[[Mapping[str, Any]], bytes]:
+    """Writes one member of a batch, so that no single call writes them all: MessagePack or JSON, as accepted."""
+    if MSGPACK in request.headers.get("accept", ""):
+        return partial(ormsgpack.packb, option=ormsgpack.OPT_SERIALIZE_NUMPY)
+    return partial(orjson.dumps, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def reply_as_accepted(body: Mapping[str, Any], request: Request) -> Response:
-    """MessagePack where the client accepts it, else JSON."""
-    return reply_packed(body) if MSGPACK in request.headers.get("accept", "") else reply(body)
+def reply_members(members: Sequence[bytes], request: Request) -> Response:
+    """The body of BatchResponse around members that are written already."""
+    if MSGPACK in request.headers.get("accept", ""):
+        # array 32: a header byte and the count
+        head = b"\x81" + ormsgpack.packb("responses") + b"\xdd" + len(members).to_bytes(4, "big")
+        return Response(head + b"".join(members), 200, media_type=MSGPACK)
+    return Response(b'{"responses":[' + b",".join(members) + b"]}", 200, media_type=JSON)
 
 
 def to_problem(error: RecallError, request_id: str | None) -> dict[str, Any]:

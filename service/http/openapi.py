@@ -26,6 +26,7 @@ from service.http.schemas import (
     FeedbackRequest,
     HealthResponse,
     Problem,
+    ReadyResponse,
     RecallRequest,
     RecallResponse,
     ReloadBody,
@@ -65,6 +66,11 @@ HEADERS = (
         "X-Request-Timeout-Ms",
         "Deadline of this request; at most the service's own.",
         {"type": "number", "exclusiveMinimum": 0},
+    ),
+    (
+        "X-Priority",
+        "Under overload low ones are refused first, high ones last; left out: normal.",
+        {"type": "string", "enum": ["high", "normal", "low"]},
     ),
 )
 QA_HEADERS = (
@@ -125,6 +131,14 @@ def health_answers() -> Responses:
     return {
         200: {"model": HealthResponse, "description": "Every engine computes"},
         503: {"model": HealthResponse, "description": "An engine does not answer"},
+    }
+
+
+def ready_answers() -> Responses:
+    """Both answers of GET /ready: the body says what does not compute."""
+    return {
+        200: {"model": ReadyResponse, "description": "Every arm computes"},
+        503: {"model": ReadyResponse, "description": "An arm is answered by the fallback"},
     }
 
 

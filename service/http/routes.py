@@ -3,7 +3,8 @@
 import asyncio
 import platform
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -12,13 +13,14 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from model import __version__
+from service.admission.gate import Ticket
 from service.bootstrap import Service
 from service.errors import RecallError, UnknownArm
 from service.experiments.exposure import Exposure
 from service.http import codec
 from service.http.auth import check_admin, forced_bucket
 from service.http.observe import request_id_of
-from service.http.openapi import body_of, health_answers, recall_answers, reload_answers, with_problems
+from service.http.openapi import body_of, health_answers, ready_answers, recall_answers, reload_answers, with_problems
 from service.http.schemas import (
     ArmsResponse,
     BatchRequest,
@@ -27,15 +29,16 @@ from service.http.schemas import (
     EmbedResponse,
     FeedbackRequest,
     FeedbackResponse,
-    ReadyResponse,
     RecallRequest,
     RecallResponse,
     ReloadBody,
     VersionResponse,
 )
+from service.http.tickets import record_wait, ticket_of
 from service.pipeline import RecallQuery, RecallResult
 
 HEALTH_SECONDS = 1.0
+MEMBERS_A_TURN = 8  # of a batch; then the event loop turns to others
 # operation ids are the names of the handlers: recall, recall_batch ..
 router = APIRouter(generate_unique_id_function=lambda route: route.name)
 
@@ -51,9 +54,23 @@ def check_arm(service: Service, name: str) -> None:
         raise UnknownArm(f"no arm is called {name!r}")
 
 
-async def answer_query(service: Service, query: RecallQuery) -> RecallResult:
-    """The answer of the pipeline, made known to all that listen: metrics, exposures, the shadow comparison."""
-    result = await service.pipeline.recall(query)
+def settle(service: Service, ticket: Ticket, history: Sequence[object] | None) -> None:
+    """Corrects what a single request weighs: the items that are encoded. How long a kept history is, is a guess."""
+    window = max(slot.current.window for slot in service.pipeline.arms.values())
+    ticket.settle(window // 2 if history is None else min(len(history), window))
+
+
+async def answer_query(service: Service, query: RecallQuery, ticket: Ticket) -> RecallResult:
+    """The answer of the pipeline, made known to all that listen: the gate, metrics, exposures, the shadow comparison.
+
+    The one place where the outcome of a recall request is known: an answer, or what the pipeline raises.
+    """
+    try:
+        result = await service.pipeline.recall(query)
+    except RecallError:
+        record_wait(ticket)
+        raise
+    record_wait(ticket, result.timings_ms)
     service.metrics.answered(result)
     if exposure := Exposure.of(query.unit, result, int(time.time() * 1e3)):
         service.stores.exposures.record(exposure)
@@ -64,12 +81,14 @@ async def answer_query(service: Service, query: RecallQuery) -> RecallResult:
 @router.post("/recall", responses=recall_answers(), openapi_extra=body_of(RecallRequest, True), tags=["recall"])
 async def recall(request: Request) -> Response:
     """The user's arm answers with its best `top_n` unseen items."""
-    service = service_of(request)
+    service, ticket = service_of(request), ticket_of(request)
     body = await codec.read(RecallRequest, request, service.settings.max_body_bytes)
     forced = forced_bucket(request, service.settings.qa_key)
     codec.check_bounds(body, service.settings)
-    deadline = time.monotonic() + codec.timeout_s_of(request, service.settings)
-    result = await answer_query(service, codec.to_query(body, request_id_of(request), deadline, forced=forced))
+    settle(service, ticket, body.history)
+    deadline = ticket.since + codec.timeout_s_of(request, service.settings)
+    query = codec.to_query(body, request_id_of(request), deadline, forced=forced)
+    result = await answer_query(service, query, ticket)
     return codec.reply(codec.to_columns(result, body.explain), headers=codec.experiment_headers(result))
 
 
@@ -78,26 +97,36 @@ async def recall(request: Request) -> Response:
 )
 async def recall_batch(request: Request) -> Response:
     """Many users in one call: order kept, a bad member answered with its own problem. JSON or MessagePack."""
-    service = service_of(request)
+    service, ticket = service_of(request), ticket_of(request)
     timeout_s = codec.timeout_s_of(request, service.settings)  # a bad header is the whole batch's fault
     body = await codec.read_packable(BatchRequest, request, service.settings.max_batch_body_bytes)
     codec.check_batch_bounds(body, service.settings)
     if body.arm is not None:
         check_arm(service, body.arm)
-    ids = (f"{request_id_of(request)}-{n}" for n in range(len(body.requests)))
-    deadline = time.monotonic() + timeout_s
-    members = zip(body.requests, ids, strict=True)
-    answers = [_answer_member(service, member, request_id, body.arm, deadline) for member, request_id in members]
-    return codec.reply_as_accepted({"responses": await asyncio.gather(*answers)}, request)
+    write = codec.member_writer(request)
+    deadline = ticket.since + timeout_s
+
+    async def answer(number: int, member: dict[str, Any]) -> bytes:
+        request_id = f"{request_id_of(request)}-{number}"
+        return write(await _answer_member(service, member, request_id, body.arm, ticket, deadline))
+
+    tasks: list[asyncio.Task[bytes]] = []
+    async with asyncio.TaskGroup() as group:
+        for number, member in enumerate(body.requests):
+            tasks.append(group.create_task(answer(number, member)))
+            if number % MEMBERS_A_TURN == 0:
+                await asyncio.sleep(0)
+    return codec.reply_members([task.result() for task in tasks], request)
 
 
 async def _answer_member(
-    service: Service, member: dict[str, Any], request_id: str, pinned: str | None, deadline: float
+    service: Service, member: dict[str, Any], request_id: str, pinned: str | None, ticket: Ticket, deadline: float
 ) -> dict[str, Any]:
     try:
         body = codec.parse_object(RecallRequest, member)
         codec.check_bounds(body, service.settings)
-        result = await answer_query(service, codec.to_query(body, request_id, deadline, pinned=pinned))
+        query = codec.to_query(body, request_id, deadline, pinned=pinned)
+        result = await answer_query(service, replace(query, is_bulk=True), ticket)
     except RecallError as error:
         return codec.to_problem(error, request_id)
     return codec.to_columns(result, body.explain)
@@ -108,23 +137,25 @@ async def _answer_member(
 )
 async def recall_pinned(arm: str, request: Request) -> Response:
     """One named arm answers; never counted as an exposure."""
-    service = service_of(request)
+    service, ticket = service_of(request), ticket_of(request)
     body = await codec.read(RecallRequest, request, service.settings.max_body_bytes)
     codec.check_bounds(body, service.settings)
-    deadline = time.monotonic() + codec.timeout_s_of(request, service.settings)
-    result = await answer_query(service, codec.to_query(body, request_id_of(request), deadline, pinned=arm))
+    settle(service, ticket, body.history)
+    deadline = ticket.since + codec.timeout_s_of(request, service.settings)
+    result = await answer_query(service, codec.to_query(body, request_id_of(request), deadline, pinned=arm), ticket)
     return codec.reply(codec.to_columns(result, body.explain))
 
 
 @router.post("/embed", responses=with_problems(EmbedResponse), openapi_extra=body_of(EmbedRequest), tags=["recall"])
 async def embed(request: Request) -> Response:
     """Query vectors and generated items alone."""
-    service = service_of(request)
+    service, ticket = service_of(request), ticket_of(request)
     body = await codec.read(EmbedRequest, request, service.settings.max_body_bytes)
     name = body.arm or next(iter(service.pipeline.arms))
     check_arm(service, name)
     codec.check_num_ids("history", body.history, service.settings)
-    deadline = time.monotonic() + codec.timeout_s_of(request, service.settings)
+    settle(service, ticket, body.history)
+    deadline = ticket.since + codec.timeout_s_of(request, service.settings)
     arm, vectors = await service.pipeline.embed(name, body.user_id, body.history, deadline)
     return codec.reply(codec.to_vectors(arm, vectors))
 
@@ -153,15 +184,17 @@ async def health(request: Request) -> Response:
     return codec.reply({"status": "ok" if is_healthy else "failing", "engines": states}, 200 if is_healthy else 503)
 
 
-@router.get("/ready", response_model=ReadyResponse, tags=["operations"])
+@router.get("/ready", responses=ready_answers(), tags=["operations"])
 async def ready(request: Request) -> Response:
-    """200 once all arms are proven (the port is closed before), with what runs below its best."""
+    """200 once all arms are proven (the port is closed before) and while they compute; what runs below its best."""
     service = service_of(request)
+    failing = service.pipeline.problems()
     clients = service.stores.redis_clients
     reasons = [f"redis_{client.role}_down" for client in clients if client.is_down]
     reasons += [f"redis_{client.role}_refuses_{client.refusal}" for client in clients if client.refusal]
     refused = {state.arm: state.refusal for state in service.releases.states() if state.refusal}
-    return codec.reply({"ready": True, "arms": list(service.pipeline.arms), "degraded": reasons, "refused": refused})
+    state = {"arms": list(service.pipeline.arms), "degraded": reasons, "refused": refused}
+    return codec.reply({"ready": not failing, "failing": failing, **state}, 503 if failing else 200)
 
 
 @router.get("/metrics", response_class=PlainTextResponse, tags=["operations"])

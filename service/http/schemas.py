@@ -167,7 +167,8 @@ class HealthResponse(Body):
 class ReadyResponse(Body):
     """The arms that answer, and the parts that are down meanwhile."""
 
-    ready: Literal[True]
+    ready: bool = Field(description="False, with status 503: an arm is answered by the fallback.")
+    failing: dict[str, str] = Field(description="By arm: why nothing is computed for it now; empty = all well.")
     arms: list[str]
     degraded: list[str] = Field(
         description="For example redis_cache_down, redis_events_refuses_permission; empty = all well."

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
+from service.admission.gate import Gate
 from service.http.app import RecallApp
 from service.http.protocol import BoundedProtocol
 
@@ -25,7 +26,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=BoundedProtocol,
+                http=gated(app.gate),
                 log_level="warning",
                 access_log=False,
                 lifespan="off",
@@ -73,6 +74,12 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def gated(gate: Gate) -> type[BoundedProtocol]:
+    """The protocol of a server's connections, with its gate."""
+
+    return type("GatedProtocol", (BoundedProtocol,), {"gate": gate})
 
 
 def listen(host: str, port: int, reuse_port: bool = False) -> socket.socket:

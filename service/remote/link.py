@@ -109,6 +109,10 @@ class EngineLink:
             count_bad(self._observer, error)
             raise EngineFailed("the engine's answer cannot be read") from error
 
+    def problem(self, arm: str) -> str | None:  # noqa: ARG002
+        """The reason why the engine process computes nothing for an arm now."""
+        return None
+
     def fail_all(self, error: Exception) -> None:
         for future in self._asked.values():
             if not future.done():
@@ -181,6 +185,10 @@ class RemoteEngine:
         """bundle: the one whose rows are asked in."""
         self._arm, self._bundle, self._link = arm, bundle, link
         self.last_batch_at = float("-inf")
+
+    @property
+    def problem(self) -> str | None:
+        return self._link.problem(self._arm)
 
     async def ask(self, request: EngineRequest) -> EngineResult:
         """Raises what Engine.ask raises; StaleRelease once this process knows the bundle that is served instead."""

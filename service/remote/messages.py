@@ -51,6 +51,7 @@ class AskEngine(msgspec.Struct, tag="ask", array_like=True, frozen=True):
     key: bytes | None
     allowed: bytes | None = None  # (N,) booleans, eight a byte
     num_items: int = 0  # N where there is a filter
+    is_bulk: bool = False
 
     @classmethod
     def of(cls, number: int, arm: str, bundle: str, request: EngineRequest) -> "AskEngine":
@@ -67,6 +68,7 @@ class AskEngine(msgspec.Struct, tag="ask", array_like=True, frozen=True):
             request.key,
             None if request.allowed is None else np.packbits(request.allowed).tobytes(),
             0 if request.allowed is None else len(request.allowed),
+            request.is_bulk,
         )
 
     def request(self) -> EngineRequest:
@@ -77,6 +79,7 @@ class AskEngine(msgspec.Struct, tag="ask", array_like=True, frozen=True):
             deadline=float("inf") if self.left_s is None else time.monotonic() + self.left_s,
             key=self.key,
             allowed=None if self.allowed is None else self._filter(self.allowed),
+            is_bulk=self.is_bulk,
         )
 
     def _filter(self, packed: bytes) -> NDArray[np.bool_]:
@@ -95,6 +98,7 @@ class EngineAnswer(msgspec.Struct, tag="answer", array_like=True, frozen=True):
     sources: bytes  # (K,) int64
     timings_ms: dict[str, float]
     known: bool
+    is_cheap: bool = False
 
     @classmethod
     def of(cls, number: int, result: EngineResult) -> "EngineAnswer":
@@ -109,6 +113,7 @@ class EngineAnswer(msgspec.Struct, tag="answer", array_like=True, frozen=True):
             merged.sources.astype("<i8", copy=False).tobytes(),
             result.timings_ms,
             result.known,
+            result.is_cheap,
         )
 
     def result(self) -> EngineResult:
@@ -121,7 +126,7 @@ class EngineAnswer(msgspec.Struct, tag="answer", array_like=True, frozen=True):
             raise BadMessage(f"an answer holds no arrays: {error}") from error
         if not len(merged.rows) == len(merged.scores) == len(merged.sources):
             raise BadMessage("an answer holds lists of different length")
-        return EngineResult(CachedVectors(vectors, prompts), merged, self.timings_ms, self.known)
+        return EngineResult(CachedVectors(vectors, prompts), merged, self.timings_ms, self.known, self.is_cheap)
 
 
 class EngineRefusal(msgspec.Struct, tag="refusal", array_like=True, frozen=True):
