@@ -130,7 +130,7 @@ def trace(
 
 
 def places_of(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
-    """Where each parameter and buffer of a module and of its parts is kept, in a fixed order."""
+    """The places of the parameters and buffers of a module and of its parts, in a fixed order."""
     return [
         (tensors, name)
         for part in module.modules()

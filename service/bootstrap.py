@@ -33,7 +33,7 @@ from service.remote.follower import Follower, follow_engine
 from service.remote.link import EngineLink
 from service.settings import Settings
 from service.stores.collectors import CacheCollector, RedisCollector
-from service.stores.embedded_redis import EmbeddedRedis
+from service.stores.embedding import embed
 from service.stores.history import HistoryStore, MemoryHistory, RedisHistory
 from service.stores.redis_client import RedisClient, RedisLimits
 from service.stores.vector_cache import (
@@ -46,7 +46,6 @@ from service.stores.vector_cache import (
 from service.telemetry.collectors import add_up
 from service.telemetry.metrics import Metrics
 
-WATCH_SECONDS = 1.0
 R = TypeVar("R", bound=Releases)
 log = structlog.get_logger()
 
@@ -211,25 +210,4 @@ async def with_redis(settings: Settings, stack: AsyncExitStack) -> Settings:
     """The settings with the URL of an embedded redis-server where they have none."""
     if settings.redis_url:
         return settings
-    return settings.model_copy(update={"redis_url": await _embed(settings, stack)})
-
-
-async def _embed(settings: Settings, stack: AsyncExitStack) -> str:
-    """Starts the embedded redis-server and keeps it alive; returns its URL."""
-    server = EmbeddedRedis(settings.state_dir / "redis")
-    await asyncio.to_thread(server.start)
-    stack.push_async_callback(asyncio.to_thread, server.close)
-    watcher = asyncio.create_task(_watch(server))
-    stack.callback(watcher.cancel)
-    log.info("embedded_redis", folder=str(settings.state_dir / "redis"), reason="no redis_url was given")
-    return server.url
-
-
-async def _watch(server: EmbeddedRedis) -> None:
-    while True:
-        await asyncio.sleep(WATCH_SECONDS)
-        try:
-            if await asyncio.to_thread(server.ensure):
-                log.warning("embedded_redis_restarted")
-        except ConfigurationError as error:
-            log.warning("embedded_redis_down", error=str(error))
+    return settings.model_copy(update={"redis_url": await embed(settings.state_dir / "redis", stack)})

@@ -40,7 +40,8 @@ ALLOWED = {
         "model.recipes model.records model.training"
     ),
     "recall.serving": (
-        "recall.options recall.terminal service.engine service.errors service.http service.settings service.telemetry"
+        "recall.options recall.terminal service.engine service.errors service.http service.processes service.settings "
+        "service.telemetry"
     ),
     "recall.terminal": "",
     "recall.training": (
@@ -65,10 +66,14 @@ ALLOWED = {
     "service.experiments.verdict": "service.errors",
     "service.http": (
         "model model.ids service.admission service.bootstrap service.engine service.errors service.experiments "
-        "service.pipeline service.remote service.settings service.stores service.telemetry"
+        "service.pipeline service.settings service.stores service.telemetry"
     ),
     "service.pipeline": (
         "model.catalogue model.merging model.records service.engine service.errors service.experiments service.stores"
+    ),
+    "service.processes": (
+        "service.bootstrap service.engine service.errors service.http service.remote service.settings service.stores "
+        "service.telemetry"
     ),
     "service.reload": "service.engine service.errors",
     "service.remote": "model.merging model.records service.engine service.errors service.stores",

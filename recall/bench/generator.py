@@ -21,7 +21,7 @@ import numpy as np
 from recall.bench.traffic import Bodies, Load, Measured
 
 TICK_S = 0.001
-REFUSED = (429, 503)
+REFUSED = (429, 503, 504)
 PROBLEM, PARTIAL = b'"retryable":', 207  # of a refused member; counted as this status
 
 

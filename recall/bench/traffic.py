@@ -1,6 +1,7 @@
 """The requests that a load consists of, and the outcome of sending them: records without a network."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import orjson
@@ -30,6 +31,7 @@ class Load:
     drain_s: float = 3.0  # what is not answered this long after the last request is lost
     seed: int = 0
     accept: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)  # further ones, such as X-Priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,7 @@ class Measured:
     p999_ms: float
     max_ms: float
     goodput: float  # share of all requests answered with 200 within the deadline
-    refused_p99_ms: float = 0.0  # of answers with 429 or 503, from when each was due
+    refused_p99_ms: float = 0.0  # of answers with 429, 503 or 504, from when each was due
     statuses: dict[str, int]
     lost: int  # no answer
     lag_p99_ms: float  # how late this process itself sent
@@ -65,6 +67,7 @@ class Bodies:
         self._load = load
         self._rng = np.random.default_rng(load.seed)
         accept = f"accept: {load.accept}\r\n" if load.accept != JSON else ""
+        accept += "".join(f"{name}: {value}\r\n" for name, value in load.headers.items())
         self._head = (
             f"POST {load.path} HTTP/1.1\r\nhost: {load.host}\r\ncontent-type: application/json\r\n{accept}"
             "content-length: "

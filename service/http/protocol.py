@@ -5,19 +5,25 @@ here, from its head alone: there is no task and no parsing, so that a service th
 its time on what it admits. A caller who leaves ends the work that is done for them.
 """
 
+import asyncio
 from typing import ClassVar
 
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.admission.gate import MAX_BYTES, Gate, Lane, Priority, Ticket
-from service.errors import HeadTooLarge, MalformedHttp, Overloaded, RecallError
+from service.errors import HeadTooLarge, MalformedHttp, Overloaded, RecallError, RequestTooSlow
 from service.http.codec import RETRY_AFTER_S, to_problem
 from service.http.tickets import TICKET, lane_of, priority_named
 
 MAX_HEADERS, MAX_HEAD_BYTES = 100, 64 * 1024
+RECEIVE_S = 8  # for a whole request, from its first byte or from the connection on
 BUSY = "more requests come than are answered in time; try again in a moment"
-REASONS = {MalformedHttp.status: b"Bad Request", HeadTooLarge.status: b"Request Header Fields Too Large"}
+REASONS = {
+    MalformedHttp.status: b"Bad Request",
+    RequestTooSlow.status: b"Request Timeout",
+    HeadTooLarge.status: b"Request Header Fields Too Large",
+}
 
 
 def refusal(keeps_open: bool) -> bytes:
@@ -40,17 +46,29 @@ class BoundedProtocol(HttpToolsProtocol):
     _is_refused = False  # the request whose body comes now was not admitted
 
     _is_head = True  # the head of a request has not come to its end
+    _is_whole = False  # a request has come to its end, and no other has begun
+    _patience: asyncio.TimerHandle | None = None  # runs while a request is awaited, or comes in pieces
     _head_bytes = _num_headers = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._patience = self.loop.call_later(RECEIVE_S, self._lose_patience)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        # a request that comes in one piece, as most do, costs no timer
+        if self._is_whole and self._patience:
+            self._patience.cancel()
+            self._patience = None
+        elif not self._is_whole and not self._patience and not self.transport.is_closing():
+            self._patience = self.loop.call_later(RECEIVE_S, self._lose_patience)
         if self._is_head and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(HeadTooLarge(f"the request's head has more than {MAX_HEAD_BYTES} bytes"))
 
     def on_message_begin(self) -> None:
-        self._is_head, self._head_bytes, self._num_headers = True, 0, 0
+        self._is_head, self._head_bytes, self._num_headers, self._is_whole = True, 0, 0, False
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -95,6 +113,7 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._is_whole = True
         if not self._is_refused:
             super().on_message_complete()
         elif not self.transport.is_closing():
@@ -103,7 +122,15 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
+    def _lose_patience(self) -> None:
+        """Closes a connection whose request has not come to its end in time, whatever it drips."""
+        self._patience = None
+        if not self.transport.is_closing():
+            self._refuse(RequestTooSlow(f"the request has not come to its end within {RECEIVE_S} s"))
+
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._patience:
+            self._patience.cancel()
         if self._ticket and self.cycle and not self.cycle.response_complete:
             self._ticket.leave()
         super().connection_lost(exc)

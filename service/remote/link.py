@@ -2,8 +2,7 @@
 
 The engine process holds weights, indexes and the cache of vectors; an HTTP process holds ids, experiments and
 histories. The messages are those of service/remote/messages.py; one that cannot be read is counted and dropped, and the
-loop goes on. Nobody hangs: an engine that is gone fails all who wait, and its HTTP processes end
-(service/http/workers.py).
+loop goes on. Nobody hangs: an engine process that gives no sign of life, or was started anew, fails all who wait.
 """
 
 import asyncio
@@ -14,6 +13,7 @@ from contextlib import suppress
 from typing import Protocol, TypeVar
 
 import msgspec
+import structlog
 import zmq
 
 from service.engine.messages import EngineRequest, EngineResult
@@ -21,7 +21,9 @@ from service.engine.protocols import EngineObserver
 from service.engine.releases import ReleaseState, ReloadOutcome, ReloadRequest
 from service.errors import DeadlineExceeded, EngineFailed, RecallError, StaleRelease
 from service.remote.messages import (
+    Alive,
     AllMetrics,
+    AskAlive,
     AskEngine,
     AskMetrics,
     AskReleases,
@@ -30,6 +32,7 @@ from service.remote.messages import (
     CollectMetrics,
     EngineAnswer,
     EngineRefusal,
+    ForgetAsk,
     FromEngine,
     FromWorker,
     PrepareRelease,
@@ -44,7 +47,11 @@ from service.remote.messages import (
 )
 from service.remote.sockets import count_bad, open_socket
 
+LISTEN_S, MAX_SILENT = 0.3, 3  # between signs of life, and how many may be missing
+METRICS_S = 2.0
+SILENT = "the engine process gives no sign of life"
 T = TypeVar("T", bound=msgspec.Struct)
+log = structlog.get_logger()
 
 
 class ReleaseFollower(Protocol):
@@ -72,15 +79,22 @@ class EngineLink:
         self._asked: dict[int, asyncio.Future[FromEngine]] = {}
         self._follower: ReleaseFollower | None = None
         self._preparing: set[asyncio.Task[None]] = set()
-        self._reader = asyncio.create_task(self._read())
+        self._is_ready = False  # this process has said so
+        self._incarnation, self._num_silent = "", 0
+        self._problems: dict[str, str] = {}
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._listen())]
 
     async def tell_ready(self) -> None:
-        """Tells the engine process that this one answers requests."""
+        """Tells the engine process that this one answers requests; one that is started anew is told again."""
+        self._is_ready = True
         await self._send(WorkerReady())
 
     async def all_metrics(self) -> list[str]:
-        """The metrics of every process, as texts."""
-        return (await self._call(AskMetrics(next(self._numbers)), AllMetrics)).texts
+        """The metrics of every process, as texts; of this one alone where the engine process does not answer."""
+        with suppress(TimeoutError, EngineFailed):
+            async with asyncio.timeout(METRICS_S):
+                return (await self._call(AskMetrics(next(self._numbers)), AllMetrics)).texts
+        return [self._metrics()]
 
     def subscribe(self, follower: ReleaseFollower) -> None:
         """Makes every further change of the engine process's releases known to `follower`."""
@@ -101,17 +115,24 @@ class EngineLink:
 
     async def ask(self, arm: str, bundle: str, request: EngineRequest) -> EngineResult:
         """Raises what Engine.ask raises, and StaleRelease where the engine computes for another bundle."""
+        if problem := self.problem(arm):
+            raise EngineFailed(problem)
         message = AskEngine.of(next(self._numbers), arm, bundle, request)
-        answer = await self._call(message, EngineAnswer)
+        try:
+            answer = await self._call(message, EngineAnswer)
+        except asyncio.CancelledError:
+            # the caller left, or its deadline passed: what is not computed yet need not be
+            self._forget(message.number)
+            raise
         try:
             return answer.result()
         except BadMessage as error:
             count_bad(self._observer, error)
             raise EngineFailed("the engine's answer cannot be read") from error
 
-    def problem(self, arm: str) -> str | None:  # noqa: ARG002
-        """The reason why the engine process computes nothing for an arm now."""
-        return None
+    def problem(self, arm: str) -> str | None:
+        """The reason why the engine process computes nothing for an arm now; None where it works."""
+        return SILENT if self._num_silent > MAX_SILENT else self._problems.get(arm)
 
     def fail_all(self, error: Exception) -> None:
         for future in self._asked.values():
@@ -121,14 +142,42 @@ class EngineLink:
     async def close(self) -> None:
         for task in self._preparing:
             task.cancel()
-        self._reader.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._reader
+        for own in self._tasks:
+            own.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self.fail_all(EngineFailed("the service is stopping"))
         self._socket.close()
 
-    async def _call(self, message: AskEngine | AskMetrics | AskReleases | AskReload, kind: type[T]) -> T:
-        """The answer to one message; whoever is cancelled leaves nothing behind."""
+    def _forget(self, number: int) -> None:
+        task = asyncio.create_task(self._send(ForgetAsk(number)))
+        self._preparing.add(task)
+        task.add_done_callback(self._preparing.discard)
+
+    async def _listen(self) -> None:
+        """Asks for a sign of life at a steady pace; without one, whoever waits is failed, and so is whoever comes."""
+        while True:
+            self._num_silent += 1
+            if self._num_silent > MAX_SILENT:
+                self.fail_all(EngineFailed(SILENT))
+            with suppress(TimeoutError, EngineFailed):
+                async with asyncio.timeout(LISTEN_S):
+                    await self._hear(await self._call(AskAlive(next(self._numbers)), Alive))
+            await asyncio.sleep(LISTEN_S)
+
+    async def _hear(self, alive: Alive) -> None:
+        self._num_silent, self._problems = 0, alive.problems
+        if self._incarnation not in ("", alive.incarnation):
+            log.warning("engine_process_is_another")
+            # what was asked of the one before is answered by nobody
+            self.fail_all(EngineFailed("the engine process was started anew"))
+            if self._is_ready:
+                await self._send(WorkerReady())
+        self._incarnation = alive.incarnation
+
+    async def _call(self, message: AskEngine | AskAlive | AskMetrics | AskReleases | AskReload, kind: type[T]) -> T:
+        """The answer to one message; whoever is cancelled leaves nothing behind. Raises EngineFailed in silence."""
+        if self._num_silent > MAX_SILENT and not isinstance(message, AskAlive):
+            raise EngineFailed(SILENT)
         future = self._asked[message.number] = asyncio.get_running_loop().create_future()
         try:
             await self._send(message)

@@ -157,6 +157,26 @@ class AllMetrics(msgspec.Struct, tag="all_metrics", array_like=True, frozen=True
     texts: list[str]
 
 
+class ForgetAsk(msgspec.Struct, tag="forget", array_like=True, frozen=True):
+    """Nobody waits any more for the answer to one `AskEngine`."""
+
+    number: int
+
+
+class AskAlive(msgspec.Struct, tag="ask_alive", array_like=True, frozen=True):
+    """An HTTP process wants to hear that the engine process works."""
+
+    number: int
+
+
+class Alive(msgspec.Struct, tag="alive", array_like=True, frozen=True):
+    """The answer to one `AskAlive`."""
+
+    number: int
+    incarnation: str  # another one: the process was started anew, and knows nothing of what was asked before
+    problems: dict[str, str]  # by arm: why nothing is computed for it now
+
+
 class CollectMetrics(msgspec.Struct, tag="collect", array_like=True, frozen=True):
     """The engine process wants the metrics of an HTTP process."""
 
@@ -217,9 +237,20 @@ class ReleasePrepared(msgspec.Struct, tag="prepared", array_like=True, frozen=Tr
     problem: str | None  # None = it could be served at once
 
 
-FromWorker = AskEngine | WorkerReady | AskMetrics | WorkerMetrics | AskReleases | AskReload | ReleasePrepared
+FromWorker = (
+    AskEngine
+    | ForgetAsk
+    | AskAlive
+    | WorkerReady
+    | AskMetrics
+    | WorkerMetrics
+    | AskReleases
+    | AskReload
+    | ReleasePrepared
+)
 FromEngine = (
-    EngineAnswer
+    Alive
+    | EngineAnswer
     | EngineRefusal
     | AllMetrics
     | CollectMetrics

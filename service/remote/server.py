@@ -7,8 +7,11 @@ whichever process learns first of a reload.
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
+from secrets import token_hex
 
 import zmq
 
@@ -17,7 +20,9 @@ from service.engine.protocols import EngineObserver
 from service.engine.releases import Releases, ReleaseState
 from service.errors import EngineFailed, RecallError, ReloadRefused, StaleRelease
 from service.remote.messages import (
+    Alive,
     AllMetrics,
+    AskAlive,
     AskEngine,
     AskMetrics,
     AskReleases,
@@ -26,6 +31,7 @@ from service.remote.messages import (
     CollectMetrics,
     EngineAnswer,
     EngineRefusal,
+    ForgetAsk,
     FromEngine,
     FromWorker,
     PrepareRelease,
@@ -40,6 +46,7 @@ from service.remote.messages import (
 )
 from service.remote.sockets import count_bad, open_socket
 
+GONE_S = 3.0  # an HTTP process asks several times a second whether this one lives
 COLLECT_S = 1.0  # an HTTP process that does not tell its metrics within is left out
 PREPARE_S = 60.0  # an HTTP process that has not read a bundle's ids within does not get it
 
@@ -54,19 +61,17 @@ class EngineServer:
         metrics: Callable[[], str],
         observer: EngineObserver,
         releases: Releases,
-        num_expected: int,
     ) -> None:
-        """metrics: this process's own, as a text. `ready` is set once `num_expected` HTTP processes are ready."""
+        """metrics: this process's own, as a text."""
         self._arms, self._metrics, self._observer, self._releases = arms, metrics, observer, releases
-        self._num_expected = num_expected
+        self._incarnation = token_hex(8)
         self._socket = open_socket(zmq.ROUTER)
         self._socket.bind(address)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._peers: set[bytes] = set()  # HTTP processes that said they are ready
+        self._tasks: dict[tuple[bytes, object], asyncio.Task[None]] = {}  # by who asked, and the number of the message
+        self._peers: dict[bytes, float] = {}  # HTTP processes that said they are ready, and when one was last heard
         self._collected: dict[int, list[str]] = {}
         self._preparing: dict[int, asyncio.Future[str | None]] = {}
         self._numbers = itertools.count()
-        self.ready = asyncio.Event()
 
     async def run(self) -> None:
         """Answers until it is cancelled."""
@@ -77,12 +82,13 @@ class EngineServer:
             except BadMessage as error:
                 count_bad(self._observer, error)
                 continue
-            task = asyncio.create_task(self._handle(peer, message))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            # numbers are those of the HTTP process that asks: no two of its messages under way have the same
+            key = (peer, message.number if isinstance(message, AskEngine) else object())
+            task = self._tasks[key] = asyncio.create_task(self._handle(peer, message))
+            task.add_done_callback(partial(self._forget, key))
 
     async def close(self) -> None:
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
         self._socket.close()
 
@@ -90,15 +96,16 @@ class EngineServer:
         match message:
             case AskEngine():
                 await self._send(peer, await self._ask(message))
+            case ForgetAsk():
+                self._cancel(peer, message.number)
+            case AskAlive():
+                await self._send(peer, self._live(peer, message.number))
             case WorkerReady():
-                self._peers.add(peer)
-                if len(self._peers) >= self._num_expected:
-                    self.ready.set()
+                self._peers[peer] = time.monotonic()
             case AskMetrics():
                 await self._send(peer, AllMetrics(message.number, await self._collect()))
             case WorkerMetrics():
-                if message.number in self._collected:
-                    self._collected[message.number].append(message.text)
+                self._collected.get(message.number, []).append(message.text)
             case AskReleases():
                 await self._send(peer, TellReleases(message.number, tuple(self._releases.states())))
             case AskReload():
@@ -106,6 +113,26 @@ class EngineServer:
             case ReleasePrepared():
                 if (waiting := self._preparing.get(message.number)) and not waiting.done():
                     waiting.set_result(message.problem)
+
+    def _cancel(self, peer: bytes, number: int) -> None:
+        if task := self._tasks.get((peer, number)):
+            task.cancel()
+
+    def _live(self, peer: bytes, number: int) -> Alive:
+        """The sign of life for an HTTP process, which has given one of its own by asking."""
+        if peer in self._peers:
+            self._peers[peer] = time.monotonic()
+        problems = {name: slot.current.engine.problem for name, slot in self._arms.items()}
+        return Alive(number, self._incarnation, {name: problem for name, problem in problems.items() if problem})
+
+    def _living(self) -> list[bytes]:
+        """The HTTP processes that were heard of lately; the others ended or hang, and their successors are new ones."""
+        since = time.monotonic() - GONE_S
+        self._peers = {peer: heard for peer, heard in self._peers.items() if heard >= since}
+        return [*self._peers]
+
+    def _forget(self, key: tuple[bytes, object], _: object) -> None:
+        self._tasks.pop(key, None)
 
     async def _send(self, peer: bytes, message: FromEngine) -> None:
         await self._socket.send_multipart([peer, encode(message)])
@@ -129,7 +156,7 @@ class EngineServer:
 
     async def prepare(self, coming: ReleaseState) -> None:
         """Returns once every HTTP process could serve this bundle. Raises ReloadRefused when one cannot."""
-        numbers = {peer: next(self._numbers) for peer in self._peers}
+        numbers = {peer: next(self._numbers) for peer in self._living()}
         answers = [asyncio.get_running_loop().create_future() for _ in numbers]
         self._preparing |= zip(numbers.values(), answers, strict=True)
         try:
@@ -147,18 +174,19 @@ class EngineServer:
 
     async def tell(self, states: Sequence[ReleaseState]) -> None:
         """Tells every HTTP process what is served now."""
-        for peer in self._peers:
+        for peer in self._living():
             await self._send(peer, ReleasesChanged(tuple(states)))
 
     async def _collect(self) -> list[str]:
         """The metrics of every process, as texts; whoever asked adds them up."""
         number = next(self._numbers)
         texts = self._collected[number] = [self._metrics()]
-        for peer in self._peers:
+        peers = self._living()
+        for peer in peers:
             await self._send(peer, CollectMetrics(number))
         with suppress(TimeoutError):
             async with asyncio.timeout(COLLECT_S):
-                while len(texts) <= len(self._peers):  # noqa: ASYNC110  (bounded, once a scrape)
+                while len(texts) <= len(peers):  # noqa: ASYNC110  (bounded, once a scrape)
                     await asyncio.sleep(0.005)
         del self._collected[number]
         return texts

@@ -16,6 +16,8 @@ def open_socket(kind: int) -> zmq.asyncio.Socket:
     socket.setsockopt(zmq.SNDHWM, HIGH_WATER)
     socket.setsockopt(zmq.RCVHWM, HIGH_WATER)
     socket.setsockopt(zmq.LINGER, 0)
+    # what is asked while nobody is at the other end is not kept for whoever comes next
+    socket.setsockopt(zmq.IMMEDIATE, 1)
     return socket
 
 

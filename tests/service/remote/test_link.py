@@ -83,7 +83,7 @@ async def open_pair(tmp_path, limits=EngineLimits()):
     release = Release("only", "comirec", BUNDLE, CATALOGUE, ServingPlan(), "p" * 16, 10, engine)
     arms = {"only": ArmSlot(release)}
     releases = Reloader(arms, {"only": tmp_path}, never)
-    server = EngineServer(address, arms, lambda: "of the engine", heard, releases, num_expected=1)
+    server = EngineServer(address, arms, lambda: "of the engine", heard, releases)
     running = asyncio.create_task(server.run())
     link = EngineLink(address, lambda: "of the worker", told)
     try:
