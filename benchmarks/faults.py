@@ -155,19 +155,22 @@ def redis_spoilt(bundle: Path) -> Outcome:
     bodies = [{"history": [n, n + 1, n + 2], "top_n": 20} for n in range(1, 101)]
     counted: dict[str, str] = {}
     is_good = True
-    with tempfile.TemporaryDirectory() as folder, EmbeddedRedis(Path(folder)) as redis:
-        with FaultProxy(redis.url.removeprefix("unix://")) as proxy:
-            given = ("--redis-url", proxy.url, "--memory-cache-mb", "0")
-            with serving({"recgpt": bundle}, *given) as target, httpx.Client(base_url=target.url, timeout=30) as client:
-                expected = [client.post("/recall/recgpt", json=body).json()["items"] for body in bodies]
-                for fault in Fault:
-                    proxy.set(fault)
-                    with ThreadPoolExecutor(8) as callers:
-                        replies = list(callers.map(lambda body: client.post("/recall/recgpt", json=body), bodies * 3))
-                    lists = [reply.json().get("items") for reply in replies]
-                    wrong = sum(items != known for items, known in zip(lists, expected * 3, strict=True))
-                    is_good = is_good and not wrong
-                    counted[fault] = f"{wrong} of {len(lists)}"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        EmbeddedRedis(Path(folder)) as redis,
+        FaultProxy(redis.url.removeprefix("unix://")) as proxy,
+        serving({"recgpt": bundle}, "--redis-url", proxy.url, "--memory-cache-mb", "0") as target,
+        httpx.Client(base_url=target.url, timeout=30) as client,
+    ):
+        expected = [client.post("/recall/recgpt", json=body).json()["items"] for body in bodies]
+        for fault in Fault:
+            proxy.set(fault)
+            with ThreadPoolExecutor(8) as callers:
+                replies = list(callers.map(lambda body: client.post("/recall/recgpt", json=body), bodies * 3))
+            lists = [reply.json().get("items") for reply in replies]
+            wrong = sum(items != known for items, known in zip(lists, expected * 3, strict=True))
+            is_good = is_good and not wrong
+            counted[fault] = f"{wrong} of {len(lists)}"
     return f"not 200 or another list, by fault: {counted}; replies spoilt: {proxy.num_spoilt}", is_good
 
 
@@ -184,8 +187,9 @@ def stampede(bundle: Path) -> Outcome:
 
 def tokens_of(target: Target) -> float:
     """Items encoded so far."""
+    samples = scrape(target.url)
     return sum(
-        value for name, value in scrape(target.url).items() if "recall_tokens" in str(name) and "item" in str(name)
+        n for (name, labels), n in samples.items() if name == "recall_tokens_total" and ("kind", "item") in labels
     )
 
 
@@ -199,8 +203,8 @@ def overload(bundle: Path) -> Outcome:
             measured = send(load)
             share, other = good(measured, load) / highest, failed(measured)
             parts.append(
-                f"{factor}x: {good(measured, load):.0f}/s good ({share:.0%}), rejects p99 {measured.refused_p99_ms:.0f} ms, "
-                f"{other} other failures, sent late p99 {measured.lag_p99_ms:.0f} ms"
+                f"{factor}x: {good(measured, load):.0f}/s good ({share:.0%}), rejects p99 "
+                f"{measured.refused_p99_ms:.0f} ms, {other} other failures, sent late p99 {measured.lag_p99_ms:.0f} ms"
             )
             is_good = is_good and share >= 0.9 and measured.refused_p99_ms <= 20 and not other
         growth = target.memory_mb / memory - 1

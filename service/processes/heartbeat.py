@@ -63,6 +63,10 @@ class Pulse:
                 if REFUSED in data:
                     self.refusal = data.partition(REFUSED)[2].decode(errors="replace")
 
+    def forgive(self) -> None:
+        """Counts silence anew: something was done about it."""
+        self.silent_s = 0.0
+
     def close_writer(self) -> None:
         """Once the process has it: the pipe ends with the process."""
         os.close(self.writer)

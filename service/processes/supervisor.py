@@ -90,6 +90,7 @@ class Child:
         if not self.has_ended:
             if self.is_ready and self._pulse.silent_s > HANG_S:
                 log.error("process_hangs", kind=self.kind, pid=self.pid, silent_s=round(self._pulse.silent_s, 1))
+                self._pulse.forgive()
                 self.signal(signal.SIGKILL)
             return
         now = time.monotonic()
