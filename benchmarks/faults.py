@@ -278,7 +278,9 @@ def lost_thread(bundle: Path) -> Outcome:
 def ask_new(target: Target, number: int) -> dict[str, Any]:
     body = {"history": [100 + 7 * number, 101 + 7 * number], "top_n": 5}
     reply = httpx.post(f"{target.url}/recall/recgpt", json=body, timeout=30)
-    experiment: dict[str, Any] = reply.json()["experiment"]
+    answer: dict[str, Any] = reply.json()
+    # a refusal has no experiment
+    experiment: dict[str, Any] = answer.get("experiment", {"served": answer.get("code")})
     return experiment
 
 

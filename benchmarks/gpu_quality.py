@@ -3,10 +3,13 @@
 Prepare the data where polars is (`recall reproduce` leaves it in runs/data), copy those folders and model/, then:
 python -m benchmarks.gpu_quality runs/data/beauty runs/data/yelp --recipe both --results quality.jsonl
 The rows are those of `recall reproduce`; it skips what is there. Copied back with the settings.jsonl beside them, they
-are taken over on the first machine by `--merge`.
+are taken over on the first machine by `--merge`. Networks of this size leave a card waiting for the host most of the
+time: `--processes 12` trains so many of the runs side by side.
 """
 
 import argparse
+import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +28,7 @@ RECIPES = {"paper": ("paper",), "best": ("best",), "both": ("paper", "best"), "a
 
 @dataclass
 class Printer(RunCallbacks):
-    """One line an event; checkpoints of seed 0 where a folder is given."""
+    """One line an event; the checkpoint of each run where a folder is given."""
 
     checkpoints: Path | None
     num_failed: int = 0
@@ -41,7 +44,7 @@ class Printer(RunCallbacks):
             print(f"{run}: epoch {report.epoch}, loss {report.loss:.4f}, validation {report.metric:.4f}", flush=True)
 
     def trained(self, run: Run, checkpoint: Checkpoint) -> str | None:
-        if self.checkpoints and run.seed == 0:
+        if self.checkpoints:
             checkpoint.save(self.checkpoints / run.slug)
         return None
 
@@ -57,6 +60,21 @@ def words(text: str) -> list[str]:
     return text.split(",")
 
 
+def share(text: str) -> tuple[int, int]:
+    number, _, processes = text.partition("/")
+    return int(number), int(processes)
+
+
+def side_by_side(arguments: Sequence[str], processes: int) -> int:
+    """Runs this script as several processes that share its runs; the highest exit status."""
+    command = [sys.executable, "-m", "benchmarks.gpu_quality", *arguments, "--processes", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen([*command, "--share", f"{number}/{processes}"], env=environment) for number in range(processes)
+    ]
+    return max(process.wait() for process in started)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, nargs="*", help="prepared folders; a folder's name is its data set's")
@@ -66,10 +84,14 @@ def main() -> None:
     parser.add_argument("--recipe", choices=RECIPES, default="both")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--max-epochs", type=int)
-    parser.add_argument("--checkpoints", type=Path, help="folder for the checkpoints of seed 0")
+    parser.add_argument("--checkpoints", type=Path, help="folder for the checkpoint of each run")
     parser.add_argument("--stages", type=Path, help="folder of finished stages: what several systems share trains once")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--processes", type=int, default=1, help="that share the runs, each with one thread")
+    parser.add_argument("--share", type=share, default=(0, 1), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.processes > 1:
+        sys.exit(side_by_side(sys.argv[1:], given.processes))
     results, printer = Results(given.results), Printer(given.checkpoints)
     if given.merge:
         results.append(Results(given.merge).rows())
@@ -81,6 +103,7 @@ def main() -> None:
         max_epochs=given.max_epochs,
         device=given.device,
         stages=given.stages,
+        share=given.share,
     )
     reproduce(plan, results, printer)
     sys.exit(1 if printer.num_failed else 0)

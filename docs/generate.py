@@ -20,6 +20,7 @@ from service import errors
 from service.bootstrap import register
 from service.engine.collector import EngineCollector
 from service.engine.loading import load_arm
+from service.engine_process import open_engines
 from service.experiments.collector import ExposureCollector
 from service.experiments.exposure import ExposureLog
 from service.http.app import create_app
@@ -66,7 +67,7 @@ def describe(parent: str, group: TyperGroup) -> Iterator[str]:
 
 
 def routes() -> str:
-    document = create_app(Settings()).openapi()
+    document = create_app(Settings(), open_engines).openapi()
     rows = []
     for path, operations in document["paths"].items():
         for method, operation in operations.items():

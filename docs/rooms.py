@@ -24,13 +24,46 @@ def module_name(file: Source) -> str:
 
 def imported(tree: ast.AST) -> Iterator[str]:
     """Every name that any import statement asks for, also inside functions: a.b and a.b.c of both forms."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            if node.level:
-                raise ValueError(f"line {node.lineno}: imports are absolute")
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    return (name for node in ast.walk(tree) for name in asked_of(node))
+
+
+def asked_of(node: ast.AST) -> Iterator[str]:
+    """The names that a node asks for, where it is an import statement."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        if node.level:
+            raise ValueError(f"line {node.lineno}: imports are absolute")
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def reached(start: str, files: Sequence[Source], lazily: bool) -> set[str]:
+    """All that importing `start` imports, through however many modules: our modules, and names of other libraries.
+
+    lazily: also what functions import once they are called. What only a type checker imports never counts.
+    """
+    modules = {module_name(file): file for file in files}
+    left, names = [start], set[str]()
+    while left:
+        name = left.pop()
+        if name in names:
+            continue
+        names.add(name)
+        # importing a.b.c runs the __init__ of a and of a.b
+        left += [name[:place] for place, sign in enumerate(name) if sign == "."]
+        if name in modules:
+            left += [asked for node in running(modules[name].tree, lazily) for asked in asked_of(node)]
+    return names
+
+
+def running(node: ast.AST, lazily: bool) -> Iterator[ast.AST]:
+    """The nodes of a module that run when it is imported; lazily: also those that run when a function is called."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+        is_for_checkers = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        if not is_for_checkers and (lazily or not is_function):
+            yield from running(child, lazily)
 
 
 def room_of(module: str, packages: set[str]) -> str:

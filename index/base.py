@@ -5,6 +5,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+EXACT = "exact"  # the spec of exact search: named here, so that a manifest is read without torch
+
 
 class Hits(NamedTuple):
     """Neighbours of Q queries, best first in each row."""

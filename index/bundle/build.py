@@ -16,8 +16,9 @@ from index.bundle.bundle import BundleContents, GoldenQueries, Manifest, write_b
 from index.factory import build_index
 from index.next_item import next_item_from
 from model import __version__
-from model.checkpoint import CONFIG, Checkpoint
+from model.checkpoint import Checkpoint
 from model.encoder import UserEncoder, pin_compute_threads
+from model.metadata import CONFIG
 from model.records import History, QueryVectors
 
 NUM_GOLDEN = 32

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from index.exact import ExactIndex
+from index.base import EXACT
 from index.faiss_index import SearchEffort
 
 FORMAT_VERSION = 2
@@ -70,7 +70,7 @@ class Manifest:
         missing = {*arrays} - self.files.keys()
         if missing or not any(path.startswith(CHECKPOINT) for path in self.files):
             raise BundleRefused(f"the manifest lists no {min(missing, default=CHECKPOINT)}")
-        if (INDEX in self.files) == (self.index_spec == ExactIndex.spec):
+        if (INDEX in self.files) == (self.index_spec == EXACT):
             raise BundleRefused(f"the files do not fit the index spec {self.index_spec!r}")
 
     @property

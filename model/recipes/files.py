@@ -22,6 +22,8 @@ FOLDER = Path(__file__).parent
 PARTS = ("best", "paper", "ablation")
 JOINED = ("network", "plan")
 COMMON, LIKE = "common", "like"
+# the parser in C, where PyYAML was built with it: the tables of the packaged recipes are long, and read many times
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Section = dict[str, Any]
 
 
@@ -87,7 +89,7 @@ def _parse(name: RecipeName) -> dict[str, Any]:
     if not name.path.is_file():
         raise ValueError(f"no recipe {name.text!r}; there are {', '.join(recipe_names())}, or give a .yaml file")
     try:
-        content = yaml.safe_load(name.path.read_text(encoding="utf-8"))
+        content = yaml.load(name.path.read_text(encoding="utf-8"), LOADER)  # noqa: S506  (either is safe)
     except yaml.YAMLError as error:
         raise ValueError(f"recipe {name.path} is not YAML: {' '.join(str(error).split())}") from error
     return content if isinstance(content, dict) else {}

@@ -55,9 +55,10 @@ class RunPlan:
     max_epochs: int | None = None
     device: str = "cpu"
     stages: Path | None = None  # finished stages of training are kept there and taken from there
+    share: tuple[int, int] = (0, 1)  # this process's number, from 0, and how many share the runs
 
     def runs(self) -> list[Run]:
-        """Seed by seed, so that the table fills evenly. What is not trained is the same for every seed: one run.
+        """The runs of this process, seed by seed, so that the table fills evenly; one alone of what is not trained.
 
         Raises ValueError for a system that a recipe does not have.
         """
@@ -68,7 +69,8 @@ class RunPlan:
             for recipe in self.recipes
             for system in self.systems or systems_of(dataset, recipe)
         ]
-        return [run for run in runs if run.seed == 0 or self.recipe_of(run).all_stages]
+        number, processes = self.share
+        return [run for run in runs if run.seed == 0 or self.recipe_of(run).all_stages][number::processes]
 
     def recipe_of(self, run: Run) -> Recipe:
         recipe = recipe_for(run.dataset, run.recipe, run.system)

@@ -18,7 +18,7 @@ BASE_WEIGHT = 16  # of a request without history: a pass has at least 16 tokens,
 BYTES_PER_ITEM = 7  # of an id in a JSON list, with its comma
 MAX_BYTES = 2**20  # of a body that is weighed by its size
 FLOOR = 16 * 64.0  # weight: 16 requests of 48 items, two passes of the encoder
-CEILING = 24_000.0  # weight: 1,200 short requests at once, or 360 with 50 items
+CEILING = 40_000.0  # weight: a burst of 1,000 to 2,000 short requests, or of some 500 with 50 items
 BATCH_FLOOR, BATCH_CEILING = 16_384.0, 16 * 16_384.0  # weight: 256 members of 48 items, and 16 times as much
 BATCH_TARGET = 10  # waits of a single request that a batch may wait for its turn
 
@@ -47,7 +47,7 @@ class Ticket:
 
     __slots__ = ("_gate", "_task", "_waited", "_weight", "has_left", "lane", "priority", "since")
 
-    def __init__(self, gate: "Gate", lane: Lane, priority: Priority, weight: float) -> None:
+    def __init__(self, gate: "Gate", lane: Lane, priority: Priority, weight: int) -> None:
         self._gate, self._weight, self._waited = gate, weight, False
         self.lane, self.priority = lane, priority
         self.since = time.monotonic()  # the head of the request had come
@@ -66,7 +66,7 @@ class Ticket:
 
     def settle(self, num_items: int, num_requests: int = 1) -> None:
         """Corrects the weight, now that the body is read: items that will be encoded, of so many requests."""
-        weight = float(num_requests * BASE_WEIGHT + num_items)
+        weight = num_requests * BASE_WEIGHT + num_items
         self._gate.change(self.lane, weight - self._weight)
         self._weight = weight
 
@@ -79,7 +79,7 @@ class Ticket:
     def end(self) -> None:
         """Ends the request. A second call changes nothing."""
         self._gate.change(self.lane, -self._weight)
-        self._weight = 0.0
+        self._weight = 0
 
 
 class Gate:
@@ -92,13 +92,13 @@ class Gate:
             Lane.SINGLE: AdaptiveLimit(LimitBounds(target_s, FLOOR, CEILING), clock),
             Lane.BATCH: AdaptiveLimit(batches, clock),
         }
-        self.under_way = dict.fromkeys(Lane, 0.0)  # weight
+        self.under_way = dict.fromkeys(Lane, 0)  # weight; whole numbers, so that nothing is left of what has ended
         self.admitted: Counter[tuple[Lane, Priority]] = Counter()
         self.refused: Counter[tuple[Lane, Priority]] = Counter()
 
     def admit(self, lane: Lane, priority: Priority, num_bytes: int | None) -> Ticket | None:
         """The ticket of a request whose body has so many bytes (None = unknown); None where it is refused."""
-        weight = BASE_WEIGHT + min(MAX_BYTES if num_bytes is None else num_bytes, MAX_BYTES) / BYTES_PER_ITEM
+        weight = BASE_WEIGHT + min(MAX_BYTES if num_bytes is None else num_bytes, MAX_BYTES) // BYTES_PER_ITEM
         under_way = self.under_way[lane]
         if under_way > 0 and under_way + weight > self.limits[lane].value * SHARES[priority]:
             self.refused[lane, priority] += 1
@@ -107,7 +107,6 @@ class Gate:
         self.under_way[lane] = under_way + weight
         return Ticket(self, lane, priority, weight)
 
-    def change(self, lane: Lane, weight: float) -> None:
+    def change(self, lane: Lane, weight: int) -> None:
         """Adds to what is under way; called by tickets."""
-        # rounding must not leave a rest behind
-        self.under_way[lane] = max(0.0, self.under_way[lane] + weight)
+        self.under_way[lane] += weight

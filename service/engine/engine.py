@@ -262,9 +262,12 @@ class Engine:
         """Looks at the threads while they compute; one that hangs or died is replaced, and tried before it is used."""
         try:
             while self._worker or self._finishing or self._retrying:
+                before = time.monotonic()
                 await asyncio.sleep(WATCH_S)
+                # on a machine that stands still no more than two looks are counted
+                step_s = min(time.monotonic() - before, 2 * WATCH_S)
                 for thread in (self._encoding, self._searching):
-                    if lost := thread.look(WATCH_S):
+                    if lost := thread.look(step_s):
                         self._lose(lost)
         finally:
             self._watching = None

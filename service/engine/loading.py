@@ -2,24 +2,19 @@
 
 import contextlib
 import ctypes
-import json
 import os
 import threading
-import time
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 
 import structlog
 import torch
 
 from index.bundle.bundle import BundleRefused, open_bundle
-from index.bundle.files import check_file, read_manifest, settled
-from index.bundle.manifest import CHECKPOINT
+from index.bundle.files import read_manifest
 from index.next_item import next_item_from
 from index.watched import WatchedIndex
-from model.catalogue import Catalogue
-from model.checkpoint import CATALOGUE, CONFIG, Checkpoint, CheckpointError, read_plan
+from model.checkpoint import Checkpoint, CheckpointError
 from model.encoder import UserEncoder, pin_compute_threads
 from model.records import History, ServingPlan
 from service.engine.arms import Release
@@ -28,7 +23,8 @@ from service.engine.compute import BatchCompute, ComputeCounters
 from service.engine.engine import Engine
 from service.engine.graphs import GraphCompute
 from service.engine.messages import EngineLimits
-from service.engine.protocols import EngineClient, EngineObserver, SilentObserver
+from service.engine.metadata import plan_digest
+from service.engine.protocols import EngineObserver, SilentObserver
 from service.errors import ConfigurationError
 from service.stores.vector_cache import VectorCache
 
@@ -48,13 +44,6 @@ def choose_device(wanted: str) -> str:
     device = "cuda" if has_gpu and wanted != "cpu" else "cpu"
     log.info("device", chosen=device, wanted=wanted, gpu_found=has_gpu)
     return device
-
-
-def wait_for_bundles(folders: list[Path], limit_s: float) -> None:
-    """Returns when every manifest exists, or after `limit_s`; opening says what is missing."""
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline and not all((folder / "manifest.json").exists() for folder in folders):
-        time.sleep(0.5)
 
 
 def prepare_compute_thread() -> None:
@@ -157,53 +146,3 @@ def cheaper_encoder(checkpoint: Checkpoint, device: str) -> UserEncoder | None:
     for length in encoder.lengths:
         encoder.encode([History((1,) * length)])
     return encoder
-
-
-def find_bundle(folder: Path) -> tuple[Path, str]:
-    """The folder that a bundle lies in, links resolved, and the bundle's short digest; nothing else is checked.
-
-    Raises ConfigurationError with the reason where there is none.
-    """
-    try:
-        root = settled(folder).resolve(strict=True)
-        return root, read_manifest(root).digest[:16]
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{folder}: {error}") from error
-
-
-def load_arm_metadata(name: str, folder: Path, bundle: str, engine: EngineClient, has_cache: bool = False) -> Release:
-    """A release of `bundle`, whose engine is in another process, which has proven it: ids and plan, no weights.
-
-    Raises ConfigurationError with the reason where the folder does not hold this very bundle.
-    """
-    try:
-        manifest = read_manifest(folder)
-        # the ids decide what an answer's rows mean: they are checked here too, not in the engine process alone
-        for part in (f"{CHECKPOINT}/{CONFIG}", f"{CHECKPOINT}/{CATALOGUE}"):
-            check_file(folder, part, manifest.files[part])
-        checkpoint = folder / CHECKPOINT
-        config = json.loads((checkpoint / CONFIG).read_text(encoding="utf-8"))
-        catalogue, plan = Catalogue.load(checkpoint / CATALOGUE), read_plan(config["plan"])
-        window = int(config["network"]["max_length"])
-        # read again: the folder may have been replaced meanwhile
-        digests = {manifest.digest[:16], read_manifest(folder).digest[:16]}
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigurationError(f"arm {name}: {error}") from error
-    if digests != {bundle}:
-        raise ConfigurationError(f"arm {name}: {folder} no longer holds the bundle {bundle}, it was replaced")
-    return Release(
-        name,
-        config["kind"],
-        bundle,
-        catalogue,
-        plan,
-        plan_digest(plan),
-        window,
-        engine,
-        has_cache,
-        folder=folder,
-    )
-
-
-def plan_digest(plan: ServingPlan) -> str:
-    return sha256(json.dumps(asdict(plan), sort_keys=True).encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,19 +45,26 @@ class OfflineArm:
                 yield complete(catalogue, result.merged, request).rows.tolist()
 
 
+class Evaluated(NamedTuple):
+    """Metrics at each cutoff, and the longest lists (U, K) they were taken of, 0 behind the end."""
+
+    metrics: dict[str, float]
+    lists: NDArray[np.int64]
+
+
 def evaluate(
     offline: OfflineArm,
     eval_split: EvalSplit,
     cutoffs: Sequence[int],
     on_progress: Callable[[int], None] = lambda _: None,
-) -> dict[str, float]:
-    """Metrics of the bundle's own lists on the users of a split."""
+) -> Evaluated:
+    """Measures the bundle's own lists on the users of a split; cutoffs rise, one at least."""
     users: list[int] = eval_split.users.tolist()
-    metrics: dict[str, float] = {}
+    metrics, lists = dict[str, float](), np.zeros((0, 0), dtype=np.int64)
     done = 0
     # a list for each cutoff: quotas are shares of the length asked for, so a list of 10 is not the start of one of 100
     for cutoff in cutoffs:
-        lists: NDArray[np.int64] = np.zeros((len(users), cutoff), dtype=np.int64)
+        lists = np.zeros((len(users), cutoff), dtype=np.int64)
         for n, rows in enumerate(offline.lists(users, eval_split.split, cutoff)):
             lists[n, : len(rows)] = rows
             done += 1
@@ -64,7 +72,7 @@ def evaluate(
                 on_progress(done)
         metrics |= eval_split.score(lists, [cutoff])
     on_progress(done)
-    return metrics
+    return Evaluated(metrics, lists)
 
 
 def check_same_data(release: Release, data: SequenceData) -> None:

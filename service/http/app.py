@@ -17,7 +17,7 @@ from starlette.middleware import Middleware
 from model import __version__
 from service.admission.collector import AdmissionCollector
 from service.admission.gate import Gate
-from service.bootstrap import Service, open_service, register
+from service.bootstrap import OpenEngines, Service, open_service, register
 from service.errors import BadRequest, RecallError
 from service.http import codec, docs
 from service.http.bodies import BodyReader
@@ -34,9 +34,9 @@ log = structlog.get_logger()
 class RecallApp(FastAPI):
     """The application. Its lifespan opens the service: it answers nothing before the arms are proven."""
 
-    def __init__(self, settings: Settings, engine_address: str | None = None) -> None:
-        """engine_address: of the process that computes; None = this process computes."""
-        self._settings, self._engine_address = settings, engine_address
+    def __init__(self, settings: Settings, open_engines: OpenEngines) -> None:
+        """open_engines: in this process (service/engine_process.py) or in another (`engines_at`)."""
+        self._settings, self._open_engines = settings, open_engines
         self._service: Service | None = None
         self.bodies = BodyReader()
         self.gate = Gate(settings.target_wait_ms / 1e3)
@@ -76,7 +76,7 @@ class RecallApp(FastAPI):
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:
-        async with open_service(self._settings, self._engine_address) as service:
+        async with open_service(self._settings, self._open_engines) as service:
             self._service = service
             register(service.metrics, AdmissionCollector(self.gate))
             # What was loaded lives as long as the process: the collector need not walk it again and again.
@@ -89,8 +89,8 @@ class RecallApp(FastAPI):
             gc.unfreeze()
 
 
-def create_app(settings: Settings, engine_address: str | None = None) -> RecallApp:
-    return RecallApp(settings, engine_address)
+def create_app(settings: Settings, open_engines: OpenEngines) -> RecallApp:
+    return RecallApp(settings, open_engines)
 
 
 async def _recall_error(request: Request, error: Exception) -> Response:

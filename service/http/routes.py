@@ -5,9 +5,9 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from importlib import metadata
 from typing import Any
 
-import torch
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -216,7 +216,7 @@ async def arms(request: Request) -> Response:
 async def version(request: Request) -> Response:
     """The versions of this code, of Python and of PyTorch, and the bundles that are served."""
     bundles = {name: slot.current.bundle for name, slot in service_of(request).pipeline.arms.items()}
-    versions = {"version": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    versions = {"version": __version__, "python": platform.python_version(), "torch": metadata.version("torch")}
     return codec.reply(versions | {"bundles": bundles})
 
 

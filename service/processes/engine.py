@@ -14,8 +14,9 @@ from contextlib import AsyncExitStack
 import structlog
 import uvloop
 
-from service.bootstrap import open_engines, register
-from service.engine.loading import wait_for_bundles
+from service.bootstrap import load_assigner, register
+from service.engine.metadata import wait_for_bundles
+from service.engine_process import open_engines
 from service.errors import ConfigurationError
 from service.processes.heartbeat import Heart, until_lost
 from service.processes.supervisor import ENVIRONMENT
@@ -35,10 +36,12 @@ async def run_engine(settings: Settings, address: str, heart: Heart) -> None:
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     await asyncio.to_thread(wait_for_bundles, list(settings.arms.values()), settings.bundle_wait_s)
+    # the HTTP processes read it too: a file that cannot be used is refused before the bundles are opened
+    load_assigner(settings.experiments, settings.arms)
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         engines = await stack.enter_async_context(open_engines(settings, metrics))
-        register(metrics, *engines.collectors(), RedisCollector(engines.redis_clients))
+        register(metrics, *engines.collectors, RedisCollector(engines.redis_clients))
         server = EngineServer(address, engines.arms, metrics.render, metrics.engine("unknown"), engines.releases)
         engines.releases.subscribe(server)
         stack.push_async_callback(server.close)

@@ -10,6 +10,7 @@ import sys
 
 import structlog
 
+from service.bootstrap import engines_at
 from service.errors import ConfigurationError
 from service.http.app import create_app
 from service.http.server import Server
@@ -27,7 +28,7 @@ def main() -> None:
     told = json.loads(os.environ.pop(ENVIRONMENT))
     settings, heart = Settings(**told["settings"]), Heart(told["heartbeat"])
     configure_logging(settings.log_level)
-    app = create_app(settings, told["engine"])
+    app = create_app(settings, engines_at(told["engine"]))
 
     def stop() -> None:
         log.error("supervisor_gone")

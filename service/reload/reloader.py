@@ -17,7 +17,8 @@ from pathlib import Path
 import structlog
 
 from service.engine.arms import ArmSlot, Release
-from service.engine.loading import find_bundle, release_memory
+from service.engine.loading import release_memory
+from service.engine.metadata import find_bundle
 from service.engine.releases import ReleaseListener, ReleaseState, ReloadOutcome, ReloadRequest
 from service.errors import ConfigurationError, RecallError, ReloadRefused, ReloadUnderWay, UnknownArm
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import structlog
 
-from service.engine.loading import find_bundle
+from service.engine.metadata import find_bundle
 from service.engine.releases import Releases, ReloadRequest
 from service.errors import ConfigurationError, ReloadRefused, ReloadUnderWay
 

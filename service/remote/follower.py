@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from service.engine.arms import ArmSlot, Release
-from service.engine.loading import load_arm_metadata
+from service.engine.metadata import load_arm_metadata
 from service.engine.releases import ReleaseState, ReloadOutcome, ReloadRequest
 from service.errors import ConfigurationError
 from service.remote.link import EngineLink, RemoteEngine

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.catalogue import Catalogue, IdMap, Ragged
-from model.checkpoint import CATALOGUE, CONFIG, WEIGHTS, Checkpoint, CheckpointError, read_settings
+from model.checkpoint import WEIGHTS, Checkpoint, CheckpointError, read_settings
+from model.metadata import CATALOGUE, CONFIG
 from model.networks import build_network
 from model.records import Placement, PromptForm, PromptPlan, ServingPlan
 

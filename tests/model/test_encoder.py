@@ -120,7 +120,9 @@ def test_user_unseen_in_training_is_the_unknown_user(make_checkpoint):
     assert np.array_equal(vectors[0], vectors[1])
 
 
-def test_opens_what_was_saved(encoder, make_checkpoint, tmp_path):
+def test_opens_what_was_saved(encoder, make_checkpoint, tmp_path, monkeypatch):
+    # one size of a pass is enough to compare the weights: each takes long to trace where prompts stand everywhere
+    monkeypatch.setattr("model.encoder.OTHER_SIZES", {"cpu": ()})
     make_checkpoint(encoder.network, ServingPlan(encoder.plan)).save(tmp_path)
     opened, history = UserEncoder(Checkpoint.load(tmp_path)), [History((3, 1, 2), 1)]
     assert np.array_equal(opened.encode(history).vectors, encoder.encode(history).vectors)

@@ -43,3 +43,22 @@ def test_another_data_set_is_refused(run_recall, checkpoints, data):
     ended = run_recall("compare", "--checkpoint", checkpoints["words"], "--data", data)
     assert ended.status == 2
     assert "other data than these" in ended.sentence
+
+
+def test_groups_of_users_and_of_targets(run_recall, checkpoints, data):
+    arm = checkpoints["recgpt"]
+    ended = run_recall("compare", "--checkpoint", arm, "--data", data, "--by", "history", "--by", "popularity")
+    assert ended.status == 0, ended.err
+    answer = json.loads(ended.out.splitlines()[-1])
+    users = {by: sum(g["users"] for g in answer["groups"] if g["by"] == by) for by in ("history", "popularity")}
+    # every user stands in one group of histories, and in as many of popularity as its targets do
+    assert users["history"] == answer["users"] <= users["popularity"]
+    whole = answer["results"]["recall@100"]["ours"] * answer["users"]
+    parts = [group for group in answer["groups"] if group["by"] == "history"]
+    assert sum(group["ours"] * group["users"] for group in parts) == pytest.approx(whole)
+
+
+def test_an_unknown_grouping_is_refused(run_recall, checkpoints, data):
+    ended = run_recall("compare", "--checkpoint", checkpoints["recgpt"], "--data", data, "--by", "age")
+    assert ended.status == 2
+    assert "--by is 'age'; it is history or popularity" in ended.err.replace("\n", " ")

@@ -172,12 +172,16 @@ def test_build_says_what_is_in_the_bundle(built, trained):
 
 
 def test_evaluate_ends_with_its_metrics_as_json(run_recall, built, folder):
-    ended = run_recall("evaluate", "--bundle", built[0], "--data", folder / "data", "--cutoff", 5, "--cutoff", 30)
+    asked = ("--cutoff", 5, "--cutoff", 30, "--by", "history")
+    ended = run_recall("evaluate", "--bundle", built[0], "--data", folder / "data", *asked)
     assert ended.status == 0, ended.err
     assert (ended.last_line["split"], ended.last_line["users"]) == ("test", 40)
     # the next video of a circle of 30 is one of the 18 left after 12
     assert ended.last_line["metrics"]["recall@30"] == 1
     assert 0 <= ended.last_line["metrics"]["recall@5"] <= 1
+    assert ended.last_line["metrics"]["coverage@30"] == 1  # every video is the next one of somebody
+    [group] = ended.last_line["groups"]  # all histories hold 12 items
+    assert (group["group"], group["users"], group["recall@30"]) == ("11 to 20", 40, 1)
 
 
 def test_evaluate_refuses_a_bundle_of_other_data(run_recall, bundles, folder, prepared):
@@ -297,13 +301,13 @@ def test_port_in_use_is_one_sentence(run_recall, service, arm_options, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def from_environment(launch, bundles):
+def from_environment(launch_command, bundles):
     """A service that has all its settings from the environment; asked to stop at the end."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     arms = f"one={bundles['recgpt']} two={bundles['comirec']}"
     settings = {"RECALL_ARM": arms, "RECALL_MAX_TOP_N": "7", "RECALL_REDIS_URL": "memory", "RECALL_LOG_LEVEL": "error"}
-    with launch(RECALL_PORT=str(port), **settings) as served:
+    with launch_command(RECALL_PORT=str(port), **settings) as served:
         yield served, port
 
 

@@ -49,6 +49,12 @@ def test_seeds_come_one_after_the_other_and_what_is_counted_runs_once(plan):
     assert runs == [("popularity", 0), ("sasrec", 0), ("sasrec", 1)]
 
 
+@pytest.mark.parametrize("processes", [1, 2, 5])
+def test_processes_share_the_runs(plan, processes):
+    shares = [replace(plan, share=(number, processes)).runs() for number in range(processes)]
+    assert sorted(str(run) for runs in shares for run in runs) == sorted(map(str, plan.runs()))
+
+
 def test_without_systems_the_whole_recipe_runs(plan):
     both = replace(plan, systems=None, recipes=("paper", "best"), num_seeds=1)
     assert [(run.recipe, run.system) for run in both.runs()] == [

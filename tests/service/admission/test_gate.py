@@ -2,7 +2,6 @@
 
 import asyncio
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +21,7 @@ def admit_all(gate, lane, priority, num_bytes=350):
 
 def test_a_burst_of_short_requests_is_admitted_and_one_without_end_is_not():
     gate = Gate(0.025)
-    assert 1000 <= len(admit_all(gate, SINGLE, Priority.NORMAL, num_bytes=20)) < 2000
+    assert 1000 <= len(admit_all(gate, SINGLE, Priority.NORMAL, num_bytes=100)) < 3000
     assert gate.refused == {(SINGLE, Priority.NORMAL): 1}
 
 
@@ -71,7 +70,7 @@ def test_what_was_admitted_is_given_back_to_the_last_weight(asked):
         ticket.settle(number)
     for ticket in tickets:
         ticket.end()
-    assert gate.under_way == dict.fromkeys(Lane, pytest.approx(0, abs=1e-6))
+    assert gate.under_way == dict.fromkeys(Lane, 0)
     assert sum(gate.admitted.values()) + sum(gate.refused.values()) == len(asked)
 
 

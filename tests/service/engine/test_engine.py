@@ -314,12 +314,12 @@ def test_cheap_and_whole_answers_of_one_batch_are_those_of_single_requests():
         assert len(result.vectors.vectors) == (1 if request.is_cheap else 2)
 
 
-@pytest.mark.parametrize(("left_s", "expected"), [(0.5, True), (60.0, False)])
+@pytest.mark.parametrize(("left_s", "expected"), [(30.0, True), (600.0, False)])
 def test_a_near_deadline_takes_the_cheaper_plan_and_is_not_cached(left_s, expected):
     async def main():
         cache = MemoryVectorCache()
         engine = Engine(cheaper_compute(), cache=cache)
-        engine._pace.record(2.0)
+        engine._pace.record(120.0)
         result = await engine.ask(ask_for(4, key=b"4", deadline=time.monotonic() + left_s))
         await engine.close()
         return result.is_cheap, cache.get_local(b"4") is None
@@ -331,7 +331,7 @@ def test_what_cannot_be_ready_in_time_is_not_computed():
     async def main():
         encoder, heard = Gated(), Recorder()
         async with open_engine(encoder, observer=heard) as engine:
-            engine._pace.record(2.0)
+            engine._pace.record(120.0)
             with pytest.raises(DeadlineExceeded):
                 await engine.ask(ask_for(4, deadline=time.monotonic() + 0.5))
         return encoder.batches, heard.dropped

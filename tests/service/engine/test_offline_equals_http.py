@@ -57,7 +57,8 @@ def test_each_cutoff_is_measured_on_a_list_of_its_own(tiny, bundles):
     offline = OfflineArm(load_arm("offline", bundles["recgpt"], "cpu"), tiny)
     eval_split = EvalSplit.of(tiny, "test")
     both, alone = evaluate(offline, eval_split, [10, 20]), evaluate(offline, eval_split, [10])
-    assert {name: both[name] for name in alone} == alone
+    assert {name: both.metrics[name] for name in alone.metrics} == alone.metrics
+    assert both.lists.shape[1] == 20
     users = eval_split.users.tolist()
     assert any(
         a != b[:10] for a, b in zip(offline.lists(users, "test", 10), offline.lists(users, "test", 20), strict=True)

@@ -16,6 +16,7 @@ from service.engine.loading import load_arm
 ADMIN_KEY = "only-for-admins"
 PATIENT = ("--request-timeout-ms", "30000", "--redis-timeout-ms", "5000", "--events-timeout-ms", "5000")
 TOP_N, NUM_SWAPS, NUM_CLIENTS = 20, 3, 4
+PAUSE_S = 0.01  # of a client: without one the clients take both cores, and the bundles wait for them
 # a connection a request: the kernel spreads them over the HTTP processes
 NO_KEEPALIVE = httpx.Limits(max_keepalive_connections=0)
 LAYOUTS = {"one process": (), "workers": ("--http-workers", "2")}
@@ -50,7 +51,7 @@ def reload(admin, **body):
 
 
 class Clients:
-    """Ask as fast as they are answered, each on connections of its own, and keep what was answered."""
+    """Ask all the time, each on connections of its own, and keep what was answered."""
 
     def __init__(self, url, histories):
         self.answers, self._url, self._histories, self._is_over = [], url, histories, threading.Event()
@@ -63,6 +64,7 @@ class Clients:
                     return
                 reply = client.post("/recall", json={"history": history, "top_n": TOP_N, "explain": True})
                 self.answers.append((history, reply.status_code, reply.json()))
+                time.sleep(PAUSE_S)
 
     def wait_for_more(self, count):
         wanted, deadline = len(self.answers) + count, time.monotonic() + 60

@@ -9,6 +9,7 @@ import httpx
 import psutil
 import pytest
 import redis
+import torch
 
 from service.telemetry.collectors import add_up
 
@@ -91,17 +92,34 @@ def test_metrics_are_those_of_all_processes(split, known):
     assert text.count("# TYPE recall_stage_seconds histogram") == 1
 
 
+def test_http_processes_load_no_torch(split, known):
+    """Neither at their start nor with the requests of every kind that they answer."""
+    for n in range(8):
+        ask(split.url, "/recall", history=known[n : n + 2], explain=True)
+        ask(split.url, "/recall/batch", requests=[{"history": known[:3]}])
+        ask(split.url, "/embed", history=known[n : n + 2])
+        assert httpx.get(f"{split.url}/arms", timeout=60).status_code == 200
+    [engine] = processes_of(split, "engine")
+    # the libraries that a running process has mapped: what it imported, by whichever way
+    libraries = {p.pid: " ".join(part.path for part in p.memory_maps()) for p in [engine, *processes_of(split)]}
+    assert "libtorch" in libraries.pop(engine.pid)
+    assert [name for text in libraries.values() for name in ("torch", "faiss", "polars") if f"/{name}" in text] == []
+
+
+def test_version_is_that_of_torch_in_the_process_that_computes(split):
+    assert httpx.get(f"{split.url}/version", timeout=60).json()["torch"] == torch.__version__
+
+
 def test_health_asks_the_engine(split):
     assert httpx.get(f"{split.url}/health", timeout=60).json()["engines"] == {"recgpt": "ok", "comirec": "ok"}
     assert len(processes_of(split)) == 2
 
 
-def test_ends_when_told_and_leaves_nothing(launch, arm_options, known):
-    with launch(*arm_options, *PATIENT, "--http-workers", "2") as served:
-        children = processes_of(served)
-        ask(served.url, "/recall/recgpt", history=known[:3])
-        assert served.stop() == 0
-        wait_for(lambda: not any(child.is_running() for child in children))
+def test_ends_when_told_and_leaves_nothing(split):
+    children = processes_of(split)
+    assert len(children) == 2
+    assert split.stop() == 0
+    wait_for(lambda: not any(child.is_running() for child in children))
 
 
 PATIENT_WITH_FALLBACK = ("--request-timeout-ms", "5000", "--redis-timeout-ms", "5000", "--events-timeout-ms", "5000")

@@ -1,6 +1,7 @@
 """An engine in another process: it answers like an engine of this process, and torn messages harm nobody."""
 
 import asyncio
+import threading
 import time
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
@@ -253,18 +254,74 @@ def test_a_link_survives_what_it_cannot_read_and_counts_it(tmp_path):
         asks = [
             asyncio.create_task(RemoteEngine("only", BUNDLE, link).ask(EngineRequest(History((n,)), 5))) for n in (1, 2)
         ]
-        peers = [(await socket.recv_multipart())[0] for _ in asks]
+        numbers = []
+        while len(numbers) < len(asks):
+            peer, data = await socket.recv_multipart()
+            message = decode_from_worker(data)
+            # among them the question for a sign of life
+            numbers += [message.number] if isinstance(message, AskEngine) else []
         good = EngineResult(CachedVectors(ITEMS[:1], np.zeros(0, np.int64)), Merged(*np.zeros((3, 0))), {})
-        await socket.send_multipart([peers[0], b"\xc1"])
+        await socket.send_multipart([peer, b"\xc1"])
         # the first answer holds no arrays, the second is whole
-        await socket.send_multipart([peers[0], encode(EngineAnswer(0, 1, b"123", b"", b"", b"", b"", {}, False))])
-        await socket.send_multipart([peers[0], encode(EngineAnswer.of(1, good))])
+        torn = EngineAnswer(numbers[0], 1, b"123", b"", b"", b"", b"", {}, False)
+        await socket.send_multipart([peer, encode(torn)])
+        await socket.send_multipart([peer, encode(EngineAnswer.of(numbers[1], good))])
         outcomes = await asyncio.gather(*asks, return_exceptions=True)
         await link.close()
         socket.close()
         return [type(outcome) for outcome in outcomes], told.dropped
 
     assert run(main) == ([EngineFailed, EngineResult], Counter(bad_message=2))
+
+
+def test_an_engine_process_in_silence_fails_all_and_is_heard_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("service.remote.link.LISTEN_S", 0.02)
+
+    async def main():
+        async with open_pair(tmp_path) as (link, _, _, _, address):
+            engine = RemoteEngine("only", BUNDLE, link)
+            await engine.ask(EngineRequest(History((1,)), 5))
+            assert engine.problem is None
+        # nobody is at the other end
+        link = EngineLink(address, str, Counts())
+        engine = RemoteEngine("only", BUNDLE, link)
+        with pytest.raises(EngineFailed, match="no sign of life"):
+            await engine.ask(EngineRequest(History((1,)), 5))
+        problem = engine.problem
+        metrics = await link.all_metrics()
+        await link.close()
+        return problem, metrics
+
+    assert run(main) == ("the engine process gives no sign of life", [""])
+
+
+def test_work_whose_caller_left_is_not_computed_in_the_other_process(tmp_path):
+    async def main():
+        async with open_pair(tmp_path) as (link, engine, *_):
+            remote, encode, computed = RemoteEngine("only", BUNDLE, link), engine.compute.encoder.encode, []
+            taken, opened = threading.Event(), threading.Event()
+
+            def held(histories):
+                computed.extend(history.items for history in histories)
+                taken.set()
+                assert opened.wait(LIMIT_S)
+                return encode(histories)
+
+            engine.compute.encoder.encode = held
+            first = asyncio.create_task(remote.ask(EngineRequest(History((2,)), 5)))
+            await asyncio.to_thread(taken.wait, LIMIT_S)
+            gone = asyncio.create_task(remote.ask(EngineRequest(History((3,)), 5)))
+            while engine.num_waiting < 1:  # noqa: ASYNC110  (bounded by `run`)
+                await asyncio.sleep(0.01)
+            gone.cancel()
+            while not all(waiting.answer.done() for waiting in engine._waiting):  # noqa: ASYNC110  (the same)
+                await asyncio.sleep(0.01)
+            opened.set()
+            await first
+            await remote.ask(EngineRequest(History((4,)), 5))
+            return computed
+
+    assert run(main) == [(2,), (4,)]
 
 
 def test_metrics_of_all_processes_are_told_to_whoever_asks(tmp_path):

@@ -1,0 +1,46 @@
+"""The part of a checkpoint that needs no weights: kind, plan, window and ids.
+
+No torch here. A process that translates ids for an engine of another process reads nothing else of a checkpoint.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.catalogue import Catalogue
+from model.records import Placement, PromptForm, PromptPlan, ServingPlan
+
+CONFIG, CATALOGUE = "config.json", "catalogue.npz"
+
+
+@dataclass(frozen=True)
+class CheckpointMetadata:
+    """Enough to turn external ids into rows of a checkpoint's catalogue, and its answers back into ids."""
+
+    kind: str  # "recgpt", "comirec" ..
+    plan: ServingPlan
+    window: int  # newest history items that can change the answer
+    catalogue: Catalogue
+
+    @classmethod
+    def read(cls, folder: Path) -> "CheckpointMetadata":
+        """Raises OSError, ValueError or KeyError for what is no checkpoint; the caller has checked the digests."""
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        window = int(config["network"]["max_length"])
+        return cls(config["kind"], read_plan(config["plan"]), window, Catalogue.load(folder / CATALOGUE))
+
+
+def read_plan(parts: Mapping[str, Any]) -> ServingPlan:
+    prompts = parts["prompts"]
+    # plans of earlier versions have neither form nor sum
+    plan = PromptPlan(
+        prompts["num_prompts"],
+        Placement(prompts["placement"]),
+        prompts["num_steps"],
+        PromptForm(prompts.get("form", PromptForm.ARGMAX)),
+        prompts.get("temperature", 1.0),
+        tuple(prompts.get("step_weights", ())),
+    )
+    return ServingPlan(plan, tuple(parts["quotas"]), parts["diversity"])

@@ -1,0 +1,79 @@
+"""The process that computes: opens bundles, their engines, the cache and the embedded Redis; alone, or before others.
+
+With `--http-workers` it is a process of its own (service/processes/engine.py).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from service.bootstrap import Engines
+from service.engine.arms import ArmSlot, Release
+from service.engine.collector import EngineCollector
+from service.engine.loading import EngineParts, choose_device, load_arm
+from service.engine.messages import EngineLimits
+from service.reload.collector import ReloadCollector
+from service.reload.reloader import Reloader
+from service.reload.watcher import Watcher
+from service.settings import Settings
+from service.stores.collectors import CacheCollector
+from service.stores.embedding import embed
+from service.stores.redis_client import RedisClient, RedisLimits
+from service.stores.vector_cache import (
+    CacheLimits,
+    MemoryVectorCache,
+    RedisVectorCache,
+    TieredVectorCache,
+    VectorCaches,
+)
+from service.telemetry.metrics import Metrics
+
+
+@asynccontextmanager
+async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[Engines[Reloader]]:
+    """Proves the bundles and starts an engine an arm, with a cache before them: for this process or for HTTP processes.
+
+    Raises ConfigurationError with the reason when a bundle is refused.
+    """
+    async with AsyncExitStack() as stack:
+        settings = await with_redis(settings, stack)
+        cache, clients = open_cache(settings, stack)
+        device = choose_device(settings.device)
+        limits = EngineLimits(settings.max_waiting, settings.max_batch_tokens, stall_s=settings.engine_stall_ms / 1e3)
+
+        def load(name: str, folder: Path) -> Release:
+            return load_arm(name, folder, device, EngineParts(limits, cache, metrics.engine(name))).release
+
+        arms: dict[str, ArmSlot] = {}
+        for name, folder in settings.arms.items():
+            # hashing and replaying take seconds; signals should work meanwhile
+            arms[name] = ArmSlot(await asyncio.to_thread(load, name, folder))
+            stack.push_async_callback(arms[name].close)
+        reloader = Reloader(arms, settings.arms, load)
+        if settings.watch_bundles_s:
+            watching = asyncio.create_task(Watcher(reloader, settings.arms).run(settings.watch_bundles_s))
+            stack.callback(watching.cancel)
+        collectors = (CacheCollector(cache), EngineCollector(arms), ReloadCollector(reloader))
+        yield Engines(settings, arms, reloader, collectors, clients)
+
+
+def open_cache(settings: Settings, stack: AsyncExitStack) -> tuple[VectorCaches | None, tuple[RedisClient, ...]]:
+    """The cache of query vectors, and its client of Redis where it has one."""
+    if not settings.cache_ttl_s:
+        return None, ()
+    memory = MemoryVectorCache(max_bytes=settings.memory_cache_mb * 2**20)
+    if settings.uses_memory:
+        return memory, ()
+    client = RedisClient(settings.redis_url or "", "cache", RedisLimits(settings.redis_timeout_ms))
+    stack.push_async_callback(client.close)
+    shared = RedisVectorCache(client, CacheLimits(settings.cache_ttl_s))
+    stack.push_async_callback(shared.flush)
+    return (TieredVectorCache(memory, shared) if settings.memory_cache_mb else shared), (client,)
+
+
+async def with_redis(settings: Settings, stack: AsyncExitStack) -> Settings:
+    """The settings with the URL of an embedded redis-server where they have none."""
+    if settings.redis_url:
+        return settings
+    return settings.model_copy(update={"redis_url": await embed(settings.state_dir / "redis", stack)})
