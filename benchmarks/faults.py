@@ -230,7 +230,7 @@ def deadlines(bundle: Path) -> Outcome:
         load = load_of(target, 100, seconds=4, headers={"x-request-timeout-ms": "5"})
         measured = send(load)
         leave(target, 200)
-        time.sleep(1)
+        time.sleep(2)
         text = httpx.get(f"{target.url}/metrics", timeout=30).text
     under_way = sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("recall_under_way_weight"))
     late = max(measured.refused_p99_ms, measured.p99_ms)

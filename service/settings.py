@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         description="Mean wait for their turn above which requests get 429; more = throughput.",
     )
     engine_stall_ms: float = Field(
-        1500, ge=100, description="A batch that computes longer hangs: its thread is replaced; above the slowest batch."
+        1250, ge=100, description="A batch that computes longer hangs: its thread is replaced; above the slowest batch."
     )
     request_timeout_ms: float = Field(1000, gt=0, description="Deadline when the client sends no X-Request-Timeout-Ms.")
 

@@ -55,13 +55,15 @@ class Ticket:
         self.has_left = False  # the caller has gone
 
     def serve_by(self, task: "asyncio.Task[object] | None") -> None:
-        """Says which task works for this request."""
+        """Says which task works for this request; it is cancelled at once where the caller has gone already."""
         self._task = task
+        if self.has_left:
+            self.leave()
 
     def leave(self) -> None:
         """Cancels the work, since nobody waits for it any more."""
-        if self._task and not self._task.done():
-            self.has_left = True
+        self.has_left = True
+        if self._task:
             self._task.cancel()
 
     def settle(self, num_items: int, num_requests: int = 1) -> None:

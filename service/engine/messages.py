@@ -70,7 +70,7 @@ class EngineLimits:
     max_waiting: int = 2048  # single requests, and as many members of batches
     max_batch_tokens: int | None = None  # None = what the device computes at once
     max_batch: int = 256
-    stall_s: float = 1.5  # a batch that is longer under way than this hangs
+    stall_s: float = 1.25  # a batch that is longer under way than this hangs
 
 
 @dataclass(frozen=True, slots=True)

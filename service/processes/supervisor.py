@@ -34,7 +34,7 @@ from service.stores.embedding import embed
 
 ENVIRONMENT = "RECALL_PROCESS"  # settings, address of the engine, heartbeat: for a process of ours, as JSON
 ENGINE, HTTP = "engine", "http"
-LOOK_S, HANG_S = 0.1, 4.0
+LOOK_S, HANG_S = 0.1, 5.0
 STOP_S = 12.0  # for requests under way, then for what a process has to write
 STEADY_S, MAX_PAUSE_S = 10.0, 30.0
 log = structlog.get_logger()

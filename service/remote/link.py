@@ -47,7 +47,9 @@ from service.remote.messages import (
 )
 from service.remote.sockets import count_bad, open_socket
 
-LISTEN_S, MAX_SILENT = 0.3, 3  # between signs of life, and how many may be missing
+# between signs of life, and how many may be missing: the proof of a new bundle may hold the other's interpreter for a
+# while; a process that has ended is known at once, by its connection
+LISTEN_S, MAX_SILENT = 0.3, 6
 METRICS_S = 2.0
 SILENT = "the engine process gives no sign of life"
 T = TypeVar("T", bound=msgspec.Struct)
@@ -77,6 +79,7 @@ class EngineLink:
         self._socket.connect(address)
         self._numbers = itertools.count()
         self._asked: dict[int, asyncio.Future[FromEngine]] = {}
+        self._asks: set[int] = set()  # those of them that are requests
         self._follower: ReleaseFollower | None = None
         self._preparing: set[asyncio.Task[None]] = set()
         self._is_ready = False  # this process has said so
@@ -134,9 +137,10 @@ class EngineLink:
         """The reason why the engine process computes nothing for an arm now; None where it works."""
         return SILENT if self._num_silent > MAX_SILENT else self._problems.get(arm)
 
-    def fail_all(self, error: Exception) -> None:
-        for future in self._asked.values():
-            if not future.done():
+    def fail_all(self, error: Exception, patient_too: bool = True) -> None:
+        """Fails whoever waits; patient_too: also who waits for more than a list, such as a reload."""
+        for number, future in self._asked.items():
+            if not future.done() and (patient_too or number in self._asks):
                 future.set_exception(error)
 
     async def close(self) -> None:
@@ -149,16 +153,20 @@ class EngineLink:
         self._socket.close()
 
     def _forget(self, number: int) -> None:
-        task = asyncio.create_task(self._send(ForgetAsk(number)))
+        task = asyncio.create_task(self._try_to_forget(number))
         self._preparing.add(task)
         task.add_done_callback(self._preparing.discard)
+
+    async def _try_to_forget(self, number: int) -> None:
+        with suppress(EngineFailed):
+            await self._send_at_once(ForgetAsk(number))
 
     async def _listen(self) -> None:
         """Asks for a sign of life at a steady pace; without one, whoever waits is failed, and so is whoever comes."""
         while True:
             self._num_silent += 1
             if self._num_silent > MAX_SILENT:
-                self.fail_all(EngineFailed(SILENT))
+                self.fail_all(EngineFailed(SILENT), patient_too=False)
             with suppress(TimeoutError, EngineFailed):
                 async with asyncio.timeout(LISTEN_S):
                     await self._hear(await self._call(AskAlive(next(self._numbers)), Alive))
@@ -180,15 +188,27 @@ class EngineLink:
             raise EngineFailed(SILENT)
         future = self._asked[message.number] = asyncio.get_running_loop().create_future()
         try:
-            await self._send(message)
+            if isinstance(message, AskEngine):
+                self._asks.add(message.number)
+                await (self._send_at_once(message) if self._incarnation else self._send(message))
+            else:
+                await self._send(message)
             answer = await future
         finally:
             self._asked.pop(message.number, None)
+            self._asks.discard(message.number)
         if isinstance(answer, EngineRefusal):
             raise answer.error()
         if not isinstance(answer, kind):
             raise EngineFailed("the engine process answered something else than was asked")
         return answer
+
+    async def _send_at_once(self, message: FromWorker) -> None:
+        """Raises EngineFailed where nobody is at the other end: an engine process that has ended is known at once."""
+        try:
+            await self._socket.send(encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            raise EngineFailed("the engine process is not there") from None
 
     async def _send(self, message: FromWorker) -> None:
         await self._socket.send(encode(message))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
+IDLE = -1
 T = TypeVar("T")
 
 
@@ -43,11 +44,8 @@ class ComputeThread:
         self._jobs: SimpleQueue[_Job[object] | None] = SimpleQueue()
         self._under_way: set[_Job[object]] = set()  # given and not answered; of this loop's thread alone
         self._is_ended = False
+        self.num_given = self.num_finished = 0  # the first counted by the loop, the second by the thread
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    @property
-    def is_busy(self) -> bool:
-        return bool(self._under_way)
 
     @property
     def is_dead(self) -> bool:
@@ -61,6 +59,7 @@ class ComputeThread:
             job.fail(ThreadLost("the thread has ended"))
             return job.answer
         self._under_way.add(job)
+        self.num_given += 1
         job.answer.add_done_callback(lambda _: self._under_way.discard(job))
         if self._thread.ident is None:
             self._thread.start()
@@ -85,8 +84,10 @@ class ComputeThread:
                 result = job.work()
             # the boundary of the thread: whatever broke, the caller must hear of it
             except Exception as error:  # noqa: BLE001
+                self.num_finished += 1
                 self._tell(job, job.fail, error)
             else:
+                self.num_finished += 1
                 self._tell(job, job.succeed, result)
             del job  # the last job would keep its batch alive
 
@@ -104,27 +105,23 @@ class WatchedThread:
         """stall_s: a job that is longer under way hangs."""
         self._name, self._prepare, self._stall_s = name, prepare, stall_s
         self._thread = ComputeThread(name, prepare)
-        self._num_done, self._seen = 0, -1
+        self._seen = IDLE  # the number of the job that was under way when it was last looked at
         self._seen_s = 0.0  # for how long the job under way has been seen
-
-    @property
-    def is_busy(self) -> bool:
-        return self._thread.is_busy
 
     def run(self, work: Callable[[], T]) -> "asyncio.Future[T]":
         """The result of `work`, or what it raises; ThreadLost where its thread is replaced meanwhile."""
-        answer = self._thread.run(work)
-        answer.add_done_callback(self._count)
-        return answer
+        return self._thread.run(work)
 
     def look(self, step_s: float) -> str | None:
         """Called every `step_s`; the reason where the thread was found hanging or dead, and replaced.
 
         Counted in steps of whoever looks, so that a machine that stands still does not look like a thread that hangs.
+        A job that the thread has finished and the event loop has not yet heard of is no hanging one.
         """
-        same = self.is_busy and self._seen == self._num_done
-        self._seen = self._num_done
-        self._seen_s = self._seen_s + step_s if same else 0.0
+        num_finished = self._thread.num_finished
+        job = num_finished if num_finished < self._thread.num_given else IDLE
+        self._seen_s = self._seen_s + step_s if job == self._seen != IDLE else 0.0
+        self._seen = job
         if self._thread.is_dead:
             return self._replace(f"the thread {self._name} died")
         if self._seen_s >= self._stall_s:
@@ -137,9 +134,6 @@ class WatchedThread:
 
     def _replace(self, why: str) -> str:
         lost, self._thread = self._thread, ComputeThread(self._name, self._prepare)
-        self._seen_s = 0.0
+        self._seen, self._seen_s = IDLE, 0.0
         lost.abandon(why)
         return why
-
-    def _count(self, _: object) -> None:
-        self._num_done += 1

@@ -44,7 +44,7 @@ def ready(target):
     return reply.status_code, reply.json()["failing"]
 
 
-@pytest.mark.parametrize(("wish", "reason"), [("hang", "hangs: one batch for more than 1.5 s"), ("die", "died")])
+@pytest.mark.parametrize(("wish", "reason"), [("hang", "hangs: one batch for more than 1.25 s"), ("die", "died")])
 def test_a_lost_thread_is_answered_by_the_fallback_said_and_replaced(sick, switch, known, wish, reason):
     offset = 5 * len(wish)  # a history that nobody has asked for: it has to be encoded
     whole = ask(sick, *known[offset : offset + 3])

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,13 +75,20 @@ def test_what_was_admitted_is_given_back_to_the_last_weight(asked):
     assert sum(gate.admitted.values()) + sum(gate.refused.values()) == len(asked)
 
 
-def test_who_leaves_ends_the_work():
+@pytest.mark.parametrize("is_early", [True, False], ids=["before it began", "while it is done"])
+def test_who_leaves_ends_the_work(is_early):
     async def main():
-        gate = Gate(0.025)
-        ticket = gate.admit(SINGLE, Priority.NORMAL, 10)
+        ticket = Gate(0.025).admit(SINGLE, Priority.NORMAL, 10)
         task = asyncio.create_task(asyncio.sleep(20))
-        ticket.serve_by(task)
-        ticket.leave()
+        for step in (
+            (ticket.leave, lambda: ticket.serve_by(task))
+            if is_early
+            else (
+                lambda: ticket.serve_by(task),
+                ticket.leave,
+            )
+        ):
+            step()
         await asyncio.wait([task])
         return task.cancelled(), ticket.has_left
 

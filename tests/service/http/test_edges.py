@@ -148,7 +148,7 @@ def test_http_processes_import_nothing_of_the_current_folder(tmp_path, monkeypat
     with zmq.Context() as context, context.socket(zmq.ROUTER) as engine:
         engine.linger = 0
         engine.bind(f"ipc://{tmp_path}/engine")
-        child = Child(HTTP, told_to_children(Settings(), 0, f"ipc://{tmp_path}/engine"))
+        child = Child(HTTP, told_to_children(Settings(arms={"main": tmp_path}), 0, f"ipc://{tmp_path}/engine"))
         child.start()
         try:
             assert engine.poll(LIMIT_S * 1000), "the process never asked"

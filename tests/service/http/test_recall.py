@@ -228,7 +228,7 @@ def test_arms_says_what_is_served(client, recall):
 def test_health_and_readiness_are_good(client):
     names = ["recgpt", "comirec", "words"]
     assert client.get("/health").json() == {"status": "ok", "engines": dict.fromkeys(names, "ok")}
-    assert client.get("/ready").json() == {"ready": True, "arms": names, "degraded": [], "refused": {}}
+    assert client.get("/ready").json() == {"ready": True, "failing": {}, "arms": names, "degraded": [], "refused": {}}
 
 
 def test_log_and_metrics_hold_no_id_of_a_user_or_an_item(client, recall, service):

@@ -13,7 +13,10 @@ import torch
 
 from service.telemetry.collectors import add_up
 
-PATIENT = ("--request-timeout-ms", "30000", "--redis-timeout-ms", "5000", "--events-timeout-ms", "5000")
+PATIENT = (
+    *("--request-timeout-ms", "30000", "--redis-timeout-ms", "5000", "--events-timeout-ms", "5000"),
+    *("--engine-stall-ms", "60000", "--target-wait-ms", "5000"),
+)
 LIMIT_S = 60
 
 

@@ -26,6 +26,7 @@ from service.errors import DeadlineExceeded, EngineFailed, Overloaded, StaleRele
 from service.reload.reloader import Reloader
 from service.remote.link import EngineLink, RemoteEngine
 from service.remote.messages import (
+    Alive,
     AskEngine,
     AskMetrics,
     BadMessage,
@@ -285,14 +286,45 @@ def test_an_engine_process_in_silence_fails_all_and_is_heard_again(tmp_path, mon
         # nobody is at the other end
         link = EngineLink(address, str, Counts())
         engine = RemoteEngine("only", BUNDLE, link)
+        while engine.problem is None:  # noqa: ASYNC110  (bounded by `run`)
+            await asyncio.sleep(0.01)
         with pytest.raises(EngineFailed, match="no sign of life"):
             await engine.ask(EngineRequest(History((1,)), 5))
-        problem = engine.problem
         metrics = await link.all_metrics()
         await link.close()
-        return problem, metrics
+        return metrics
 
-    assert run(main) == ("the engine process gives no sign of life", [""])
+    assert run(main) == [""]
+
+
+def test_an_engine_process_that_ended_is_known_at_once(tmp_path):
+    async def main():
+        async with open_pair(tmp_path) as (link, _, _, _, address):
+            pass
+        # one that answered once, and is gone before it is missed
+        other = zmq.asyncio.Context.instance().socket(zmq.ROUTER)
+        other.setsockopt(zmq.LINGER, 0)
+        other.bind(address)
+        link = EngineLink(address, str, Counts())
+        peer, data = await other.recv_multipart()
+        await other.send_multipart([peer, encode(Alive(decode_from_worker(data).number, "one", {}))])
+        while not link._incarnation:  # noqa: ASYNC110  (bounded by `run`)
+            await asyncio.sleep(0.01)
+        other.close()
+        failed = None
+        while failed is None:
+            try:
+                async with asyncio.timeout(0.05):
+                    await RemoteEngine("only", BUNDLE, link).ask(EngineRequest(History((1,)), 5))
+            except TimeoutError:
+                # the end of the connection is not seen yet
+                continue
+            except EngineFailed as error:
+                failed = str(error)
+        await link.close()
+        return failed
+
+    assert run(main) in ("the engine process is not there", "the engine process gives no sign of life")
 
 
 def test_work_whose_caller_left_is_not_computed_in_the_other_process(tmp_path):
