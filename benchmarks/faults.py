@@ -13,6 +13,7 @@ import os
 import platform
 import signal
 import socket
+import statistics
 import sys
 import tempfile
 import threading
@@ -99,16 +100,25 @@ def while_loaded(load: Load, act: Callable[[], None]) -> Measured:
         return sending.result()
 
 
-def peak(target: Target) -> float:
-    """The highest rate found, in short steps, at which nearly all is answered in time."""
-    best, rate = 50.0, 100.0
-    while rate < 5000:
-        load = load_of(target, rate, seconds=2)
-        reached = good(send(load), load)
-        if reached < 0.9 * rate:
-            return max(best, reached)
-        best, rate = reached, rate * 1.4
-    return best
+def send_and_probe(target: Target, load: Load) -> tuple[Measured, float]:
+    """The outcome of a load, and the median of the milliseconds that /health took meanwhile."""
+    times = list[float]()
+    with ThreadPoolExecutor(1) as sender, httpx.Client(base_url=target.url, timeout=30) as client:
+        sending = sender.submit(send, load)
+        while not sending.done():
+            began = time.monotonic()
+            client.get("/health")
+            times.append(1e3 * (time.monotonic() - began))
+            time.sleep(0.1)
+        return sending.result(), statistics.median(times)
+
+
+def peak(target: Target) -> tuple[float, float]:
+    """(rate, answers in time a second) of the best of some rates, each sent for a moment."""
+    loads = [load_of(target, rate, seconds=2) for rate in (150, 300, 600, 1200)]
+    reached = {load.rate: good(send(load), load) for load in loads}
+    best = max(reached, key=reached.__getitem__)
+    return best, reached[best]
 
 
 REDIS_CRITERION = "0 failed; p99 <= 2x; cached again within 5 s"
@@ -197,24 +207,28 @@ def tokens_of(target: Target) -> float:
 def overload(bundle: Path) -> Outcome:
     parts, is_good = list[str](), True
     with serving({"recgpt": bundle}) as target:
-        highest, memory = peak(target), target.memory_mb
+        (rate, reached), memory = peak(target), target.memory_mb
         for factor in (2, 5, 10):
-            load = load_of(target, factor * highest, warmup_s=2)
-            measured = send(load)
-            share, other = good(measured, load) / highest, failed(measured)
+            # one after the other: the machine is not the same a minute later
+            base = load_of(target, rate, warmup_s=2)
+            before = good(send(base), base)
+            load = load_of(target, factor * reached, warmup_s=2)
+            measured, health_ms = send_and_probe(target, load)
+            share, other = good(measured, load) / before, failed(measured)
             parts.append(
-                f"{factor}x: {good(measured, load):.0f}/s good ({share:.0%}), rejects p99 "
-                f"{measured.refused_p99_ms:.0f} ms, {other} other failures, sent late p99 {measured.lag_p99_ms:.0f} ms"
+                f"{factor}x: {good(measured, load):.0f}/s good, just before at {rate:.0f}/s {before:.0f} "
+                f"({share:.0%}), rejects p99 {measured.refused_p99_ms:.0f} ms, {other} other failures, "
+                f"/health {health_ms:.0f} ms (median), sent late p99 {measured.lag_p99_ms:.0f} ms"
             )
             is_good = is_good and share >= 0.9 and measured.refused_p99_ms <= 20 and not other
         growth = target.memory_mb / memory - 1
-    return f"peak {highest:.0f}/s; {'; '.join(parts)}; memory {growth:+.1%}", is_good and growth <= 0.1
+    return f"peak {reached:.0f}/s at {rate:.0f}/s; {'; '.join(parts)}; memory {growth:+.1%}", is_good and growth <= 0.1
 
 
 @case(8, "priority at 3x", "high priority answered >= 99.4 %")
 def priorities(bundle: Path) -> Outcome:
     with serving({"recgpt": bundle}) as target:
-        highest = peak(target)
+        _, highest = peak(target)
         normal = load_of(target, 2.6 * highest, seconds=5, warmup_s=2)
         high = load_of(target, 0.4 * highest, seconds=5, warmup_s=2, headers={"x-priority": "high"}, seed=7)
         with ThreadPoolExecutor(2) as senders:

@@ -208,7 +208,10 @@ class EngineLink:
         try:
             await self._socket.send(encode(message), zmq.NOBLOCK)
         except zmq.Again:
-            raise EngineFailed("the engine process is not there") from None
+            # whoever was asked before it ended waits in vain
+            self._num_silent = MAX_SILENT + 1
+            self.fail_all(EngineFailed(SILENT), patient_too=False)
+            raise EngineFailed(SILENT) from None
 
     async def _send(self, message: FromWorker) -> None:
         await self._socket.send(encode(message))
