@@ -212,12 +212,12 @@ def overload(bundle: Path) -> Outcome:
             # one after the other: the machine is not the same a minute later
             base = load_of(target, rate, warmup_s=2)
             before = good(send(base), base)
-            load = load_of(target, factor * reached, warmup_s=2)
+            load = load_of(target, factor * before, warmup_s=2)
             measured, health_ms = send_and_probe(target, load)
             share, other = good(measured, load) / before, failed(measured)
             parts.append(
-                f"{factor}x: {good(measured, load):.0f}/s good, just before at {rate:.0f}/s {before:.0f} "
-                f"({share:.0%}), rejects p99 {measured.refused_p99_ms:.0f} ms, {other} other failures, "
+                f"{factor}x ({load.rate:.0f}/s): {good(measured, load):.0f}/s good, just before at {rate:.0f}/s "
+                f"{before:.0f} ({share:.0%}), rejects p99 {measured.refused_p99_ms:.0f} ms, {other} other failures, "
                 f"/health {health_ms:.0f} ms (median), sent late p99 {measured.lag_p99_ms:.0f} ms"
             )
             is_good = is_good and share >= 0.9 and measured.refused_p99_ms <= 20 and not other

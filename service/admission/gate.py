@@ -32,7 +32,7 @@ class Priority(StrEnum):
 
 
 # of the limit: what may be under way when a request of this priority is admitted
-SHARES = {Priority.HIGH: 2.0, Priority.NORMAL: 1.0, Priority.LOW: 0.5}
+SHARES = {Priority.HIGH: 6.0, Priority.NORMAL: 1.0, Priority.LOW: 0.5}
 
 
 class Lane(StrEnum):

@@ -50,7 +50,7 @@ def test_batches_use_up_nothing_of_single_requests():
 def test_a_lane_where_nothing_is_under_way_admits_whatever_comes():
     gate = Gate(0.025)
     assert gate.admit(SINGLE, Priority.LOW, 2**30)
-    assert gate.admit(SINGLE, Priority.HIGH, 350) is None
+    assert gate.admit(SINGLE, Priority.NORMAL, 350) is None
 
 
 def test_the_weight_follows_what_the_body_turned_out_to_be():

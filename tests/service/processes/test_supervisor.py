@@ -136,11 +136,14 @@ def shaken(launch, arm_options):
 
 
 def is_whole(served):
-    """True where all processes are there and every HTTP process is ready; a request gets the whole answer then."""
+    """True where all processes are there, every HTTP process is ready, and requests get whole answers."""
     if (len(processes_of(served)), len(processes_of(served, "engine"))) != (2, 1):
         return False
     try:
-        return all(httpx.get(served.url + "/ready", timeout=60).status_code == 200 for _ in range(6))
+        is_ready = all(httpx.get(served.url + "/ready", timeout=60).status_code == 200 for _ in range(6))
+        body = {"history": [10_001], "top_n": 1}
+        replies = [httpx.post(served.url + "/recall/comirec", json=body, timeout=60) for _ in range(2)]
+        return is_ready and all(reply.json().get("degraded") == [] for reply in replies)
     except httpx.HTTPError:
         return False
 
@@ -191,7 +194,9 @@ def test_metrics_and_events_outlive_a_process(shaken, known):
     processes_of(shaken, "engine")[0].kill()
     wait_for(lambda: not is_whole(shaken))
     wait_for(lambda: is_whole(shaken))
-    assert known[3] not in answer(shaken, user_id="kept", top_n=300).json()["items"]
+    kept = answer(shaken, user_id="kept", top_n=300)
+    assert kept.status_code == 200, kept.text
+    assert known[3] not in kept.json()["items"]
     assert 'stage="encode"' in httpx.get(f"{shaken.url}/metrics", timeout=60).text
 
 
