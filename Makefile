@@ -7,7 +7,7 @@ DATA   ?= ../shared/data
 RUNS   ?= runs
 WORKERS ?= 2
 
-.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps faults
+.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps faults filters kills warm-start
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -91,6 +91,15 @@ hot-swaps: $(STAMP) ## 50 bundles swapped under load, in one process and with tw
 
 faults: $(STAMP) ## fault and abuse tests with their criteria: benchmarks/results/faults.json
 	$(BIN)/python -m benchmarks.faults --output benchmarks/results/faults.json
+
+filters: $(STAMP) ## filtered searches of 100,000 and 1,000,000 items against exact ones: 5 minutes; needs no data
+	$(BIN)/python -m benchmarks.filters --output benchmarks/results/filters.jsonl
+
+warm-start: $(STAMP) ## a warm start on six more days of KuaiRand against a whole training (after quality-kuairand)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.warm_start --data $(RUNS)/kuairand/data
+
+kills: $(STAMP) ## kill -9 at 100 random moments of prepare, train and build: the old folder or the new one
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kills --output benchmarks/results/kills.jsonl
 
 verdict-study: $(STAMP) ## error rates of the A/B verdict on simulated experiments: a minute; needs no data
 	$(BIN)/python -m benchmarks.verdict_study

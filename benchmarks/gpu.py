@@ -27,7 +27,7 @@ from benchmarks.gpu_parts import PARTS
 from benchmarks.gpu_timing import Line, Setting
 from recall.reproduction.facts import machine, versions
 
-DEFAULT = ("roofline", "correct", "plans", "lanes", "engine", "forwards", "maxima", "exact", "lock")
+DEFAULT = ("roofline", "correct", "plans", "lanes", "engine", "blocks", "forwards", "maxima", "exact", "lock")
 
 
 def run_here(name: str, setting: Setting) -> None:

@@ -5,31 +5,29 @@ correct   answers of the engine on the device against those on the CPU
 plans     which systems and plans a graph answers, at which sizes, and why not
 lanes     one graph: the card alone, launch to answers, with filling; bits between sizes
 engine    users a second of GraphCompute.run, with graphs and without; a batch of one: p50, p99
+blocks    the same from arrays to arrays, as HTTP processes ask: GraphCompute.run_blocks
 forwards  captured forwards of the general path against eager calls
 maxima    block maxima, fp16 and fp32, against the bytes and products they need
 exact     exact search, kernels alone and to the host
 lock      how long another thread stands still while the engine computes
 faiss     FAISS on the device, where its wheel is
-http      `recall bench http` with the service on the device
+http      requests and users a second over HTTP, by rate, with the CPU of each process (gpu_http.py)
+workers   the same at one rate with 1, 4, 8 and 12 HTTP processes
 """
 
 import gc
-import json
 import statistics
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.gpu_http import http, workers
 from benchmarks.gpu_search import exact, faiss, maxima
-from benchmarks.gpu_timing import Line, Setting, wall_us
+from benchmarks.gpu_timing import SMALL, Line, Setting, sizes_of, wall_us
 from index.exact import ExactIndex
 from model.batch import Batch
 from model.checkpoint import Checkpoint
@@ -37,19 +35,13 @@ from model.compiled import CompiledForward
 from model.encoder import UserEncoder
 from model.networks import build_network
 from model.records import History, Placement, PromptPlan, ServingPlan
-from recall.bench.bundles import TWO_STEPS, Sizes, make_bundle, make_checkpoint
-from service.engine.capture import with_graphs
+from recall.bench.bundles import TWO_STEPS, Sizes, make_checkpoint
+from service.engine.blocks import RequestBlock
 from service.engine.compute import BatchCompute
-from service.engine.graphs import GraphCompute, columns_of
+from service.engine.graphs import GraphCompute, columns_of, with_graphs
 from service.engine.messages import EngineRequest
 
 K = 100
-LARGE = Sizes(num_items=100_000, dim=128, num_layers=4, num_heads=4)
-SMALL = Sizes(num_items=400, dim=16, num_layers=1, max_length=6)
-
-
-def sizes_of(setting: Setting) -> Sizes:
-    return SMALL if setting.small else LARGE
 
 
 def requests_of(sizes: Sizes, count: int, seed: int = 0, full: bool = False, own: bool = True) -> list[EngineRequest]:
@@ -156,6 +148,25 @@ def times_of(lane: Any, columns: Any, setting: Setting) -> Line:
     return {**figures, "users_s": 1e6 * lane.size / figures["launch_to_answers_us"]}
 
 
+def blocks(setting: Setting) -> Iterator[Line]:
+    """The same from blocks to blocks, as HTTP processes ask: no object a user."""
+    compute, sizes = compute_of(make_checkpoint(sizes_of(setting)), setting.device, setting.batches), sizes_of(setting)
+    if not isinstance(compute, GraphCompute):
+        return
+    for batch, count in ((2, 2),) if setting.small else ((1, 1), (64, 1), (256, 1), (256, 32)):
+        for full in (False, True):
+            asked = [RequestBlock(columns_of(requests_of(sizes, batch, n, full))) for n in range(count)]
+            times = wall_us(lambda: [*compute.run_blocks(asked)], "cpu", setting.runs(100))  # noqa: B023  (run at once)
+            us = statistics.median(times)
+            shown = {"batch": batch, "batches": count, "full": full}
+            yield {
+                **shown,
+                "p50_us": us,
+                "p99_us": float(np.quantile(times, 0.99)),
+                "users_s": 1e6 * batch * count / us,
+            }
+
+
 def engine(setting: Setting) -> Iterator[Line]:
     checkpoint, sizes = make_checkpoint(sizes_of(setting)), sizes_of(setting)
     for captured in (True, False):
@@ -215,23 +226,7 @@ def lock(setting: Setting) -> Iterator[Line]:
         yield {"graphs": captured, "longest_ms": 1e3 * max(pauses), "share_stood_still": stood / total}
 
 
-def http(setting: Setting) -> Iterator[Line]:
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = make_bundle(Path(folder), sizes_of(setting))
-        command = [sys.executable, "-m", "recall", "bench", "http", "--bundle", str(bundle)]
-        command += [
-            "--items",
-            str(sizes_of(setting).num_items),
-            "--serve",
-            f"--device {setting.device}",
-            "--p99-ms",
-            "15",
-        ]
-        ended = subprocess.run(command, capture_output=True, text=True, check=True)
-        yield json.loads(ended.stdout.splitlines()[-1])
-
-
 PARTS: dict[str, Callable[[Setting], Iterator[Line]]] = {
     part.__name__: part
-    for part in (roofline, correct, plans, lanes, engine, forwards, maxima, exact, lock, faiss, http)
+    for part in (roofline, correct, plans, lanes, engine, blocks, forwards, maxima, exact, lock, faiss, http, workers)
 }

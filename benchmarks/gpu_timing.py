@@ -8,6 +8,10 @@ from typing import Any
 
 import torch
 
+from recall.bench.bundles import Sizes
+
+LARGE = Sizes(num_items=100_000, dim=128, num_layers=4, num_heads=4)
+SMALL = Sizes(num_items=400, dim=16, num_layers=1, max_length=6)
 Line = dict[str, Any]
 
 
@@ -36,6 +40,10 @@ class Setting:
             operations / self.bound.get(f"{kind}_ops_s", float("inf")),
         )
         return {"us": round(us, 1), "bound_us": round(1e6 * least, 1), "share": round(1e6 * least / us, 3)}
+
+
+def sizes_of(setting: Setting) -> Sizes:
+    return SMALL if setting.small else LARGE
 
 
 def wall_us(run: Callable[[], object], device: str, runs: int) -> list[float]:

@@ -24,8 +24,8 @@ import orjson
 from model.encoder import pin_compute_threads
 from recall.bench.bundles import Sizes, make_bundle
 from recall.bench.target import Target, serving
-from service.engine.fill import complete
 from service.engine.loading import LoadedArm, load_arm
+from service.lists.fill import complete
 
 CONNECTIONS, SAMPLES, REPEATS = 64, 40, 1 / 3
 
@@ -48,11 +48,11 @@ def requests(num_items: int, count: int, seed: int) -> Iterator[dict[str, Any]]:
 
 def expected(arm: LoadedArm, body: dict[str, Any]) -> list[int]:
     """The answer of the service if nobody else were there."""
-    catalogue = arm.release.catalogue
+    items = arm.release.items
     request = arm.release.request(None, body["history"], body["exclude"], body["top_n"])
     [result] = arm.compute.run([request])
-    listed = complete(catalogue, result.merged, request)
-    return catalogue.items.column(listed.rows).tolist()  # type: ignore[no-any-return]
+    listed = complete(items, result.merged, request)
+    return items.snapshot.column(listed.rows).tolist()  # type: ignore[no-any-return]
 
 
 @dataclass

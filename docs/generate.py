@@ -21,8 +21,11 @@ from service.bootstrap import register
 from service.engine.collector import EngineCollector
 from service.engine.loading import load_arm
 from service.engine_process import open_engines
-from service.experiments.collector import ExposureCollector
-from service.experiments.exposure import ExposureLog
+from service.events.collector import EventCollector
+from service.events.outbox import MemoryOutbox
+from service.experiments.assignment import DEFAULT_FILE, Assigner
+from service.experiments.collector import ExperimentsCollector
+from service.experiments.live import LiveAssigner
 from service.http.app import create_app
 from service.reload.collector import ReloadCollector
 from service.reload.reloader import Reloader
@@ -81,8 +84,9 @@ def metrics() -> str:
     # no arms: names and meanings are the same with any
     counted, client = Metrics(), RedisClient("redis://127.0.0.1/0", "cache")
     reloads = ReloadCollector(Reloader({}, {}, lambda _, folder: load_arm("", folder, "cpu").release))
+    experiments = LiveAssigner(lambda: Assigner.from_file(DEFAULT_FILE, ["recgpt", "comirec"]), None)
     parts = (CacheCollector(MemoryVectorCache()), EngineCollector({}), reloads, RedisCollector([client]))
-    register(counted, *parts, ExposureCollector(ExposureLog(client)))
+    register(counted, *parts, EventCollector(MemoryOutbox()), ExperimentsCollector(experiments))
     families = counted.registry.collect()
     rows = [[f"`{f.name}{'_total' * (f.type == 'counter')}`", f.type, f.documentation] for f in families]
     return table(["metric", "type", "meaning"], rows)

@@ -26,6 +26,11 @@ class Exclusions(NamedTuple):
         """The largest number of items that a single query excludes."""
         return int(np.bincount(self.queries).max(initial=0))
 
+    def up_to(self, num_rows: int) -> "Exclusions":
+        """The pairs of rows 1 .. num_rows."""
+        inside = self.rows <= num_rows
+        return self if inside.all() else Exclusions(self.queries[inside], self.rows[inside])
+
     def within(self, part: slice) -> "Exclusions":
         """The pairs of a run of queries, counted from its start."""
         first, last = np.searchsorted(self.queries, (part.start, part.stop))

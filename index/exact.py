@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from index.base import EXACT, Exclusions, Hits
+from index.best import Best, best_on_cpu
 from index.checks import check_allowed, check_items, check_search, empty_hits
 from model.kernels import available
 from model.kernels.block_max import best_items
@@ -16,9 +17,7 @@ from model.kernels.block_max import best_items
 if TYPE_CHECKING:
     from model.kernels.search import Table
 
-Best = tuple[NDArray[np.int64], NDArray[np.float32]]  # (Q, K) rows and scores
 QUERIES_PER_PASS = {"cpu": 16, "cuda": 256}
-SELECTED = 1 << 22  # scores that are selected from at once: NumPy writes 8 bytes for each
 MOST_KEYS = 512  # that kernels put in order for one query
 FEWER = {"cpu": (4, 8), "cuda": ()}  # a few queries alone need not pay for all, where their scores come out the same
 
@@ -56,6 +55,15 @@ class ExactIndex:
     @property
     def num_bytes(self) -> int:
         return self._items.nbytes
+
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(K, D) the vectors of rows 1..N, on the host."""
+        vectors: NDArray[np.float32] = self._items[torch.from_numpy(rows - 1).to(self._items.device)].cpu().numpy()
+        return vectors
+
+    def part(self, places: NDArray[np.int64]) -> "ExactIndex":
+        """An index over a copy of the rows at `places` (row r at r - 1), in their order."""
+        return ExactIndex(self._items[torch.from_numpy(places).to(self._items.device)], str(self._items.device))
 
     def over(self, table: Tensor) -> "ExactIndex":
         """The same index in the memory of `table` (N, D), where that holds the same numbers; else itself."""
@@ -144,45 +152,6 @@ def _as_tensor(vectors: NDArray[np.float32]) -> Tensor:
     check_items(vectors)
     # torch warns about read-only memory, which it cannot represent
     return torch.from_numpy(np.require(vectors, requirements=["C", "W"]))
-
-
-def best_on_cpu(
-    scores: NDArray[np.float32],
-    limit: int,
-    excluded: Exclusions | None = None,
-    allowed: NDArray[np.bool_] | None = None,
-) -> Best:
-    """(Q, K) rows and scores, best first, ties in row order; scores (Q, N), overwritten where not permitted; K <= N.
-
-    NumPy's selection uses AVX-512 where there is some: a third of the time of torch's.
-    """
-    if allowed is not None:
-        np.copyto(scores, -np.inf, where=~allowed)
-    if excluded is not None:
-        scores[excluded.queries, excluded.rows - 1] = -np.inf
-    together = max(SELECTED // max(scores.shape[1], 1), 1)
-    parts = [_best_of(scores[start : start + together], limit) for start in range(0, len(scores), together)]
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate([rows for rows, _ in parts]), np.concatenate([values for _, values in parts])
-
-
-def _best_of(scores: NDArray[np.float32], limit: int) -> Best:
-    num_items = scores.shape[1]
-    # one more shows a tie at the cut
-    kept = min(limit + 1, num_items)
-    places = np.argpartition(scores, num_items - kept, axis=1)[:, num_items - kept :]
-    values = np.take_along_axis(scores, places, 1)
-    order = np.lexsort((places, -values), axis=1)
-    places, values = np.take_along_axis(places, order, 1), np.take_along_axis(values, order, 1)
-    if limit < num_items:
-        # selection takes any of the items that tie at the cut; rare, so one query at a time will do
-        last, following = values[:, limit - 1], values[:, limit]
-        for query in np.flatnonzero((last == following) & (last > -np.inf)).tolist():
-            tied = np.flatnonzero(scores[query] >= values[query, limit])
-            first = np.lexsort((tied, -scores[query, tied]))[:limit]
-            places[query, :limit] = tied[first]
-    return places[:, :limit] + 1, values[:, :limit]
 
 
 def best_on_gpu(

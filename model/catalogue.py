@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.attributes.table import Attributes
+from model.ids import other_form
+
+ATTRIBUTES = "items.parquet"  # beside the file of the ids
 ExternalId = int | str
 
 
@@ -96,13 +100,20 @@ class IdMap:
         return len(self.ids)
 
     def row(self, external: ExternalId | None) -> int:
-        """Row of an external id; 0 when it is unknown (or of the other type: 7 is not "7")."""
-        return 0 if external is None else self._rows.get(external, 0)
+        """Row of an external id in either of its forms, 7 and "7"; 0 when it is unknown."""
+        if external is None:
+            return 0
+        row = self._rows.get(external, 0)
+        if row or (other := other_form(external)) is None:
+            return row
+        return self._rows.get(other, 0)
 
-    def rows(self, external: Iterable[ExternalId]) -> tuple[int, ...]:
+    def rows(self, external: Sequence[ExternalId]) -> tuple[int, ...]:
         """Rows of the known ids, in order; unknown ids are left out."""
         # None of an unknown id; rows start at 1
-        return tuple(filter(None, map(self._rows.get, external)))
+        rows = tuple(filter(None, map(self._rows.get, external)))
+        # the other form of an id is looked for where some are unknown as they are
+        return rows if len(rows) == len(external) else tuple(filter(None, map(self.row, external)))
 
     def column(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """(K,) external ids of rows 1..N that are known to be inside; for answers, without a list of Python objects."""
@@ -127,29 +138,48 @@ class Catalogue:
     users: IdMap
     counts: NDArray[np.int64]  # (N,) training interactions an item, row 1 first
     categories: Ragged | None = None  # item row - 1 -> category numbers; for controllable diversity
+    attributes: Attributes | None = None  # of items; for filters, caps and boosts
 
     def __post_init__(self) -> None:
         if len(self.counts) != len(self.items):
             raise ValueError(f"{len(self.items)} items but {len(self.counts)} popularity counts")
         if self.categories is not None and len(self.categories) != len(self.items):
             raise ValueError(f"{len(self.items)} items but {len(self.categories)} category rows")
+        if self.attributes is not None and len(self.attributes) != len(self.items):
+            raise ValueError(f"{len(self.items)} items but {len(self.attributes)} rows of attributes")
 
     @cached_property
     def by_popularity(self) -> NDArray[np.int64]:
         """Item rows, most popular first; ties by row. The source of labelled fills."""
         return np.argsort(-self.counts, kind="stable") + 1
 
+    @cached_property
+    def popularity_ranks(self) -> NDArray[np.int64]:
+        """(N,) the place of row r, at r - 1, in `by_popularity`, from 0."""
+        ranks = np.empty(len(self.items), dtype=np.int64)
+        ranks[self.by_popularity - 1] = np.arange(len(self.items))
+        return ranks
+
     def save(self, path: Path) -> None:
         arrays: dict[str, Any] = {"counts": self.counts, **self.items.arrays("items"), **self.users.arrays("users")}
         if self.categories is not None:
             arrays |= {"category_offsets": self.categories.offsets, "category_values": self.categories.values}
         np.savez(path, **arrays)
+        beside = path.with_name(ATTRIBUTES)
+        if self.attributes is None:
+            beside.unlink(missing_ok=True)
+        else:
+            self.attributes.save(beside)
 
     @classmethod
     def load(cls, path: Path) -> "Catalogue":
+        """The ids and, where they lie beside them, the attributes. Raises ValueError when they do not fit."""
+        beside = path.with_name(ATTRIBUTES)
+        attributes = Attributes.load(beside) if beside.exists() else None
         # opened here: NumPy leaves a damaged file open
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             categories = None
             if "category_offsets" in arrays:
                 categories = Ragged(arrays["category_offsets"], arrays["category_values"])
-            return cls(IdMap.load(arrays, "items"), IdMap.load(arrays, "users"), arrays["counts"], categories)
+            items, users = IdMap.load(arrays, "items"), IdMap.load(arrays, "users")
+            return cls(items, users, arrays["counts"], categories, attributes)

@@ -1,6 +1,6 @@
 """A trained system on disk: weights (safetensors), config, item ids and where it all came from.
 
-Nothing in it can run code.
+Nothing in it can run code. It is replaced in one step, and its files are bound by one digest (model/folders).
 """
 
 import json
@@ -14,16 +14,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from model.catalogue import Catalogue
+from model.catalogue import ATTRIBUTES, Catalogue
+from model.folders.files import FolderRefused
+from model.folders.whole import FolderKind, read_folder, write_folder
 from model.metadata import CATALOGUE, CONFIG, read_plan
 from model.networks import build_network
 from model.networks.base import Network
 from model.records import ServingPlan
 
-FORMAT = 1
+FORMAT = 2
+UNBOUND = 1  # the format without a manifest: read, not written
 # settings that earlier versions had -> the value at which they did nothing
 RETIRED = {"num_members": 1, "hard_negatives": 0.0, "routing_regularisation": 0.0, "num_attributes": 0}
 WEIGHTS = "weights.safetensors"
+CHECKPOINT = FolderKind("checkpoint", "recall train", (WEIGHTS, CONFIG, CATALOGUE, ATTRIBUTES))
 
 
 class CheckpointError(ValueError):
@@ -42,6 +46,9 @@ class Provenance:
     torch_version: str = torch.__version__
     training_seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)  # on the validation split, of the served plan
+    epochs: tuple[int, ...] = ()  # of each stage that were taken, 0 = the stage was not; earlier versions kept none
+    started_from: str = ""  # the digest of the weights that a warm start began with
+    refit: bool = False  # trained on validation and test too: no measure of quality holds for it
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,13 @@ class Checkpoint:
     provenance: Provenance
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        """Puts the checkpoint in the place of `folder`; whoever reads it meanwhile gets the old one or this one.
+
+        Raises FolderRefused where something other than a checkpoint would be lost.
+        """
+        write_folder(CHECKPOINT, folder, self._write)
+
+    def _write(self, folder: Path) -> None:
         # contiguous: safetensors refuses views
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
         save_file(weights, folder / WEIGHTS)
@@ -68,24 +81,19 @@ class Checkpoint:
 
     @classmethod
     def load(cls, folder: Path) -> "Checkpoint":
-        """Raises CheckpointError when a file is missing, damaged, of another format, does not fit, or holds NaN."""
-        missing = [name for name in (WEIGHTS, CONFIG, CATALOGUE) if not (folder / name).is_file()]
-        if missing:
-            raise CheckpointError(
-                f"{folder} is not a checkpoint: {', '.join(missing)} missing; make one with `recall train`"
-            )
+        """Raises CheckpointError when a file is missing, damaged or of another save, does not fit, or holds NaN."""
         try:
-            return cls._read(folder)
+            return read_folder(CHECKPOINT, folder, cls._read, is_bound)
         except CheckpointError:
             raise
+        except FolderRefused as error:
+            raise CheckpointError(str(error)) from error
         except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile, SafetensorError) as error:
             raise CheckpointError(f"{folder} cannot be read: {type(error).__name__}: {error}") from error
 
     @classmethod
     def _read(cls, folder: Path) -> "Checkpoint":
         parts = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if parts.get("format") != FORMAT:
-            raise CheckpointError(f"{folder} has checkpoint format {parts.get('format')}; this version reads {FORMAT}")
         network = build_network(parts["kind"], read_settings(parts["network"]))
         _load_weights(network, folder / WEIGHTS)
         catalogue = Catalogue.load(folder / CATALOGUE)
@@ -95,7 +103,31 @@ class Checkpoint:
             )
         if len(catalogue.users) != network.config.num_users:
             raise CheckpointError(f"{folder}: {len(catalogue.users)} users for {network.config.num_users} user vectors")
-        return cls(network, read_plan(parts["plan"]), catalogue, Provenance(**parts["provenance"]))
+        return cls(network, read_plan(parts["plan"]), catalogue, read_provenance(parts["provenance"]))
+
+
+def check_not_refit(checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError for a checkpoint that was trained on the events it would be measured by."""
+    if checkpoint.provenance.refit:
+        raise CheckpointError(
+            "it is a refit: it was trained on the validation and test events too, and would be measured by what it has "
+            "seen; measure the checkpoint that it was chosen with"
+        )
+
+
+def is_bound(folder: Path) -> bool:
+    """Tells whether a checkpoint must have a manifest: those of earlier versions have none.
+
+    Raises CheckpointError where a file is missing or the format is unknown.
+    """
+    if missing := [name for name in (WEIGHTS, CONFIG, CATALOGUE) if not (folder / name).is_file()]:
+        raise CheckpointError(
+            f"{folder} is not a checkpoint: {', '.join(missing)} missing; make one with `recall train`"
+        )
+    number = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("format")
+    if number not in (FORMAT, UNBOUND):
+        raise CheckpointError(f"{folder} has checkpoint format {number}; this version reads {UNBOUND} and {FORMAT}")
+    return bool(number == FORMAT)
 
 
 def read_settings(network: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,6 +143,10 @@ def read_settings(network: Mapping[str, Any]) -> dict[str, Any]:
     if "parts" in settings:
         settings["parts"] = [{**part, "network": read_settings(part["network"])} for part in settings["parts"]]
     return settings
+
+
+def read_provenance(parts: Mapping[str, Any]) -> Provenance:
+    return Provenance(**{**parts, "epochs": tuple(parts.get("epochs", ()))})
 
 
 def _load_weights(network: Network, path: Path) -> None:

@@ -1,6 +1,8 @@
 """One rule for external ids, from file to wire: type, length and characters.
 
 Readers of logs hold it while they read, request bodies by their schema: what `recall prepare` accepts can be asked for.
+7 and "7" are one id, whichever of them a catalogue holds: numbers of JavaScript lose digits above 2^53, so such clients
+send and get strings.
 """
 
 import re
@@ -20,3 +22,8 @@ def as_integer(text: str) -> int | None:
         return None
     value = int(text)
     return value if MIN_INTEGER <= value <= MAX_INTEGER else None
+
+
+def other_form(external: int | str) -> int | str | None:
+    """The same id in the other type: "7" of 7 and 7 of "7"; None of a text that is no plain integer, such as "07"."""
+    return as_integer(external) if isinstance(external, str) else str(external)

@@ -1,7 +1,7 @@
 """The `recall` command: prepare, train, build, evaluate, serve, query; each step reads what the one before wrote.
 
 `demo` does it all on synthetic logs, `doctor` checks the machine, `reproduce` and `tune` make the table of systems,
-`bench` measures, `experiment` plans and judges an A/B test.
+`bench` measures, `experiment` plans and judges an A/B test, `events` keeps what users did.
 """
 
 import sys
@@ -11,9 +11,12 @@ from typing import Annotated
 import typer
 
 from model import __version__
-from recall import benchmarking, comparing, data, demo, doctor, experiments, reproducing, serving, training, tuning
+from recall import benchmarking, comparing, data, demo, doctor, reproducing, serving, tuning
+from recall.experiments import events, verdict
 from recall.options import StrictCommand
 from recall.terminal import err, out
+from recall.training import build, train
+from recall.training.listing import TrainHelp
 from service.errors import RecallError
 from service.telemetry.logging import configure_logging
 
@@ -28,9 +31,9 @@ app = typer.Typer(
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
     data.prepare,
-    training.train,
-    training.build,
-    training.evaluate,
+    train.train,
+    build.build,
+    build.evaluate,
     comparing.compare,
     serving.serve,
     serving.query,
@@ -41,9 +44,10 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     tuning.tune,
 )
 for command in COMMANDS:
-    app.command(cls=StrictCommand)(command)
+    app.command(cls=TrainHelp if command is train.train else StrictCommand)(command)
 app.add_typer(benchmarking.bench, name="bench")
-app.add_typer(experiments.experiment, name="experiment")
+app.add_typer(verdict.experiment, name="experiment")
+app.add_typer(events.events, name="events")
 
 
 @app.callback(invoke_without_command=True)

@@ -46,6 +46,12 @@ class HttpCommand:
     seconds: Annotated[float, Option(min=1, help="Length of a trial of the search; longer is steadier.")] = 4.0
     runs: Annotated[int, Option(min=1, help="Number of longer trials of the rate that is reported.")] = 3
     only: Annotated[str, Option(help="Curves to measure, with commas.")] = "uncached,cached,batch"
+    generators: Annotated[
+        int, Option(min=1, help="Processes that send the load together; one sends some 10,000 requests/s.")
+    ] = 1
+    start_rate: Annotated[
+        float, Option(min=1, help="Requests/s that the search begins with; near the answer it ends sooner.")
+    ] = 400.0
     serve: Annotated[str, Option(help="Further options of `recall serve`, in one string.")] = ""
     output: Output = None
 
@@ -55,7 +61,7 @@ class HttpCommand:
 def bench_http(options: HttpCommand) -> None:
     """Find the highest rate within a p99.
 
-    For new histories, cached ones and batches of users. The generator is a process of its own and keeps to its clock.
+    For new histories, cached ones and batches of users. Generators are processes of their own and keep to their clock.
     """
     need_extra()
     from recall.bench.http import HttpBench
@@ -71,6 +77,8 @@ def bench_http(options: HttpCommand) -> None:
         seconds=options.seconds,
         runs=options.runs,
         only=curves_of(options.only),
+        generators=options.generators,
+        start_rate=options.start_rate,
     )
     with under_load(options) as target:
         curves = []

@@ -49,7 +49,7 @@ def compare(
     For each length: both recalls, the gain, its standard error and p-value by a bootstrap over users, the share of the
     first one's hits that the second does not list, and how much of the lists is the same. The last line is JSON.
     """
-    from model.checkpoint import Checkpoint
+    from model.checkpoint import Checkpoint, check_not_refit
     from model.data.sequences import SequenceData
     from model.evaluation import comparison
     from model.evaluation.protocol import EvalSplit
@@ -67,6 +67,7 @@ def compare(
     cutoffs = sorted(cutoff or [50, 100])
     for loaded in (*ours, *theirs):
         check_same_data(loaded, dataset)
+        check_not_refit(loaded)
     pairs = measure(ours, theirs, eval_split, cutoffs)
     results = {k: comparison.compare(pairs[k], targets) for k in cutoffs}
     table = Table("k", *COLUMNS)

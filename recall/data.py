@@ -13,8 +13,9 @@ from rich.table import Table
 from model.data.positives import PositiveRule
 from model.data.prepare import PrepareOptions
 from model.data.prepare import prepare as prepare_data
-from model.data.sequences import SequenceData
+from model.data.sequences import PREPARED, SequenceData
 from model.data.splits import TimeCut
+from model.folders.whole import check_target
 from model.logs.columns import LogShape
 from model.logs.events import DataError, ReadReport
 from model.logs.layout import SEPARATORS
@@ -29,13 +30,13 @@ MAX_IGNORED, MAX_REASONS = 20, 6  # named on the terminal
 class PrepareCommand:
     """The options of `recall prepare`."""
 
-    output: Annotated[Path, Option(help="Folder to write; made when it does not exist.")]
+    output: Annotated[Path, Option(help="Folder to write; an older data set there is replaced in one step.")]
     input_format: Annotated[
         str | None,
         Option(
             "--format",
-            help="Format: csv (any separator), jsonl, parquet, recbole, s3rec, kuairand, kuairec or synthetic. "
-            "Default: guessed, file by file; synthetic without an input.",
+            help="Format: csv (any separator), jsonl, parquet, recbole, s3rec, kuairand, kuairec, events (of a running "
+            "service) or synthetic. Default: guessed, file by file; synthetic without an input.",
         ),
     ] = None
     input_paths: Annotated[
@@ -76,6 +77,13 @@ class PrepareCommand:
         Path | None,
         Option(help="JSON file: item -> list of categories. s3rec finds <name>_item2attributes.json by itself."),
     ] = None
+    items: Annotated[
+        Path | None,
+        Option(
+            help="Table of items (.parquet, .csv, .tsv, .jsonl), a row each; its columns become attributes, which "
+            "requests filter by. Without one, categories alone do."
+        ),
+    ] = None
     k_core: Annotated[int, Option(help="Keep users and items with at least this many events; 0 keeps all of them.")] = 0
     positive: Annotated[
         list[str] | None,
@@ -103,9 +111,11 @@ def prepare(options: PrepareCommand) -> None:
         k_core=options.k_core,
         max_bad_share=options.max_bad_share,
         categories=options.categories,
+        items=options.items,
         **read_times(options.shares, options.cut),
         **read_positive(options.input_format, options.positive or []),
     )
+    check_target(PREPARED, options.output)
     with progress_of_rows() as on_rows:
         data, report = prepare_data(wanted, on_rows)
     data.save(options.output)

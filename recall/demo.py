@@ -40,7 +40,7 @@ def make_bundle(arm: str, folder: Path, seed: int) -> Path:
     from model.data.sequences import SequenceData
     from model.data.synthetic import SyntheticSpec
     from model.recipes.files import load_recipe
-    from recall.training import run_training
+    from recall.training.train import Training, run_training
 
     data, checkpoint, bundle = folder / "data", folder / "checkpoints" / arm, folder / "bundles" / arm
     # a bundle of an older version may be refused: then it is made anew, not served
@@ -48,7 +48,8 @@ def make_bundle(arm: str, folder: Path, seed: int) -> Path:
         return bundle
     if not (data / "dataset.json").exists():
         prepare(PrepareOptions(synthetic=SyntheticSpec(seed=seed)))[0].save(data)
-    run_training(load_recipe("demo", arm), SequenceData.load(data), checkpoint, seed, "cpu")
+    training = Training(recipe=load_recipe("demo", arm), data=SequenceData.load(data), seed=seed, device="cpu")
+    run_training(training, checkpoint)
     with progress_bar() as progress:
         task = progress.add_task(f"{arm} bundle", total=1)
         build_bundle(checkpoint, bundle)

@@ -4,6 +4,8 @@ The engines are opened by a function that the caller chooses: in this process (s
 one (`engines_at`). Here is no torch, so that an HTTP process does not load it.
 """
 
+import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -13,16 +15,27 @@ from typing import Generic, TypeVar
 import structlog
 from prometheus_client.registry import Collector
 
+from service.catalogue.follower import CatalogueFollower
+from service.catalogue.log import CatalogueLog, UnsharedLog
+from service.catalogue.state import LiveState
 from service.engine.arms import ArmSlot
 from service.engine.releases import Releases
 from service.errors import ConfigurationError
+from service.events.collector import EventCollector
+from service.events.fullness import FullnessWatch
+from service.events.outbox import MemoryOutbox, Outbox, OutboxLimits
+from service.events.spool import Spool
+from service.events.streams import EXPOSURES, FEEDBACK, FORCED, SHOWN
 from service.experiments.assignment import DEFAULT_FILE, Assigner
-from service.experiments.collector import ExposureCollector
-from service.experiments.exposure import ExposureLog, ExposureSink, MemoryExposures
+from service.experiments.collector import ExperimentsCollector
 from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
+from service.experiments.live import LiveAssigner
+from service.experiments.recorder import ExposureRecorder
 from service.experiments.rules import FEATURE
 from service.experiments.shadow import ShadowComparison
-from service.pipeline import RecallPipeline, RecallQuery
+from service.items import ItemEditor, follow, open_changes
+from service.pipeline import RecallPipeline
+from service.queries import RecallQuery
 from service.remote.follower import Follower, follow_engine
 from service.remote.link import EngineLink
 from service.settings import Settings
@@ -32,6 +45,7 @@ from service.stores.redis_client import RedisClient, RedisLimits
 from service.telemetry.collectors import add_up
 from service.telemetry.metrics import Metrics
 
+COLLECTOR = (50_000, 20, 20)  # thresholds of the garbage collector's generations
 R_co = TypeVar("R_co", bound=Releases, covariant=True)
 log = structlog.get_logger()
 
@@ -43,6 +57,8 @@ class Engines(Generic[R_co]):
     settings: Settings  # with the URL of the embedded redis-server where they had none
     arms: dict[str, ArmSlot]
     releases: R_co
+    changes: CatalogueLog
+    state: LiveState  # of the catalogue, under those changes
     collectors: tuple[Collector, ...] = ()  # metrics of the engines, where these are in this process
     redis_clients: tuple[RedisClient, ...] = ()
     link: EngineLink | None = None  # to the process that computes, where that is another
@@ -57,11 +73,22 @@ class Stores:
 
     histories: HistoryStore
     feedback: FeedbackSink
-    exposures: ExposureSink
+    exposures: ExposureRecorder
+    outbox: Outbox | MemoryOutbox
+    fullness: FullnessWatch | None = None
     redis_clients: tuple[RedisClient, ...] = ()
+    lacking: tuple[str, ...] = ()  # what could not be opened, and is done without
 
     def collectors(self) -> list[Collector]:
-        return [ExposureCollector(self.exposures)]
+        return [EventCollector(self.outbox, self.fullness)]
+
+    def warnings(self) -> list[str]:
+        """The parts that are down, refuse or fill up, for /ready."""
+        clients = self.redis_clients
+        reasons = [f"redis_{client.role}_down" for client in clients if client.is_down]
+        reasons += [f"redis_{client.role}_refuses_{client.refusal}" for client in clients if client.refusal]
+        filling = self.fullness.warnings() if self.fullness else []
+        return [*reasons, *self.outbox.warnings(), *filling, *self.lacking]
 
 
 @dataclass(frozen=True)
@@ -72,6 +99,8 @@ class Service:
     pipeline: RecallPipeline
     stores: Stores
     releases: Releases
+    experiments: LiveAssigner
+    items: ItemEditor
     metrics: Metrics
     shadow: ShadowComparison[RecallQuery]
     link: EngineLink | None = None  # to the process that computes, where that is another
@@ -86,18 +115,31 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
     """Everything is up inside, and down again outside. Raises ConfigurationError before anything answers."""
     metrics = Metrics()
     # before the bundles, which take seconds: a mistake in the experiment file is told at once
-    assigner = load_assigner(settings.experiments, settings.arms)
+    experiments = LiveAssigner(lambda: load_assigner(settings.experiments, settings.arms), settings.experiments)
     async with AsyncExitStack() as stack:
         engines = await stack.enter_async_context(open_engines(settings, metrics))
+        if settings.experiments and settings.watch_experiments_s:
+            watching = asyncio.create_task(experiments.watch(settings.watch_experiments_s))
+            stack.callback(watching.cancel)
         # opened after the engines, so closed before them: nothing here may ask an engine that is gone
         stores = open_stores(engines.settings, stack)
         clients = (*engines.redis_clients, *stores.redis_clients)
         register(metrics, *engines.collectors, *stores.collectors(), RedisCollector(clients))
-        pipeline = RecallPipeline(engines.arms, assigner, stores.histories)
+        register(metrics, ExperimentsCollector(experiments))
+        pipeline = RecallPipeline(engines.arms, experiments, stores.histories, engines.state)
+        items = ItemEditor(engines.changes, engines.state, engines.arms, stores.histories)
         shadow = ShadowComparison(pipeline, metrics.overlap)
         stack.push_async_callback(shadow.close)
         stores = replace(stores, redis_clients=clients)
-        yield Service(settings, pipeline, stores, engines.releases, metrics, shadow, engines.link)
+        yield Service(settings, pipeline, stores, engines.releases, experiments, items, metrics, shadow, engines.link)
+
+
+def freeze_loaded() -> None:
+    """Keeps the garbage collector off what was loaded: it lives as long as the process."""
+    gc.collect()
+    gc.freeze()
+    # requests leave no cycles behind: looking for them every 700 objects is a pause in every other batch
+    gc.set_threshold(*COLLECTOR)
 
 
 def register(metrics: Metrics, *collectors: Collector) -> None:
@@ -110,12 +152,15 @@ def engines_at(address: str) -> OpenEngines:
 
     @asynccontextmanager
     async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[Engines[Follower]]:
-        link = EngineLink(address, metrics.render, metrics.engine("unknown"))
-        try:
-            follower = await follow_engine(link, has_cache=settings.cache_ttl_s > 0)
-            yield Engines(settings, follower.arms, follower, link=link)
-        finally:
-            await link.close()
+        async with AsyncExitStack() as stack:
+            link, state = EngineLink(address, metrics.render, metrics.engine("unknown")), LiveState()
+            stack.push_async_callback(link.close)
+            follower = await follow_engine(link, state)
+            changes, clients = open_changes(settings, stack)
+            if settings.keeps_events_in_memory:
+                changes = UnsharedLog()
+            await follow(CatalogueFollower(changes, state), stack)
+            yield Engines(settings, follower.arms, follower, changes, state, redis_clients=clients, link=link)
 
     return open_engines
 
@@ -140,7 +185,8 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     """Histories, feedback and exposures: in Redis, each with its own client and patience, or in this process."""
     if settings.keeps_events_in_memory:
         memory = MemoryHistory(settings.max_history)
-        return Stores(memory, MemoryFeedback(memory), MemoryExposures())
+        kept = MemoryOutbox()
+        return Stores(memory, MemoryFeedback(memory), ExposureRecorder(kept, settings.exposure_sample), kept)
     url = settings.events_redis_url or settings.redis_url or ""
     # clients of their own: a slow event must not open the breaker of history reads, nor of the cache
     events = RedisClient(url, "events", RedisLimits(settings.events_timeout_ms))
@@ -148,7 +194,30 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     # pushed first, so closed last: what still writes is flushed before its client goes
     for client in (events, history):
         stack.push_async_callback(client.close)
-    exposures = ExposureLog(events)
-    stack.push_async_callback(exposures.close)
-    feedback = RedisFeedback(events, FeedbackLimits(max_history=settings.max_history))
-    return Stores(RedisHistory(history, settings.max_history), feedback, exposures, (events, history))
+    max_bytes = settings.stream_mb << 20
+    spool = open_spool(settings)
+    outbox = Outbox(events, spool, OutboxLimits(max_stream_bytes=max_bytes))
+    stack.push_async_callback(outbox.close)
+    fullness = FullnessWatch(events, (EXPOSURES, SHOWN, FORCED, FEEDBACK), max_bytes)
+    watching = asyncio.create_task(fullness.run())
+    stack.callback(watching.cancel)
+    return Stores(
+        RedisHistory(history, settings.max_history),
+        RedisFeedback(events, FeedbackLimits(max_history=settings.max_history)),
+        ExposureRecorder(outbox, settings.exposure_sample),
+        outbox,
+        fullness,
+        (events, history),
+        () if spool or not settings.spool_mb else ("spool_unwritable",),
+    )
+
+
+def open_spool(settings: Settings) -> Spool | None:
+    """The spool in the state folder; None where it is switched off, or where that folder cannot be written."""
+    if not settings.spool_mb:
+        return None
+    try:
+        return Spool(settings.state_dir / "spool", settings.spool_mb << 20)
+    except ConfigurationError as error:
+        log.warning("no_spool", error=str(error))
+        return None

@@ -9,16 +9,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from service.bootstrap import Engines
+from service.catalogue.follower import CatalogueFollower
+from service.catalogue.state import LiveState
+from service.embedded import with_redis
 from service.engine.arms import ArmSlot, Release
 from service.engine.collector import EngineCollector
 from service.engine.loading import EngineParts, choose_device, load_arm
 from service.engine.messages import EngineLimits
+from service.items import follow, learners, open_changes
 from service.reload.collector import ReloadCollector
 from service.reload.reloader import Reloader
 from service.reload.watcher import Watcher
 from service.settings import Settings
 from service.stores.collectors import CacheCollector
-from service.stores.embedding import embed
 from service.stores.redis_client import RedisClient, RedisLimits
 from service.stores.vector_cache import (
     CacheLimits,
@@ -40,22 +43,26 @@ async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[En
         settings = await with_redis(settings, stack)
         cache, clients = open_cache(settings, stack)
         device = choose_device(settings.device)
-        limits = EngineLimits(settings.max_waiting, settings.max_batch_tokens, stall_s=settings.engine_stall_ms / 1e3)
+        stall_s, state = settings.engine_stall_ms / 1e3, LiveState()
+        limits = EngineLimits(settings.max_waiting, settings.max_batch_tokens, stall_s=stall_s)
 
         def load(name: str, folder: Path) -> Release:
-            return load_arm(name, folder, device, EngineParts(limits, cache, metrics.engine(name))).release
+            parts = EngineParts(limits, cache, metrics.engine(name), state, settings.fresh_share)
+            return load_arm(name, folder, device, parts).release
 
         arms: dict[str, ArmSlot] = {}
         for name, folder in settings.arms.items():
             # hashing and replaying take seconds; signals should work meanwhile
             arms[name] = ArmSlot(await asyncio.to_thread(load, name, folder))
             stack.push_async_callback(arms[name].close)
+        changes, log_clients = open_changes(settings, stack)
+        await follow(CatalogueFollower(changes, state, lambda: learners(arms)), stack)
         reloader = Reloader(arms, settings.arms, load)
         if settings.watch_bundles_s:
             watching = asyncio.create_task(Watcher(reloader, settings.arms).run(settings.watch_bundles_s))
             stack.callback(watching.cancel)
         collectors = (CacheCollector(cache), EngineCollector(arms), ReloadCollector(reloader))
-        yield Engines(settings, arms, reloader, collectors, clients)
+        yield Engines(settings, arms, reloader, changes, state, collectors, (*clients, *log_clients))
 
 
 def open_cache(settings: Settings, stack: AsyncExitStack) -> tuple[VectorCaches | None, tuple[RedisClient, ...]]:
@@ -70,10 +77,3 @@ def open_cache(settings: Settings, stack: AsyncExitStack) -> tuple[VectorCaches 
     shared = RedisVectorCache(client, CacheLimits(settings.cache_ttl_s))
     stack.push_async_callback(shared.flush)
     return (TieredVectorCache(memory, shared) if settings.memory_cache_mb else shared), (client,)
-
-
-async def with_redis(settings: Settings, stack: AsyncExitStack) -> Settings:
-    """The settings with the URL of an embedded redis-server where they have none."""
-    if settings.redis_url:
-        return settings
-    return settings.model_copy(update={"redis_url": await embed(settings.state_dir / "redis", stack)})

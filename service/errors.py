@@ -10,17 +10,20 @@
     │   ├── HeadTooLarge        head_too_large      no         431
     │   ├── BadStatistics       bad_statistics      no         422
     │   ├── UnknownArm          unknown_arm         no         404
+    │   ├── UnknownItem         unknown_item        no         404
     │   └── ReloadRefused       reload_refused      no         422
     ├── Forbidden               forbidden           no         403
     │   └── Unauthorized        unauthorized        no         401
     ├── ReloadUnderWay          reload_under_way    yes        409
+    ├── CatalogueFull           catalogue_full      no         409
     ├── Overloaded              overloaded          yes        429
     ├── DeadlineExceeded        deadline_exceeded   yes        504
     ├── Unavailable             unavailable         yes        503
     │   ├── EngineFailed        engine_failed       yes        503
     │   ├── StaleRelease        stale_release       yes        503
     │   ├── EventsUnavailable   events_unavailable  yes        503
-    │   └── EventsRefused       events_refused      no         503
+    │   ├── EventsRefused       events_refused      no         503
+    │   └── CatalogueBehind     catalogue_behind    yes        503
     └── ConfigurationError      configuration       no         500   (the service does not start)
 
 Knows nothing of HTTP frameworks: service/http/app.py turns the tree into answers.
@@ -91,6 +94,12 @@ class UnknownArm(BadRequest):
     code, status = "unknown_arm", 404
 
 
+class UnknownItem(BadRequest):
+    """No arm lists this item."""
+
+    code, status = "unknown_item", 404
+
+
 class ReloadRefused(BadRequest):
     """The bundle offered cannot be served; the sentence says why, and the one served before still is."""
 
@@ -113,6 +122,12 @@ class ReloadUnderWay(RecallError):
     """Another bundle is being loaded; one at a time."""
 
     code, retryable, status = "reload_under_way", True, 409
+
+
+class CatalogueFull(RecallError):
+    """No more items can be put until a bundle with them is served."""
+
+    code, status = "catalogue_full", 409
 
 
 class Overloaded(RecallError):
@@ -155,6 +170,12 @@ class EventsRefused(Unavailable):
     """Redis refuses to keep events until it is set up otherwise; sending again does not help."""
 
     code, retryable = "events_refused", False
+
+
+class CatalogueBehind(Unavailable):
+    """The change of the catalogue that a request demands to see has not arrived here in time."""
+
+    code = "catalogue_behind"
 
 
 class ConfigurationError(RecallError):

@@ -5,29 +5,28 @@ Each step has one line in `recall`; vectors, search and merge are the engine's. 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, TypeVar
-
-from numpy.typing import NDArray
+from dataclasses import replace
+from typing import Protocol
 
 from model.catalogue import ExternalId
-from model.merging import Merged
 from model.records import History
-from service.engine.arms import ArmSlot, Release
-from service.engine.fill import complete
-from service.engine.messages import EMPTY, EngineRequest, EngineResult
-from service.errors import DeadlineExceeded, EngineFailed, StaleRelease, UnknownArm
+from service.catalogue.state import LiveState
+from service.clock import Clock
+from service.engine.arms import ArmSlot, Member, Release, with_current
+from service.engine.blocks import RequestBlock, ResultBlock
+from service.engine.messages import EngineRequest, EngineResult
+from service.errors import CatalogueBehind, DeadlineExceeded, EngineFailed, RecallError, UnknownArm
 from service.experiments.assignment import Assignment, Reason
+from service.fallback import FALLBACK, filled, is_filled, reasons, shortfalls, turning_point
+from service.queries import Asked, Read, RecallQuery, RecallResult
 from service.stores.history import HistoryStore
 from service.stores.vector_codec import CachedVectors
 
-FALLBACK = "fallback"
-NEAR_S, SHARE = 0.02, 0.2  # before its deadline a request is given the fallback: so long, or this share of its time
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
-MAX_RELEASES = 3  # tried for one request; each refusal of an engine makes the release that it serves current
-T = TypeVar("T")
+CHANGE_SECONDS = 2.0  # that a request waits for a change of the catalogue which it demands to see
+NAMES_SECONDS = 0.25  # until an item of the engine's has a name here
 
 
 class AssignmentPolicy(Protocol):
@@ -36,90 +35,150 @@ class AssignmentPolicy(Protocol):
     def assign(self, unit: str | None, forced: str | None = None) -> Assignment: ...
 
 
-@dataclass(frozen=True, slots=True)
-class RecallQuery:
-    """A checked request."""
-
-    request_id: str
-    user_id: ExternalId | None = None
-    history: Sequence[ExternalId] | None = None
-    top_n: int = 100
-    exclude: Sequence[ExternalId] = ()
-    explain: bool = False
-    forced: str | None = None  # a variation or arm asked for with a QA key
-    pinned: str | None = None  # an arm named in the path: never an exposure
-    deadline: float = float("inf")  # time.monotonic()
-    is_bulk: bool = False  # a member of a batch
-
-    @property
-    def unit(self) -> str | None:
-        return None if self.user_id is None else str(self.user_id)
-
-    def pinned_to(self, arm: str) -> "RecallQuery":
-        """The same query to one arm, outside any experiment."""
-        return replace(self, pinned=arm, forced=None)
-
-
-@dataclass(frozen=True, slots=True)
-class RecallResult:
-    """Everything a response says, and what the exposure log needs."""
-
-    request_id: str
-    arm: Release
-    assignment: Assignment
-    served: str
-    listed: Merged
-    prompts: list[ExternalId]
-    cache: str
-    degraded: list[str]
-    timings_ms: dict[str, float]
-
-    @property
-    def bundle(self) -> str:
-        return self.arm.bundle
-
-    @property
-    def item_ids(self) -> NDArray[Any]:
-        """The external ids listed, best first."""
-        return self.arm.catalogue.items.column(self.listed.rows)
-
-
 class RecallPipeline:
     """Answers requests with the arms it was given."""
 
-    def __init__(self, arms: Mapping[str, ArmSlot], assigner: AssignmentPolicy, histories: HistoryStore) -> None:
+    def __init__(
+        self,
+        arms: Mapping[str, ArmSlot],
+        assigner: AssignmentPolicy,
+        histories: HistoryStore,
+        changes: LiveState | None = None,
+    ) -> None:
+        """changes: of the catalogue, as far as this process knows them; None = there are none."""
         self.arms, self.assigner, self._histories = arms, assigner, histories
+        self._changes = changes or LiveState()
 
-    async def recall(self, query: RecallQuery) -> RecallResult:
+    async def recall(self, query: RecallQuery, assignment: Assignment | None = None) -> RecallResult:
         """Raises UnknownArm, Overloaded or DeadlineExceeded.
 
         A failed engine is answered by the labelled fallback, and so is a deadline that is too near to compute anything.
+        assignment: of this query, where the caller has to know it even if this raises.
         """
         clock, degraded = Clock(), list[str]()
         until = turning_point(query.deadline)
-        assignment = self.assign(query)
+        assignment = assignment or self.assign(query)
+        if query.min_catalogue:
+            await self._changes.wait_for(query.min_catalogue, min(query.deadline, time.monotonic() + CHANGE_SECONDS))
         history = await self._history(query, until, degraded)
+        [query] = await self._without_hidden([query], until, [degraded])
         clock.lap("history")
 
         async def find(release: Release) -> Asked:
-            request = release.request(query.user_id, history, query.exclude, query.top_n, deadline=until)
+            # in here, not before: rows belong to one release's catalogue, and another release may take its place
+            request = release.request(
+                query.user_id, history, query.exclude, query.top_n, query.rules, until, query.explain
+            )
+            request = replace(request, min_catalogue=query.min_catalogue) if query.min_catalogue else request
             request = request.in_bulk() if query.is_bulk else request
             return Asked(release, request, await self._ask(release, request, query.deadline, degraded))
 
-        arm, request, result = await with_current(self.arms[assignment.arm], find)
-        degraded += reasons(request, result)
+        asked = await self._with_names(await with_current(self.arms[assignment.arm], find))
         clock.lap("find")
-        listed = self._fill(arm, request, result, degraded)
+        timings_ms = clock.timings_ms(asked.result.timings_ms if asked.result else {})
+        return self._answer(Read(query, assignment, history, degraded), asked, timings_ms)
+
+    async def recall_many(
+        self, queries: Sequence[RecallQuery], assignments: Sequence[Assignment] | None = None
+    ) -> list[RecallResult | RecallError]:
+        """The outcomes in order, each what `recall` returns or raises; the queries of one arm are one piece of work.
+
+        assignments: of each query, as in `recall`. Those with rules are asked one by one. Raises UnknownArm.
+        """
+        assignments = assignments or [self.assign(query) for query in queries]
+        if not all(query.is_plain for query in queries):
+            return await self._recall_mixed(queries, assignments)
+        clock = Clock()
+        degraded: list[list[str]] = [[] for _ in queries]
+        # a task each, so only for those who have to wait for the store
+        absent = [n for n, query in enumerate(queries) if query.history is None and query.unit is not None]
+        until = turning_point(min((query.deadline for query in queries), default=float("inf")))
+        reading = asyncio.gather(*(self._history(queries[n], until, degraded[n]) for n in absent))
+        queries, kept = await asyncio.gather(self._without_hidden(queries, until, degraded), reading)
+        histories = [query.history or () for query in queries]
+        for n, history in zip(absent, kept, strict=True):
+            histories[n] = history
+        clock.lap("history")
+        reads = [*map(Read, queries, assignments, histories, degraded)]
+        arms = {assignment.arm for assignment in assignments}
+        by_arm = {arm: [read for read in reads if read.assignment.arm == arm] for arm in arms}
+        answered = await asyncio.gather(*(self._answer_block(arm, own, clock) for arm, own in by_arm.items()))
+        # a group keeps the order of its members
+        left = {arm: iter(outcomes) for arm, outcomes in zip(by_arm, answered, strict=True)}
+        return [next(left[read.assignment.arm]) for read in reads]
+
+    async def _recall_mixed(
+        self, queries: Sequence[RecallQuery], assignments: Sequence[Assignment]
+    ) -> list[RecallResult | RecallError]:
+        """The same, where some have rules."""
+        pairs = list(zip(queries, assignments, strict=True))
+        plain = [(query, assignment) for query, assignment in pairs if query.is_plain]
+        ruled = [self._outcome(query, assignment) for query, assignment in pairs if not query.is_plain]
+        block = self.recall_many([query for query, _ in plain], [assignment for _, assignment in plain])
+        together, apart = await asyncio.gather(block, asyncio.gather(*ruled))
+        left = {True: iter(together), False: iter(apart)}
+        return [next(left[query.is_plain]) for query in queries]
+
+    async def _outcome(self, query: RecallQuery, assignment: Assignment) -> RecallResult | RecallError:
+        try:
+            return await self.recall(query, assignment)
+        except UnknownArm:
+            raise
+        except RecallError as error:
+            return error
+
+    async def _answer_block(
+        self, arm: str, reads: Sequence[Read], clock: Clock
+    ) -> Sequence[RecallResult | RecallError]:
+        """The outcomes of queries to one arm, from one block."""
+        started = time.perf_counter()
+        members = [Member(r.query.user_id, r.history, r.query.exclude, r.query.top_n) for r in reads]
+        deadline = min(read.query.deadline for read in reads)
+        until = turning_point(deadline)
+
+        async def find(release: Release) -> tuple[Release, RequestBlock, ResultBlock | EngineFailed | DeadlineExceeded]:
+            block = release.block(members, until)
+            try:
+                return release, block, await release.engine.ask_block(block)
+            except (EngineFailed, DeadlineExceeded) as error:
+                return release, block, error
+
+        try:
+            release, block, results = await with_current(self.arms[arm], find)
+        except RecallError as error:
+            return [error] * len(reads)
+        find_ms = {"find": 1e3 * (time.perf_counter() - started)}
+        # the users of a block share the times of their batch
+        timings_ms = clock.timings_ms({**find_ms, **(results.timings_ms if isinstance(results, ResultBlock) else {})})
+        outcomes = results.outcomes() if isinstance(results, ResultBlock) else [results] * block.size
+        answers: list[RecallResult | RecallError] = []
+        for read, request, outcome in zip(reads, block.requests(), outcomes, strict=True):
+            result = outcome if isinstance(outcome, EngineResult) else None
+            if isinstance(outcome, RecallError) and not is_filled(outcome, deadline):
+                answers.append(outcome)
+            else:
+                read.degraded.extend(shortfalls(outcome))
+                asked = await self._with_names(Asked(release, request, result))
+                answers.append(self._answer(read, asked, timings_ms))
+        return answers
+
+    def _answer(self, read: Read, asked: Asked, timings_ms: Mapping[str, float]) -> RecallResult:
+        query, (arm, request, result) = read.query, asked
+        degraded = [*read.degraded, *reasons(request, result)]
+        listed = filled(arm, request, result, degraded)
+        # the assignment stands whatever was served: an experiment is analysed by what was meant to be shown
         return RecallResult(
             query.request_id,
             arm,
-            assignment,
+            read.assignment,
             served=arm.name if result else FALLBACK,
             listed=listed,
-            prompts=arm.prompts(result.vectors) if result else [],
+            prompts=arm.prompts(result.vectors) if result and query.explain else [],
             cache="off" if not result or not request.key else "hit" if result.known else "miss",
             degraded=degraded,
-            timings_ms={**clock.laps_ms, **(result.timings_ms if result else {}), "total": clock.total_ms},
+            timings_ms=timings_ms,
+            catalogue=result.catalogue if result else arm.items.snapshot.number,
+            reasons=result.reasons if result else None,
         )
 
     async def embed(
@@ -182,76 +241,46 @@ class RecallPipeline:
             degraded.append("history_unavailable")
         return kept or ()
 
+    async def _without_hidden(
+        self, queries: Sequence[RecallQuery], until: float, degraded: Sequence[list[str]]
+    ) -> Sequence[RecallQuery]:
+        """The queries with what their users have hidden among the excluded: one call to the store for all."""
+        users = [query.unit for query in queries if query.unit is not None]
+        found: Sequence[Sequence[ExternalId] | None] = [None] * len(users)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(None if until == float("inf") else until):
+                found = await self._histories.hidden(users) if users else ()
+        kept = iter(found)
+        read = []
+        for query, shortfall in zip(queries, degraded, strict=True):
+            hidden = next(kept) if query.unit is not None else ()
+            if hidden is None:
+                shortfall.append("hidden_unavailable")
+            read.append(replace(query, exclude=(*query.exclude, *hidden)) if hidden else query)
+        return read
+
+    async def _with_names(self, asked: Asked) -> Asked:
+        """The same once the names of its items are known here.
+
+        The engine's process may have read changes that this one has not. What has no name in time is left out.
+        """
+        arm, _, result = asked
+        if not result or not len(result.merged.rows) or result.merged.rows.max() <= arm.items.snapshot.num_rows:
+            return asked
+        with suppress(CatalogueBehind):
+            await self._changes.wait_for(result.catalogue, time.monotonic() + NAMES_SECONDS)
+        known = result.merged.rows <= arm.items.snapshot.num_rows
+        return asked if known.all() else asked._replace(result=result.only(known))
+
     @staticmethod
     async def _ask(arm: Release, request: EngineRequest, deadline: float, degraded: list[str]) -> EngineResult | None:
         """The engine's result; None when its batch failed, or when there is still time to say less."""
         try:
             result = await arm.engine.ask(request)
-        except EngineFailed:
-            return None
-        except DeadlineExceeded:
-            if time.monotonic() >= deadline:
+        except (EngineFailed, DeadlineExceeded) as error:
+            if not is_filled(error, deadline):
                 raise
-            degraded.append("deadline")
+            degraded += shortfalls(error)
             return None
-        if result.is_cheap:
-            degraded.append("one_step")
+        degraded += shortfalls(result)
         return result
-
-    @staticmethod
-    def _fill(arm: Release, request: EngineRequest, result: EngineResult | None, degraded: list[str]) -> Merged:
-        """The list of the result, filled up with popular items where it is short."""
-        merged = result.merged if result else EMPTY
-        listed = complete(arm.catalogue, merged, request)
-        if len(listed.rows) > len(merged.rows):
-            degraded.append("filled")
-        return listed
-
-
-class Asked(NamedTuple):
-    """A request in rows of one release, and what its engine answered; None when its batch failed."""
-
-    release: Release
-    request: EngineRequest
-    result: EngineResult | None
-
-
-async def with_current(slot: ArmSlot, ask: Callable[[Release], Awaitable[T]]) -> T:
-    """The outcome of `ask` with the release that answers now; asked anew where another took its place on the way.
-
-    Raises what `ask` raises.
-    """
-    for _ in range(MAX_RELEASES - 1):
-        with slot.lease() as release, suppress(StaleRelease):
-            return await ask(release)
-    with slot.lease() as release:
-        return await ask(release)
-
-
-def turning_point(deadline: float) -> float:
-    """The moment from which on there is time for the fallback alone."""
-    left = deadline - time.monotonic()
-    return deadline - min(NEAR_S, SHARE * max(left, 0.0)) if left < float("inf") else deadline
-
-
-def reasons(request: EngineRequest, result: EngineResult | None) -> list[str]:
-    """The reasons why an answer is less than it could be."""
-    states = {"unknown_items": bool(request.unknown), "cold_start": request.is_cold, FALLBACK: result is None}
-    return [name for name, holds in states.items() if holds]
-
-
-class Clock:
-    """Milliseconds a step."""
-
-    def __init__(self) -> None:
-        self._start = self._last = time.perf_counter()
-        self.laps_ms: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps_ms[name] = 1e3 * (now - self._last)
-        self._last = now
-
-    @property
-    def total_ms(self) -> float:
-        return 1e3 * (time.perf_counter() - self._start)

@@ -25,6 +25,9 @@ class Settings(BaseSettings):
     experiments: Path | None = Field(
         None, description="GrowthBook features JSON; without one recgpt runs 50/50 against comirec."
     )
+    watch_experiments_s: float = Field(
+        2, ge=0, description="Look this often whether the experiments' file changed, in every process; 0 = never."
+    )
     bundle_wait_s: float = Field(
         0, ge=0, description="Wait this long for bundles that are still being built; 0 = refuse at once."
     )
@@ -46,6 +49,9 @@ class Settings(BaseSettings):
         1000, ge=1, description="Ids in a request's history or exclude list; also what Redis keeps a user."
     )
     max_top_n: int = Field(1000, ge=1, description="Longest list a request may ask for; longer searches cost more.")
+    string_ids: bool = Field(
+        False, description="Answer integer ids as strings: JavaScript's numbers lose digits above 2^53."
+    )
     qa_key: SecretStr | None = Field(None, description="Key that lets X-AB-Bucket force an arm; unset = nobody can.")
     admin_key: SecretStr | None = Field(
         None, description="Key, sent as X-Admin-Key, that lets POST /admin/reload change bundles; unset = nobody can."
@@ -71,6 +77,12 @@ class Settings(BaseSettings):
     engine_stall_ms: float = Field(
         1250, ge=100, description="A batch that computes longer hangs: its thread is replaced; above the slowest batch."
     )
+    fresh_share: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Share of each list for items put after the bundle, where fewer get in by score; 0 = score alone.",
+    )
     request_timeout_ms: float = Field(1000, gt=0, description="Deadline when the client sends no X-Request-Timeout-Ms.")
 
     redis_url: str | None = Field(
@@ -79,7 +91,12 @@ class Settings(BaseSettings):
     events_redis_url: str | None = Field(
         None, description="Redis for histories and streams (noeviction, AOF); unset = redis_url."
     )
-    state_dir: Path = Field(Path(".recall"), description="Where the embedded redis-server keeps histories and events.")
+    feedback_days: float = Field(
+        7, gt=0, description="Feedback on what happened longer ago is refused, as is what lies in the future."
+    )
+    state_dir: Path = Field(
+        Path(".recall"), description="Where the embedded redis-server and the spool of events keep their files."
+    )
     cache_ttl_s: int = Field(
         3600, ge=0, description="Life of vectors cached in Redis; 0 = no cache. In memory the oldest go first."
     )
@@ -91,13 +108,30 @@ class Settings(BaseSettings):
     )
     events_timeout_ms: float = Field(500, gt=0, description="Longest wait until an event is kept; then 503.")
 
+    exposure_sample: float = Field(
+        0.1, ge=0, le=1, description="Share of answers whose whole list is recorded, for off-policy work; 0 = none."
+    )
+    stream_mb: int = Field(
+        32, ge=1, description="Bytes that each stream of exposures keeps in Redis; beyond it the oldest events go."
+    )
+    spool_mb: int = Field(
+        256, ge=0, description="Exposures kept on disk while Redis is away, of each process; 0 = in memory alone."
+    )
+
+    event_log_gb: float = Field(
+        1,
+        ge=0,
+        description="Size of the Parquet log to which a process beside the service brings the embedded Redis's events, "
+        "in the state folder, oldest out first; 0 = none.",
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="info = one JSON line a request."
     )
 
     @model_validator(mode="after")
     def _arms_have_names(self) -> Self:
-        bad = [name for name in self.arms if not name.isidentifier() or name in {"batch"}]
+        bad = [name for name in self.arms if not name.isidentifier() or name in {"batch", "fallback"}]
         if bad:
             raise ValueError(f"arm names are words such as recgpt, not {', '.join(map(repr, bad))}")
         return self

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import polars as pl
 import psutil
 import pytest
 import torch
@@ -24,6 +25,7 @@ if not torch.cuda.is_available():
 from hypothesis import settings
 
 from index.bundle.build import build_bundle
+from model.attributes.table import Attributes
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.checkpoint import Checkpoint, Provenance
 from model.data.sequences import SequenceData
@@ -86,8 +88,22 @@ def make_data(item_ids, user_ids) -> SequenceData:
         for sizes in (rng.integers(0, 34, NUM_USERS), [1] * NUM_USERS, [1] * NUM_USERS)
     )
     counts = np.bincount(train.values, minlength=NUM_ITEMS + 1)[1:].astype(np.int64)
-    catalogue = Catalogue(IdMap.of(item_ids), IdMap.of(user_ids), counts)
+    catalogue = Catalogue(IdMap.of(item_ids), IdMap.of(user_ids), counts, attributes=make_attributes())
     return SequenceData("tiny", catalogue, train, valid, test, "leave-one-out")
+
+
+def make_attributes() -> Attributes:
+    """Authors of ten items each, lists of categories, languages and durations that some items lack, and a flag."""
+    numbers = range(NUM_ITEMS)
+    columns = {
+        "author": [7_000 + n // 10 for n in numbers],
+        "category": [[n % 6, 10 + n % 4] if n % 5 else [] for n in numbers],
+        "language": [(None, "en", "de", "zh")[n % 4] for n in numbers],
+        "duration_s": [None if n % 11 == 0 else float(5 + n % 90) for n in numbers],
+        "uploaded": [1_000 * n for n in numbers],
+        "is_live": [n % 50 == 0 for n in numbers],
+    }
+    return Attributes(pl.DataFrame(columns, schema_overrides={"category": pl.List(pl.Int64)}))
 
 
 def save_checkpoint(kind: str, data: SequenceData, folder: Path) -> Path:
@@ -249,7 +265,9 @@ def launch(tmp_path_factory, forker):
         folder = tmp_path_factory.mktemp("serve")
         state, log = folder / "state", folder / "log"
         command = ["serve", "--state-dir", state, "--port", 0, *options]
-        process = forker.start(command, clean_environment(**environment), folder / "out", log)
+        # a consumer beside each service would be a second process to start, and would empty the streams
+        known = clean_environment(**{"RECALL_EVENT_LOG_GB": "0"} | environment)
+        process = forker.start(command, known, folder / "out", log)
         with serving(process, state, log) as served:
             yield served
 

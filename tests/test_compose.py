@@ -20,8 +20,11 @@ from recall.__main__ import app
 from service.bootstrap import register
 from service.engine.collector import EngineCollector
 from service.engine.loading import load_arm
-from service.experiments.collector import ExposureCollector
-from service.experiments.exposure import ExposureLog
+from service.events.collector import EventCollector
+from service.events.outbox import MemoryOutbox
+from service.experiments.assignment import DEFAULT_FILE, Assigner
+from service.experiments.collector import ExperimentsCollector
+from service.experiments.live import LiveAssigner
 from service.reload.collector import ReloadCollector
 from service.reload.reloader import Reloader
 from service.settings import Settings
@@ -108,7 +111,7 @@ def test_no_redis_is_reached_from_outside(services: dict[str, Any]) -> None:
 
 
 def test_a_plain_up_needs_two_public_images(default_services: dict[str, Any]) -> None:
-    assert set(default_services) == {"redis-cache", "redis-events", "bundles", "recall"}
+    assert set(default_services) == {"redis-cache", "redis-events", "bundles", "recall", "events"}
     ours = {service["image"] for service in default_services.values() if "build" in service}
     pulled = {service["image"] for service in default_services.values()} - ours
     for service in default_services.values():
@@ -238,8 +241,9 @@ def metric_names() -> set[str]:
     metrics = Metrics()
     registry: CollectorRegistry = metrics.registry
     reloads = ReloadCollector(Reloader({}, {}, lambda _, folder: load_arm("", folder, "cpu").release))
+    experiments = LiveAssigner(lambda: Assigner.from_file(DEFAULT_FILE, ["recgpt", "comirec"]), None)
     parts = (CacheCollector(MemoryVectorCache()), EngineCollector({}), reloads, RedisCollector([link]))
-    register(metrics, *parts, ExposureCollector(ExposureLog(link)))
+    register(metrics, *parts, EventCollector(MemoryOutbox()), ExperimentsCollector(experiments))
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}
     return {metric.name + suffix for metric in registry.collect() for suffix in suffixes[metric.type]}
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from index.auto import DEFAULT_REQUIREMENTS, IndexRequirements, choose_index
 from index.base import ItemIndex
 from index.bundle.bundle import BundleContents, GoldenQueries, Manifest, write_bundle
+from index.bundle.files import check_target
 from index.factory import build_index
 from index.next_item import next_item_from
 from model import __version__
@@ -39,6 +40,7 @@ def build_bundle(
 
     Raises CheckpointError, BundleRefused or ValueError with the reason; what stood at `target` stays then.
     """
+    check_target(target)
     pin_compute_threads()
     checkpoint = Checkpoint.load(checkpoint_folder)
     encoder = UserEncoder(checkpoint)

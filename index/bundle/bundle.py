@@ -19,26 +19,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from index.base import ItemIndex
-from index.bundle.files import (
-    check_file,
-    check_listing,
-    folder_beside,
-    list_files,
-    read_checked,
-    read_manifest,
-    record_file,
-    replace_folder,
-    settled,
-    sync_tree,
-)
+from index.bundle.files import check_file, check_listing, check_target, read_checked, read_manifest
 from index.bundle.golden import Encode, GoldenQueries
-from index.bundle.manifest import CHECKPOINT, GOLDEN, INDEX, MANIFEST, VECTORS, BundleRefused, Manifest
+from index.bundle.manifest import CHECKPOINT, GOLDEN, INDEX, VECTORS, BundleRefused, Manifest
 from index.bundle.tensors import read_arrays, save_arrays
 from index.checks import check_items
 from index.evaluate import Probes
 from index.exact import ExactIndex
 from index.factory import place
 from index.faiss_index import DEFAULT_EFFORT, FaissIndex
+from model.folders.files import list_files, record_file, sync_tree
+from model.folders.replace import folder_beside, replace_folder, settled
+from model.folders.whole import MANIFEST, NUM_TRIES
 
 __all__ = ["Bundle", "BundleContents", "BundleRefused", "GoldenQueries", "Manifest", "open_bundle", "write_bundle"]
 
@@ -118,20 +110,36 @@ def open_bundle(path: Path, device: str = "cpu") -> Bundle:
 
     Raises BundleRefused, with the reason in one sentence, for anything else; nothing was served or run by then.
     """
+    for attempt in range(NUM_TRIES):
+        before = _manifest_digest(path)
+        try:
+            return _open(path, device)
+        except (OSError, ImportError, ValueError) as error:
+            # read while it was replaced: the new one is asked for, and neither is refused
+            if attempt + 1 == NUM_TRIES or _manifest_digest(path) == before:
+                raise BundleRefused(f"bundle {path} is refused: {error}") from error
+    raise AssertionError("the last try returns or raises")
+
+
+def _manifest_digest(path: Path) -> str | None:
     try:
-        root = settled(path).resolve(strict=True)
-        sizes = list_files(root)
-        manifest = read_manifest(root)
-        check_listing(sizes, manifest)
-        data = _read_parts(root, manifest)
-        # taken out: the bytes of a large catalogue are not held while the index is read
-        exact = ExactIndex(_parse_vectors(data.pop(manifest.vectors_file), manifest), device)
-        golden = GoldenQueries.parse(data[manifest.golden_file], manifest)
-        index = _parse_index(data.get(INDEX), exact, manifest, device)
-        _check_spots(index, exact, manifest.recall_floor)
-        golden.check_index(index, manifest.recall_floor)
-    except (OSError, ImportError, ValueError) as error:
-        raise BundleRefused(f"bundle {path} is refused: {error}") from error
+        return read_manifest(settled(path)).digest
+    except (OSError, ValueError):
+        return None
+
+
+def _open(path: Path, device: str) -> Bundle:
+    root = settled(path).resolve(strict=True)
+    sizes = list_files(root)
+    manifest = read_manifest(root)
+    check_listing(sizes, manifest)
+    data = _read_parts(root, manifest)
+    # taken out: the bytes of a large catalogue are not held while the index is read
+    exact = ExactIndex(_parse_vectors(data.pop(manifest.vectors_file), manifest), device)
+    golden = GoldenQueries.parse(data[manifest.golden_file], manifest)
+    index = _parse_index(data.get(INDEX), exact, manifest, device)
+    _check_spots(index, exact, manifest.recall_floor)
+    golden.check_index(index, manifest.recall_floor)
     return Bundle(root, manifest, index, exact, golden)
 
 
@@ -143,6 +151,7 @@ def write_bundle(target: Path, contents: BundleContents) -> Manifest:
     """
     check_items(contents.vectors)
     target = target.absolute()
+    check_target(target)
     with folder_beside(target) as folder:
         _write_parts(folder, contents)
         manifest = _describe(folder, contents)

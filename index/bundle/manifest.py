@@ -12,32 +12,20 @@ from typing import Any
 
 from index.base import EXACT
 from index.faiss_index import SearchEffort
+from model.folders.files import FileRecord
 
 FORMAT_VERSION = 2
-MANIFEST, INDEX, CHECKPOINT = "manifest.json", "index.faiss", "checkpoint"
+INDEX, CHECKPOINT = "index.faiss", "checkpoint"
 VECTORS, GOLDEN = "vectors.safetensors", "golden.safetensors"
 # format version -> the files of vectors and golden queries; version 1 is read, not written
 ARRAY_FILES = {1: ("vectors.npy", "golden.npz"), FORMAT_VERSION: (VECTORS, GOLDEN)}
 # with the names above the whole path policy: no absolute path, no "..", no hidden file, no backslash can match
 _PATH = re.compile(r"checkpoint(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
 _CODE = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".py", ".so")
-_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class BundleRefused(ValueError):  # noqa: N818 - named for what happened to the bundle
     """A bundle that must not be served; the message is the reason in one sentence."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """One file of the bundle."""
-
-    sha256: str
-    num_bytes: int
-
-    def __post_init__(self) -> None:
-        if type(self.sha256) is not str or not _SHA256.fullmatch(self.sha256) or type(self.num_bytes) is not int:
-            raise BundleRefused("the manifest records a file without a sha256 and a size")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,9 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from model.catalogue import IdMap, Ragged
-from model.data.categories import encode_categories
+from model.catalogue import IdMap
+from model.data.categories import Categories, encode_categories
+from model.data.items import with_attributes
 from model.data.sequences import SequenceData
 from model.data.splits import TEST, TRAIN, VALID, RowEvents
 from model.logs.events import BadRow, DataError, ReadReport
@@ -30,6 +31,13 @@ CHINA = timezone(timedelta(hours=8))
 VALID_FROM_MS = int(datetime(2022, 4, 25, tzinfo=CHINA).timestamp() * 1000)
 TEST_FROM_MS = int(datetime(2022, 5, 1, tzinfo=CHINA).timestamp() * 1000)
 NO_TAG = "unknown"
+# columns of item_features that become attributes, where the file has them
+ATTRIBUTES = {
+    "author_id": "author",
+    "video_duration": "duration_ms",
+    "upload_date": "upload_date",
+    "video_type": "video_type",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,7 @@ class KuaiRandTables:
     users: IdMap
     items: IdMap
     tags: tuple[str, ...]  # of item rows 1..N, comma separated
+    features: pl.DataFrame  # of the same rows: `item` and those of ATTRIBUTES that there are
     num_exposures: int  # positive or not
 
 
@@ -57,14 +66,17 @@ def read_kuairand(folder: Path, name: str, target: Target = "long_view") -> tupl
     user_rows, item_rows = _rows(tables.users, kept["user"]), _rows(tables.items, kept["item"])
     rows = RowEvents(tables.items, tables.users, user_rows, item_rows, kept["part"].to_numpy())
     report = ReadReport.of(tables.train.height + tables.num_exposures, bad)
-    return rows.to_data(name, "by-time", _categories(tables)), report
+    categories = _categories(tables)
+    data = rows.to_data(name, "by-time", encode_categories(tables.items, categories))
+    return with_attributes(data, tables.features, categories), report
 
 
 def _read_tables(folder: Path, target: Target) -> KuaiRandTables:
     sequences = _read(folder, "user_sequences", "user_id", "long_watch_seq")
     names = ("user_id", "video_id", "time_ms", target)
     shown = pl.concat([_read(folder, "exposures_val", *names), _read(folder, "exposures_test", *names)])
-    items = _read(folder, "item_features", "video_id", "tag").sort("video_id")
+    present = _present(folder, "item_features")
+    items = _read(folder, "item_features", "video_id", "tag", *present).sort("video_id")
     users = _read(folder, "user_features", "user_id").sort("user_id")
     train = sequences.select(pl.col("user_id").alias("user"), pl.col("long_watch_seq").alias("item"))
     return KuaiRandTables(
@@ -73,8 +85,16 @@ def _read_tables(folder: Path, target: Target) -> KuaiRandTables:
         users=IdMap(users["user_id"].to_numpy()),
         items=IdMap(items["video_id"].to_numpy()),
         tags=tuple(items["tag"].fill_null(NO_TAG).to_list()),
+        features=items.select("video_id", *present).rename({"video_id": "item", **present}),
         num_exposures=shown.height,
     )
+
+
+def _present(folder: Path, stem: str) -> dict[str, str]:
+    """The columns of a file that become attributes, with their names there."""
+    path = folder / f"{stem}.parquet"
+    columns = pl.read_parquet_schema(path) if path.is_file() else {}
+    return {name: ours for name, ours in ATTRIBUTES.items() if name in columns}
 
 
 def _read(folder: Path, stem: str, *columns: str) -> pl.DataFrame:
@@ -119,9 +139,8 @@ def _rows(ids: IdMap, external: pl.Series) -> np.ndarray[tuple[int, ...], np.dty
     return np.searchsorted(ids.ids, external.to_numpy()).astype(np.int64) + 1
 
 
-def _categories(tables: KuaiRandTables) -> Ragged:
-    tags = {
+def _categories(tables: KuaiRandTables) -> Categories:
+    return {
         str(item): [int(tag) for tag in joined.split(",") if tag != NO_TAG]
         for item, joined in zip(tables.items.ids.tolist(), tables.tags, strict=True)
     }
-    return encode_categories(tables.items, tags)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.data.categories import encode_categories, read_categories
+from model.data.items import with_attributes
 from model.data.sequences import SequenceData
 from model.logs.events import BadRow, DataError, ReadReport
 
@@ -39,6 +40,7 @@ def read_kuairec(path: Path, name: str) -> tuple[SequenceData, ReadReport]:
     report = _report(arrays, parts)
     pairs = np.concatenate([*parts.values()])
     small = np.unique(arrays[ITEMS])
+    # videos of the matrix that nobody took are candidates all the same, so they have rows too
     users, items = IdMap(np.unique(pairs[:, 0])), IdMap(np.union1d(pairs[:, 1], small))
     if strangers := len(np.setdiff1d(parts["test_pos"][:, 1], small)):
         raise DataError(f"{path}: {strangers} videos of test_pos are not in {ITEMS}, so the matrix is not complete")
@@ -47,11 +49,13 @@ def read_kuairec(path: Path, name: str) -> tuple[SequenceData, ReadReport]:
     split = known, parts["test_pos"][for_valid], parts["test_pos"][~for_valid]
     train, valid, test = (_sequences(part, users, items) for part in split)
     tags = path.with_name(TAGS)
-    categories = encode_categories(items, read_categories(tags)) if tags.is_file() else None
+    table = read_categories(tags) if tags.is_file() else None
+    categories = encode_categories(items, table) if table is not None else None
     counts = np.bincount(train.values, minlength=len(items) + 1)[1:].astype(np.int64)
     candidates = _rows(items, small).astype(np.int32)
     catalogue = Catalogue(items, users, counts, categories)
-    return SequenceData(name, catalogue, train, valid, test, "given", candidates), report
+    data = SequenceData(name, catalogue, train, valid, test, "given", candidates)
+    return with_attributes(data, None, table), report
 
 
 def _validation_users(complete: Pairs) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from model.data.categories import Categories, read_categories
+from model.data.items import coverage, read_items, with_attributes
 from model.data.kuairand import Target, read_kuairand
 from model.data.kuairec import read_kuairec
 from model.data.positives import PositiveRule, select_positives
@@ -17,11 +18,12 @@ from model.data.summary import describe
 from model.data.synthetic import SyntheticSpec, generate
 from model.logs.columns import LogShape
 from model.logs.events import DataError, EventLog, ReadReport
+from model.logs.feedback import read_feedback
 from model.logs.files import stem
 from model.logs.readers import Progress, read_log
 
-Format = Literal["s3rec", "recbole", "csv", "jsonl", "parquet", "kuairand", "kuairec", "synthetic"]
-FIXED = ("kuairand", "kuairec", "synthetic")  # formats that are no logs of any shape
+Format = Literal["s3rec", "recbole", "csv", "jsonl", "parquet", "events", "kuairand", "kuairec", "synthetic"]
+FIXED = ("events", "kuairand", "kuairec", "synthetic")  # formats that are no logs of any shape
 SHARES = (0.1, 0.1)  # of valid and test, by time
 
 
@@ -30,7 +32,7 @@ class PrepareOptions:
     """The log to read and the way to divide it."""
 
     format: Format | None = None  # None = guessed, file by file; synthetic without an input
-    input: Path | None = None  # a file, a folder of files, a glob; for kuairand its folder; nothing for synthetic
+    input: Path | None = None  # a file, a folder of files, a glob; for kuairand and events a folder; synthetic: nothing
     name: str | None = None  # of the data set; None = the input's stem
     split: Protocol | None = None  # None = by-time for kuairand, kuairec's own, leave-one-out for the others
     valid_share: float = SHARES[0]  # by-time: shares of all events
@@ -41,6 +43,7 @@ class PrepareOptions:
     target: Target = "long_view"  # kuairand: which exposures are positives
     max_bad_share: float = 0.01
     categories: Path | None = None  # JSON item -> attribute ids; s3rec looks for <stem>_item2attributes.json
+    items: Path | None = None  # a table of items, whose columns become attributes
     more_inputs: tuple[Path, ...] = ()  # read as one log with `input`
     shape: LogShape = field(default_factory=LogShape)
     synthetic: SyntheticSpec = field(default_factory=SyntheticSpec)
@@ -74,14 +77,26 @@ def prepare(options: PrepareOptions, on_rows: Progress | None = None) -> tuple[S
     if options.format in ("kuairand", "kuairec"):
         data, report = _read_divided(options)
         report.check(options.input, options.max_bad_share)
-        return data, report
+        return _with_table(data, report, options, None)
     source = _read(options, on_rows)
     # Before anything is filtered: k-core could hide that half of a file did not parse.
     source.report.check(options.dataset_name, options.max_bad_share)
     positives = select_positives(source.log, options.positive)
     data = split_log(options.dataset_name, positives, _split_rule(options), source.categories)
     notes = () if options.is_synthetic else tuple(describe(source.log, positives, data))
-    return data, replace(source.report, notes=(*source.report.notes, *notes))
+    report = replace(source.report, notes=(*source.report.notes, *notes))
+    return _with_table(data, report, options, source.categories)
+
+
+def _with_table(
+    data: SequenceData, report: ReadReport, options: PrepareOptions, categories: Categories | None
+) -> tuple[SequenceData, ReadReport]:
+    """The data set with the attributes of its items, and a sentence on them where they come from a table."""
+    if options.items is None:
+        return with_attributes(data, None, categories), report
+    table = read_items(options.items)
+    data = with_attributes(data, table, categories)
+    return data, replace(report, notes=(*report.notes, coverage(data.catalogue, table)))
 
 
 def _read_divided(options: PrepareOptions) -> tuple[SequenceData, ReadReport]:
@@ -95,6 +110,8 @@ def _read(options: PrepareOptions, on_rows: Progress | None) -> _Source:
         made = generate(options.synthetic)
         topics = {str(item): (topic,) for item, topic in enumerate(made.topics.tolist(), start=1)}
         source = _Source(made.log, ReadReport(len(made.log)), topics)
+    elif options.format == "events":
+        source = _Source(*read_feedback(_input(options)), categories=None)
     else:
         inputs = [_input(options), *options.more_inputs]
         source = _Source(*read_log(inputs, options.format, options.shape, on_rows), categories=None)

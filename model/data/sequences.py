@@ -7,17 +7,23 @@ that came with the data ("given"), any number. What is known of a user when `val
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.catalogue import Catalogue, Ragged
+from model.catalogue import ATTRIBUTES, Catalogue, Ragged
+from model.folders.files import FolderRefused
+from model.folders.whole import FolderKind, read_folder, write_folder
 
-FORMAT = 1
+FORMAT = 2
+UNBOUND = 1  # the format without a manifest: read, not written
+META, SEQUENCES, CATALOGUE = "dataset.json", "sequences.npz", "catalogue.npz"
+PREPARED = FolderKind("prepared data set", "recall prepare", (META, SEQUENCES, CATALOGUE, ATTRIBUTES))
 Split = Literal["valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Protocol = Literal["leave-one-out", "by-time", "given"]  # given: no order in time is claimed
@@ -73,6 +79,17 @@ class SequenceData:
         )
         return {"valid": ~np.isin(valid, train), "test": ~np.isin(test, np.concatenate([train, valid]))}
 
+    def all_in_train(self) -> "SequenceData":
+        """The same events, all of them to train on: nothing is left to measure by."""
+        nothing = Ragged(np.zeros(len(self.train) + 1, dtype=np.int64), np.zeros(0, dtype=np.int32))
+        parts = (self.train, self.valid, self.test)
+        # stable: a user's events stay in the order of the parts
+        order = np.argsort(np.concatenate([_owners(part) for part in parts]), kind="stable")
+        offsets = sum((part.offsets for part in parts), np.zeros_like(self.train.offsets))
+        train = Ragged(offsets, np.concatenate([part.values for part in parts])[order])
+        counts = np.bincount(train.values, minlength=len(self.catalogue.items) + 1)[1:].astype(np.int64)
+        return replace(self, catalogue=replace(self.catalogue, counts=counts), train=train, valid=nothing, test=nothing)
+
     @property
     def digest(self) -> str:
         """sha256 over ids and sequences: what two runs must share to be comparable."""
@@ -91,43 +108,64 @@ class SequenceData:
         return state.hexdigest()
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.catalogue.save(folder / "catalogue.npz")
+        """Puts the data set in the place of `folder`; whoever reads it meanwhile gets the old one or this one.
+
+        Raises FolderRefused where something other than a prepared data set would be lost.
+        """
+        write_folder(PREPARED, folder, self._write)
+
+    def _write(self, folder: Path) -> None:
+        self.catalogue.save(folder / CATALOGUE)
         arrays: dict[str, Any] = {}
         for part in ("train", "valid", "test"):
             ragged: Ragged = getattr(self, part)
             arrays |= {f"{part}_offsets": ragged.offsets, f"{part}_values": ragged.values}
         if self.candidates is not None:
             arrays["candidates"] = self.candidates
-        np.savez(folder / "sequences.npz", **arrays)
-        # written last: a folder without it is not a data set, so a first save that broke off is noticed
+        np.savez(folder / SEQUENCES, **arrays)
         meta: dict[str, Any] = {"format": FORMAT, "name": self.name, "protocol": self.protocol, "digest": self.digest}
         meta |= {"seen_targets": self.seen_targets}
-        (folder / "dataset.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        (folder / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> "SequenceData":
         """Reads what `save` wrote.
 
-        Raises ValueError, with the way out, when the folder is not a prepared data set.
+        Raises ValueError, with the way out, when the folder is not a prepared data set, or not all of one.
         """
-        path = folder / "dataset.json"
-        if not path.exists():
-            raise ValueError(f"{folder} is not a prepared data set (no dataset.json); make one with `recall prepare`")
-        meta = json.loads(path.read_text(encoding="utf-8"))
-        if meta.get("format") != FORMAT:
-            raise ValueError(
-                f"{folder} has data format {meta.get('format')}; this version reads {FORMAT}: prepare it again"
-            )
-        with np.load(folder / "sequences.npz", allow_pickle=False) as arrays:
+        try:
+            return read_folder(PREPARED, folder, cls._read, _is_bound)
+        except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
+            if isinstance(error, FolderRefused):
+                raise
+            raise FolderRefused(f"{folder} cannot be read: {error}; prepare it again") from error
+
+    @classmethod
+    def _read(cls, folder: Path) -> "SequenceData":
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        # opened here: NumPy leaves a damaged file open
+        with (folder / SEQUENCES).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             train, valid, test = (
                 Ragged(arrays[f"{part}_offsets"], arrays[f"{part}_values"]) for part in ("train", "valid", "test")
             )
             candidates = arrays.get("candidates")
-        catalogue = Catalogue.load(folder / "catalogue.npz")
+        catalogue = Catalogue.load(folder / CATALOGUE)
         # folders of earlier versions count every event
         seen_targets = meta.get("seen_targets", True)
         return cls(meta["name"], catalogue, train, valid, test, meta["protocol"], candidates, seen_targets)
+
+
+def _is_bound(folder: Path) -> bool:
+    path = folder / META
+    if not path.exists():
+        raise FolderRefused(f"{folder} is not a prepared data set (no {META}); make one with `recall prepare`")
+    meta = json.loads(path.read_text(encoding="utf-8"))
+    number = meta.get("format") if isinstance(meta, dict) else None
+    if number not in (FORMAT, UNBOUND):
+        raise FolderRefused(
+            f"{folder} has data format {number}; this version reads {UNBOUND} and {FORMAT}: prepare it again"
+        )
+    return bool(number == FORMAT)
 
 
 def _owners(part: Ragged) -> NDArray[np.int64]:

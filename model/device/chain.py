@@ -41,12 +41,17 @@ class AnswerShape:
 
     def views(self, batch: int, buffer: Tensor) -> list[Tensor]:
         """The parts of a buffer of `num_bytes`."""
-        views, start = [], 0
+        sizes = zip(self.places(batch), self.sizes(batch), strict=True)
+        return [buffer[place].view(kind).view(shape) for place, (shape, kind) in sizes]
+
+    def places(self, batch: int) -> list[slice]:
+        """The bytes of each part of a buffer."""
+        places, start = [], 0
         for shape, kind in self.sizes(batch):
             stop = start + int(np.prod(shape)) * kind.itemsize
-            views.append(buffer[start:stop].view(kind).view(shape))
+            places.append(slice(start, stop))
             start = _aligned(stop)
-        return views
+        return places
 
     def num_bytes(self, batch: int) -> int:
         return sum(_aligned(int(np.prod(shape)) * kind.itemsize) for shape, kind in self.sizes(batch))

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from model.columns import Columns
 from model.compiled import capturing
 from model.device.chain import Chain
-from model.device.layout import Answers, Columns, fill
+from model.device.layout import Answers, fill
 
 WARM_RUNS = 2
 
@@ -29,10 +30,12 @@ class Lane:
         self._asked = torch.zeros(self._given.shape, dtype=torch.int32, pin_memory=on_card)
         self._answered = torch.zeros(num_bytes, dtype=torch.uint8, pin_memory=on_card)
         self._views = chain.shape.views(size, self._written)
+        self._bytes: np.ndarray[Any, np.dtype[np.uint8]] = self._answered.numpy()
         self._answers = Answers(*(part.numpy() for part in chain.shape.views(size, self._answered)))
+        self._places = chain.shape.places(size)
         self._matrix: np.ndarray[Any, np.dtype[np.int32]] = self._asked.numpy()
         # empty histories: an answer to them is as sound as any
-        self.fill(Columns([], [], []))
+        self.fill(Columns.of([], [], []))
         if on_card:
             self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             self._graph = self._capture()
@@ -54,6 +57,12 @@ class Lane:
         if self.device.type == "cuda":
             self._stream.synchronize()
         return self._answers
+
+    def copied(self, users: int) -> Answers:
+        """The answers of the first users, copied in one piece once they are there."""
+        self.wait()
+        buffer, parts = self._bytes.copy(), zip(self._places, self._answers._asdict().values(), strict=True)
+        return Answers._make(buffer[place].view(own.dtype).reshape(own.shape)[:users] for place, own in parts)
 
     def _run(self) -> None:
         self._given.copy_(self._asked, non_blocking=True)

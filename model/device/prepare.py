@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from model.columns import Columns
 from model.device import proof
 from model.device.chain import Chain
 from model.device.lane import Lane
-from model.device.layout import Answers, Columns
+from model.device.layout import Answers
 from model.device.recall import DeviceRecall
 from model.kernels.search import Table
 from model.networks.base import Network

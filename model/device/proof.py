@@ -5,9 +5,10 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from model.columns import Columns
 from model.device.chain import MAX_LIMIT
 from model.device.lane import Lane
-from model.device.layout import Answers, Columns
+from model.device.layout import Answers
 from model.networks.base import Network
 from model.records import History
 
@@ -29,14 +30,14 @@ def probes(network: Network, count: int, seed: int = 0) -> Columns:
         history.items if number % 2 else frozenset([*history.items, *more[number]])
         for number, history in enumerate(histories)
     ]
-    return Columns(histories, limits, excluded)
+    return Columns.of(histories, limits, excluded)
 
 
 def answer(lane: Lane, columns: Columns) -> Answers:
     """A copy of the lane's answers."""
     lane.fill(columns)
     lane.start()
-    return lane.wait().first(len(columns.histories))
+    return lane.copied(columns.size)
 
 
 def _same(ours: Answers, theirs: Answers) -> NDArray[np.bool_]:
@@ -67,7 +68,7 @@ def difference(ours: Answers, theirs: Answers) -> str:
 def same_bits(lane: Lane, columns: Columns, theirs: Answers) -> bool:
     """Tells if a lane gives the answers of another size to the last bit."""
     size = lane.size
-    starts = range(0, len(columns.histories) - size + 1, size)
+    starts = range(0, columns.size - size + 1, size)
     for start in islice(starts, SMALL_BATCHES):
         part = slice(start, start + size)
         ours = answer(lane, columns.part(part))

@@ -3,11 +3,11 @@
 Imports no Triton: the service knows this file where there is none.
 """
 
-from collections.abc import Collection
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
-from model.device.layout import Answers, Columns
+from model.columns import Columns
+from model.device.layout import Answers
 
 if TYPE_CHECKING:
     from model.device.lane import Lane
@@ -47,20 +47,20 @@ class DeviceRecall:
         few = longest <= self._layout.num_items - most_excluded
         return few and longest <= self._limit and most_excluded <= self._layout.max_excluded
 
-    def refuses(self, limit: int, excluded: Collection[int]) -> str:
+    def refuses(self, limit: int, num_excluded: int) -> str:
         """Names the reason why a request takes the general path, as a label; empty where it does not."""
         if limit > self._limit:
             return "long_list"
-        if len(excluded) > self._layout.max_excluded:
+        if num_excluded > self._layout.max_excluded:
             return "many_excluded"
-        return "few_items" if limit > self._layout.num_items - len(excluded) else ""
+        return "few_items" if limit > self._layout.num_items - num_excluded else ""
 
     def start(self, columns: Columns) -> Ticket:
         """Begins a batch of at least one user; waits while all lanes of its size are taken.
 
         Raises ValueError for rows outside the catalogue.
         """
-        count = len(columns.histories)
+        count = columns.size
         size = next(size for size in self.sizes if size >= count)
         lane = self._free[size].get()
         try:
@@ -74,6 +74,6 @@ class DeviceRecall:
     def finish(self, ticket: Ticket) -> Answers:
         """Waits for a batch; the answers are a copy."""
         try:
-            return ticket.lane.wait().first(ticket.users)
+            return ticket.lane.copied(ticket.users)
         finally:
             self._free[ticket.lane.size].put(ticket.lane)

@@ -58,6 +58,7 @@ def compare(
     hits = sum(int(first.hits.sum()) for first, _ in relevant)
     alone = sum(int((first.hits & ~held).sum()) for (first, _), held in zip(relevant, shared, strict=True))
     places = sum(int((pair.ours > 0).sum()) for pair in pairs)
+    # lists without hits, or without items, have nothing that is theirs alone or shared: 0, not a division by it
     return Comparison(
         ours=float(ours.mean()),
         theirs=float(theirs.mean()),

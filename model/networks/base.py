@@ -38,6 +38,9 @@ class Network(nn.Module, ABC):
     takes_next_item: ClassVar[bool] = False  # what it generates is the best item of the table that ranks
     takes_window: ClassVar[bool] = True  # it can be trained on more of the future than the next item
     trained: ClassVar[bool] = True  # by gradient; False: `start_from` computes all there is, a recipe has no stages
+    # names of the embeddings that have a row for each id: a warm start moves their rows by id
+    item_tables: ClassVar[tuple[str, ...]] = ("items", "read")
+    user_tables: ClassVar[tuple[str, ...]] = ("users",)
     config: NetworkConfig
     items: nn.Embedding
 

@@ -1,4 +1,4 @@
-"""The result of a stage of training, and a folder of such results.
+"""The result of a stage of training, a stage under way, and a folder of both.
 
 Sections of a recipe often begin alike: RecGPT's four rows share their pre-training, a blend's item-item part is a row
 of its own. With a folder each of these stages is trained once, and what the next run finds there is what it would have
@@ -7,17 +7,18 @@ trained: a stage starts from weights and seed alone (tests/model/training/test_s
 
 import hashlib
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from model.folders.files import write_file
 from model.recipes.digest import recipe_settings
 from model.recipes.schema import PlanSearch, Recipe
 
@@ -44,34 +45,85 @@ class StageResult:
     reports: Sequence[EpochReport]
     seconds: float
 
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose weights these are: the first of the best, or the last where none was measured."""
+        measured = [report for report in self.reports if report.metric is not None]
+        if not measured:
+            return len(self.reports)
+        return max(measured, key=lambda report: report.metric or 0.0).epoch
+
+
+@dataclass(frozen=True)
+class EpochState:
+    """A stage between two epochs: tensors, and plain values that JSON keeps to the last digit."""
+
+    tensors: Mapping[str, Tensor]
+    facts: dict[str, Any]
+
+    @property
+    def num_epochs(self) -> int:
+        return len(self.facts["reports"])
+
 
 @dataclass(frozen=True)
 class StageFolder:
-    """Finished stages on disk, by what decides their weights."""
+    """Stages on disk, by what decides their weights: finished ones, and where it is wanted the one under way."""
 
     path: Path
+    every_epoch: bool = False  # keeps the stage under way too, after each of its epochs
 
     def load(self, key: str) -> StageResult | None:
         """None where the stage has not been trained."""
-        file = self._file(key)
-        if not file.exists():
+        if (state := _load(self._file(key))) is None:
             return None
-        with safe_open(file, "pt") as tensors:
-            weights = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118  (no mapping)
-            facts = json.loads(tensors.metadata()["facts"])
-        return StageResult(weights, [EpochReport(**report) for report in facts["reports"]], facts["seconds"])
+        reports = [EpochReport(**report) for report in state.facts["reports"]]
+        return StageResult(dict(state.tensors), reports, state.facts["seconds"])
 
     def save(self, key: str, result: StageResult) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
         facts = {"reports": [asdict(report) for report in result.reports], "seconds": result.seconds}
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in result.weights.items()}
-        fresh = self._file(key).with_suffix(f".{os.getpid()}.tmp")  # runs side by side may train the same stage
-        save_file(weights, fresh, {"facts": json.dumps(facts)})
-        # a run that is interrupted leaves no half file under the name that is looked for
-        fresh.replace(self._file(key))
+        _save(self._file(key), EpochState(result.weights, facts))
+        self._epoch_file(key).unlink(missing_ok=True)
+
+    def load_epoch(self, key: str) -> EpochState | None:
+        """None where no epoch of the stage has ended."""
+        return _load(self._epoch_file(key))
+
+    def save_epoch(self, key: str, state: EpochState) -> None:
+        """Keeps a stage under way, where that is wanted."""
+        if self.every_epoch:
+            _save(self._epoch_file(key), state)
+
+    def num_epochs(self, key: str) -> int:
+        """The epochs of a stage that have ended."""
+        state = _load(self._file(key)) or self.load_epoch(key)
+        return state.num_epochs if state else 0
 
     def _file(self, key: str) -> Path:
         return self.path / f"{key}.safetensors"
+
+    def _epoch_file(self, key: str) -> Path:
+        return self.path / f"{key}.epoch"
+
+
+def _load(file: Path) -> EpochState | None:
+    """None where there is no file.
+
+    Raises ValueError for a damaged one.
+    """
+    if not file.exists():
+        return None
+    try:
+        with safe_open(file, "pt") as tensors:
+            weights = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118  (no mapping)
+            return EpochState(weights, json.loads(tensors.metadata()["facts"]))
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged ({error}); delete it, and the stage is trained again") from error
+
+
+def _save(file: Path, state: EpochState) -> None:
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
+    write_file(file, lambda path: save_file(weights, path, {"facts": json.dumps(state.facts)}))
 
 
 def stage_key(recipe: Recipe, number: int, data_digest: str, seed: int, device: str) -> str:

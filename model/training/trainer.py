@@ -6,8 +6,8 @@ Reads nothing of the test split. Deterministic for a seed, a machine and a threa
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import cast
 
 import numpy as np
@@ -27,11 +27,22 @@ from model.records import ServingPlan
 from model.training.batches import TrainingWindows
 from model.training.losses import SAMPLED, catalogue_cross_entropy, target_shares
 from model.training.plans import choose_plan, measure_plan, plain_plan
-from model.training.stages import EpochReport, StageFolder, StageResult, stage_key
+from model.training.stage_run import StageRun
+from model.training.stages import EpochReport, EpochState, StageFolder, StageResult, stage_key
+from model.training.warm import WarmStart
 
 STAGE_STRIDE = 1_000_000  # between the seeds of a run's stages
-# metric, weights, plan, all metrics
-Candidate = tuple[float, dict[str, Tensor], ServingPlan, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Weights with the plan that is best for them, and the epochs of each stage that led to them."""
+
+    metric: float
+    weights: dict[str, Tensor]
+    plan: ServingPlan
+    metrics: dict[str, float]
+    epochs: tuple[int, ...]
 
 
 class DivergedError(ValueError):
@@ -48,18 +59,31 @@ class Trainer:
         seed: int = 0,
         device: str = "cpu",
         kept: StageFolder | None = None,
+        start: WarmStart | None = None,
+        measures: bool = True,
     ) -> None:
-        """kept: where finished stages lie that other runs may have trained already."""
+        """kept: where stages lie that other runs may have trained already; start: weights to begin with.
+
+        measures: epochs are compared on validation; False: all are run, for `train_through`.
+        """
         torch.manual_seed(seed)
         sizes = {"num_items": len(data.catalogue.items), "num_users": len(data.catalogue.users)}
         self.recipe, self.data, self.seed, self.kept = recipe, data, seed, kept
         self.device = torch.device(device)
         self.network = build_network(recipe.system, {**recipe.network, **sizes}).to(self.device)
-        check_recipe(recipe, self.network)
+        if measures:
+            check_recipe(recipe, self.network)
         self.network.start_from(data.train, data.catalogue.categories)
+        if start:
+            start.fill(self.network, data.catalogue)
+        self.start, self.measures, self._epochs = start, measures, list[int]()  # epochs taken of each finished stage
+        self.origin = origin_of(data, start, measures)
         self.averaged = AveragedModel(self.network, multi_avg_fn=partial(move_average, recipe.ema_decay))
         self.windows = TrainingWindows.of(data, self.network.config.max_length)
-        self.eval_split = EvalSplit.of(data, "valid", recipe.max_eval_users)
+
+    @cached_property
+    def eval_split(self) -> EvalSplit:
+        return EvalSplit.of(self.data, "valid", self.recipe.max_eval_users)
 
     @property
     def measured(self) -> Network:
@@ -74,100 +98,107 @@ class Trainer:
         Raises DivergedError when the loss is no longer a number.
         """
         started, earlier = time.perf_counter(), 0.0
-        taken: list[Candidate] = []
+        # a warm start that gains nothing is not trained away
+        taken = [self._candidate()] if self.start else []
         for number, stage in enumerate(self.recipe.stages):
             earlier += self._finish_stage(number, on_epoch)
             # pre-trained weights are not an answer yet
             if stage.objective == "next":
                 taken.append(self._candidate())
-        _, state, plan, metrics = max(taken or [self._candidate()], key=lambda candidate: candidate[0])
+        best = max(taken or [self._candidate()], key=lambda candidate: candidate.metric)
         # weights and plan were measured together and are kept together
-        self.measured.load_state_dict(state)
+        self.measured.load_state_dict(best.weights)
         seconds = time.perf_counter() - started + earlier
-        provenance = provenance_of(self.recipe, self.data, self.seed, seconds, metrics)
-        return Checkpoint(self.measured, plan, self.data.catalogue, provenance)
+        provenance = replace(
+            provenance_of(self.recipe, self.data, self.seed, seconds, best.metrics),
+            epochs=best.epochs,
+            started_from=self.start.digest if self.start else "",
+        )
+        return Checkpoint(self.measured, best.plan, self.data.catalogue, provenance)
+
+    def train_through(self, on_epoch: Callable[[EpochReport], None] = lambda _: None) -> Network:
+        """All epochs of all stages; nothing is measured and nothing chosen."""
+        for number in range(len(self.recipe.stages)):
+            self._finish_stage(number, on_epoch)
+        return self.measured
 
     def measure(self, plan: ServingPlan) -> float:
         return measure_plan(self.measured, self.eval_split, plan, self.recipe.metric)
 
-    def _candidate(self) -> "Candidate":
+    def _candidate(self) -> Candidate:
         """The weights as they are now, with the plan that is best for them."""
         plan, metrics = choose_plan(self.measured, self.eval_split, self.recipe.plan, self.recipe.metric)
-        return metrics[self.recipe.metric], self._snapshot(), plan, metrics
+        epochs = (*self._epochs, *[0] * (len(self.recipe.stages) - len(self._epochs)))
+        return Candidate(metrics[self.recipe.metric], self._snapshot(), plan, metrics, epochs)
 
     def _snapshot(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in self.measured.state_dict().items()}
 
     def _finish_stage(self, number: int, on_epoch: Callable[[EpochReport], None]) -> float:
         """Runs a stage, or takes it over from another run that has; returns the seconds that this saved."""
-        key = stage_key(self.recipe, number, self.data.digest, self.seed, str(self.device)) if self.kept else ""
+        key = stage_key(self.recipe, number, self.origin, self.seed, str(self.device)) if self.kept else ""
         earlier = self.kept.load(key) if self.kept else None
         for report in earlier.reports if earlier else ():
             on_epoch(report)
-        result = earlier or self._run_stage(number, on_epoch)
-        if self.kept and not earlier:
-            self.kept.save(key, result)
+        saved = earlier.seconds if earlier else 0.0
+        if earlier is None:
+            state = self.kept.load_epoch(key) if self.kept else None
+            saved = state.facts["seconds"] if state else 0.0
+            earlier = self._run_stage(number, on_epoch, key, state)
+            if self.kept:
+                self.kept.save(key, earlier)
+        self._epochs.append(earlier.best_epoch)
         # the next stage goes on from the best weights, not from the last
-        self.measured.load_state_dict(result.weights)
-        self.network.load_state_dict(result.weights)
-        return earlier.seconds if earlier else 0.0
+        self.measured.load_state_dict(earlier.weights)
+        self.network.load_state_dict(earlier.weights)
+        return saved
 
-    def _run_stage(self, number: int, on_epoch: Callable[[EpochReport], None]) -> StageResult:
+    def _run_stage(
+        self, number: int, on_epoch: Callable[[EpochReport], None], key: str = "", state: EpochState | None = None
+    ) -> StageResult:
         """Epochs until the end or until validation stops rising; the best weights are its result.
 
-        A pretrain stage runs all its epochs unmeasured and leaves its last weights: what it ranks says nothing.
+        A pretrain stage runs all its epochs unmeasured and leaves its last weights. state: where to go on from.
         """
-        stage, began = self.recipe.stages[number], time.perf_counter()
-        self._start_stage(number)
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), stage.learning_rate, weight_decay=self.recipe.weight_decay, fused=True
-        )
-        warmup = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / max(1, self.recipe.warmup_steps))
-        )
-        plan = plain_plan(self.recipe.plan, stage.num_prompts, stage.num_steps)
-        best, best_state, waited, reports = -1.0, {}, 0, list[EpochReport]()
-        for epoch in range(1, stage.num_epochs + 1):
-            started = time.perf_counter()
-            loss = self._run_epoch(stage, optimizer, warmup)
-            seconds, metric = time.perf_counter() - started, None
+        run = self._start_stage(number)
+        if state:
+            run.restore(state)
+            for report in run.reports:
+                on_epoch(report)
+        plan = plain_plan(self.recipe.plan, run.stage.num_prompts, run.stage.num_steps)
+        while not run.is_over:
+            epoch, started = run.next_epoch, time.perf_counter()
+            loss = self._run_epoch(run)
+            seconds = time.perf_counter() - started
             if not math.isfinite(loss):
                 where = f"stage {number + 1}, epoch {epoch}"
                 raise DivergedError(f"training diverged: the loss is {loss} in {where}; a lower learning_rate may help")
-            if stage.objective == "pretrain":
-                best_state = self._snapshot() if epoch == stage.num_epochs else {}
-            elif epoch % self.recipe.evaluate_every == 0 or epoch == stage.num_epochs:
-                metric = self.measure(plan)
-                waited = 0 if metric > best else waited + 1
-                if metric > best:
-                    best = metric
-                    best_state = self._snapshot()
-            reports.append(EpochReport(number, epoch, stage.num_epochs, loss, seconds, metric))
-            on_epoch(reports[-1])
-            if waited >= self.recipe.patience:
-                break
-        return StageResult(best_state, reports, time.perf_counter() - began)
+            metric = self.measure(plan) if run.is_measured else None
+            report = EpochReport(number, epoch, run.stage.num_epochs, loss, seconds, metric)
+            run.add(report, time.perf_counter() - started, self._snapshot)
+            if self.kept:
+                self.kept.save_epoch(key, run.state())
+            on_epoch(report)
+        return run.result()
 
-    def _start_stage(self, number: int) -> None:
+    def _start_stage(self, number: int) -> StageRun:
         """A stage depends on weights and seed alone, not on how many numbers were drawn before it."""
-        # batches come in an order of their own; dropout and negatives are torch's
-        self.rng = np.random.default_rng([self.seed, number])
         torch.manual_seed(self.seed + STAGE_STRIDE * number)
         self.averaged.n_averaged.zero_()
+        order = np.random.default_rng([self.seed, number])
+        return StageRun(self.recipe, number, self.network, self.averaged, order, self.measures)
 
-    def _run_epoch(
-        self, stage: Stage, optimizer: torch.optim.Optimizer, warmup: torch.optim.lr_scheduler.LRScheduler
-    ) -> float:
+    def _run_epoch(self, run: StageRun) -> float:
         self.network.train()
         total, num_targets = torch.zeros((), device=self.device), 0
         mean_positions = self.windows.mean_positions(self.recipe.batch_users)
-        for batch in self.windows.batches(self.recipe.batch_users, self.rng):
+        for batch in self.windows.batches(self.recipe.batch_users, run.rng):
             weight = int(batch.lengths.sum()) / mean_positions if self.recipe.equal_positions else 1.0
-            loss, count = self._loss(stage, replace(batch.to(self.device), window=self.recipe.window.length))
-            optimizer.zero_grad()
+            loss, count = self._loss(run.stage, replace(batch.to(self.device), window=self.recipe.window.length))
+            run.optimizer.zero_grad()
             (weight * loss).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            warmup.step()
+            run.optimizer.step()
+            run.warmup.step()
             if self.recipe.ema_decay:
                 self.averaged.update_parameters(self.network)
             # kept on the device: reading it each step would wait for every step
@@ -195,6 +226,11 @@ class Trainer:
             return SAMPLED[loss](queries, table, targets[:, 0] - 1)
         shares = target_shares(targets, self.recipe.window.decay)
         return catalogue_cross_entropy(queries, table, (targets - 1).clamp(min=0), shares)
+
+
+def origin_of(data: SequenceData, start: WarmStart | None, measures: bool) -> str:
+    """The same for trainings that, with one recipe and seed, end with the same weights."""
+    return " ".join([data.digest, *([start.digest] if start else []), *([] if measures else ["unmeasured"])])
 
 
 def check_recipe(recipe: Recipe, network: Network) -> None:

@@ -1,27 +1,31 @@
 """Open-loop load over HTTP/1.1: requests leave by a clock, not when replies come, so a slow service cannot hide.
 
-Run as a process of its own: `python -m recall.bench.generator '<Load as JSON>'`; the last line of its output is a
-`Measured` as JSON. A latency counts from the moment the request was due, with whatever this process was late itself
-(`lag`); warm-up is left out. Knows HTTP and nothing of recall but the bodies it makes.
+Run as a process of its own: `python -m recall.bench.generator '<Load as JSON>'`. It says READY, begins when it is sent
+a line, and ends with a `Sample` in MessagePack; several share a load that one cannot send (recall/bench/trials.py). A
+latency counts from the moment the request was due, with whatever this process was late itself (`lag`); warm-up is left
+out. Knows HTTP and nothing of recall but the bodies it makes.
 """
 
 import asyncio
 import json
+import os
 import resource
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from typing import cast
 
 import httptools
+import msgspec
 import numpy as np
 
-from recall.bench.traffic import Bodies, Load, Measured
+from recall.bench.traffic import Bodies, Load, Sample
 
 TICK_S = 0.001
 REFUSED = (429, 503, 504)
+READY = b"ready\n"
+MIN_CONNECTIONS = 16
 PROBLEM, PARTIAL = b'"retryable":', 207  # of a refused member; counted as this status
 
 
@@ -81,25 +85,27 @@ class Generator:
 
     def __init__(self, load: Load) -> None:
         self.load = load
-        self.idle: list[Connection] = []
+        self.idle: deque[Connection] = deque()  # they take turns, so that processes that share a port get like shares
         self.open: set[Connection] = set()
         self.waiting: deque[tuple[float, bytes]] = deque()
         self.latencies: list[float] = []
-        self.refusals: list[float] = []  # how long each answer with 429 or 503 took
+        self.refusals: list[float] = []  # how long each answer with 429, 503 or 504 took
         self.lags: list[float] = []
         self.statuses: Counter[int] = Counter()
-        self.pending = self.received = self.good = 0
+        self.pending = self.received = 0
         self.measured_from = 0.0
         self.is_over = False
         self.drained = asyncio.Event()
         self.reconnecting: set[asyncio.Task[None]] = set()
 
-    async def run(self) -> Measured:
+    async def run(self, begin: Callable[[], object] = lambda: None) -> Sample:
+        """begin: called once all is ready to be sent; the load begins when it returns."""
         load = self.load
         await self._connect()
         bodies, cpu = Bodies(load), 0.0
         requests = deque(bodies.next() for _ in range(int(load.rate * (load.seconds + load.warmup_s) * 1.3) + 10))
         loop = asyncio.get_running_loop()
+        begin()
         start = loop.time() + 0.05
         self.measured_from, last = start + load.warmup_s, start + load.warmup_s + load.seconds
         num_measured = 0
@@ -125,7 +131,8 @@ class Generator:
         return self._report(num_measured, spent)
 
     async def _connect(self) -> None:
-        for _ in range(self.load.connections):
+        # each is used every second or so: a service closes those that say nothing for long
+        for _ in range(min(self.load.connections, max(MIN_CONNECTIONS, int(self.load.rate)))):
             await self._connect_one()
 
     async def _connect_one(self) -> None:
@@ -151,7 +158,7 @@ class Generator:
     def _send(self, due: float, request: bytes) -> None:
         self.pending += 1
         if self.idle:
-            self.idle.pop().send(due, request)
+            self.idle.popleft().send(due, request)
         else:
             self.waiting.append((due, request))
 
@@ -163,7 +170,6 @@ class Generator:
             self.received += size
             if status == 200:
                 self.latencies.append(now - due)
-                self.good += now - due <= self.load.deadline_ms / 1e3
             elif status in REFUSED:
                 self.refusals.append(now - due)
         if not self.pending:
@@ -181,25 +187,15 @@ class Generator:
         self.reconnecting.add(task)
         task.add_done_callback(self.reconnecting.discard)
 
-    def _report(self, num_measured: int, spent: float) -> Measured:
-        milliseconds = np.array(self.latencies) * 1e3
-        # interpolating between infinities would be no number
-        shares = np.percentile(milliseconds, [50, 90, 99, 99.9, 100]) if len(milliseconds) else np.full(5, np.inf)
-        p50, p90, p99, p999, longest = shares.tolist()
-        return Measured(
-            offered=self.load.rate,
-            completed=round(len(self.latencies) / self.load.seconds, 1),
-            p50_ms=round(p50, 3),
-            p90_ms=round(p90, 3),
-            p99_ms=round(p99, 3),
-            p999_ms=round(p999, 3),
-            max_ms=round(longest, 3),
-            goodput=round(self.good / max(num_measured, 1), 5),
-            refused_p99_ms=round(float(np.percentile(np.array(self.refusals or [0.0]) * 1e3, 99)), 3),
-            statuses={str(status): count for status, count in sorted(self.statuses.items())},
-            lost=num_measured - sum(self.statuses.values()),
-            lag_p99_ms=round(float(np.percentile(np.array(self.lags or [0.0]) * 1e3, 99)), 3),
-            cpu_us=round(spent / max(num_measured, 1) * 1e6, 1),
+    def _report(self, num_measured: int, spent: float) -> Sample:
+        statuses = {str(status): count for status, count in sorted(self.statuses.items())}
+        return Sample(
+            latencies_s=self.latencies,
+            refusals_s=self.refusals,
+            lags_s=self.lags,
+            statuses=statuses,
+            due=num_measured,
+            cpu_s=spent,
             received_bytes=self.received,
         )
 
@@ -220,13 +216,22 @@ def _cpu_seconds() -> float:
 
 def main(arguments: Sequence[str]) -> None:
     load = Load(**json.loads(arguments[0]))
+
+    def begin() -> None:
+        sys.stdout.buffer.write(READY)
+        sys.stdout.flush()
+        sys.stdin.readline()
+
     try:
         import uvloop
 
-        measured = uvloop.run(Generator(load).run())
+        sample = uvloop.run(Generator(load).run(begin))
     except ImportError:
-        measured = asyncio.run(Generator(load).run())
-    sys.stdout.write(json.dumps(asdict(measured)) + "\n")
+        sample = asyncio.run(Generator(load).run(begin))
+    # uvloop leaves a pipe that does not block, and a large sample would be cut off
+    os.set_blocking(sys.stdout.fileno(), True)
+    sys.stdout.buffer.write(msgspec.msgpack.encode(sample))
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

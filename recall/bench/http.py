@@ -32,6 +32,8 @@ class HttpBench:
     cached_histories: int = 2000
     seed: int = 0
     only: tuple[str, ...] = CURVES
+    generators: int = 1  # processes that share the rate
+    start_rate: float = 400.0  # requests a second that the search begins with; a batch begins with a fiftieth
 
     def load(self, target: Target) -> Load:
         return Load(
@@ -73,10 +75,10 @@ class Curve:
 
 def bench_http(target: Target, bench: HttpBench, say: Say = lambda _: None) -> Iterator[Curve]:
     """Yields a curve as soon as it is measured."""
-    single, run = bench.load(target), partial(run_trial, target)
+    single, run = bench.load(target), partial(run_trial, target, generators=bench.generators)
     if "uncached" in bench.only:
         say("histories that were never asked before")
-        uncached = measure("uncached", run, replace(single, rate=400.0), bench, say)
+        uncached = measure("uncached", run, replace(single, rate=bench.start_rate), bench, say)
         yield uncached
         if uncached.held:
             half = replace(single, rate=uncached.held[0].load.rate / 2, seconds=2 * bench.seconds)
@@ -86,12 +88,12 @@ def bench_http(target: Target, bench: HttpBench, say: Say = lambda _: None) -> I
         cached = replace(single, distinct=bench.cached_histories)
         # each of them once, so that all are known
         run(replace(cached, rate=WARM_RATE, seconds=2 * bench.cached_histories / WARM_RATE))
-        yield measure("cached", run, replace(cached, rate=800.0), bench, say)
+        yield measure("cached", run, replace(cached, rate=2 * bench.start_rate), bench, say)
     if "batch" in bench.only:
         say(f"batches of {bench.users_a_batch} users")
         batch = replace(single, path="/recall/batch", arm=bench.arm, users_a_request=bench.users_a_batch)
         # a batch takes as long as its users together: what is asked of it is users a second, not a p99
-        batch = replace(batch, connections=64, rate=8.0, deadline_ms=1000.0)
+        batch = replace(batch, connections=64, rate=bench.start_rate / 50, deadline_ms=1000.0)
         yield measure("batch", run, batch, replace(bench, p99_ms=500.0), say)
 
 

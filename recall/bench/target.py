@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import psutil
 
+WORKER, ENGINE = "service.processes.http", "service.processes.engine"
+
 
 @dataclass(frozen=True)
 class Target:
@@ -33,24 +35,50 @@ class Target:
         return self.url.removeprefix("http://").rsplit(":", 1)[0]
 
     def usage(self) -> dict[str, float]:
-        """CPU seconds so far: `http` is the thread of the event loop, `compute` all others, `redis` the child."""
+        """CPU seconds so far: `http` is the thread of the event loop, `compute` all others, `redis` the child.
+
+        With HTTP processes `http` is all of them, and `engine` the event loop of the process that they ask.
+        """
         if self.pid is None:
             return {}
-        process = psutil.Process(self.pid)
-        main = sum(t.user_time + t.system_time for t in process.threads() if t.id == self.pid)
+        children = psutil.Process(self.pid).children(recursive=True)
+        process = self._computing(children)
+        main = sum(t.user_time + t.system_time for t in process.threads() if t.id == process.pid)
         whole = process.cpu_times()
+        children = [child for child in children if child != process]
+        workers = [child for child in children if is_worker(child)]
         # of the whole process: threads that have ended count too
-        spent = {"http": main, "compute": whole.user + whole.system - main}
-        for child in process.children(recursive=True):
+        spent = {"engine" if workers else "http": main, "compute": whole.user + whole.system - main}
+        for child in children:
             times = child.cpu_times()
-            part = "redis" if "redis" in child.name() else "http"
+            part = "http" if child in workers else "redis"
             spent[part] = spent.get(part, 0.0) + times.user + times.system
         return spent
 
     @property
+    def num_http(self) -> int:
+        """Processes that read and write HTTP."""
+        children = psutil.Process(self.pid).children() if self.pid else []
+        return max(1, sum(is_worker(child) for child in children))
+
+    @property
     def memory_mb(self) -> float:
-        """Resident, of the service process."""
-        return float(psutil.Process(self.pid).memory_info().rss / 2**20) if self.pid else 0.0
+        """Resident, of the process that computes."""
+        if self.pid is None:
+            return 0.0
+        return float(self._computing(psutil.Process(self.pid).children()).memory_info().rss / 2**20)
+
+    def _computing(self, children: Sequence[psutil.Process]) -> psutil.Process:
+        """The process that computes: the service's own, or the child that its HTTP processes ask."""
+        return next((child for child in children if is_running(ENGINE, child)), psutil.Process(self.pid))
+
+
+def is_worker(process: psutil.Process) -> bool:
+    return is_running(WORKER, process)
+
+
+def is_running(module: str, process: psutil.Process) -> bool:
+    return module in process.cmdline()
 
 
 def free_port() -> int:

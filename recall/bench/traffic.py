@@ -1,13 +1,15 @@
 """The requests that a load consists of, and the outcome of sending them: records without a network."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import orjson
 
 JSON = "application/json"
 ANSWERED = 0.999  # of what was due, with 200; less is not held
+SEEDS = 104_729  # between the seeds of two generators of one load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,25 @@ class Load:
     accept: str = JSON
     headers: Mapping[str, str] = field(default_factory=dict)  # further ones, such as X-Priority
 
+    def shares(self, count: int) -> "list[Load]":
+        """The same load from `count` generators: each has its part of rate and connections, and requests of its own."""
+        connections = max(1, self.connections // count)
+        share = replace(self, rate=self.rate / count, connections=connections, distinct=-(-self.distinct // count))
+        return [replace(share, seed=self.seed + SEEDS * number) for number in range(count)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """The outcome of one generator's requests that were due after the warm-up, latency by latency."""
+
+    latencies_s: Sequence[float]  # of those answered with 200
+    lags_s: Sequence[float]  # how late each request was sent
+    refusals_s: Sequence[float] = ()  # of those answered with 429, 503 or 504
+    statuses: Mapping[str, int]
+    due: int
+    cpu_s: float
+    received_bytes: int
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
@@ -52,6 +73,36 @@ class Measured:
     lag_p99_ms: float  # how late this process itself sent
     cpu_us: float  # of this process a request
     received_bytes: int
+
+    @classmethod
+    def of(cls, load: Load, samples: Sequence[Sample]) -> "Measured":
+        """All generators' requests as one: percentiles are those of all latencies, never means of percentiles."""
+        milliseconds = 1e3 * np.concatenate([np.array(sample.latencies_s) for sample in samples])
+        lags_ms = 1e3 * np.concatenate([np.array(sample.lags_s) for sample in samples])
+        refusals_ms = 1e3 * np.concatenate([np.array(sample.refusals_s) for sample in samples])
+        statuses: Counter[str] = Counter()
+        for sample in samples:
+            statuses.update(sample.statuses)
+        due = sum(sample.due for sample in samples)
+        # interpolating between infinities would be no number
+        shares = np.percentile(milliseconds, [50, 90, 99, 99.9, 100]) if len(milliseconds) else np.full(5, np.inf)
+        p50, p90, p99, p999, longest = shares.tolist()
+        return cls(
+            offered=load.rate,
+            completed=round(len(milliseconds) / load.seconds, 1),
+            p50_ms=round(p50, 3),
+            p90_ms=round(p90, 3),
+            p99_ms=round(p99, 3),
+            p999_ms=round(p999, 3),
+            max_ms=round(longest, 3),
+            goodput=round(int((milliseconds <= load.deadline_ms).sum()) / max(due, 1), 5),
+            refused_p99_ms=round(float(np.percentile(refusals_ms, 99)) if len(refusals_ms) else 0.0, 3),
+            statuses=dict(sorted(statuses.items())),
+            lost=due - sum(statuses.values()),
+            lag_p99_ms=round(float(np.percentile(lags_ms, 99)) if len(lags_ms) else 0.0, 3),
+            cpu_us=round(sum(sample.cpu_s for sample in samples) / max(due, 1) * 1e6, 1),
+            received_bytes=sum(sample.received_bytes for sample in samples),
+        )
 
     def holds(self, p99_ms: float) -> bool:
         """True where (nearly) all that was due was answered with 200, in time."""

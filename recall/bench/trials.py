@@ -9,13 +9,17 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 
+import msgspec
+
+from recall.bench.generator import READY
 from recall.bench.search import RateSearch, Say
 from recall.bench.stages import Stages, scrape
 from recall.bench.stall import StallTimer
 from recall.bench.target import Target
-from recall.bench.traffic import Load, Measured
+from recall.bench.traffic import Load, Measured, Sample
 
 BUSY = 0.85  # share of a core or of a thread from which on it binds
 GENERATOR = "generator"
@@ -27,8 +31,8 @@ class Trial:
 
     load: Load
     measured: Measured
-    cpu_us: Mapping[str, float]  # of a user, by part of the service: http, compute, redis; and the generator's
-    busy: Mapping[str, float]  # share of the time: http thread, encode and search threads, redis, generator
+    cpu_us: Mapping[str, float]  # of a user, by part of the service (Target.usage); and the generators'
+    busy: Mapping[str, float]  # share of the time: http and engine loops, encode and search threads, redis, generators
     batch_sizes: Mapping[str, int]  # upper bound -> batches
     stages_ms: Mapping[str, float]  # mean
     stall_p99_ms: float  # how late an idle timer was meanwhile
@@ -63,31 +67,65 @@ class Trial:
 RunTrial = Callable[[Load], Trial]
 
 
-def send(load: Load) -> Measured:
-    """Runs the generator in a process of its own, so that the two do not share an interpreter.
+def send(load: Load, generators: int = 1) -> Measured:
+    """Runs generators in processes of their own, so that they share no interpreter with this one or each other.
 
-    Raises RuntimeError with the generator's own words when it breaks.
+    Raises RuntimeError with a generator's own words when it breaks.
     """
+    with ExitStack() as stack:
+        processes = [stack.enter_context(generator(share)) for share in load.shares(generators)]
+        for process in processes:
+            if process.stdout is None or process.stdout.readline() != READY:
+                errors = process.communicate()[1].decode(errors="replace")
+                raise RuntimeError(f"the load generator failed: {errors[-500:]}")
+        # all begin together, once all have their requests
+        samples = [sample_of(process) for process in [begun(process) for process in processes]]
+    return Measured.of(load, samples)
+
+
+@contextmanager
+def generator(load: Load) -> Iterator["subprocess.Popen[bytes]"]:
+    """A generator's process, ended with the block."""
     command = [sys.executable, "-m", "recall.bench.generator", json.dumps(asdict(load))]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (our own numbers)
-    if ended.returncode:
-        raise RuntimeError(f"the load generator failed: {ended.stderr[-500:]}")
-    return Measured(**json.loads(ended.stdout.splitlines()[-1]))
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:  # noqa: S603  (our own numbers)
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def run_trial(target: Target, load: Load) -> Trial:
+def begun(process: "subprocess.Popen[bytes]") -> "subprocess.Popen[bytes]":
+    if process.stdin:
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    return process
+
+
+def sample_of(process: "subprocess.Popen[bytes]") -> Sample:
+    """The outcome of a generator, once it has ended. Raises RuntimeError with its own words when it breaks."""
+    output, errors = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"the load generator failed: {errors.decode(errors='replace')[-500:]}")
+    return msgspec.msgpack.decode(output, type=Sample)
+
+
+def run_trial(target: Target, load: Load, generators: int = 1) -> Trial:
     """Sends the load, and reads what the service spent meanwhile."""
     before, usage_before = scrape(target.url), target.usage()
     with StallTimer() as timer:
-        measured = send(load)
+        measured = send(load, generators)
     after, usage = scrape(target.url), target.usage()
     spent = {part: usage[part] - usage_before.get(part, 0.0) for part in usage}
+    # both readings span the warm-up too, so shares and costs are over the whole time and all that was asked in it
     wall = load.seconds + load.warmup_s
     asked = load.rate * wall * load.users_a_request
     stages = Stages.between(before, after)
-    busy: dict[str, float] = {part: spent[part] / wall for part in ("http", "redis") if part in spent}
+    # threads of one: the event loops, each in a process of its own
+    loops = {"http": target.num_http, "engine": 1, "redis": 1}
+    busy: dict[str, float] = {part: spent[part] / wall / count for part, count in loops.items() if part in spent}
     busy |= {"encode": stages.seconds("encode") / wall, "search": stages.seconds("search", "merge") / wall}
-    busy[GENERATOR] = measured.cpu_us * load.rate / 1e6
+    busy[GENERATOR] = measured.cpu_us * load.rate / 1e6 / generators
     return Trial(
         load=load,
         measured=measured,

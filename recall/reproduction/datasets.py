@@ -47,7 +47,6 @@ def prepare_sources(folder: Path, names: Iterable[str], work: Path) -> dict[str,
         path, target = source_path(name, folder), work / "data" / name
         if not path.exists():
             raise DataError(f"the data set {name} is not in {folder}: {path} is missing")
-        # the file that is saved last: a half-written folder is prepared again
         if not (target / "dataset.json").exists():
             _prepare(name, path).save(target)
         prepared[name] = target

@@ -1,7 +1,7 @@
-"""A batch from requests to results: encode, search, merge. No queue, no threads, no event loop.
+"""A batch from requests to results: encode, then search and merge. No queue, no threads, no event loop.
 
 The engine calls the two halves from two threads; offline evaluation calls `run`. Both give the same lists. Knows the
-encoder and the index by protocol only.
+encoder by protocol only, and of search and merge the Finder (finding.py).
 """
 
 import time
@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar
 
-import numpy as np
-
-from index.base import Hits, ItemIndex
+from index.base import ItemIndex
 from model.catalogue import Ragged
 from model.records import History, QueryVectors, ServingPlan
-from service.engine.fill import merge_each
-from service.engine.messages import EMPTY, EncodedRequest, EngineRequest, EngineResult, exclusions
+from service.engine.finding import Asked, Finder, ServedItems
+from service.engine.messages import EncodedRequest, EngineRequest, EngineResult
+from service.lists.fill import EMPTY
 from service.stores.vector_codec import CachedVectors
 
 T = TypeVar("T")
@@ -67,11 +66,14 @@ class BatchCompute:
     """An encoder, an index over the same items, and the plan that merges what they give."""
 
     max_batch_tokens: ClassVar[int] = 4096  # computed at once where the settings do not say
+    max_block: ClassVar[int] = 0  # users of a block that it takes as one: it takes requests alone
+    reuses_vectors: ClassVar[bool] = True  # what is known of a history is not computed again
 
     encoder: Encoder
     index: ItemIndex
     plan: ServingPlan
     categories: Ragged | None = None
+    served: ServedItems | None = None  # None: the index's items, without attributes and changes
     cheaper: "BatchCompute | None" = None  # the same items by a plan that costs less; None = there is none
 
     @property
@@ -98,44 +100,22 @@ class BatchCompute:
         return [EncodedRequest(r.vectors or computed[places[r.history]], milliseconds) for r in requests]
 
     def search(self, requests: Sequence[EngineRequest], encoded: Sequence[EncodedRequest]) -> list[EngineResult]:
-        """The merged list of each request from its encoded vectors."""
+        """The merged list of each request from its encoded vectors, all of one plan from one snapshot of the items."""
         if self.cheaper and (places := cheap_places(requests)):
             (own, cheap), (own_encoded, cheap_encoded) = split(requests, places), split(encoded, places)
             return join(places, self.search(own, own_encoded) if own else [], self.cheaper.search(cheap, cheap_encoded))
         started = time.perf_counter()
-        longest = max(request.limit for request in requests)
-        merged = [EMPTY] * len(requests)
-        searched = started
-        if longest:
-            hits = self._find(requests, encoded, min(longest, self.index.num_items))
-            searched = time.perf_counter()
-            merged = merge_each(requests, hits, self.plan, self.categories)
+        finder = Finder.now(self.index, self.plan, self.categories, self.served)
+        asked = [Asked(request, own.vectors.vectors) for request, own in zip(requests, encoded, strict=True)]
+        hits = finder.find(asked) if any(request.limit for request in requests) else None
+        searched = time.perf_counter()
+        lists = finder.lists(asked, hits) if hits else [(EMPTY, None)] * len(requests)
         times = {"search": 1e3 * (searched - started), "merge": 1e3 * (time.perf_counter() - searched)}
         # times of the whole batch: each member waited for all of it
         return [
-            EngineResult(e.vectors, m, {"encode": e.encode_ms, **times}) for e, m in zip(encoded, merged, strict=True)
+            EngineResult(e.vectors, merged, {"encode": e.encode_ms, **times}, False, finder.number, reasons)
+            for e, (merged, reasons) in zip(encoded, lists, strict=True)
         ]
-
-    def _find(self, requests: Sequence[EngineRequest], encoded: Sequence[EncodedRequest], limit: int) -> Hits:
-        """Hits (B, Q, K) of each request's vectors; requests with different filters are searched one filter a time."""
-        filters = {id(request.allowed): request.allowed for request in requests}
-        if len(filters) == 1:
-            return self._find_filtered(requests, encoded, limit)
-        parts, order = list[Hits](), list[int]()
-        for key in filters:
-            members = [n for n, request in enumerate(requests) if id(request.allowed) == key]
-            parts.append(self._find_filtered([requests[n] for n in members], [encoded[n] for n in members], limit))
-            order += members
-        places = np.argsort(order)
-        return Hits(*(np.concatenate(arrays)[places] for arrays in zip(*parts, strict=True)))
-
-    def _find_filtered(self, requests: Sequence[EngineRequest], encoded: Sequence[EncodedRequest], limit: int) -> Hits:
-        """Hits (B, Q, K) of requests that have one filter, or none."""
-        queries = np.concatenate([member.vectors.vectors for member in encoded])  # (B Q, D)
-        num_queries = len(queries) // len(requests)
-        hits = self.index.search(queries, limit, exclusions(requests, num_queries), requests[0].allowed)
-        shape = (len(requests), num_queries, -1)
-        return Hits(hits.rows.reshape(shape), hits.scores.reshape(shape))
 
 
 def cheap_places(requests: Sequence[EngineRequest]) -> set[int]:

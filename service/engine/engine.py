@@ -8,8 +8,8 @@ came while it answered the last ones; encoding has a thread, search and merge an
 while one is encoded. A cache in Redis is asked where its reply comes before the encoder is free; nobody waits for it
 (docs/decisions/0015-redis-off-the-path.md). Work whose caller has gone or whose deadline has passed is dropped
 and counted, never computed. A batch that fails fails each of its members, loudly. The same history twice in a batch is
-encoded once, and the next batch reuses what a batch has encoded. Knows the computation, the cache and the observer by
-protocol only.
+encoded once, and the next batch reuses what a batch has encoded. A block is one member where the computation takes
+blocks, else each of its requests is. Knows the computation, the cache and the observer by protocol only.
 Source: the batching of text-embeddings-inference.
 """
 
@@ -19,11 +19,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
 from model.records import History
+from service.engine.blocks import Receiver, RequestBlock, ResultBlock, Work, split, until_deadline
 from service.engine.compute import BatchCompute
 from service.engine.graphs import GraphCompute
 from service.engine.messages import EncodedRequest, EngineLimits, EngineRequest, EngineResult, Started
@@ -62,7 +63,9 @@ class Engine:
         clock: the one that deadlines are told in.
         """
         self.compute, self.last_batch_at = compute, float("-inf")
-        self._limits, self._cache, self._observer, self._clock = limits, cache, observer, clock
+        # vectors that are computed whatever is known of them need not be looked up
+        self._cache = cache if compute.reuses_vectors else None
+        self._limits, self._observer, self._clock = limits, observer, clock
         self._max_batch_tokens = limits.max_batch_tokens or compute.max_batch_tokens
         self._asked: deque[Waiting] = deque()  # the cache has not been asked for them yet
         self._held: set[Waiting] = set()  # those who wait for it
@@ -81,30 +84,39 @@ class Engine:
 
     @property
     def num_waiting(self) -> int:
-        return len(self._held) + len(self._waiting)
+        """Users who wait for a batch."""
+        return len(self._held) + self._waiting.num_users
 
     async def ask(self, request: EngineRequest) -> EngineResult:
         """Raises Overloaded, DeadlineExceeded or EngineFailed."""
+        answer: asyncio.Future[EngineResult] = asyncio.get_running_loop().create_future()
+        self.submit(request, answer)
+        return await until_deadline(answer, request.deadline)
+
+    async def ask_block(self, block: RequestBlock) -> ResultBlock:
+        """Raises Overloaded, DeadlineExceeded or EngineFailed where all have it; else the result says who has which."""
+        answer: asyncio.Future[ResultBlock] = asyncio.get_running_loop().create_future()
+        self.submit(block, answer)
+        return await until_deadline(answer, block.deadline)
+
+    def submit(self, work: Work, answer: Receiver[Any]) -> None:
+        """Has `answer` told the outcome, an EngineResult or a ResultBlock; whoever waits for it keeps the deadline.
+
+        Raises Overloaded, and EngineFailed where nothing is computed now.
+        """
         if self.problem:
             raise EngineFailed(self.problem)
-        if self._waiting.count(request.is_bulk) + len(self._held) >= self._limits.max_waiting:
-            self._observer.work_dropped(DropReason.QUEUE_FULL)
+        if self._waiting.count(work.is_bulk) + len(self._held) >= self._limits.max_waiting:
+            self._observer.work_dropped(DropReason.QUEUE_FULL, work.size)
             raise Overloaded("the recall queue is full; try again in a moment")
-        loop = asyncio.get_running_loop()
-        waiting = Waiting(request, loop.create_future(), self._clock())
         # workers run in the next round of the loop: whoever asks in this one is in their first batch
-        if self._cache and self._ask_cache(self._cache, waiting):
-            self._held.add(waiting)
-        else:
-            self._make_ready([waiting])
-        if request.deadline == float("inf"):
-            return await waiting.answer
-        # the loop's clock is time.monotonic; a handle costs a tenth of asyncio.timeout
-        timer = loop.call_at(request.deadline, waiting.expire)
-        try:
-            return await waiting.answer
-        finally:
-            timer.cancel()
+        size, now = min(self.compute.max_block, self._limits.max_batch), self._clock()
+        parts = [Waiting(work, answer, now)]
+        if isinstance(work, RequestBlock) and work.size > size:
+            parts = [Waiting(part, receiver, now) for part, receiver in split(work, size, answer)]
+        held = {waiting for waiting in parts if self._cache and self._ask_cache(self._cache, waiting)}
+        self._held.update(held)
+        self._make_ready([waiting for waiting in parts if waiting not in held] if held else parts)
 
     async def close(self) -> None:
         """Fails whoever still waits and ends the threads."""
@@ -137,9 +149,10 @@ class Engine:
 
     def _ask_cache(self, cache: VectorCache, waiting: Waiting) -> bool:
         """Gives a request the vectors that this process keeps, or asks Redis for them; true when it has to wait."""
-        if waiting.request.key is None or waiting.request.vectors:
+        request = waiting.request
+        if isinstance(request, RequestBlock) or request.key is None or request.vectors:
             return False
-        if vectors := cache.get_local(waiting.request.key):
+        if vectors := cache.get_local(request.key):
             waiting.learn(vectors)
             return False
         awaited = cache.lookup_mode is LookupMode.AWAITED
@@ -153,7 +166,8 @@ class Engine:
         try:
             while self._asked:
                 batch, self._asked = self._asked, deque()
-                cached = await cache.get_many([w.request.key for w in batch if w.request.key])
+                requests = [w.request for w in batch if isinstance(w.request, EngineRequest)]
+                cached = await cache.get_many([request.key for request in requests if request.key])
                 for waiting, vectors in zip(batch, cached, strict=True):
                     if vectors:
                         waiting.learn(vectors)
@@ -166,13 +180,11 @@ class Engine:
     async def _work(self) -> None:
         try:
             while batch := self._take():
-                self._observer.batch_started(len(batch), self.num_waiting)
+                self._observer.batch_started(sum(w.size for w in batch), self.num_waiting)
                 started = self._clock()
-                requests = [w.request for w in batch]
                 encode: Callable[..., Sequence[EncodedRequest] | Started] = self.compute.encode
-                encoded = await self._guard(batch, self._encoding, partial(encode, requests))
+                encoded = await self._guard(batch, self._encoding, partial(encode, [w.request for w in batch]))
                 if encoded is not None:
-                    # a card's vectors come with its lists
                     if not isinstance(encoded, Started):
                         self._keep(batch, encoded)
                     # one batch is searched while one is encoded, never more
@@ -188,32 +200,29 @@ class Engine:
         now, whole, cheap = self._clock(), self._pace.expected_s, self._cheap_pace.expected_s
 
         def is_wanted(waiting: Waiting) -> bool:
+            left = waiting.request.deadline - now
             if waiting.answer.done():
-                is_late = waiting.request.deadline <= now
-                self._observer.work_dropped(DropReason.DEADLINE if is_late else DropReason.CLIENT_GONE)
+                reason = DropReason.CLIENT_GONE if left > 0 else DropReason.DEADLINE
+                self._observer.work_dropped(reason, waiting.size)
                 return False
             # a thousand at once ask for one history: the second batch reuses what the first has encoded
             waiting.start(self._recent)
-            left = waiting.request.deadline - now
-            can_be_cheap = self.compute.has_cheaper and waiting.request.limit > 0 and not waiting.request.vectors
-            if is_near := left < whole and can_be_cheap:
+            if is_near := left < whole and self.compute.has_cheaper and waiting.can_be_cheap:
                 waiting.make_cheap()
             if left <= (cheap if is_near else whole):
                 # it would be computed for nobody
-                self._observer.work_dropped(DropReason.DEADLINE)
+                self._observer.work_dropped(DropReason.DEADLINE, waiting.size)
                 waiting.expire()
                 return False
             return True
 
         return self._waiting.take(self._limits.max_batch, self._max_batch_tokens, is_wanted)
 
-    def _keep(self, batch: Sequence[Waiting], encoded: Sequence[EncodedRequest | EngineResult]) -> None:
+    def _keep(self, batch: Sequence[Waiting], encoded: Sequence[EncodedRequest]) -> None:
         """Puts computed vectors into the cache, once a key."""
-        fresh = [
-            (w.request, e.vectors)
-            for w, e in zip(batch, encoded, strict=True)
-            if not (w.request.vectors or w.request.is_cheap)
-        ]
+        pairs = zip(batch, encoded, strict=True)
+        requests = [(w.request, e.vectors) for w, e in pairs if isinstance(w.request, EngineRequest)]
+        fresh = [(request, vectors) for request, vectors in requests if not (request.vectors or request.is_cheap)]
         if len(self._recent) > MAX_RECENT:
             self._recent.clear()
         self._recent |= {request.history: vectors for request, vectors in fresh}
@@ -224,24 +233,19 @@ class Engine:
         self, batch: Sequence[Waiting], encoded: Sequence[EncodedRequest] | Started, started: float
     ) -> None:
         try:
-            requests = [waiting.request for waiting in batch]
-            search: Callable[..., list[EngineResult]] = self.compute.search
-            results = await self._guard(batch, self._searching, partial(search, requests, encoded))
+            search: Callable[..., Sequence[EngineResult | ResultBlock]] = self.compute.search
+            results = await self._guard(batch, self._searching, partial(search, [w.request for w in batch], encoded))
             if results:
                 self.last_batch_at = self._clock()
-                pace = self._cheap_pace if all(request.is_cheap for request in requests) else self._pace
+                pace = self._cheap_pace if all(waiting.is_cheap for waiting in batch) else self._pace
                 pace.record(sum(results[0].timings_ms.values()) / 1e3)
                 self._observer.batch_answered(results[0].timings_ms)
-                if isinstance(encoded, Started):
-                    self._keep(batch, results)
             for waiting, result in zip(batch, results or (), strict=False):
-                result.timings_ms["queue"] = 1e3 * (started - waiting.since)
-                if waiting.answer.done():
-                    self._observer.work_dropped(DropReason.LATE)
+                if waiting.answer.done() or waiting.request.deadline < self.last_batch_at:
+                    self._observer.work_dropped(DropReason.LATE, waiting.size)
+                    waiting.expire()
                 else:
-                    waiting.answer.set_result(
-                        result._replace(known=waiting.vectors_known, is_cheap=waiting.request.is_cheap)
-                    )
+                    waiting.succeed(result, 1e3 * (started - waiting.since))
         finally:
             self._finishing = None
 
@@ -253,7 +257,7 @@ class Engine:
         if error is None:
             return job.result()
         log.error("engine_batch_failed", error=repr(error)[:500], batch=len(batch))
-        self._observer.work_dropped(DropReason.ENGINE_FAILED, len(batch))
+        self._observer.work_dropped(DropReason.ENGINE_FAILED, sum(waiting.size for waiting in batch))
         for waiting in batch:
             waiting.fail(EngineFailed("the recall engine failed on this batch"))
         return None
@@ -282,7 +286,7 @@ class Engine:
         """Returns once both threads have answered an empty history; meanwhile nobody else is let in."""
         requests, wait_s = [EngineRequest(History(()), 1)], RETRY_S
         encode: Callable[..., Sequence[EncodedRequest] | Started] = self.compute.encode
-        search: Callable[..., list[EngineResult]] = self.compute.search
+        search: Callable[..., Sequence[EngineResult | ResultBlock]] = self.compute.search
         try:
             while self.problem:
                 await asyncio.sleep(wait_s)

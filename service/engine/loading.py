@@ -10,18 +10,23 @@ from pathlib import Path
 import structlog
 import torch
 
-from index.bundle.bundle import BundleRefused, open_bundle
+from index.base import ItemIndex
+from index.bundle.bundle import Bundle, BundleRefused, open_bundle
 from index.bundle.files import read_manifest
 from index.next_item import next_item_from
+from index.planned import PlannedIndex
 from index.watched import WatchedIndex
 from model.checkpoint import Checkpoint, CheckpointError
 from model.encoder import UserEncoder, pin_compute_threads
 from model.records import History, ServingPlan
+from service.catalogue.live import LiveItems
+from service.catalogue.slot_vectors import SlotVectors
+from service.catalogue.state import LiveState
 from service.engine.arms import Release
-from service.engine.capture import with_graphs
 from service.engine.compute import BatchCompute, ComputeCounters
 from service.engine.engine import Engine
-from service.engine.graphs import GraphCompute
+from service.engine.finding import ServedItems
+from service.engine.graphs import GraphCompute, with_graphs
 from service.engine.messages import EngineLimits
 from service.engine.metadata import plan_digest
 from service.engine.protocols import EngineObserver, SilentObserver
@@ -72,6 +77,8 @@ class EngineParts:
     limits: EngineLimits = EngineLimits()
     cache: VectorCache | None = None
     observer: EngineObserver = SilentObserver()
+    state: LiveState | None = None  # of the items; None = they never change
+    fresh_share: float = 0.0  # of each list, kept for items that came after the bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,52 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
 
     Raises ConfigurationError with the reason when the bundle is refused.
     """
+    bundle, checkpoint, encoder = prove(name, folder, device)
+    index, watched = plan_searches(bundle, device)
+    plan, catalogue = checkpoint.plan, checkpoint.catalogue
+    slots = SlotVectors(name, catalogue, bundle.exact, bundle.golden.flat_vectors)
+    live = LiveItems(catalogue, parts.state, slots.of)
+    served, cheap = ServedItems(live, bundle.exact, parts.fresh_share), cheaper_encoder(checkpoint, device)
+    cheaper = BatchCompute(cheap, index, one_step(plan), catalogue.categories, served) if cheap else None
+    general = BatchCompute(encoder, index, plan, catalogue.categories, served, cheaper)
+    compute = with_graphs(general) if device == "cuda" else general
+    release = Release(
+        name=name,
+        kind=checkpoint.network.kind,
+        bundle=bundle.short_digest,
+        catalogue=catalogue,
+        plan=plan,
+        plan_digest=plan_digest(plan),
+        window=encoder.max_length,
+        engine=Engine(compute, parts.limits, parts.cache, parts.observer, prepare_compute_thread),
+        has_cache=parts.cache is not None and compute.reuses_vectors,
+        counters=ComputeCounters(
+            encoder,
+            watched.recall if watched else None,
+            compute.refused if isinstance(compute, GraphCompute) else None,
+        ),
+        folder=bundle.path,
+        live=live,
+        slots=slots,
+        dim=bundle.exact.dim,
+    )
+    release_memory()
+    log.info(
+        "arm_ready",
+        arm=name,
+        bundle=bundle.digest,
+        index=bundle.index.spec,
+        items=len(catalogue.items),
+        plan=asdict(plan),
+    )
+    return LoadedArm(release, compute)
+
+
+def prove(name: str, folder: Path, device: str) -> tuple[Bundle, Checkpoint, UserEncoder]:
+    """The bundle in a folder with its encoder, which gives the golden vectors: the proof, and the warm-up.
+
+    Raises ConfigurationError with the reason when the bundle is refused.
+    """
     pin_compute_threads()
     try:
         bundle = open_bundle(folder, device)
@@ -96,40 +149,22 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
         bundle = bundle.over(encoder.network.item_vectors().detach())
         # the proof, and the warm-up: every padded length is computed once
         bundle.replay(encoder.encode)
-        cheap = cheaper_encoder(checkpoint, device)
         # checkpoint and bundle were read one after the other: a folder replaced in between is neither
         if read_manifest(bundle.path).digest != bundle.digest:
             raise BundleRefused(f"bundle {folder} is refused: it was replaced while it was read")
     except (BundleRefused, CheckpointError, OSError) as error:
         raise ConfigurationError(f"arm {name}: {error}") from error
-    watched = None if bundle.index is bundle.exact else WatchedIndex(bundle.index, bundle.exact)
-    plan, catalogue = checkpoint.plan, checkpoint.catalogue
-    index = watched or bundle.index
-    cheaper = BatchCompute(cheap, index, one_step(plan), catalogue.categories) if cheap else None
-    general = BatchCompute(encoder, index, plan, catalogue.categories, cheaper)
-    compute = with_graphs(general) if device == "cuda" else general
-    counters = ComputeCounters(
-        encoder,
-        watched.recall if watched else None,
-        compute.refused if isinstance(compute, GraphCompute) else None,
-    )
-    release = Release(
-        name,
-        checkpoint.network.kind,
-        bundle.short_digest,
-        catalogue,
-        plan,
-        plan_digest(plan),
-        encoder.max_length,
-        engine=Engine(compute, parts.limits, parts.cache, parts.observer, prepare_compute_thread),
-        has_cache=parts.cache is not None,
-        counters=counters,
-        folder=bundle.path,
-    )
-    release_memory()
-    facts = {"bundle": bundle.digest, "index": bundle.index.spec, "items": len(catalogue.items), "plan": asdict(plan)}
-    log.info("arm_ready", arm=name, **facts)
-    return LoadedArm(release, compute)
+    return bundle, checkpoint, encoder
+
+
+def plan_searches(bundle: Bundle, device: str) -> tuple[ItemIndex, WatchedIndex | None]:
+    """The bundle's index with a plan for filters; an approximate one is watched, and returned once more for that."""
+    planned = PlannedIndex(bundle.index, bundle.exact)
+    if bundle.index is bundle.exact:
+        # on a card exact search filters by itself, and graphs want to know that it is exact
+        return (planned if device == "cpu" else bundle.index), None
+    watched = WatchedIndex(planned, bundle.exact)
+    return watched, watched
 
 
 def one_step(plan: ServingPlan) -> ServingPlan:

@@ -1,6 +1,6 @@
 """Requests and results of an engine: records between the spine and the engine's stages."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +12,8 @@ from index.base import Exclusions
 from model.catalogue import ExternalId
 from model.merging import Merged
 from model.records import History
+from model.rules import NO_RULES, ListRules
+from service.lists.reasons import Reasons
 from service.stores.vector_codec import CachedVectors
 
 if TYPE_CHECKING:
@@ -28,7 +30,9 @@ class EngineRequest:
     vectors: CachedVectors | None = None  # known already: search only
     deadline: float = float("inf")  # time.monotonic()
     key: bytes | None = None  # of the vectors in the cache; None = not asked, not kept
-    allowed: NDArray[np.bool_] | None = None  # (N,) place r - 1 tells of row r; None = every row
+    rules: ListRules = NO_RULES
+    min_catalogue: int = 0  # the change of the catalogue that the answer has to know
+    explain: bool = False
     unknown: Sequence[ExternalId] = ()  # ids of the history that the catalogue lacks; no engine reads them
     is_bulk: bool = False  # a member of a batch: single requests are computed first
     is_cheap: bool = False  # by the cheaper plan; the engine decides, where a deadline is too near for the whole one
@@ -42,6 +46,16 @@ class EngineRequest:
     def weight(self) -> int:
         """Tokens it costs to compute."""
         return 1 + (0 if self.vectors else len(self.history.items))
+
+    @property
+    def is_plain(self) -> bool:
+        """True when nothing is asked beside the model's own list."""
+        return self.rules == NO_RULES and not self.explain
+
+    @property
+    def size(self) -> int:
+        """Users that are answered."""
+        return 1
 
     def with_vectors(self, vectors: CachedVectors) -> "EngineRequest":
         return replace(self, vectors=vectors)
@@ -58,9 +72,22 @@ class EngineResult(NamedTuple):
 
     vectors: CachedVectors
     merged: Merged
-    timings_ms: dict[str, float]
+    timings_ms: Mapping[str, float]  # of its whole batch, which shares it
     known: bool = False  # the vectors were not computed for this
+    catalogue: int = 0  # the last change of the catalogue that the list knows
+    reasons: Reasons | None = None  # of the items listed, where they were asked for
     is_cheap: bool = False  # of the cheaper plan
+
+    def only(self, kept: NDArray[np.bool_]) -> "EngineResult":
+        """The result with those items of its list alone, (L,)."""
+        rows, scores, sources = self.merged
+        merged = Merged(rows[kept], scores[kept], sources[kept])
+        reasons = self.reasons.only(kept) if self.reasons else None
+        return self._replace(merged=merged, reasons=reasons)
+
+    def told(self, queue_ms: float, known: bool, is_cheap: bool = False) -> "EngineResult":
+        """The same with what the queue knows of it."""
+        return self._replace(timings_ms={**self.timings_ms, "queue": queue_ms}, known=known, is_cheap=is_cheap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +112,21 @@ class EncodedRequest:
 class Started:
     """A batch under way on a card, between the two threads."""
 
-    places: Sequence[int]  # of the requests that the card answers
+    places: Sequence[int]  # of the users that the card answers
+    limits: NDArray[np.int32]  # (B,) of all users
     ticket: "Ticket | None"  # None: it answers none of them
     since: float  # time.perf_counter()
 
 
-EMPTY = Merged(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int64))
-
-
-def exclusions(requests: Sequence[EngineRequest], num_queries: int) -> Exclusions:
-    """The excluded rows of each request, for each of its query vectors."""
-    sizes = [len(request.excluded) for request in requests for _ in range(num_queries)]
-    rows = chain.from_iterable(request.excluded for request in requests for _ in range(num_queries))
-    total = sum(sizes)
-    return Exclusions(np.repeat(np.arange(len(sizes)), sizes), np.fromiter(rows, np.int64, total))
+def exclusions(
+    requests: Sequence[EngineRequest], num_queries: int, num_rows: int, dead: Sequence[int] = ()
+) -> Exclusions:
+    """The excluded rows of each request, and those that are dead, for each of its query vectors; 1 .. num_rows."""
+    excluded = [request.excluded for request in requests]
+    if dead:
+        excluded = [frozenset(own).union(dead) for own in excluded]
+    sizes = [len(own) for own in excluded for _ in range(num_queries)]
+    rows = chain.from_iterable(own for own in excluded for _ in range(num_queries))
+    queries, rows_of_all = np.repeat(np.arange(len(sizes)), sizes), np.fromiter(rows, np.int64, sum(sizes))
+    inside = rows_of_all <= num_rows
+    return Exclusions(queries, rows_of_all) if inside.all() else Exclusions(queries[inside], rows_of_all[inside])

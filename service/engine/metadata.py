@@ -6,10 +6,14 @@ from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
-from index.bundle.files import check_file, read_manifest, settled
+from index.bundle.files import check_file, read_manifest
 from index.bundle.manifest import CHECKPOINT
+from model.catalogue import ATTRIBUTES
+from model.folders.replace import settled
 from model.metadata import CATALOGUE, CONFIG, CheckpointMetadata
 from model.records import ServingPlan
+from service.catalogue.live import LiveItems
+from service.catalogue.state import LiveState
 from service.engine.arms import Release
 from service.engine.protocols import EngineClient
 from service.errors import ConfigurationError
@@ -34,7 +38,14 @@ def find_bundle(folder: Path) -> tuple[Path, str]:
         raise ConfigurationError(f"{folder}: {error}") from error
 
 
-def load_arm_metadata(name: str, folder: Path, bundle: str, engine: EngineClient, has_cache: bool = False) -> Release:
+def load_arm_metadata(
+    name: str,
+    folder: Path,
+    bundle: str,
+    engine: EngineClient,
+    has_cache: bool = False,
+    state: LiveState | None = None,
+) -> Release:
     """A release of `bundle`, whose engine is in another process, which has proven it: ids and plan, no weights.
 
     Raises ConfigurationError with the reason where the folder does not hold this very bundle.
@@ -44,6 +55,8 @@ def load_arm_metadata(name: str, folder: Path, bundle: str, engine: EngineClient
         # the ids decide what an answer's rows mean: they are checked here too, not in the engine process alone
         for part in (f"{CHECKPOINT}/{CONFIG}", f"{CHECKPOINT}/{CATALOGUE}"):
             check_file(folder, part, manifest.files[part])
+        if (beside := f"{CHECKPOINT}/{ATTRIBUTES}") in manifest.files:
+            check_file(folder, beside, manifest.files[beside])
         metadata = CheckpointMetadata.read(folder / CHECKPOINT)
         # read again: the folder may have been replaced meanwhile
         digests = {manifest.digest[:16], read_manifest(folder).digest[:16]}
@@ -62,6 +75,8 @@ def load_arm_metadata(name: str, folder: Path, bundle: str, engine: EngineClient
         engine,
         has_cache,
         folder=folder,
+        live=LiveItems(metadata.catalogue, state),
+        dim=manifest.dim,
     )
 
 

@@ -11,9 +11,9 @@ from model.data.sequences import SequenceData, Split
 from model.evaluation.protocol import EvalSplit
 from model.records import History
 from service.engine.arms import Release
-from service.engine.fill import complete
 from service.engine.loading import LoadedArm
 from service.engine.messages import EngineRequest
+from service.lists.fill import complete
 from service.stores.vector_codec import CachedVectors
 
 BATCH = 64
@@ -37,12 +37,12 @@ class OfflineArm:
 
     def lists(self, users: Sequence[int], split: Split, limit: int) -> Iterator[list[int]]:
         """Item rows for each user row, `limit` of them whenever the catalogue allows."""
-        catalogue = self.arm.release.catalogue
+        items = self.arm.release.items
         for start in range(0, len(users), BATCH):
             requests = [self.request(user, split, limit) for user in users[start : start + BATCH]]
             for request, result in zip(requests, self.arm.compute.run(requests), strict=True):
                 self.known[request.history] = result.vectors
-                yield complete(catalogue, result.merged, request).rows.tolist()
+                yield complete(items, result.merged, request).rows.tolist()
 
 
 class Evaluated(NamedTuple):

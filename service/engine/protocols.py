@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Protocol
 
+from service.engine.blocks import RequestBlock, ResultBlock
 from service.engine.messages import EngineRequest, EngineResult
 
 
 class EngineClient(Protocol):
-    """Computes answers for one arm; service/engine/engine.py does it here, service/engine/remote.py elsewhere."""
+    """Computes answers for one arm; service/engine/engine.py does it here, service/remote/link.py elsewhere."""
 
     @property
     def last_batch_at(self) -> float:
@@ -22,7 +23,10 @@ class EngineClient(Protocol):
         """The reason why nothing is computed now; None where the engine works, as far as anybody has seen."""
 
     async def ask(self, request: EngineRequest) -> EngineResult:
-        """Raises Overloaded, DeadlineExceeded or EngineFailed."""
+        """Raises Overloaded, DeadlineExceeded or EngineFailed. Vectors may be left out where a list was asked for."""
+
+    async def ask_block(self, block: RequestBlock) -> ResultBlock:
+        """The same for a block; what befell some users alone stands in its `errors`."""
 
     async def close(self) -> None:
         """Fails whoever still waits and frees what the engine holds."""

@@ -14,6 +14,7 @@ class ReleaseState:
     folder: str  # where it lay when it was opened, links resolved
     previous: str | None = None  # the bundle that a roll back puts in its place
     refusal: str | None = None  # the reason why the last bundle offered was refused; None once one was taken
+    has_cache: bool = False  # its engine looks for vectors in a cache
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,11 @@ the SDK silently repairs or misreads bad ones: weights that do not sum to 1 beco
 the biased version 1, another hash attribute leaves everybody out. No store and no clock: an assignment holds for ever.
 """
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,10 @@ from growthbook.common_types import EvaluationContext, GlobalContext, StackConte
 from growthbook.core import eval_feature
 
 from service.errors import ConfigurationError, UnknownArm
-from service.experiments.rules import FEATURE, HASH_ATTRIBUTE, Experiment, check_feature
+from service.experiments.conditions import HASH_ATTRIBUTE
+from service.experiments.rules import FEATURE, Experiment
+from service.experiments.sentences import check_feature
+from service.experiments.together import check_follows, check_together
 
 log = structlog.get_logger()
 DEFAULT_FILE = Path(__file__).parent / "default.json"
@@ -52,16 +57,29 @@ class Assignment:
         return self.reason is Reason.EXPERIMENT
 
 
+def unrepeated(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs. Raises ConfigurationError for a key that is there twice, of which one would count."""
+    names = [name for name, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigurationError(f"the experiment file {path} has the key {twice[:64]!r} twice in one object")
+    return dict(pairs)
+
+
 class Assigner:
     """Immutable; the feature is parsed once, every possible answer is built once."""
 
     def __init__(self, feature: Mapping[str, Any], arms: Collection[str]) -> None:
-        experiments = check_feature(feature, arms).experiments
+        checked = check_feature(feature, arms)
+        check_together(checked)
+        self._experiments = experiments = checked.experiments
         for experiment in experiments:
             if experiment.ignored:
                 log.warning("experiment_keys_ignored", experiment=experiment.key, keys=experiment.ignored)
         self.config = blake2b(orjson.dumps(feature, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
-        self._context = GlobalContext(Options(), features_from_dict({FEATURE: feature}))
+        # of a stopped experiment the SDK knows nothing
+        stopped = {number for number, rule in enumerate(checked.rules) if not getattr(rule, "active", True)}
+        rules = [rule for number, rule in enumerate(feature.get("rules") or ()) if number not in stopped]
+        self._context = GlobalContext(Options(), features_from_dict({FEATURE: {**feature, "rules": rules}}))
         self._outside = {reason: Assignment(feature["defaultValue"], reason, self.config) for reason in Reason}
         self._chosen = {
             (experiment.key, index): self._build(experiment, index, Reason.EXPERIMENT)
@@ -79,7 +97,9 @@ class Assigner:
     def from_file(cls, path: Path, arms: Collection[str]) -> "Assigner":
         """Raises ConfigurationError with one sentence that says what is wrong."""
         try:
-            features = orjson.loads(path.read_bytes())
+            data = path.read_bytes()
+            features = orjson.loads(data)
+            json.loads(data, object_pairs_hook=partial(unrepeated, path))
         except OSError as error:
             raise ConfigurationError(f"the experiment file {path} cannot be read: {error.strerror}") from error
         except orjson.JSONDecodeError as error:
@@ -94,6 +114,10 @@ class Assigner:
         if not isinstance(feature, dict):
             raise ConfigurationError(f"the experiments have no features.{FEATURE}")
         return cls(feature, arms)
+
+    def check_follows(self, current: "Assigner") -> None:
+        """Raises ConfigurationError where a user would change arm, were this put in force after `current`."""
+        check_follows(self._experiments, current._experiments)
 
     def assign(self, unit: str | None, forced: str | None = None) -> Assignment:
         """The arm of `unit`: always the same under the same rules, and the same when only coverage rises.
@@ -110,7 +134,7 @@ class Assigner:
             return self._chosen[result.experiment.key, result.experimentResult.variationId]
         if result.source == "force":
             return Assignment(result.value, Reason.PINNED, self.config)
-        if not self._chosen:
+        if not any(experiment.active for experiment in self._experiments):
             return self._outside[Reason.NO_EXPERIMENT]
         return self._outside[Reason.NOT_IN_EXPERIMENT if unit else Reason.NO_UNIT]
 

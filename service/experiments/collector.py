@@ -1,29 +1,37 @@
-"""Metrics of the exposures: written, or dropped because the queue was full."""
+"""Metrics of the experiments' file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.experiments.live import LoadResult
 
-class ExposureCounters(Protocol):
-    """Counts of an exposure log since it was opened."""
+
+class ExperimentLoads(Protocol):
+    """The experiments in force, and what became of files that were offered."""
 
     @property
-    def written(self) -> int: ...
+    def refusal(self) -> str | None: ...
     @property
-    def dropped(self) -> int: ...
+    def results(self) -> Mapping[LoadResult, int]: ...
 
 
-class ExposureCollector(Collector):
-    """The fate of exposures."""
+class ExperimentsCollector(Collector):
+    """The fate of changes of the experiments' file."""
 
-    def __init__(self, exposures: ExposureCounters) -> None:
-        self._exposures = exposures
+    def __init__(self, experiments: ExperimentLoads) -> None:
+        self._experiments = experiments
 
     def collect(self) -> Iterator[Metric]:
-        family = CounterMetricFamily("recall_exposures", "Exposures by fate", labels=["fate"])
-        family.add_metric(["written"], self._exposures.written)
-        family.add_metric(["dropped"], self._exposures.dropped)
-        yield family
+        loads = CounterMetricFamily(
+            "recall_experiment_loads", "Changes of the experiments' file, by result, in each process", labels=["result"]
+        )
+        for result, count in self._experiments.results.items():
+            loads.add_metric([result], count)
+        refused = GaugeMetricFamily(
+            "recall_experiments_refused", "Processes in which the experiments' file that is there is a refused one"
+        )
+        refused.add_metric([], self._experiments.refusal is not None)
+        yield from (loads, refused)

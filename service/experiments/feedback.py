@@ -1,4 +1,4 @@
-"""Feedback: the actions of users, each kept once in a stream and added to the user's history in one atomic step.
+"""Feedback: the actions of users, each kept once in a stream, in one atomic step with the user's history and hides.
 
 An event is acknowledged only after Redis has it. A client that got no acknowledgement sends it again: the id makes that
 harmless.
@@ -12,18 +12,16 @@ from hashlib import blake2b, sha1
 from typing import Any, Protocol
 
 import orjson
-from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 
 from model.catalogue import ExternalId
 from service.errors import EventsRefused, EventsUnavailable, Unavailable
-from service.experiments.events import EventReader, MemoryEventLog, RedisEventReader
-from service.stores.history import APPEND, MAX_HISTORY, MemoryHistory, encode_item, history_key
+from service.events.streams import FEEDBACK, EventReader, MemoryEventReader, MemoryStream, RedisEventReader
+from service.stores.history import APPEND, MAX_HIDDEN, MAX_HISTORY, MemoryHistory, encode_item, hidden_key, history_key
 from service.stores.microbatch import Microbatcher
-from service.stores.redis_client import PERMANENT, FailureCause, RedisClient, RedisUnavailable, cause_of
+from service.stores.redis_client import PERMANENT, FailureCause, RedisClient, RedisUnavailable
 
-STREAM = "recall:feedback"
-
-# KEYS: the event's mark, stream, history. ARGV: event, mark's ttl, item or '', history limit.
+# KEYS: the event's mark, stream, the user's list. ARGV: event, mark's ttl, item or '', limit of the list.
 # The mark is set after the stream has the event, so that a refused write (out of memory) can be sent again; a broken
 # history must not cost the event, hence pcall.
 SCRIPT = (
@@ -73,8 +71,8 @@ class FeedbackEvent:
 
     @property
     def is_history(self) -> bool:
-        """True when it says that the user took the item."""
-        return self.action is not Action.HIDE
+        """True when it says that the user took the item: a play of no time at all is none."""
+        return self.action is not Action.HIDE and not (self.action is Action.PLAY and self.watch_time_ms == 0)
 
     @classmethod
     def from_json(cls, data: bytes) -> "FeedbackEvent":
@@ -92,7 +90,7 @@ class FeedbackSink(Protocol):
         ...
 
     async def keep(self, event: FeedbackEvent) -> bool:
-        """Keeps an event once, with its item as the newest of the user's history; False when its id was kept before.
+        """Keeps an event once, with its item in the user's history, or among the hidden; False when it was kept before.
 
         Raises EventsUnavailable when that is not certain: send it again.
         """
@@ -109,7 +107,7 @@ class FeedbackLimits:
 class RedisFeedback:
     """Events that arrive together go in one pipeline; the stream is never trimmed here, its consumer does that."""
 
-    def __init__(self, redis: RedisClient, limits: FeedbackLimits = FeedbackLimits(), stream: str = STREAM) -> None:
+    def __init__(self, redis: RedisClient, limits: FeedbackLimits = FeedbackLimits(), stream: str = FEEDBACK) -> None:
         self._redis, self._limits, self._stream = redis, limits, stream
         self._writes = Microbatcher(self._write, limits.max_batch)
 
@@ -122,8 +120,8 @@ class RedisFeedback:
             [reply] = await self._writes.ask([event])
         except RedisUnavailable as error:
             raise self._refusal(error.cause) from error
-        if isinstance(reply, Exception):
-            raise self._refusal(cause_of(reply)) from reply
+        if isinstance(reply, RedisUnavailable):
+            raise self._refusal(reply.cause) from reply
         return bool(reply)
 
     def _refusal(self, cause: FailureCause) -> Unavailable:
@@ -133,26 +131,20 @@ class RedisFeedback:
             return EventsRefused(f"Redis refuses to keep events ({lasting}); sending again does not help")
         return EventsUnavailable("the event cannot be kept now; send it again")
 
-    async def _write(self, events: list[FeedbackEvent]) -> list[int | Exception]:
-        replies = await self._redis.run(lambda client: self._send(client, events))
-        for reply in replies:
-            if isinstance(reply, Exception):
-                self._redis.record_failure(reply)
-        return replies
-
-    async def _send(self, client: Redis, events: list[FeedbackEvent]) -> list[int | Exception]:
-        async with client.pipeline(transaction=False) as pipe:
+    async def _write(self, events: list[FeedbackEvent]) -> list[int | RedisUnavailable]:
+        def fill(pipe: Pipeline) -> None:
             pipe.script_load(SCRIPT)  # with every batch: a restarted Redis has forgotten it
             for event in events:
                 pipe.evalsha(SCRIPT_SHA, 3, *self._arguments(event))
-            # each by itself: a reply that is an error fails its own event only
-            replies: list[int | Exception] = await pipe.execute(raise_on_error=False)
-        return replies[1:]
+
+        return (await self._redis.pipeline(fill))[1:]
 
     def _arguments(self, event: FeedbackEvent) -> tuple[bytes | str | int, ...]:
-        keys = (mark_key(event), self._stream, history_key(event.user))
-        item = encode_item(event.item) if event.is_history else b""
-        return (*keys, orjson.dumps(event), self._limits.mark_ttl_s, item, self._limits.max_history)
+        is_hide = event.action is Action.HIDE
+        item = encode_item(event.item) if event.is_history or is_hide else b""
+        kept, limit = (hidden_key, MAX_HIDDEN) if is_hide else (history_key, self._limits.max_history)
+        keys = (mark_key(event), self._stream, kept(event.user))
+        return (*keys, orjson.dumps(event), self._limits.mark_ttl_s, item, limit)
 
 
 class MemoryFeedback:
@@ -161,11 +153,11 @@ class MemoryFeedback:
     def __init__(self, history: MemoryHistory, max_events: int = 100_000) -> None:
         self._history, self._max_events = history, max_events
         self._marks: OrderedDict[bytes, None] = OrderedDict()
-        self._log: MemoryEventLog[FeedbackEvent] = MemoryEventLog(FeedbackEvent.from_json, max_events)
+        self._stream = MemoryStream(max_events)
 
     @property
     def events(self) -> EventReader[FeedbackEvent]:
-        return self._log
+        return MemoryEventReader(self._stream, FeedbackEvent.from_json)
 
     async def keep(self, event: FeedbackEvent) -> bool:
         if mark_key(event) in self._marks:
@@ -173,7 +165,9 @@ class MemoryFeedback:
         self._marks[mark_key(event)] = None
         if len(self._marks) > self._max_events:
             self._marks.popitem(last=False)
-        self._log.append(orjson.dumps(event))
-        if event.is_history:
+        self._stream.append(orjson.dumps(event))
+        if event.action is Action.HIDE:
+            await self._history.hide(event.user, event.item)
+        elif event.is_history:
             await self._history.append(event.user, event.item)
         return True

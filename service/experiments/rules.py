@@ -3,11 +3,11 @@
 Refused, each with one sentence: the biased hash version 1 and the namespaces built on it, weights that do not sum to 1,
 exclusion by the experiment's own hash, arms nobody serves, and every key this service would not honour (keys of sticky
 buckets, which every export has, are ignored and said). The models say what is allowed; `SENTENCES` says what to tell
-whoever wrote something else.
+whoever wrote something else (service/experiments/sentences.py).
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -19,16 +19,14 @@ from pydantic import (
     Field,
     StringConstraints,
     Tag,
-    ValidationError,
     ValidationInfo,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
-from service.errors import ConfigurationError
+from service.experiments.conditions import HASH_ATTRIBUTE, unknown_attribute
 
 FEATURE = "recall_arm"
-HASH_ATTRIBUTE = "user_id"
 HASH_VERSION = 2
 WEIGHT_TOLERANCE = 1e-6
 
@@ -56,6 +54,12 @@ def check_served(arm: str, info: ValidationInfo) -> str:
     return arm
 
 
+def check_range(bounds: list[float]) -> list[float]:
+    if not bounds[0] < bounds[1]:
+        raise ValueError
+    return bounds
+
+
 def refuse_always(_: object) -> None:
     raise ValueError
 
@@ -71,7 +75,8 @@ Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Arm = Annotated[str, Field(strict=True), AfterValidator(check_served)]
 HashVersion = Annotated[Any, AfterValidator(check_hash_version)]
 HashAttribute = Annotated[Any, AfterValidator(check_hash_attribute)]
-Range = Annotated[list[Share], Field(strict=True, min_length=2, max_length=2)]
+Range = Annotated[list[Share], Field(strict=True, min_length=2, max_length=2), AfterValidator(check_range)]
+IGNORED = ("bucketVersion", "minBucketVersion", "disableStickyBucketing", "fallbackAttribute", "tracks")
 
 
 class Strict(BaseModel):
@@ -93,15 +98,44 @@ class Filter(Strict):
     # the SDK's default attribute is "id", which no request has: everybody would be left out
     attribute: HashAttribute
     hashVersion: HashVersion = HASH_VERSION  # noqa: N815
-    seed: Any = None
+    seed: Text = ""
     ranges: Annotated[list[Range], Field(strict=True, min_length=1)]
 
 
+Condition = Annotated[dict[str, Any] | None, Field(strict=True)]
+Filters = Annotated[list[Filter], Field(strict=True), BeforeValidator(empty_for_nothing)]
+
+
+def check_condition(condition: dict[str, Any] | None, where: str) -> None:
+    """Raises the refusal of a condition that no request could meet."""
+    if unknown := unknown_attribute(condition or {}):
+        raise refusal(f"{where} has a condition on {unknown!r}; the service knows only {HASH_ATTRIBUTE!r}, as text")
+
+
 class ForceRule(Strict):
-    """A rule that gives everybody one arm."""
+    """A rule that gives everybody, or those of a condition, or a share of the users (a rollout), one arm."""
 
     force: Arm
     id: Any = None
+    coverage: Share | None = None
+    hashAttribute: Any = None  # noqa: N815
+    hashVersion: Any = None  # noqa: N815  (nobody is analysed: the biased version does no harm)
+    seed: Text = ""
+    condition: Condition = None
+    filters: Filters = []
+
+    @property
+    def is_rollout(self) -> bool:
+        """True where it takes a share of the users, by their hash."""
+        return self.coverage is not None and self.coverage < 1
+
+    @model_validator(mode="after")
+    def _is_of_users(self) -> Self:
+        check_condition(self.condition, f"a force rule of {FEATURE}")
+        # the SDK's default attribute is "id", which no request has: nobody would be taken
+        if self.coverage is not None and self.hashAttribute != HASH_ATTRIBUTE:
+            raise refusal(f"a force rule of {FEATURE} with a coverage needs hashAttribute {HASH_ATTRIBUTE!r}")
+        return self
 
 
 class Experiment(Strict):
@@ -119,15 +153,25 @@ class Experiment(Strict):
     coverage: Share = 1
     weights: Annotated[list[Share], Field(strict=True)] | None = None
     meta: Annotated[list[Meta], Field(strict=True)] | None = None
-    filters: Annotated[list[Filter], Field(strict=True), BeforeValidator(empty_for_nothing)] = []
-    # GrowthBook writes these into every export; they belong to sticky buckets, and here the hash alone decides
+    filters: Filters = []
+    condition: Condition = None
+    active: Annotated[bool, Field(strict=True)] = True  # false stops it: as if the rule was not there
+    # GrowthBook writes these into exports; they belong to sticky buckets, and here the hash alone decides
     bucketVersion: Any = None  # noqa: N815
     minBucketVersion: Any = None  # noqa: N815
+    disableStickyBucketing: Any = None  # noqa: N815
+    fallbackAttribute: Any = None  # noqa: N815
+    tracks: Any = None  # of answers that a GrowthBook proxy has evaluated
 
     @property
     def ignored(self) -> list[str]:
         """The keys that are there and change nothing."""
-        return sorted(self.model_fields_set & {"bucketVersion", "minBucketVersion"})
+        return sorted(self.model_fields_set & set(IGNORED))
+
+    @model_validator(mode="after")
+    def _condition_can_be_met(self) -> Self:
+        check_condition(self.condition, self.key)
+        return self
 
     @model_validator(mode="after")
     def _weights_are_shares_of_all(self) -> Self:
@@ -152,7 +196,7 @@ class Experiment(Strict):
     @model_validator(mode="after")
     def _filters_have_seeds_of_their_own(self) -> Self:
         # one hash for both would give the lower buckets, and so the first arms, to whoever passes
-        if any(part.seed in (None, "", self.seed or self.key) for part in self.filters):
+        if any(part.seed in ("", self.seed or self.key) for part in self.filters):
             raise refusal(f"{self.key} needs a filter seed of its own, different from the experiment's")
         return self
 
@@ -188,82 +232,3 @@ class Feature(Strict):
         if len(set(keys)) < len(keys):
             raise refusal(f"{FEATURE} has two experiments with the same key")
         return self
-
-
-ARM = "{where} names the arm {value!r}, and served are {arms}"
-META_KEY = "{where} needs variation keys of 1 to 128 printable ASCII characters: they go into a header"
-FILTER_HASH = f"{{where}} needs filters with attribute {HASH_ATTRIBUTE!r} and hashVersion {HASH_VERSION}"
-NOT_TEXT = "{where} has a {field} that is not a string"
-# The sentence for each place, without the numbers of lists; the longest place that fits counts.
-SENTENCES = {
-    "defaultValue": f"{FEATURE}.defaultValue names the arm {{value!r}}, and served are {{arms}}",
-    "rules": f"{FEATURE}.rules is not a list of rules",
-    "rules.force.force": ARM,
-    "rules.experiment.key": (
-        f"a rule of {FEATURE} needs a key of 1 to 128 printable ASCII characters: it goes into a header"
-    ),
-    "rules.experiment.namespace": ("{where} uses a namespace, which hashes with the biased version 1; use filters"),
-    "rules.experiment.hashVersion": f"{{where}} has hashVersion {{value}}; only {HASH_VERSION} is unbiased",
-    "rules.experiment.hashAttribute": (
-        f"{{where}} has hashAttribute {{value!r}}; the service knows only {HASH_ATTRIBUTE!r}"
-    ),
-    **{f"rules.experiment.{field}": NOT_TEXT for field in ("phase", "seed", "name", "id")},
-    "rules.experiment.variations": "{where} needs two variations or more",
-    "rules.experiment.variations.": ARM,
-    "rules.experiment.coverage": "{where} has coverage {value!r}; it must be 0 to 1",
-    "rules.experiment.weights": "{where} needs one weight of 0 to 1 for each variation",
-    "rules.experiment.meta": "{where} needs one meta entry for each variation",
-    "rules.experiment.meta.key": META_KEY,
-    "rules.experiment.filters": "{where} has filters that are not a list of filters",
-    "rules.experiment.filters.attribute": FILTER_HASH,
-    "rules.experiment.filters.hashVersion": FILTER_HASH,
-    "rules.experiment.filters.ranges": "{where} has a filter without ranges [from, to] within 0 to 1",
-}
-
-
-def check_feature(feature: Mapping[str, Any], arms: Collection[str]) -> Feature:
-    """The feature, checked. Raises ConfigurationError for the first thing that is wrong with it."""
-    try:
-        return Feature.model_validate(feature, context={"arms": frozenset(arms)})
-    except ValidationError as error:
-        problems = error.errors(include_url=False)
-    raise ConfigurationError(f"experiments: {_sentence(min(problems, key=_rank), feature, arms)}")
-
-
-def _rank(problem: ErrorDetails) -> tuple[int, int]:
-    """Orders problems by rule; in a rule its key comes first, then unknown keys, which are often misspelled ones."""
-    loc = problem["loc"]
-    rule = loc[1] if len(loc) > 1 and isinstance(loc[1], int) else -1
-    is_name = len(loc) == 4 and loc[3] in {"key", "namespace"}
-    return rule, 0 if is_name else 1 if problem["type"] == "extra_forbidden" else 2
-
-
-def _sentence(problem: ErrorDetails, feature: Mapping[str, Any], arms: Collection[str]) -> str:
-    loc = problem["loc"]
-    if problem["type"] == "refused":
-        return str(problem["ctx"]["sentence"])
-    names = [part for part in loc if isinstance(part, str)]
-    where = _where(loc, feature)
-    if problem["type"] == "extra_forbidden":
-        part = {"meta": "a meta entry of ", "filters": "a filter of "}.get(names[2], "") if len(names) > 3 else ""
-        return f"{part}{where} has the unknown key {names[-1]!r}"
-    place = ".".join(names)
-    template = SENTENCES.get(f"{place}." if isinstance(loc[-1], int) else place) or _longest(place)
-    value = None if problem["type"] == "missing" else problem["input"]
-    served = ", ".join(sorted(arms)) or "none"
-    return template.format(where=where, value=value, field=names[-1], arms=served)
-
-
-def _where(loc: tuple[int | str, ...], feature: Mapping[str, Any]) -> str:
-    """The part of the feature that is wrong: an experiment by its key."""
-    kind = loc[2] if len(loc) > 2 else None
-    if kind is None:
-        return FEATURE
-    return f"a force rule of {FEATURE}" if kind == "force" else str(feature["rules"][loc[1]].get("key"))
-
-
-def _longest(place: str) -> str:
-    """The sentence of the longest part of a place that has one."""
-    while place not in SENTENCES:
-        place = place.rpartition(".")[0]
-    return SENTENCES[place]

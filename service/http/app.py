@@ -17,7 +17,7 @@ from starlette.middleware import Middleware
 from model import __version__
 from service.admission.collector import AdmissionCollector
 from service.admission.gate import Gate
-from service.bootstrap import OpenEngines, Service, open_service, register
+from service.bootstrap import OpenEngines, Service, freeze_loaded, open_service, register
 from service.errors import BadRequest, RecallError
 from service.http import codec, docs
 from service.http.bodies import BodyReader
@@ -27,7 +27,6 @@ from service.http.openapi import DESCRIPTION, TAGS, complete_openapi
 from service.http.routes import router
 from service.settings import Settings
 
-COLLECTOR = (50_000, 20, 20)  # thresholds of the garbage collector's generations
 log = structlog.get_logger()
 
 
@@ -79,11 +78,7 @@ class RecallApp(FastAPI):
         async with open_service(self._settings, self._open_engines) as service:
             self._service = service
             register(service.metrics, AdmissionCollector(self.gate))
-            # What was loaded lives as long as the process: the collector need not walk it again and again.
-            gc.collect()
-            gc.freeze()
-            # requests leave no cycles behind: looking for them every 700 objects is a pause in every other batch
-            gc.set_threshold(*COLLECTOR)
+            freeze_loaded()
             yield
             self._service = None
             gc.unfreeze()

@@ -5,18 +5,21 @@ import hmac
 from fastapi import Request
 from pydantic import SecretStr
 
-from service.errors import Forbidden, Unauthorized
+from service.errors import BadRequest, Forbidden, Unauthorized
 
 
-def forced_bucket(request: Request, qa_key: SecretStr | None) -> str | None:
+def forced_bucket(request: Request, qa_key: SecretStr | None, pinned: str | None = None) -> str | None:
     """The header X-AB-Bucket, for clients that hold the QA key; None without the header.
 
-    Raises Unauthorized when no key is given, Forbidden when it is a wrong one, or when the service has none.
+    pinned: the arm that the request names itself, which leaves nothing to force. Raises BadRequest for both together,
+    Unauthorized when no key is given, Forbidden when it is a wrong one, or when the service has none.
     """
     bucket = request.headers.get("x-ab-bucket")
     if bucket is None:
         return None
     _check_key(request, "X-QA-Key", qa_key, "X-AB-Bucket")
+    if pinned is not None:
+        raise BadRequest("X-AB-Bucket: the request names its arm itself; leave one of the two out")
     return bucket
 
 

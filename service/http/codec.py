@@ -1,9 +1,8 @@
 """Between bytes and records: bounded bodies, strict parsing, columns out, one shape for every problem."""
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -11,20 +10,26 @@ import ormsgpack
 from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 
+from model.attributes.filters import canonical
+from model.attributes.table import BadAttribute
 from model.ids import RULE
+from model.rules import NO_RULES, Boost, Cap, ListRules
+from service.catalogue.changes import PutItem
 from service.engine.arms import Release
 from service.engine.releases import ReleaseState, ReloadRequest
 from service.errors import BadRequest, MalformedBody, RecallError
+from service.experiments.exposure import DAY_MS
 from service.experiments.feedback import Action, FeedbackEvent
-from service.http.bodies import BodyReader
-from service.http.schemas import BatchRequest, FeedbackRequest, RecallRequest, ReloadBody
-from service.pipeline import RecallQuery, RecallResult
+from service.http.bodies import JSON, MSGPACK, BodyReader
+from service.http.schemas import BoostBody, FeedbackRequest, ItemBody, RecallRequest, ReloadBody
+from service.lists.reasons import columns_of
+from service.queries import RecallQuery, RecallResult
 from service.settings import Settings
 from service.stores.vector_codec import CachedVectors
 
 Model = TypeVar("Model", bound=BaseModel)
-JSON, MSGPACK = "application/json", "application/msgpack"
 MAX_MESSAGE = 300
+MAX_AHEAD_MS, MAX_LOOPS = 300_000, 100  # of a client's clock, and of a video watched again and again
 RETRY_AFTER_S = "1"
 ID_BRANCHES = {"constrained-int", "constrained-str"}  # pydantic's names for the two kinds of id
 
@@ -98,9 +103,9 @@ def check_num_ids(name: str, ids: Collection[object], settings: Settings) -> Non
         raise BadRequest(f"{name}: at most {settings.max_history} ids; send the newest")
 
 
-def check_batch_bounds(body: BatchRequest, settings: Settings) -> None:
-    if len(body.requests) > settings.max_batch_requests:
-        raise BadRequest(f"requests: at most {settings.max_batch_requests}")
+def check_batch_size(name: str, members: Collection[object], settings: Settings) -> None:
+    if len(members) > settings.max_batch_requests:
+        raise BadRequest(f"{name}: at most {settings.max_batch_requests}")
 
 
 def timeout_s_of(request: Request, settings: Settings) -> float:
@@ -134,7 +139,47 @@ def to_query(
         forced=forced,
         pinned=pinned,
         deadline=deadline,
+        rules=to_rules(body),
+        min_catalogue=body.min_catalogue,
     )
+
+
+def check_plausible(body: FeedbackRequest, now_ms: int, settings: Settings) -> None:
+    """Raises BadRequest for an action that cannot have been: its time, or the time watched."""
+    ts_ms = body.ts_ms if body.ts_ms is not None else now_ms
+    if ts_ms < now_ms - settings.feedback_days * DAY_MS:
+        raise BadRequest(f"ts_ms: more than {settings.feedback_days:g} days ago; it is milliseconds since 1970")
+    if ts_ms > now_ms + MAX_AHEAD_MS:
+        raise BadRequest("ts_ms: in the future; it is milliseconds since 1970")
+    if body.watch_time_ms and body.duration_ms is not None and body.watch_time_ms > MAX_LOOPS * body.duration_ms:
+        raise BadRequest(f"watch_time_ms: more than {MAX_LOOPS} times duration_ms")
+
+
+def to_rules(body: RecallRequest) -> ListRules:
+    """The rules of a checked body; NO_RULES itself where it has none. Raises BadRequest for a filter that is none."""
+    boosts = [boost for boost in body.boost if boost.weight]
+    if not (body.filter or body.caps or boosts or body.diversity) and body.filter is None:
+        return NO_RULES
+    caps = tuple(Cap(name, most) for name, most in sorted(body.caps.items()))
+    return ListRules(_filter_of(body.filter, "filter"), caps, tuple(map(_to_boost, boosts)), body.diversity)
+
+
+def _to_boost(body: BoostBody) -> Boost:
+    num_given = sum(value is not None for value in (body.attribute, body.half_life, body.now))
+    if num_given != (3 if body.filter is None else 0):
+        raise BadRequest("boost: either a filter, or attribute, half_life and now")
+    if body.filter is not None:
+        return Boost(body.weight, _filter_of(body.filter, "boost.filter"))
+    return Boost(body.weight, None, body.attribute, body.half_life or 1.0, body.now or 0.0)
+
+
+def _filter_of(body: Mapping[str, Any] | None, where: str) -> str | None:
+    if body is None:
+        return None
+    try:
+        return canonical(body)
+    except BadAttribute as error:
+        raise BadRequest(f"{where}: {error}"[:MAX_MESSAGE]) from error
 
 
 def to_event(body: FeedbackRequest, now_ms: int) -> FeedbackEvent:
@@ -151,6 +196,12 @@ def to_event(body: FeedbackRequest, now_ms: int) -> FeedbackEvent:
     )
 
 
+def to_put(body: ItemBody) -> PutItem:
+    return PutItem(
+        body.id, None if body.attributes is None else dict(body.attributes), dict(body.vectors), body.expected_watches
+    )
+
+
 def to_reload(body: ReloadBody) -> ReloadRequest:
     """The wish in a body. Raises BadRequest where it names two bundles."""
     if body.rollback and body.bundle is not None:
@@ -158,7 +209,7 @@ def to_reload(body: ReloadBody) -> ReloadRequest:
     return ReloadRequest(body.arm, body.bundle, body.rollback)
 
 
-def to_columns(result: RecallResult, explain: bool) -> dict[str, Any]:
+def to_columns(result: RecallResult, explain: bool, settings: Settings) -> dict[str, Any]:
     """The body of RecallResponse."""
     arm, assignment, listed = result.arm, result.assignment, result.listed
     experiment = {
@@ -172,48 +223,40 @@ def to_columns(result: RecallResult, explain: bool) -> dict[str, Any]:
         "bundle": arm.bundle,
         "arm": arm.name,
         "experiment": experiment,
-        "items": ids_column(result),
+        "items": ids_column(result, settings),
         "scores": listed.scores,
+        "catalogue": result.catalogue,
         "cache": result.cache,
         "degraded": result.degraded,
-        "timings_ms": {name: round(value, 3) for name, value in result.timings_ms.items()},
+        "timings_ms": result.timings_ms,
     }
     if explain:
         columns["sources"] = [arm.source_name(source) for source in listed.sources.tolist()]
-        columns["prompts"] = result.prompts
+        columns["prompts"] = listed_ids(result.prompts, settings)
+        reasons = columns_of(result.reasons, result.listed.rows, arm.catalogue)
+        columns["reasons"] = reasons | {"similar": [listed_ids(own, settings) for own in reasons["similar"]]}
     return columns
 
 
-def to_vectors(arm: Release, vectors: CachedVectors) -> dict[str, Any]:
+def to_vectors(arm: Release, vectors: CachedVectors, settings: Settings) -> dict[str, Any]:
     """The body of EmbedResponse."""
-    listed = vectors.vectors.tolist()
-    return {"bundle": arm.bundle, "arm": arm.name, "vectors": listed, "prompts": arm.prompts(vectors)}
+    listed, prompts = vectors.vectors.tolist(), listed_ids(arm.prompts(vectors), settings)
+    return {"bundle": arm.bundle, "arm": arm.name, "vectors": listed, "prompts": prompts}
 
 
-def ids_column(result: RecallResult) -> Any:
+def ids_column(result: RecallResult, settings: Settings) -> Any:
     """The ids listed: integers as an array, which orjson writes as it is; strings as a list."""
     ids = result.item_ids
-    return ids if ids.dtype.kind == "i" else ids.tolist()
+    return ids if ids.dtype.kind == "i" and not settings.string_ids else listed_ids(ids.tolist(), settings)
+
+
+def listed_ids(ids: Sequence[int | str], settings: Settings) -> Sequence[int | str]:
+    """The ids as they are, or all as strings where the settings say so."""
+    return list(map(str, ids)) if settings.string_ids else ids
 
 
 def reply(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), status, dict(headers or {}), JSON)
-
-
-def member_writer(request: Request) -> Callable[[Mapping[str, Any]], bytes]:
-    """Writes one member of a batch, so that no single call writes them all: MessagePack or JSON, as accepted."""
-    if MSGPACK in request.headers.get("accept", ""):
-        return partial(ormsgpack.packb, option=ormsgpack.OPT_SERIALIZE_NUMPY)
-    return partial(orjson.dumps, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def reply_members(members: Sequence[bytes], request: Request) -> Response:
-    """The body of BatchResponse around members that are written already."""
-    if MSGPACK in request.headers.get("accept", ""):
-        # array 32: a header byte and the count
-        head = b"\x81" + ormsgpack.packb("responses") + b"\xdd" + len(members).to_bytes(4, "big")
-        return Response(head + b"".join(members), 200, media_type=MSGPACK)
-    return Response(b'{"responses":[' + b",".join(members) + b"]}", 200, media_type=JSON)
 
 
 def to_problem(error: RecallError, request_id: str | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 from service.errors import (
     BadRequest,
     BodyTooLarge,
+    CatalogueFull,
     DeadlineExceeded,
     EventsUnavailable,
     Forbidden,
@@ -22,9 +23,12 @@ from service.errors import (
 )
 from service.http.schemas import (
     BatchRequest,
+    ChangeResponse,
     EmbedRequest,
+    FeedbackBatch,
     FeedbackRequest,
     HealthResponse,
+    ItemBody,
     Problem,
     ReadyResponse,
     RecallRequest,
@@ -41,16 +45,26 @@ with several query vectors, `comirec` searches with several interests. An answer
 computed it, and says in `degraded` why it is less than it could be.
 
 - **recall**: lists of items, for one user or for many; query vectors alone.
+- **items**: the catalogue while it is served: items come and go without a new bundle.
 - **events**: what users did, kept once; it is the history of the next request that sends none.
 - **operations**: health, readiness, metrics and versions.
 
 Every error has one shape, `Problem`: a code, one sentence, and whether trying again can help."""
 TAGS = [
     {"name": "recall", "description": "Lists of items for users."},
+    {"name": "items", "description": "Items that come and go between two bundles."},
     {"name": "events", "description": "Feedback, which fills the histories."},
     {"name": "operations", "description": "For machines that watch the service and people who run it."},
 ]
-BODIES: tuple[type[BaseModel], ...] = (RecallRequest, BatchRequest, EmbedRequest, FeedbackRequest, ReloadBody)
+BODIES: tuple[type[BaseModel], ...] = (
+    RecallRequest,
+    BatchRequest,
+    EmbedRequest,
+    FeedbackRequest,
+    FeedbackBatch,
+    ItemBody,
+    ReloadBody,
+)
 COMMON = (
     MalformedBody,
     UnknownArm,
@@ -77,8 +91,9 @@ QA_HEADERS = (
     ("X-AB-Bucket", "Forces a variation; needs X-QA-Key, is never analysed.", {"type": "string"}),
     ("X-QA-Key", "Key of those who may force a variation.", {"type": "string"}),
 )
-ADMIN_HEADERS = (("X-Admin-Key", "Key of those who may change bundles.", {"type": "string"}),)
-OTHER_HEADERS = {FeedbackRequest: (), ReloadBody: ADMIN_HEADERS}  # of bodies whose routes have no deadline
+ADMIN_HEADERS = (("X-Admin-Key", "Key of those who may change bundles and items.", {"type": "string"}),)
+# of bodies whose routes have no deadline
+OTHER_HEADERS = {FeedbackRequest: (), FeedbackBatch: (), ItemBody: ADMIN_HEADERS, ReloadBody: ADMIN_HEADERS}
 AB_HEADERS = {
     "X-AB-Experiment": {"description": "Key of the experiment that decided.", "schema": {"type": "string"}},
     "X-AB-Bucket": {"description": "Key of the user's variation.", "schema": {"type": "string"}},
@@ -122,6 +137,20 @@ def reload_answers() -> Responses:
     return {200: {"model": ReloadResponse, "description": "Served now"}, **problems}
 
 
+def item_answers(*more: type[RecallError]) -> Responses:
+    """The good answer of a change of the catalogue, and the refusals that it knows."""
+    kinds: tuple[type[RecallError], ...] = (Unauthorized, Forbidden, BadRequest, EventsUnavailable, *more)
+    problems: Responses = {kind.status: _problem(kind) for kind in kinds}
+    return {200: {"model": ChangeResponse, "description": "Kept"}, **problems}
+
+
+ITEM_REFUSALS = (MalformedBody, BodyTooLarge, UnsupportedEncoding, CatalogueFull)
+DELETE_PARAMETERS = [
+    {"name": name, "in": "header", "required": False, "description": text, "schema": kind}
+    for name, text, kind in ADMIN_HEADERS
+]
+
+
 def _problem(kind: type[RecallError]) -> dict[str, Any]:
     return {"model": Problem, "description": (kind.__doc__ or "").strip().splitlines()[0]}
 
@@ -162,4 +191,5 @@ def _bounds(settings: Settings) -> list[tuple[type[BaseModel], str, dict[str, in
         (RecallRequest, "top_n", {"maximum": settings.max_top_n}),
         (EmbedRequest, "history", most_ids),
         (BatchRequest, "requests", {"maxItems": settings.max_batch_requests}),
+        (FeedbackBatch, "events", {"maxItems": settings.max_batch_requests}),
     ]

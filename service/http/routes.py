@@ -15,30 +15,44 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from model import __version__
 from service.admission.gate import Ticket
 from service.bootstrap import Service
-from service.errors import RecallError, UnknownArm
-from service.experiments.exposure import Exposure
-from service.http import codec
+from service.errors import Forbidden, RecallError, Unauthorized, UnknownArm, UnknownItem
+from service.experiments.assignment import Assignment
+from service.http import bodies, codec
 from service.http.auth import check_admin, forced_bucket
 from service.http.observe import request_id_of
-from service.http.openapi import body_of, health_answers, ready_answers, recall_answers, reload_answers, with_problems
+from service.http.openapi import (
+    DELETE_PARAMETERS,
+    ITEM_REFUSALS,
+    body_of,
+    health_answers,
+    item_answers,
+    ready_answers,
+    recall_answers,
+    reload_answers,
+    with_problems,
+)
 from service.http.schemas import (
     ArmsResponse,
     BatchRequest,
     BatchResponse,
     EmbedRequest,
     EmbedResponse,
+    FeedbackBatch,
+    FeedbackBatchResponse,
     FeedbackRequest,
     FeedbackResponse,
+    ItemBody,
     RecallRequest,
     RecallResponse,
     ReloadBody,
     VersionResponse,
 )
 from service.http.tickets import record_wait, ticket_of
-from service.pipeline import RecallQuery, RecallResult
+from service.queries import RecallQuery, RecallResult
 
 HEALTH_SECONDS = 1.0
-MEMBERS_A_TURN = 8  # of a batch; then the event loop turns to others
+MEMBERS_A_TURN = 8  # of a batch, read or written; then the event loop turns to others
+UNANSWERED = RecallError("internal error")  # the outcome of a request that a bug, or the stop of the service, ended
 # operation ids are the names of the handlers: recall, recall_batch ..
 router = APIRouter(generate_unique_id_function=lambda route: route.name)
 
@@ -63,19 +77,60 @@ def settle(service: Service, ticket: Ticket, history: Sequence[object] | None) -
 async def answer_query(service: Service, query: RecallQuery, ticket: Ticket) -> RecallResult:
     """The answer of the pipeline, made known to all that listen: the gate, metrics, exposures, the shadow comparison.
 
-    The one place where the outcome of a recall request is known: an answer, or what the pipeline raises.
+    An exposure is recorded whatever becomes of the request: who is refused under one arm alone would be missing there.
     """
+    assignment = service.pipeline.assign(query)
+    outcome: RecallResult | RecallError = UNANSWERED
     try:
-        result = await service.pipeline.recall(query)
-    except RecallError:
-        record_wait(ticket)
+        outcome = await service.pipeline.recall(query, assignment)
+    except RecallError as error:
+        outcome = error
         raise
-    record_wait(ticket, result.timings_ms)
+    finally:
+        tell_gate(ticket, outcome)
+        record_exposure(service, query, assignment, outcome)
+    make_known(service, query, outcome)
+    return outcome
+
+
+def tell_gate(ticket: Ticket, outcome: RecallResult | RecallError) -> None:
+    """Tells how long a request waited; one that was given up, since its caller has gone, tells nothing."""
+    if isinstance(outcome, RecallResult):
+        record_wait(ticket, outcome.timings_ms)
+    elif outcome is not UNANSWERED:
+        record_wait(ticket)
+
+
+def record_exposure(
+    service: Service, query: RecallQuery, assignment: Assignment, outcome: RecallResult | RecallError
+) -> None:
+    if isinstance(outcome, RecallError):
+        service.stores.exposures.record(query, assignment, str(outcome.status))
+    else:
+        service.stores.exposures.record(query, assignment, outcome.served, outcome)
+
+
+def make_known(service: Service, query: RecallQuery, result: RecallResult) -> None:
     service.metrics.answered(result)
-    if exposure := Exposure.of(query.unit, result, int(time.time() * 1e3)):
-        service.stores.exposures.record(exposure)
     service.shadow.sample(query, result)
-    return result
+
+
+async def answer_queries(
+    service: Service, queries: Sequence[RecallQuery], ticket: Ticket
+) -> Sequence[RecallResult | RecallError]:
+    """The outcomes of many queries, made known in the same way."""
+    assignments = [service.pipeline.assign(query) for query in queries]
+    outcomes: Sequence[RecallResult | RecallError] = [UNANSWERED] * len(queries)
+    try:
+        outcomes = await service.pipeline.recall_many(queries, assignments)
+    finally:
+        tell_gate(ticket, outcomes[0])
+        for query, assignment, outcome in zip(queries, assignments, outcomes, strict=True):
+            record_exposure(service, query, assignment, outcome)
+    for query, outcome in zip(queries, outcomes, strict=True):
+        if isinstance(outcome, RecallResult):
+            make_known(service, query, outcome)
+    return outcomes
 
 
 @router.post("/recall", responses=recall_answers(), openapi_extra=body_of(RecallRequest, True), tags=["recall"])
@@ -89,47 +144,62 @@ async def recall(request: Request) -> Response:
     deadline = ticket.since + codec.timeout_s_of(request, service.settings)
     query = codec.to_query(body, request_id_of(request), deadline, forced=forced)
     result = await answer_query(service, query, ticket)
-    return codec.reply(codec.to_columns(result, body.explain), headers=codec.experiment_headers(result))
+    return codec.reply(
+        codec.to_columns(result, body.explain, service.settings), headers=codec.experiment_headers(result)
+    )
 
 
 @router.post(
-    "/recall/batch", responses=with_problems(BatchResponse), openapi_extra=body_of(BatchRequest), tags=["recall"]
+    "/recall/batch",
+    responses=with_problems(BatchResponse, 200, Unauthorized, Forbidden),
+    openapi_extra=body_of(BatchRequest, True),
+    tags=["recall"],
 )
 async def recall_batch(request: Request) -> Response:
     """Many users in one call: order kept, a bad member answered with its own problem. JSON or MessagePack."""
     service, ticket = service_of(request), ticket_of(request)
     timeout_s = codec.timeout_s_of(request, service.settings)  # a bad header is the whole batch's fault
     body = await codec.read_packable(BatchRequest, request, service.settings.max_batch_body_bytes)
-    codec.check_batch_bounds(body, service.settings)
+    codec.check_batch_size("requests", body.requests, service.settings)
     if body.arm is not None:
         check_arm(service, body.arm)
-    write = codec.member_writer(request)
-    deadline = ticket.since + timeout_s
+    forced = forced_bucket(request, service.settings.qa_key, body.arm)
+    own_id, deadline = request_id_of(request), ticket.since + timeout_s
+    members = [(member, f"{own_id}-{number}") for number, member in enumerate(body.requests)]
+    read: list[RecallQuery | RecallError] = []
+    for number, member in enumerate(members):
+        read.append(_read_member(service, *member, deadline, forced, body.arm))
+        await _give_way(number)
+    queries = [query for query in read if isinstance(query, RecallQuery)]
+    answers = iter(await answer_queries(service, queries, ticket) if queries else ())
+    write, responses = bodies.member_writer(request), list[bytes]()
+    for number, ((_, request_id), query) in enumerate(zip(members, read, strict=True)):
+        outcome = query if isinstance(query, RecallError) else next(answers)
+        if isinstance(outcome, RecallError):
+            responses.append(write(codec.to_problem(outcome, request_id)))
+        else:
+            explain = isinstance(query, RecallQuery) and query.explain
+            responses.append(write(codec.to_columns(outcome, explain, service.settings)))
+        await _give_way(number)
+    return bodies.reply_members(responses, request)
 
-    async def answer(number: int, member: dict[str, Any]) -> bytes:
-        request_id = f"{request_id_of(request)}-{number}"
-        return write(await _answer_member(service, member, request_id, body.arm, ticket, deadline))
 
-    tasks: list[asyncio.Task[bytes]] = []
-    async with asyncio.TaskGroup() as group:
-        for number, member in enumerate(body.requests):
-            tasks.append(group.create_task(answer(number, member)))
-            if number % MEMBERS_A_TURN == 0:
-                await asyncio.sleep(0)
-    return codec.reply_members([task.result() for task in tasks], request)
+async def _give_way(number: int) -> None:
+    """Lets the event loop turn to others after every MEMBERS_A_TURN members."""
+    if number % MEMBERS_A_TURN == 0:
+        await asyncio.sleep(0)
 
 
-async def _answer_member(
-    service: Service, member: dict[str, Any], request_id: str, pinned: str | None, ticket: Ticket, deadline: float
-) -> dict[str, Any]:
+def _read_member(
+    service: Service, member: dict[str, Any], request_id: str, deadline: float, forced: str | None, pinned: str | None
+) -> RecallQuery | RecallError:
+    """The query of a member, or the reason why it is none."""
     try:
         body = codec.parse_object(RecallRequest, member)
         codec.check_bounds(body, service.settings)
-        query = codec.to_query(body, request_id, deadline, pinned=pinned)
-        result = await answer_query(service, replace(query, is_bulk=True), ticket)
     except RecallError as error:
-        return codec.to_problem(error, request_id)
-    return codec.to_columns(result, body.explain)
+        return error
+    return replace(codec.to_query(body, request_id, deadline, forced, pinned), is_bulk=True)
 
 
 @router.post(
@@ -138,12 +208,13 @@ async def _answer_member(
 async def recall_pinned(arm: str, request: Request) -> Response:
     """One named arm answers; never counted as an exposure."""
     service, ticket = service_of(request), ticket_of(request)
+    forced_bucket(request, service.settings.qa_key, pinned=arm)
     body = await codec.read(RecallRequest, request, service.settings.max_body_bytes)
     codec.check_bounds(body, service.settings)
     settle(service, ticket, body.history)
     deadline = ticket.since + codec.timeout_s_of(request, service.settings)
     result = await answer_query(service, codec.to_query(body, request_id_of(request), deadline, pinned=arm), ticket)
-    return codec.reply(codec.to_columns(result, body.explain))
+    return codec.reply(codec.to_columns(result, body.explain, service.settings))
 
 
 @router.post("/embed", responses=with_problems(EmbedResponse), openapi_extra=body_of(EmbedRequest), tags=["recall"])
@@ -157,7 +228,7 @@ async def embed(request: Request) -> Response:
     settle(service, ticket, body.history)
     deadline = ticket.since + codec.timeout_s_of(request, service.settings)
     arm, vectors = await service.pipeline.embed(name, body.user_id, body.history, deadline)
-    return codec.reply(codec.to_vectors(arm, vectors))
+    return codec.reply(codec.to_vectors(arm, vectors, service.settings))
 
 
 @router.post(
@@ -171,9 +242,63 @@ async def feedback(request: Request) -> Response:
     """202 only once the event is kept; the same event_id twice is one event."""
     service = service_of(request)
     body = await codec.read(FeedbackRequest, request, service.settings.max_body_bytes)
-    event = codec.to_event(body, int(time.time() * 1e3))
+    return codec.reply(await keep_event(service, body), 202)
+
+
+async def keep_event(service: Service, body: FeedbackRequest) -> dict[str, Any]:
+    """The acknowledgement of an event that is kept. Raises BadRequest for one that cannot have been."""
+    now_ms = int(time.time() * 1e3)
+    codec.check_plausible(body, now_ms, service.settings)
+    event = codec.to_event(body, now_ms)
     is_new = await service.stores.feedback.keep(event)
-    return codec.reply({"event_id": event.event_id, "duplicate": not is_new}, 202)
+    if is_new:
+        await service.items.watched(event)
+    return {"event_id": event.event_id, "duplicate": not is_new}
+
+
+@router.post(
+    "/feedback/batch",
+    status_code=202,
+    responses=with_problems(FeedbackBatchResponse, 202),
+    openapi_extra=body_of(FeedbackBatch),
+    tags=["events"],
+)
+async def feedback_batch(request: Request) -> Response:
+    """Many events in one call, kept in their order; one that is not kept is answered with its own problem."""
+    service = service_of(request)
+    body = await codec.read(FeedbackBatch, request, service.settings.max_batch_body_bytes)
+    codec.check_batch_size("events", body.events, service.settings)
+    answers = [_keep_member(service, member, request_id_of(request)) for member in body.events]
+    return codec.reply({"responses": await asyncio.gather(*answers)}, 202)
+
+
+async def _keep_member(service: Service, member: dict[str, Any], request_id: str) -> dict[str, Any]:
+    try:
+        return await keep_event(service, codec.parse_object(FeedbackRequest, member))
+    except RecallError as error:
+        return codec.to_problem(error, request_id)
+
+
+@router.post("/items", responses=item_answers(*ITEM_REFUSALS), openapi_extra=body_of(ItemBody), tags=["items"])
+async def put_item(request: Request) -> Response:
+    """An item is listed from now on, or has other attributes; the answer's number makes sure that a request sees it."""
+    service = service_of(request)
+    check_admin(request, service.settings.admin_key)
+    body = await codec.read(ItemBody, request, service.settings.max_body_bytes)
+    return codec.reply({"catalogue": await service.items.put(codec.to_put(body))})
+
+
+@router.delete(
+    "/items/{item}",
+    responses=item_answers(UnknownItem),
+    openapi_extra={"parameters": DELETE_PARAMETERS},
+    tags=["items"],
+)
+async def delete_item(item: str, request: Request) -> Response:
+    """An item is gone from every list until it is put again."""
+    service = service_of(request)
+    check_admin(request, service.settings.admin_key)
+    return codec.reply({"catalogue": await service.items.delete(service.items.read_id(item))})
 
 
 @router.get("/health", responses=health_answers(), tags=["operations"])
@@ -189,12 +314,16 @@ async def ready(request: Request) -> Response:
     """200 once all arms are proven (the port is closed before) and while they compute; what runs below its best."""
     service = service_of(request)
     failing = service.pipeline.problems()
-    clients = service.stores.redis_clients
-    reasons = [f"redis_{client.role}_down" for client in clients if client.is_down]
-    reasons += [f"redis_{client.role}_refuses_{client.refusal}" for client in clients if client.refusal]
     refused = {state.arm: state.refusal for state in service.releases.states() if state.refusal}
-    state = {"arms": list(service.pipeline.arms), "degraded": reasons, "refused": refused}
-    return codec.reply({"ready": not failing, "failing": failing, **state}, 503 if failing else 200)
+    state = {
+        "ready": not failing,
+        "failing": failing,
+        "arms": list(service.pipeline.arms),
+        "degraded": service.stores.warnings(),
+        "refused": refused,
+        "experiments": {"config": service.experiments.config, "refused": service.experiments.refusal},
+    }
+    return codec.reply(state, 503 if failing else 200)
 
 
 @router.get("/metrics", response_class=PlainTextResponse, tags=["operations"])

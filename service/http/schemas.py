@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from model import ids
+from model.rules import MAX_BOOSTS, MAX_CAPS
 
 # ids and names alike; the rule is the one that logs are read by
 Text = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=ids.MAX_CHARACTERS, pattern=ids.PATTERN)]
@@ -12,9 +13,18 @@ Number = Annotated[int, Field(strict=True, ge=ids.MIN_INTEGER, le=ids.MAX_INTEGE
 ItemId = Number | Text
 UserId = Number | Text
 FolderName = Annotated[str, StringConstraints(strict=True, max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+FilterBody = dict[str, JsonValue]  # its rule is model/attributes/filters.py's
 Milliseconds = Annotated[int, Field(strict=True, ge=0, le=86_400_000)]
 
 EXAMPLE: dict[str, JsonValue] = {"user_id": "u42", "history": [101, 2044, 77], "top_n": 5, "explain": True}
+
+FILTERED: dict[str, JsonValue] = {
+    "history": [101, 2044, 77],
+    "filter": {"duration_s": {"lt": 60}, "or": [{"language": "en"}, {"category": {"in": [3, 8]}}]},
+    "caps": {"author": 2},
+    "boost": [{"attribute": "uploaded", "half_life": 86_400_000, "now": 1_764_000_000_000, "weight": 0.2}],
+    "diversity": 0.2,
+}
 
 
 class Body(BaseModel):
@@ -23,10 +33,24 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class BoostBody(Body):
+    """A nudge for items that pass a filter, or for new ones: half of it is left after each `half_life`."""
+
+    weight: Annotated[float, Field(ge=-1, le=1)] = Field(
+        description="Times the spread of the scores of this request's hits; 0 changes nothing."
+    )
+    filter: FilterBody | None = Field(None, description="Items that get all of it; not together with `attribute`.")
+    attribute: Text | None = Field(None, description="An attribute of numbers, such as the time of upload.")
+    half_life: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="In the units of the attribute."
+    )
+    now: Annotated[float, Field(allow_inf_nan=False)] | None = Field(None, description="In the same units.")
+
+
 class RecallRequest(Body):
     """A request of one user who opens the app."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [EXAMPLE]})
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [EXAMPLE, FILTERED]})
 
     user_id: UserId | None = Field(None, description="Unit of the experiment; without it the control arm answers.")
     history: list[ItemId] | None = Field(
@@ -38,7 +62,22 @@ class RecallRequest(Body):
         default_factory=list, description="Items that must not appear, beside those in the history."
     )
     explain: Annotated[bool, Field(strict=True)] = Field(
-        False, description="Say for each item which step or interest found it."
+        False, description="Say for each item which step or interest found it, and why it is there."
+    )
+    filter: FilterBody | None = Field(
+        None, description="Conditions on attributes of items: in, not_in, exists, gt, gte, lt, lte; and, or, not."
+    )
+    caps: dict[Text, Annotated[int, Field(strict=True, ge=1)]] = Field(
+        default_factory=dict,
+        max_length=MAX_CAPS,
+        description="By attribute: how many items of the list may share a value of it.",
+    )
+    boost: list[BoostBody] = Field(default_factory=list, max_length=MAX_BOOSTS, description="Nudges, added up.")
+    diversity: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="Share of novelty against relevance (maximal marginal relevance); 0 changes nothing."
+    )
+    min_catalogue: Annotated[int, Field(strict=True, ge=0, le=ids.MAX_INTEGER)] = Field(
+        0, description="The change of the catalogue, as POST /items numbers it, that the answer has to know."
     )
 
 
@@ -89,6 +128,43 @@ class FeedbackRequest(Body):
     )
 
 
+class FeedbackBatch(Body):
+    """Many actions at once, in the order in which they happened; answers keep it."""
+
+    # each is parsed later by itself: a bad event must not refuse the others
+    events: list[dict[str, Any]] = Field(
+        description="FeedbackRequest objects; a bad one gets its own problem.", min_length=1
+    )
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"examples": [{"events": [{"user_id": "u42", "item_id": 101, "action": "like"}]}]},
+    )
+
+
+class ItemBody(Body):
+    """An item that is there from now on; one of the same id is replaced."""
+
+    id: ItemId
+    attributes: dict[Text, JsonValue] | None = Field(
+        None, description="By name, of the types that the bundle's have; left out: those of the bundle, if it knows it."
+    )
+    expected_watches: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        None,
+        description="How often it will be watched in as long a time as the bundle's log covers; default: as usual.",
+    )
+    vectors: dict[Text, list[float]] = Field(
+        default_factory=dict, description="By arm: its vector in that arm's space. Left out: it is learnt."
+    )
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"examples": [{"id": 900_001, "attributes": {"author": 7_003, "language": "en"}}]},
+    )
+
+
 class ReloadBody(Body):
     """The wish for another bundle of an arm. Without `bundle` and `rollback`: what lies in the arm's own folder now."""
 
@@ -110,6 +186,19 @@ class Experiment(Body):
     reason: str
 
 
+class ReasonsBody(Body):
+    """The reasons as columns, in the order of the items; an item that filled the list up has no history items."""
+
+    similar: list[list[int | str]] = Field(description="Up to three items of the history that it is most like.")
+    shares: list[list[float]] = Field(description="Their shares of its likeness to all of the history.")
+    ranks: list[list[int | None]] = Field(
+        description="Its place among the hits of each step or interest, from 1; null = not among them."
+    )
+    popularity: list[int | None] = Field(
+        description="Its tenth of the bundle's items by popularity, 1 = the most popular; null = came after the bundle."
+    )
+
+
 class RecallResponse(Body):
     """The list as columns, not objects: the n-th id, score and source belong together."""
 
@@ -119,8 +208,10 @@ class RecallResponse(Body):
     experiment: Experiment
     items: list[int | str]
     scores: list[float]
-    sources: list[str] | None = Field(None, description="With explain: step1, step2, interest3, popular.")
+    sources: list[str] | None = Field(None, description="With explain: step1, step2, interest3, popular, fresh.")
     prompts: list[int | str] | None = Field(None, description="With explain: items the model generated on the way.")
+    reasons: ReasonsBody | None = Field(None, description="With explain: why each item is there, as columns.")
+    catalogue: int = Field(description="The last change of the catalogue that this list knows; 0 = the bundle alone.")
     cache: Literal["hit", "miss", "off"]
     degraded: list[str] = Field(description="Why this answer is less than it could be; empty = all well.")
     timings_ms: dict[str, float]
@@ -157,11 +248,30 @@ class FeedbackResponse(Body):
     duplicate: bool = Field(description="True: the same event_id was kept before.")
 
 
+class FeedbackBatchResponse(Body):
+    """The answers of a batch of events: an entry for each, in order."""
+
+    responses: list[FeedbackResponse | Problem]
+
+
+class ChangeResponse(Body):
+    """The acknowledgement of a change of the catalogue that is kept."""
+
+    catalogue: int = Field(description="Its number; a request with this `min_catalogue` sees it.")
+
+
 class HealthResponse(Body):
     """The state of every engine."""
 
     status: Literal["ok", "failing"]
     engines: dict[str, str] = Field(description="By arm: ok, or the error that its engine gives now.")
+
+
+class ExperimentsState(Body):
+    """The experiments in force."""
+
+    config: str = Field(description="Digest of their settings; exposures name it.")
+    refused: str | None = Field(description="Why the file that is there now is not in force; the one before still is.")
 
 
 class ReadyResponse(Body):
@@ -176,6 +286,7 @@ class ReadyResponse(Body):
     refused: dict[str, str] = Field(
         description="By arm: why the last bundle offered was refused; the one before it still serves."
     )
+    experiments: ExperimentsState
 
 
 class ArmDescription(Body):

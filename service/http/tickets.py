@@ -1,6 +1,7 @@
 """The gate as HTTP sees it: which requests pass it, in which lane, and the ticket that travels in a request's scope."""
 
 import time
+from collections.abc import Mapping
 
 from fastapi import Request
 
@@ -51,7 +52,7 @@ def _priority_of(request: Request) -> Priority:
     return priority_named(request.headers.get("x-priority", "normal").encode("latin-1", "replace")) or Priority.NORMAL
 
 
-def record_wait(ticket: Ticket, timings_ms: dict[str, float] | None = None) -> None:
+def record_wait(ticket: Ticket, timings_ms: Mapping[str, float] | None = None) -> None:
     """Tells the gate how long a request waited: all of its time but what its own computing and Redis took."""
     own_ms = sum((timings_ms or {}).get(stage, 0.0) for stage in ("history", "encode", "search", "merge"))
     ticket.record_wait(max(0.0, time.monotonic() - ticket.since - own_ms / 1e3))

@@ -14,18 +14,18 @@ from contextlib import AsyncExitStack
 import structlog
 import uvloop
 
-from service.bootstrap import load_assigner, register
+from service.bootstrap import freeze_loaded, load_assigner, register
 from service.engine.metadata import wait_for_bundles
 from service.engine_process import open_engines
 from service.errors import ConfigurationError
-from service.processes.heartbeat import Heart, until_lost
-from service.processes.supervisor import ENVIRONMENT
+from service.processes.heartbeat import ENVIRONMENT, Heart, until_lost
 from service.remote.server import EngineServer
 from service.settings import Settings
 from service.stores.collectors import RedisCollector
 from service.telemetry.logging import configure_logging
 from service.telemetry.metrics import Metrics
 
+SWITCH_S = 0.0003  # of the interpreter, between threads
 log = structlog.get_logger()
 
 
@@ -42,12 +42,15 @@ async def run_engine(settings: Settings, address: str, heart: Heart) -> None:
     async with AsyncExitStack() as stack:
         engines = await stack.enter_async_context(open_engines(settings, metrics))
         register(metrics, *engines.collectors, RedisCollector(engines.redis_clients))
-        server = EngineServer(address, engines.arms, metrics.render, metrics.engine("unknown"), engines.releases)
+        observer = metrics.engine("unknown")
+        server = EngineServer(address, engines.arms, metrics.render, observer, engines.releases, engines.state)
         engines.releases.subscribe(server)
         stack.push_async_callback(server.close)
-        tasks = [asyncio.create_task(server.run()), asyncio.create_task(until_lost(heart, stopping.set))]
-        for task in tasks:
-            stack.callback(task.cancel)
+        freeze_loaded()
+        # the threads that compute would hold the interpreter for 5 ms at a time while answers wait to be sent
+        sys.setswitchinterval(SWITCH_S)
+        beating = asyncio.create_task(until_lost(heart, stopping.set))
+        stack.callback(beating.cancel)
         await stopping.wait()
 
 

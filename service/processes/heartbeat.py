@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
+ENVIRONMENT = "RECALL_PROCESS"  # settings, address of the engine, heartbeat: for a process of ours, as JSON
 BEAT_S = 0.25
 BEAT, REFUSED = b".", b"!"
 MAX_BYTES = 4096

@@ -15,8 +15,7 @@ from service.errors import ConfigurationError
 from service.http.app import create_app
 from service.http.server import Server
 from service.processes.addresses import listen
-from service.processes.heartbeat import Heart, until_lost
-from service.processes.supervisor import ENVIRONMENT
+from service.processes.heartbeat import ENVIRONMENT, Heart, until_lost
 from service.settings import Settings
 from service.telemetry.logging import configure_logging
 

@@ -12,27 +12,23 @@ ready, a process that ends is a refusal to start.
 
 import asyncio
 import json
-import os
 import signal
-import site
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import structlog
 from pydantic import SecretStr
 
+from service.embedded import with_redis
 from service.errors import ConfigurationError
-from service.processes.heartbeat import Pulse
+from service.processes.heartbeat import ENVIRONMENT, Pulse
 from service.settings import Settings
-from service.stores.embedding import embed
+from service.subprocesses import child_environment, module_command
 
-ENVIRONMENT = "RECALL_PROCESS"  # settings, address of the engine, heartbeat: for a process of ours, as JSON
 ENGINE, HTTP = "engine", "http"
 LOOK_S, HANG_S = 0.1, 5.0
 STOP_S = 12.0  # for requests under way, then for what a process has to write
@@ -76,9 +72,10 @@ class Child:
             self._pulse.close()
             self._pulse = Pulse()
         told = json.dumps(self.told | {"heartbeat": self._pulse.writer})
-        # -P: nothing of the folder that a service happens to be started in is imported
-        command = [sys.executable, "-P", "-m", f"service.processes.{self.kind}"]
-        environment = {**os.environ, **code_path(), ENVIRONMENT: told}
+        command, environment = (
+            module_command(f"service.processes.{self.kind}"),
+            child_environment(**{ENVIRONMENT: told}),
+        )
         self._process = subprocess.Popen(command, env=environment, pass_fds=[self._pulse.writer])  # noqa: S603
         self._pulse.close_writer()
         self._started_at, self._again_at = time.monotonic(), None
@@ -122,9 +119,7 @@ async def _run(settings: Settings, port: int, on_start: Callable[[], None]) -> N
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
         # owned by the process that lives longest: an engine that is started again finds it as it was
-        if settings.redis_url is None:
-            url = await embed(settings.state_dir / "redis", stack)
-            settings = settings.model_copy(update={"redis_url": url})
+        settings = await with_redis(settings, stack)
         address = f"ipc://{stack.enter_context(tempfile.TemporaryDirectory())}/engine"
         told = told_to_children(settings, port, address)
         engine, https = Child(ENGINE, told), [Child(HTTP, told) for _ in range(settings.http_workers)]
@@ -176,11 +171,3 @@ def told_to_children(settings: Settings, port: int, address: str) -> dict[str, o
     given = settings.model_dump(mode="json", exclude={*secrets}) | {"port": port}
     given |= {name: value.get_secret_value() for name, value in secrets.items()}
     return {"settings": given, "engine": address}
-
-
-def code_path() -> dict[str, str]:
-    """The PYTHONPATH by which another process finds this very code, where that is not installed but a checkout."""
-    here = str(Path(__file__).parents[2])
-    if here in (*site.getsitepackages(), site.getusersitepackages()):
-        return {}
-    return {"PYTHONPATH": os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))}

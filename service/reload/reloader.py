@@ -43,7 +43,10 @@ class Reloader:
         """folders: each arm's own, as it was given. load: proves the bundle in a folder; may take its time."""
         self._arms, self._folders, self._load = arms, folders, load
         served = {name: slot.current for name, slot in arms.items()}
-        self._states = {name: ReleaseState(name, r.bundle, str(r.folder)) for name, r in served.items()}
+        self._states = {
+            name: ReleaseState(name, release.bundle, str(release.folder), has_cache=release.has_cache)
+            for name, release in served.items()
+        }
         self._previous: dict[str, ReleaseState] = {}  # of an arm: what it served before
         self._listeners: list[ReleaseListener] = []
         self._is_busy = False
@@ -87,7 +90,7 @@ class Reloader:
             await self._tell(replace(old, refusal=None))
             return False
         new = await self._prove(wanted.arm, folder)
-        coming = ReleaseState(wanted.arm, new.bundle, str(new.folder), previous=old.bundle)
+        coming = ReleaseState(wanted.arm, new.bundle, str(new.folder), old.bundle, has_cache=new.has_cache)
         try:
             if new.bundle != bundle:
                 raise ReloadRefused(f"arm {wanted.arm}: {folder} was replaced while it was read")

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import structlog
 
+from service.catalogue.state import LiveState
 from service.engine.arms import ArmSlot, Release
 from service.engine.metadata import load_arm_metadata
 from service.engine.releases import ReleaseState, ReloadOutcome, ReloadRequest
 from service.errors import ConfigurationError
-from service.remote.link import EngineLink, RemoteEngine
+from service.remote.engine import RemoteEngine
+from service.remote.link import EngineLink
 
 START_S = 30.0  # the engine process tells within what it serves
 log = structlog.get_logger()
@@ -23,11 +25,16 @@ log = structlog.get_logger()
 class Follower:
     """The releases of one HTTP process. Belongs to its event loop."""
 
-    def __init__(self, link: EngineLink, states: Sequence[ReleaseState], releases: Mapping[str, Release]) -> None:
-        """releases: those of `states`, by arm. Make it with `follow_engine`."""
+    def __init__(
+        self,
+        link: EngineLink,
+        states: Sequence[ReleaseState],
+        releases: Mapping[str, Release],
+        items: LiveState | None = None,
+    ) -> None:
+        """releases: those of `states`, by arm. items: the state of the catalogue here. Make it with `follow_engine`."""
         self.arms = {name: ArmSlot(release) for name, release in releases.items()}
-        self._link, self._states = link, tuple(states)
-        self._has_cache = {name: release.has_cache for name, release in releases.items()}
+        self._link, self._states, self._items = link, tuple(states), items
         self._prepared: dict[str, Release] = {}  # by arm: what comes next
         self._catching_up: dict[str, asyncio.Task[None]] = {}
 
@@ -73,17 +80,16 @@ class Follower:
             log.warning("release_not_read", arm=arm, error=str(error))
 
     async def _read(self, state: ReleaseState) -> Release:
-        has_cache = self._has_cache[state.arm]
-        return await asyncio.to_thread(read_release, state, self._link, has_cache)
+        return await asyncio.to_thread(read_release, state, self._link, self._items)
 
 
-def read_release(state: ReleaseState, link: EngineLink, has_cache: bool) -> Release:
+def read_release(state: ReleaseState, link: EngineLink, items: LiveState | None = None) -> Release:
     """The release of a bundle that the engine process has proven. Raises ConfigurationError with the reason."""
     engine = RemoteEngine(state.arm, state.bundle, link)
-    return load_arm_metadata(state.arm, Path(state.folder), state.bundle, engine, has_cache)
+    return load_arm_metadata(state.arm, Path(state.folder), state.bundle, engine, state.has_cache, items)
 
 
-async def follow_engine(link: EngineLink, has_cache: bool) -> Follower:
+async def follow_engine(link: EngineLink, items: LiveState | None = None) -> Follower:
     """A follower with the releases that the engine process serves now; it is told of every further one.
 
     Raises ConfigurationError when the engine process does not tell, or a bundle cannot be read.
@@ -93,7 +99,7 @@ async def follow_engine(link: EngineLink, has_cache: bool) -> Follower:
             states = await link.releases()
     except TimeoutError:
         raise ConfigurationError("the engine process does not tell what it serves") from None
-    releases = {state.arm: read_release(state, link, has_cache) for state in states}
-    follower = Follower(link, states, releases)
+    releases = {state.arm: read_release(state, link, items) for state in states}
+    follower = Follower(link, states, releases, items)
     link.subscribe(follower)
     return follower

@@ -1,4 +1,4 @@
-"""An HTTP process's end: it asks the engine process through `RemoteEngine`, which is to the spine what `Engine` is.
+"""An HTTP process's end: it asks the engine process (`RemoteEngine` in engine.py is to the spine what `Engine` is).
 
 The engine process holds weights, indexes and the cache of vectors; an HTTP process holds ids, experiments and
 histories. The messages are those of service/remote/messages.py; one that cannot be read is counted and dropped, and the
@@ -7,7 +7,6 @@ loop goes on. Nobody hangs: an engine process that gives no sign of life, or was
 
 import asyncio
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol, TypeVar
@@ -16,21 +15,20 @@ import msgspec
 import structlog
 import zmq
 
+from service.engine.blocks import RequestBlock, ResultBlock, until_deadline
 from service.engine.messages import EngineRequest, EngineResult
 from service.engine.protocols import EngineObserver
 from service.engine.releases import ReleaseState, ReloadOutcome, ReloadRequest
-from service.errors import DeadlineExceeded, EngineFailed, RecallError, StaleRelease
+from service.errors import EngineFailed, RecallError
+from service.remote.blocks import AnswerBlock, AskBlock, BadMessage
 from service.remote.messages import (
     Alive,
     AllMetrics,
     AskAlive,
-    AskEngine,
     AskMetrics,
     AskReleases,
     AskReload,
-    BadMessage,
     CollectMetrics,
-    EngineAnswer,
     EngineRefusal,
     ForgetAsk,
     FromEngine,
@@ -45,14 +43,17 @@ from service.remote.messages import (
     decode_from_engine,
     encode,
 )
-from service.remote.sockets import count_bad, open_socket
+from service.remote.sockets import LoopSocket, count_bad
 
 # between signs of life, and how many may be missing: the proof of a new bundle may hold the other's interpreter for a
 # while; a process that has ended is known at once, by its connection
 LISTEN_S, MAX_SILENT = 0.3, 6
 METRICS_S = 2.0
+AGAIN_S = 0.01  # until what nobody took is sent again
 SILENT = "the engine process gives no sign of life"
+R = TypeVar("R")
 T = TypeVar("T", bound=msgspec.Struct)
+CALLS = AskBlock | AskAlive | AskMetrics | AskReleases | AskReload  # somebody waits for their answers
 log = structlog.get_logger()
 
 
@@ -75,22 +76,24 @@ class EngineLink:
     def __init__(self, address: str, metrics: Callable[[], str], observer: EngineObserver) -> None:
         """metrics: this process's own, as a text."""
         self._metrics, self._observer = metrics, observer
-        self._socket = open_socket(zmq.DEALER)
+        self._socket = LoopSocket(zmq.DEALER, self._read)
         self._socket.connect(address)
+        self._leaving: list[FromWorker] = []  # in the next round of the loop, together
         self._numbers = itertools.count()
         self._asked: dict[int, asyncio.Future[FromEngine]] = {}
         self._asks: set[int] = set()  # those of them that are requests
         self._follower: ReleaseFollower | None = None
         self._preparing: set[asyncio.Task[None]] = set()
         self._is_ready = False  # this process has said so
+        self._is_closed = False
         self._incarnation, self._num_silent = "", 0
         self._problems: dict[str, str] = {}
-        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._listen())]
+        self._listening = asyncio.create_task(self._listen())
 
     async def tell_ready(self) -> None:
         """Tells the engine process that this one answers requests; one that is started anew is told again."""
         self._is_ready = True
-        await self._send(WorkerReady())
+        self._send(WorkerReady())
 
     async def all_metrics(self) -> list[str]:
         """The metrics of every process, as texts; of this one alone where the engine process does not answer."""
@@ -117,18 +120,34 @@ class EngineLink:
             await self._follower.catch_up(arm, stale)
 
     async def ask(self, arm: str, bundle: str, request: EngineRequest) -> EngineResult:
-        """Raises what Engine.ask raises, and StaleRelease where the engine computes for another bundle."""
-        if problem := self.problem(arm):
+        """Raises what Engine.ask raises, and StaleRelease where the engine computes for another bundle.
+
+        Vectors come with requests of limit 0 alone.
+        """
+        message = AskBlock.single(next(self._numbers), arm, bundle, request)
+        return self._unpacked((await self._ask(message, request.deadline)).single)
+
+    async def ask_block(self, arm: str, bundle: str, block: RequestBlock) -> ResultBlock:
+        """The same for a block; what Engine.ask_block raises."""
+        message = AskBlock.of(next(self._numbers), arm, bundle, block)
+        return self._unpacked((await self._ask(message, block.deadline)).result)
+
+    async def _ask(self, message: AskBlock, deadline: float) -> AnswerBlock:
+        if problem := self.problem(message.arm):
             raise EngineFailed(problem)
-        message = AskEngine.of(next(self._numbers), arm, bundle, request)
+        self._asks.add(message.number)
         try:
-            answer = await self._call(message, EngineAnswer)
+            return await self._call(message, AnswerBlock, deadline)
         except asyncio.CancelledError:
-            # the caller left, or its deadline passed: what is not computed yet need not be
-            self._forget(message.number)
+            # the caller left: what is not computed yet need not be
+            self._send(ForgetAsk(message.number))
             raise
+        finally:
+            self._asks.discard(message.number)
+
+    def _unpacked(self, unpack: Callable[[], R]) -> R:
         try:
-            return answer.result()
+            return unpack()
         except BadMessage as error:
             count_bad(self._observer, error)
             raise EngineFailed("the engine's answer cannot be read") from error
@@ -146,20 +165,11 @@ class EngineLink:
     async def close(self) -> None:
         for task in self._preparing:
             task.cancel()
-        for own in self._tasks:
-            own.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._listening.cancel()
+        await asyncio.gather(self._listening, return_exceptions=True)
         self.fail_all(EngineFailed("the service is stopping"))
+        self._is_closed = True
         self._socket.close()
-
-    def _forget(self, number: int) -> None:
-        task = asyncio.create_task(self._try_to_forget(number))
-        self._preparing.add(task)
-        task.add_done_callback(self._preparing.discard)
-
-    async def _try_to_forget(self, number: int) -> None:
-        with suppress(EngineFailed):
-            await self._send_at_once(ForgetAsk(number))
 
     async def _listen(self) -> None:
         """Asks for a sign of life at a steady pace; without one, whoever waits is failed, and so is whoever comes."""
@@ -169,76 +179,91 @@ class EngineLink:
                 self.fail_all(EngineFailed(SILENT), patient_too=False)
             with suppress(TimeoutError, EngineFailed):
                 async with asyncio.timeout(LISTEN_S):
-                    await self._hear(await self._call(AskAlive(next(self._numbers)), Alive))
+                    self._hear(await self._call(AskAlive(next(self._numbers)), Alive))
             await asyncio.sleep(LISTEN_S)
 
-    async def _hear(self, alive: Alive) -> None:
+    def _hear(self, alive: Alive) -> None:
         self._num_silent, self._problems = 0, alive.problems
         if self._incarnation not in ("", alive.incarnation):
             log.warning("engine_process_is_another")
             # what was asked of the one before is answered by nobody
             self.fail_all(EngineFailed("the engine process was started anew"))
             if self._is_ready:
-                await self._send(WorkerReady())
+                self._send(WorkerReady())
         self._incarnation = alive.incarnation
 
-    async def _call(self, message: AskEngine | AskAlive | AskMetrics | AskReleases | AskReload, kind: type[T]) -> T:
-        """The answer to one message; whoever is cancelled leaves nothing behind. Raises EngineFailed in silence."""
+    async def _call(
+        self,
+        message: AskBlock | AskAlive | AskMetrics | AskReleases | AskReload,
+        kind: type[T],
+        deadline: float = float("inf"),
+    ) -> T:
+        """The answer to one message; whoever is cancelled leaves nothing behind.
+
+        Raises EngineFailed in silence, and DeadlineExceeded: the engine tells when a deadline passes, this is for an
+        engine that tells nothing.
+        """
         if self._num_silent > MAX_SILENT and not isinstance(message, AskAlive):
             raise EngineFailed(SILENT)
         future = self._asked[message.number] = asyncio.get_running_loop().create_future()
         try:
-            if isinstance(message, AskEngine):
-                self._asks.add(message.number)
-                await (self._send_at_once(message) if self._incarnation else self._send(message))
-            else:
-                await self._send(message)
-            answer = await future
+            self._send(message)
+            answer = await until_deadline(future, deadline)
         finally:
             self._asked.pop(message.number, None)
-            self._asks.discard(message.number)
         if isinstance(answer, EngineRefusal):
             raise answer.error()
         if not isinstance(answer, kind):
             raise EngineFailed("the engine process answered something else than was asked")
         return answer
 
-    async def _send_at_once(self, message: FromWorker) -> None:
-        """Raises EngineFailed where nobody is at the other end: an engine process that has ended is known at once."""
-        try:
-            await self._socket.send(encode(message), zmq.NOBLOCK)
-        except zmq.Again:
-            # whoever was asked before it ended waits in vain
+    def _send(self, message: FromWorker) -> None:
+        """Sends it in the next round of the loop, with all that is sent in this one."""
+        if not self._leaving:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._leaving.append(message)
+
+    def _flush(self) -> None:
+        leaving, self._leaving = self._leaving, []
+        # callers who have gone meanwhile ask nothing
+        messages = [m for m in leaving if not isinstance(m, CALLS) or m.number in self._asked]
+        if not messages or self._is_closed or self._socket.send(encode(messages)):
+            return
+        if self._incarnation:
+            # an engine process that has ended is known at once: whoever was asked before it ended waits in vain
             self._num_silent = MAX_SILENT + 1
             self.fail_all(EngineFailed(SILENT), patient_too=False)
-            raise EngineFailed(SILENT) from None
+            messages = [m for m in messages if not isinstance(m, AskBlock | ForgetAsk)]
+        # what is no request is kept for whoever comes; before the first came, requests are kept too
+        self._leaving = messages
+        if messages:
+            asyncio.get_running_loop().call_later(AGAIN_S, self._flush)
 
-    async def _send(self, message: FromWorker) -> None:
-        await self._socket.send(encode(message))
+    def _read(self, parts: Sequence[bytes]) -> None:
+        try:
+            messages = decode_from_engine(b"".join(parts))
+        except BadMessage as error:
+            count_bad(self._observer, error)
+            return
+        for message in messages:
+            self._take(message)
 
-    async def _read(self) -> None:
-        while True:
-            data = await self._socket.recv()
-            try:
-                message = decode_from_engine(data)
-            except BadMessage as error:
-                count_bad(self._observer, error)
-                continue
-            match message:
-                case CollectMetrics():
-                    await self._send(WorkerMetrics(message.number, self._metrics()))
-                case PrepareRelease():
-                    # answers are read meanwhile: the ids of a large catalogue take a second
-                    task = asyncio.create_task(self._prepare(message))
-                    self._preparing.add(task)
-                    task.add_done_callback(self._preparing.discard)
-                case ReleasesChanged():
-                    if self._follower:
-                        self._follower.follow(message.states)
-                case _:
-                    future = self._asked.get(message.number)
-                    if future and not future.done():
-                        future.set_result(message)
+    def _take(self, message: FromEngine) -> None:
+        match message:
+            case CollectMetrics():
+                self._send(WorkerMetrics(message.number, self._metrics()))
+            case PrepareRelease():
+                # answers are read meanwhile: the ids of a large catalogue take a second
+                task = asyncio.create_task(self._prepare(message))
+                self._preparing.add(task)
+                task.add_done_callback(self._preparing.discard)
+            case ReleasesChanged():
+                if self._follower:
+                    self._follower.follow(message.states)
+            case _:
+                future = self._asked.get(message.number)
+                if future and not future.done():
+                    future.set_result(message)
 
     async def _prepare(self, message: PrepareRelease) -> None:
         try:
@@ -247,41 +272,4 @@ class EngineLink:
             problem = None
         except RecallError as error:
             problem = str(error)
-        await self._send(ReleasePrepared(message.number, problem))
-
-
-class RemoteEngine:
-    """One arm's engine as an HTTP process sees it; weights, index and cache live in the engine process."""
-
-    def __init__(self, arm: str, bundle: str, link: EngineLink) -> None:
-        """bundle: the one whose rows are asked in."""
-        self._arm, self._bundle, self._link = arm, bundle, link
-        self.last_batch_at = float("-inf")
-
-    @property
-    def problem(self) -> str | None:
-        return self._link.problem(self._arm)
-
-    async def ask(self, request: EngineRequest) -> EngineResult:
-        """Raises what Engine.ask raises; StaleRelease once this process knows the bundle that is served instead."""
-        started = time.monotonic()
-        deadline = None if request.deadline == float("inf") else request.deadline
-        try:
-            # the engine tells when a deadline passes; this is for an engine that tells nothing
-            async with asyncio.timeout_at(deadline):
-                result = await self._ask(request)
-        except TimeoutError:
-            raise DeadlineExceeded("the deadline passed before the answer was ready") from None
-        self.last_batch_at = time.monotonic()
-        result.timings_ms["remote"] = 1e3 * (self.last_batch_at - started)
-        return result
-
-    async def _ask(self, request: EngineRequest) -> EngineResult:
-        try:
-            return await self._link.ask(self._arm, self._bundle, request)
-        except StaleRelease:
-            await self._link.catch_up(self._arm, self._bundle)
-            raise
-
-    async def close(self) -> None:
-        return
+        self._send(ReleasePrepared(message.number, problem))

@@ -1,143 +1,34 @@
-"""The messages between HTTP processes and the engine process: MessagePack of typed structs, arrays as bytes.
+"""The messages between HTTP processes and the engine process: MessagePack of typed structs.
 
-Each struct is tagged, so that a reader knows it by itself, and checked while it is decoded: torn, unknown or
-inconsistent bytes raise `BadMessage`, never anything else. A deadline travels as the seconds that are left, since the
-clocks of two processes need not agree.
+They travel in lists: all that a process has to tell another in one round of its loop. Each struct is tagged, so that a
+reader knows it by itself, and checked while it is decoded: torn, unknown or inconsistent bytes raise `BadMessage`,
+never anything else.
 """
 
-import time
 from typing import TypeVar
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from model.merging import Merged
-from model.records import History
-from service.engine.messages import EngineRequest, EngineResult
 from service.engine.releases import ReleaseState, ReloadOutcome, ReloadRequest
-from service.errors import (
-    DeadlineExceeded,
-    EngineFailed,
-    Overloaded,
-    RecallError,
-    ReloadRefused,
-    ReloadUnderWay,
-    StaleRelease,
-    UnknownArm,
-)
-from service.stores.vector_codec import CachedVectors
+from service.errors import RecallError
+from service.remote.blocks import AnswerBlock, AskBlock, BadMessage, error_of
 
-KINDS = (Overloaded, DeadlineExceeded, EngineFailed, StaleRelease, UnknownArm, ReloadUnderWay, ReloadRefused)
-ERRORS: dict[str, type[RecallError]] = {kind.code: kind for kind in KINDS}
 T = TypeVar("T")
 
 
-class BadMessage(Exception):  # noqa: N818 - named for what it says; it never reaches a client
-    """A message between processes cannot be read; it is dropped and counted."""
-
-
-class AskEngine(msgspec.Struct, tag="ask", array_like=True, frozen=True):
-    """A request of an HTTP process for one arm, in rows of one bundle's catalogue."""
-
-    number: int
-    arm: str
-    bundle: str  # that the rows belong to; the engine computes for no other
-    items: tuple[int, ...]
-    user: int
-    limit: int
-    excluded: frozenset[int] | None  # None = the history's own items
-    left_s: float | None  # until the deadline; None = there is none
-    key: bytes | None
-    allowed: bytes | None = None  # (N,) booleans, eight a byte
-    num_items: int = 0  # N where there is a filter
-    is_bulk: bool = False
-
-    @classmethod
-    def of(cls, number: int, arm: str, bundle: str, request: EngineRequest) -> "AskEngine":
-        history, left = request.history, request.deadline - time.monotonic()
-        return cls(
-            number,
-            arm,
-            bundle,
-            history.items,
-            history.user,
-            request.limit,
-            None if request.excluded is history.items else frozenset(request.excluded),
-            None if left == float("inf") else left,
-            request.key,
-            None if request.allowed is None else np.packbits(request.allowed).tobytes(),
-            0 if request.allowed is None else len(request.allowed),
-            request.is_bulk,
-        )
-
-    def request(self) -> EngineRequest:
-        return EngineRequest(
-            History(self.items, self.user),
-            self.limit,
-            self.items if self.excluded is None else self.excluded,
-            deadline=float("inf") if self.left_s is None else time.monotonic() + self.left_s,
-            key=self.key,
-            allowed=None if self.allowed is None else self._filter(self.allowed),
-            is_bulk=self.is_bulk,
-        )
-
-    def _filter(self, packed: bytes) -> NDArray[np.bool_]:
-        return np.unpackbits(np.frombuffer(packed, np.uint8), count=self.num_items).view(np.bool_)
-
-
-class EngineAnswer(msgspec.Struct, tag="answer", array_like=True, frozen=True):
-    """The result of one `AskEngine`."""
-
-    number: int
-    num_queries: int
-    vectors: bytes  # (Q, D) float32
-    prompts: bytes  # (P,) int64
-    rows: bytes  # (K,) int64
-    scores: bytes  # (K,) float32
-    sources: bytes  # (K,) int64
-    timings_ms: dict[str, float]
-    known: bool
-    is_cheap: bool = False
-
-    @classmethod
-    def of(cls, number: int, result: EngineResult) -> "EngineAnswer":
-        vectors, merged = result.vectors, result.merged
-        return cls(
-            number,
-            len(vectors.vectors),
-            vectors.vectors.astype("<f4", copy=False).tobytes(),
-            vectors.prompts.astype("<i8", copy=False).tobytes(),
-            merged.rows.astype("<i8", copy=False).tobytes(),
-            merged.scores.astype("<f4", copy=False).tobytes(),
-            merged.sources.astype("<i8", copy=False).tobytes(),
-            result.timings_ms,
-            result.known,
-            result.is_cheap,
-        )
-
-    def result(self) -> EngineResult:
-        """Raises BadMessage where the bytes are not the arrays they should be."""
-        try:
-            vectors = np.frombuffer(self.vectors, "<f4").reshape(self.num_queries, -1)
-            merged = Merged(_integers(self.rows), np.frombuffer(self.scores, "<f4"), _integers(self.sources))
-            prompts = _integers(self.prompts)
-        except ValueError as error:
-            raise BadMessage(f"an answer holds no arrays: {error}") from error
-        if not len(merged.rows) == len(merged.scores) == len(merged.sources):
-            raise BadMessage("an answer holds lists of different length")
-        return EngineResult(CachedVectors(vectors, prompts), merged, self.timings_ms, self.known, self.is_cheap)
-
-
 class EngineRefusal(msgspec.Struct, tag="refusal", array_like=True, frozen=True):
-    """The error that answers one `AskEngine`."""
+    """The error that answers a message."""
 
     number: int
     code: str
     message: str
 
+    @classmethod
+    def of(cls, number: int, error: RecallError) -> "EngineRefusal":
+        return cls(number, error.code, str(error))
+
     def error(self) -> RecallError:
-        return ERRORS.get(self.code, EngineFailed)(self.message)
+        return error_of(self.code, self.message)
 
 
 class WorkerReady(msgspec.Struct, tag="ready", array_like=True, frozen=True):
@@ -158,7 +49,7 @@ class AllMetrics(msgspec.Struct, tag="all_metrics", array_like=True, frozen=True
 
 
 class ForgetAsk(msgspec.Struct, tag="forget", array_like=True, frozen=True):
-    """Nobody waits any more for the answer to one `AskEngine`."""
+    """Nobody waits any more for the answer to one `AskBlock`."""
 
     number: int
 
@@ -238,7 +129,7 @@ class ReleasePrepared(msgspec.Struct, tag="prepared", array_like=True, frozen=Tr
 
 
 FromWorker = (
-    AskEngine
+    AskBlock
     | ForgetAsk
     | AskAlive
     | WorkerReady
@@ -250,7 +141,7 @@ FromWorker = (
 )
 FromEngine = (
     Alive
-    | EngineAnswer
+    | AnswerBlock
     | EngineRefusal
     | AllMetrics
     | CollectMetrics
@@ -259,17 +150,17 @@ FromEngine = (
     | Reloaded
     | PrepareRelease
 )
-encode = msgspec.msgpack.Encoder().encode
-_from_worker: "msgspec.msgpack.Decoder[FromWorker]" = msgspec.msgpack.Decoder(FromWorker)
-_from_engine: "msgspec.msgpack.Decoder[FromEngine]" = msgspec.msgpack.Decoder(FromEngine)
+encode = msgspec.msgpack.Encoder().encode  # of a list: all that one process tells another in one round of its loop
+_from_worker: "msgspec.msgpack.Decoder[list[FromWorker]]" = msgspec.msgpack.Decoder(list[FromWorker])
+_from_engine: "msgspec.msgpack.Decoder[list[FromEngine]]" = msgspec.msgpack.Decoder(list[FromEngine])
 
 
-def decode_from_worker(data: bytes) -> FromWorker:
+def decode_from_worker(data: bytes) -> list[FromWorker]:
     """Raises BadMessage."""
     return _decode(_from_worker, data)
 
 
-def decode_from_engine(data: bytes) -> FromEngine:
+def decode_from_engine(data: bytes) -> list[FromEngine]:
     """Raises BadMessage."""
     return _decode(_from_engine, data)
 
@@ -279,7 +170,3 @@ def _decode(decoder: "msgspec.msgpack.Decoder[T]", data: bytes) -> T:
         return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadMessage(f"a message of {len(data)} bytes cannot be read: {error}") from error
-
-
-def _integers(data: bytes) -> NDArray[np.int64]:
-    return np.frombuffer(data, "<i8")

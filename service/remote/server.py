@@ -10,26 +10,26 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from secrets import token_hex
 
 import zmq
 
-from service.engine.arms import ArmSlot
+from service.catalogue.state import LiveState
+from service.engine.arms import ArmSlot, Tenure
+from service.engine.blocks import ResultBlock
+from service.engine.engine import Engine
 from service.engine.protocols import EngineObserver
 from service.engine.releases import Releases, ReleaseState
 from service.errors import EngineFailed, RecallError, ReloadRefused, StaleRelease
+from service.remote.blocks import AnswerBlock, AskBlock, BadMessage
 from service.remote.messages import (
     Alive,
     AllMetrics,
     AskAlive,
-    AskEngine,
     AskMetrics,
     AskReleases,
     AskReload,
-    BadMessage,
     CollectMetrics,
-    EngineAnswer,
     EngineRefusal,
     ForgetAsk,
     FromEngine,
@@ -44,7 +44,7 @@ from service.remote.messages import (
     decode_from_worker,
     encode,
 )
-from service.remote.sockets import count_bad, open_socket
+from service.remote.sockets import LoopSocket, count_bad
 
 GONE_S = 3.0  # an HTTP process asks several times a second whether this one lives
 COLLECT_S = 1.0  # an HTTP process that does not tell its metrics within is left out
@@ -61,62 +61,69 @@ class EngineServer:
         metrics: Callable[[], str],
         observer: EngineObserver,
         releases: Releases,
+        changes: LiveState | None = None,
     ) -> None:
-        """metrics: this process's own, as a text."""
+        """metrics: this process's own, as a text.
+
+        changes: of the catalogue, as far as this process knows them; None = there are none.
+        """
+        self._changes = changes or LiveState()
         self._arms, self._metrics, self._observer, self._releases = arms, metrics, observer, releases
         self._incarnation = token_hex(8)
-        self._socket = open_socket(zmq.ROUTER)
+        self._socket = LoopSocket(zmq.ROUTER, self._read)
         self._socket.bind(address)
-        self._tasks: dict[tuple[bytes, object], asyncio.Task[None]] = {}  # by who asked, and the number of the message
+        self._leaving: dict[bytes, list[FromEngine]] = {}  # by peer: what it is told in the next round of the loop
+        self._tasks: set[asyncio.Task[None]] = set()
+        # requests that are not answered, by who asked and the number of the message
+        self._asks: dict[tuple[bytes, int], Reply | asyncio.Task[None]] = {}
         self._peers: dict[bytes, float] = {}  # HTTP processes that said they are ready, and when one was last heard
         self._collected: dict[int, list[str]] = {}
         self._preparing: dict[int, asyncio.Future[str | None]] = {}
         self._numbers = itertools.count()
 
-    async def run(self) -> None:
-        """Answers until it is cancelled."""
-        while True:
-            peer, *parts = await self._socket.recv_multipart()
-            try:
-                message = decode_from_worker(b"".join(parts))
-            except BadMessage as error:
-                count_bad(self._observer, error)
-                continue
-            # numbers are those of the HTTP process that asks: no two of its messages under way have the same
-            key = (peer, message.number if isinstance(message, AskEngine) else object())
-            task = self._tasks[key] = asyncio.create_task(self._handle(peer, message))
-            task.add_done_callback(partial(self._forget, key))
-
     async def close(self) -> None:
-        for task in self._tasks.values():
+        for task in self._tasks:
             task.cancel()
         self._socket.close()
 
-    async def _handle(self, peer: bytes, message: FromWorker) -> None:
+    def _read(self, parts: Sequence[bytes]) -> None:
+        peer, *rest = parts
+        try:
+            messages = decode_from_worker(b"".join(rest))
+        except BadMessage as error:
+            count_bad(self._observer, error)
+            return
+        for message in messages:
+            self._take(peer, message)
+
+    def _take(self, peer: bytes, message: FromWorker) -> None:
         match message:
-            case AskEngine():
-                await self._send(peer, await self._ask(message))
+            case AskBlock() if message.min_catalogue > self._changes.current.number:
+                key = (peer, message.number)
+                task = self._asks[key] = asyncio.create_task(self._ask_later(peer, message))
+                self._keep(task)
+            case AskBlock():
+                self._ask(peer, message)
             case ForgetAsk():
-                self._cancel(peer, message.number)
+                if asked := self._asks.pop((peer, message.number), None):
+                    asked.cancel()
             case AskAlive():
-                await self._send(peer, self._live(peer, message.number))
+                self.send(peer, self._live(peer, message.number))
             case WorkerReady():
                 self._peers[peer] = time.monotonic()
-            case AskMetrics():
-                await self._send(peer, AllMetrics(message.number, await self._collect()))
             case WorkerMetrics():
                 self._collected.get(message.number, []).append(message.text)
             case AskReleases():
-                await self._send(peer, TellReleases(message.number, tuple(self._releases.states())))
-            case AskReload():
-                await self._send(peer, await self._reload(message))
+                self.send(peer, TellReleases(message.number, tuple(self._releases.states())))
             case ReleasePrepared():
                 if (waiting := self._preparing.get(message.number)) and not waiting.done():
                     waiting.set_result(message.problem)
+            case AskMetrics() | AskReload():
+                self._keep(asyncio.create_task(self._answer(peer, message)))
 
-    def _cancel(self, peer: bytes, number: int) -> None:
-        if task := self._tasks.get((peer, number)):
-            task.cancel()
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _live(self, peer: bytes, number: int) -> Alive:
         """The sign of life for an HTTP process, which has given one of its own by asking."""
@@ -131,28 +138,70 @@ class EngineServer:
         self._peers = {peer: heard for peer, heard in self._peers.items() if heard >= since}
         return [*self._peers]
 
-    def _forget(self, key: tuple[bytes, object], _: object) -> None:
-        self._tasks.pop(key, None)
+    async def _answer(self, peer: bytes, message: AskMetrics | AskReload) -> None:
+        if isinstance(message, AskMetrics):
+            self.send(peer, AllMetrics(message.number, await self._collect()))
+        else:
+            self.send(peer, await self._reload(message))
 
-    async def _send(self, peer: bytes, message: FromEngine) -> None:
-        await self._socket.send_multipart([peer, encode(message)])
+    def answer(self, peer: bytes, number: int, message: FromEngine) -> None:
+        """Sends the outcome of a request, which is then forgotten."""
+        self._asks.pop((peer, number), None)
+        self.send(peer, message)
 
-    async def _ask(self, message: AskEngine) -> EngineAnswer | EngineRefusal:
+    def send(self, peer: bytes, message: FromEngine) -> None:
+        """Sends it in the next round of the loop, with all that this peer is told in this one."""
+        if not self._leaving:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._leaving.setdefault(peer, []).append(message)
+
+    def _flush(self) -> None:
+        leaving, self._leaving = self._leaving, {}
+        for peer, messages in leaving.items():
+            self._socket.send(peer, encode(messages))
+
+    async def _ask_later(self, peer: bytes, message: AskBlock) -> None:
+        """The same once this process knows the change that the message demands, for as long as it has time."""
+        left = float("inf") if message.left_s is None else message.left_s
         try:
-            if message.arm not in self._arms:
-                raise EngineFailed(f"the engine process serves no arm {message.arm[:64]!r}")
-            with self._arms[message.arm].lease() as release:
-                if message.bundle != release.bundle:
-                    raise StaleRelease(f"the arm {message.arm} serves another bundle than {message.bundle[:16]!r}")
-                return EngineAnswer.of(message.number, await release.engine.ask(message.request()))
+            await self._changes.wait_for(message.min_catalogue, asyncio.get_running_loop().time() + left)
         except RecallError as error:
-            return EngineRefusal(message.number, error.code, str(error))
+            self.answer(peer, message.number, EngineRefusal.of(message.number, error))
+        else:
+            self._ask(peer, message)
+
+    def _ask(self, peer: bytes, message: AskBlock) -> None:
+        """Hands a block to its engine, which tells the outcome to a `Reply`; no task, no future."""
+        try:
+            block = message.block()
+            tenure, engine = self._engine_of(message)
+        except BadMessage as error:
+            count_bad(self._observer, error)
+            refusal = EngineRefusal.of(message.number, EngineFailed("the request cannot be read"))
+            self.answer(peer, message.number, refusal)
+        except RecallError as error:
+            self.answer(peer, message.number, EngineRefusal.of(message.number, error))
+        else:
+            reply = self._asks[peer, message.number] = Reply(self, peer, message, tenure)
+            try:
+                engine.submit(block, reply)
+            except RecallError as error:
+                reply.set_exception(error)
+
+    def _engine_of(self, message: AskBlock) -> tuple[Tenure, Engine]:
+        """Raises EngineFailed for an arm that is not here, StaleRelease for a bundle that is not served."""
+        tenure = self._arms[message.arm].lease() if message.arm in self._arms else None
+        if tenure is None or not isinstance(tenure.release.engine, Engine):
+            raise EngineFailed(f"the engine process serves no arm {message.arm[:64]!r}")
+        if message.bundle != tenure.release.bundle:
+            raise StaleRelease(f"the arm {message.arm} serves another bundle than {message.bundle[:16]!r}")
+        return tenure, tenure.release.engine
 
     async def _reload(self, message: AskReload) -> Reloaded | EngineRefusal:
         try:
             return Reloaded(message.number, await self._releases.reload(message.wanted))
         except RecallError as error:
-            return EngineRefusal(message.number, error.code, str(error))
+            return EngineRefusal.of(message.number, error)
 
     async def prepare(self, coming: ReleaseState) -> None:
         """Returns once every HTTP process could serve this bundle. Raises ReloadRefused when one cannot."""
@@ -161,7 +210,7 @@ class EngineServer:
         self._preparing |= zip(numbers.values(), answers, strict=True)
         try:
             for peer, number in numbers.items():
-                await self._send(peer, PrepareRelease(number, coming))
+                self.send(peer, PrepareRelease(number, coming))
             async with asyncio.timeout(PREPARE_S):
                 problems = [problem for problem in await asyncio.gather(*answers) if problem]
         except TimeoutError:
@@ -175,7 +224,7 @@ class EngineServer:
     async def tell(self, states: Sequence[ReleaseState]) -> None:
         """Tells every HTTP process what is served now."""
         for peer in self._living():
-            await self._send(peer, ReleasesChanged(tuple(states)))
+            self.send(peer, ReleasesChanged(tuple(states)))
 
     async def _collect(self) -> list[str]:
         """The metrics of every process, as texts; whoever asked adds them up."""
@@ -183,10 +232,44 @@ class EngineServer:
         texts = self._collected[number] = [self._metrics()]
         peers = self._living()
         for peer in peers:
-            await self._send(peer, CollectMetrics(number))
+            self.send(peer, CollectMetrics(number))
         with suppress(TimeoutError):
             async with asyncio.timeout(COLLECT_S):
                 while len(texts) <= len(peers):  # noqa: ASYNC110  (bounded, once a scrape)
                     await asyncio.sleep(0.005)
         del self._collected[number]
         return texts
+
+
+class Reply:
+    """Takes the outcome of a block and sends it; until then the release that computes it is in use.
+
+    Cancelled, it takes none: whoever asked has gone.
+    """
+
+    __slots__ = ("_message", "_peer", "_server", "_tenure")
+
+    def __init__(self, server: EngineServer, peer: bytes, message: AskBlock, tenure: Tenure) -> None:
+        self._server, self._peer, self._message = server, peer, message
+        self._tenure: Tenure | None = tenure
+        tenure.enter()
+
+    def done(self) -> bool:
+        """Tells if it was sent, or if nobody waits for it any more."""
+        return self._tenure is None
+
+    def set_result(self, result: ResultBlock, /) -> None:
+        self._send(AnswerBlock.of(self._message.number, result, self._message.wants_vectors))
+
+    def set_exception(self, error: RecallError, /) -> None:
+        self._send(EngineRefusal.of(self._message.number, error))
+
+    def _send(self, message: FromEngine) -> None:
+        if self._tenure:
+            self.cancel()
+            self._server.answer(self._peer, self._message.number, message)
+
+    def cancel(self) -> None:
+        if self._tenure:
+            self._tenure.leave()
+            self._tenure = None

@@ -1,22 +1,23 @@
-"""The recent history of each user, on the server's side: the newest external ids, in Redis or in memory.
+"""The recent history of each user, on the server's side, and the items that the user has hidden: external ids.
 
 Filled by feedback (service/experiments/feedback.py, which appends in its own atomic script), read by requests that name
 a user and send no history. Knows nothing of rows: external ids in, external ids out.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 import orjson
-from redis.asyncio import Redis
 
 from model.catalogue import ExternalId
 from service.stores.microbatch import Microbatcher
 from service.stores.redis_client import RedisClient, RedisUnavailable
 
 MAX_HISTORY = 1000
+MAX_HIDDEN = 1000  # of a user; the newest
 
-# Part of the script that keeps feedback: the same item twice in a row is one entry, the list keeps the newest.
+# Part of the script that keeps feedback: the same item twice in a row is one entry, a list keeps the newest.
 APPEND = """
 local function append(key, item, limit)
   if redis.call('LINDEX', key, -1) ~= item then
@@ -30,6 +31,10 @@ end
 
 def history_key(user: str) -> bytes:
     return b"hist:" + user.encode("utf-8", "surrogatepass")
+
+
+def hidden_key(user: str) -> bytes:
+    return b"hide:" + user.encode("utf-8", "surrogatepass")
 
 
 def encode_item(item: ExternalId) -> bytes:
@@ -56,6 +61,10 @@ class HistoryStore(Protocol):
         """
         ...
 
+    async def hidden(self, users: Sequence[str]) -> list[list[ExternalId] | None]:
+        """The items that each of these users does not want to see; None when the store is down."""
+        ...
+
 
 class RedisHistory:
     """One list a user. Concurrent reads join into one pipeline at a time."""
@@ -71,6 +80,15 @@ class RedisHistory:
         if limit <= 0:
             return []
         [entries] = await self._reads.ask([(history_key(user), limit)])
+        return self._decode(entries)
+
+    async def hidden(self, users: Sequence[str]) -> list[list[ExternalId] | None]:
+        return [
+            self._decode(entries)
+            for entries in await self._reads.ask([(hidden_key(user), MAX_HIDDEN) for user in users])
+        ]
+
+    def _decode(self, entries: list[bytes] | None) -> list[ExternalId] | None:
         if entries is None:
             return None
         items = [decode_item(entry) for entry in entries]
@@ -80,20 +98,12 @@ class RedisHistory:
 
     async def _load(self, wanted: list[tuple[bytes, int]]) -> list[list[bytes] | None]:
         try:
-            replies = await self._redis.run(lambda client: self._read(client, wanted))
+            # one user's broken key must not cost the others theirs: its reply alone is no list
+            replies = await self._redis.pipeline(lambda pipe: [pipe.lrange(key, -limit, -1) for key, limit in wanted])
         except RedisUnavailable:
-            self.num_failed += len(wanted)
-            return [None] * len(wanted)
-        # one user's broken key must not cost the others theirs: its reply is an exception, the rest are lists
-        self.num_failed += sum(isinstance(reply, Exception) for reply in replies)
+            replies = [None] * len(wanted)
+        self.num_failed += sum(not isinstance(reply, list) for reply in replies)
         return [reply if isinstance(reply, list) else None for reply in replies]
-
-    async def _read(self, client: Redis, wanted: list[tuple[bytes, int]]) -> list[list[bytes] | Exception]:
-        async with client.pipeline(transaction=False) as pipe:
-            for key, limit in wanted:
-                pipe.lrange(key, -limit, -1)
-            replies: list[list[bytes] | Exception] = await pipe.execute(raise_on_error=False)
-        return replies
 
 
 class MemoryHistory:
@@ -102,17 +112,28 @@ class MemoryHistory:
     def __init__(self, max_history: int = MAX_HISTORY, max_users: int = 100_000) -> None:
         self._max_history, self._max_users = max_history, max_users
         self._items: dict[str, deque[ExternalId]] = {}
+        self._hidden: dict[str, deque[ExternalId]] = {}
 
     async def recent(self, user: str, limit: int | None = None) -> list[ExternalId]:
         limit = self._max_history if limit is None else limit
         return list(self._items.get(user, ()))[-limit:] if limit > 0 else []
 
+    async def hidden(self, users: Sequence[str]) -> list[list[ExternalId] | None]:
+        return [list(self._hidden.get(user, ())) for user in users]
+
     async def append(self, user: str, item: ExternalId) -> None:
         """Adds the newest item, as feedback's script does in Redis; a repetition of the last changes nothing."""
+        self._append(self._items, user, item, self._max_history)
+
+    async def hide(self, user: str, item: ExternalId) -> None:
+        """Adds an item that the user does not want to see."""
+        self._append(self._hidden, user, item, MAX_HIDDEN)
+
+    def _append(self, lists: dict[str, deque[ExternalId]], user: str, item: ExternalId, limit: int) -> None:
         # taken out and put back at the end: the first key is then the user who was silent longest
-        items = self._items.pop(user, None) or deque(maxlen=self._max_history)
-        self._items[user] = items
+        items = lists.pop(user, None) or deque(maxlen=limit)
+        lists[user] = items
         if not items or items[-1] != item:
             items.append(item)
-        if len(self._items) > self._max_users:
-            del self._items[next(iter(self._items))]
+        if len(lists) > self._max_users:
+            del lists[next(iter(lists))]

@@ -13,12 +13,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import structlog
 from redis import exceptions
 from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -222,15 +223,30 @@ class RedisClient:
                 result = await operation(self._client)
         # asyncio.TimeoutError is an OSError
         except (exceptions.RedisError, OSError, *BUGS) as error:
-            raise RedisUnavailable(self.record_failure(error)) from error
+            raise RedisUnavailable(self._record_failure(error)) from error
         finally:
             # a cancelled probe says nothing of Redis: the next call may probe
             self._breaker.release()
         self._breaker.record_success()
         return result
 
-    def record_failure(self, error: BaseException) -> FailureCause:
-        """Counts a failure; also for errors inside a pipeline's reply. At most one log line a second."""
+    async def pipeline(self, fill: Callable[[Pipeline], object]) -> list[Any]:
+        """The replies to the commands that `fill` queues, sent together and not as a transaction.
+
+        A command that Redis refuses costs the others nothing: in its place stands a RedisUnavailable with the cause,
+        counted as a failed call is. Raises RedisUnavailable when the whole got no answer.
+        """
+
+        async def send(client: Redis) -> list[Any]:
+            async with client.pipeline(transaction=False) as pipe:
+                fill(pipe)
+                return await pipe.execute(raise_on_error=False)
+
+        replies = await self.run(send)
+        return [RedisUnavailable(self._record_failure(r)) if isinstance(r, Exception) else r for r in replies]
+
+    def _record_failure(self, error: BaseException) -> FailureCause:
+        """Counts a failure. At most one log line a second."""
         cause = cause_of(error)
         if cause in OPENS_AT_ONCE | OPENS_WHEN_REPEATED:
             self._breaker.record_failure(opens_at_once=cause in OPENS_AT_ONCE)

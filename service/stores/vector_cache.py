@@ -135,16 +135,12 @@ class RedisVectorCache:
 
     async def _write(self, entries: list[tuple[bytes, CachedVectors]]) -> None:
         pairs = [(key, encode(key, value)) for key, value in entries]
+        ttl_s = self._limits.ttl_s
         try:
-            await self._redis.run(lambda client: self._send(client, pairs))
+            replies = await self._redis.pipeline(lambda pipe: [pipe.set(*pair, ex=ttl_s) for pair in pairs])
+            self.dropped += sum(isinstance(reply, RedisUnavailable) for reply in replies)
         except RedisUnavailable:
             self.dropped += len(pairs)
-
-    async def _send(self, client: Redis, pairs: list[tuple[bytes, bytes]]) -> None:
-        async with client.pipeline(transaction=False) as pipe:
-            for key, value in pairs:
-                pipe.set(key, value, ex=self._limits.ttl_s)
-            await pipe.execute()
 
 
 class MemoryVectorCache:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from index.watched import Mean
 from service.engine.protocols import DropReason
-from service.pipeline import RecallResult
+from service.queries import RecallResult
 from service.telemetry.quality import LiveQuality
 
 BUCKETS = tuple(15e-6 * 2**step for step in range(18))  # 15 us .. 2 s

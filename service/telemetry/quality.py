@@ -28,11 +28,11 @@ class Coverage:
     _since: float = 0.0
 
     def add(self, rows: NDArray[np.int64]) -> None:
-        """Counts rows 1 .. N of one answer."""
+        """Counts rows of one answer; items that came after the bundle are no part of its catalogue."""
         now = self.clock()
         if not self._shown or now - self._since >= WINDOW_S:
             self._shown, self._since = [np.zeros(self.num_items, dtype=np.bool_), *self._shown[:1]], now
-        self._shown[0][rows - 1] = True
+        self._shown[0][rows[rows <= self.num_items] - 1] = True
 
     @property
     def share(self) -> float:

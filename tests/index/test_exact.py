@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from index import exact
+from index import best, exact
 from index.base import Exclusions
 from index.exact import ExactIndex
 
@@ -124,7 +124,7 @@ def test_refuses_vectors_that_are_no_items(vectors):
 def test_selecting_in_parts_finds_the_same(items, queries, monkeypatch):
     index = ExactIndex(items)
     whole = index.search(queries, 7)
-    monkeypatch.setattr(exact, "SELECTED", 2 * len(items))
+    monkeypatch.setattr(best, "SELECTED", 2 * len(items))
     parts = index.search(queries, 7)
     np.testing.assert_array_equal(parts.rows, whole.rows)
     np.testing.assert_array_equal(parts.scores, whole.scores)

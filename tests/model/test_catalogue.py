@@ -35,9 +35,19 @@ def test_unknown_ids_are_left_out_of_rows():
     assert IdMap.of(["a", "b"]).rows(["b", "?", "a", "b"]) == (2, 1, 2)
 
 
-def test_seven_is_not_the_word_seven():
-    assert IdMap.of([7]).row("7") == 0
-    assert IdMap.of(["7"]).row(7) == 0
+LARGE = 2**53 + 1  # the first integer that a number of JavaScript loses
+
+
+@pytest.mark.parametrize("ids", [[7, -2, LARGE], ["7", "-2", str(LARGE)]], ids=["integers", "strings"])
+@pytest.mark.parametrize("asked", [[LARGE, 7, 9], [str(LARGE), "7", "9"], [LARGE, "7", "x"]])
+def test_an_id_is_found_in_either_form(ids, asked):
+    assert IdMap.of(ids).rows(asked) == (3, 1)
+    assert [IdMap.of(ids).row(external) for external in asked] == [3, 1, 0]
+
+
+@pytest.mark.parametrize("text", ["07", "+7", " 7", "7.0", "٧", str(2**63)])
+def test_another_text_is_not_the_integer(text):
+    assert IdMap.of([7]).rows([text, 7]) == (1,)
 
 
 def test_the_largest_and_smallest_integers_are_ids():

@@ -1,6 +1,7 @@
 """A checkpoint comes back as it was, or is refused with the reason."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.checkpoint import WEIGHTS, Checkpoint, CheckpointError, read_settings
+from model.folders.files import FolderRefused
+from model.folders.whole import MANIFEST
 from model.metadata import CATALOGUE, CONFIG
 from model.networks import build_network
 from model.records import Placement, PromptForm, PromptPlan, ServingPlan
@@ -23,9 +26,21 @@ def checkpoint(make_checkpoint, make_network):
 
 
 @pytest.fixture
-def folder(checkpoint, tmp_path):
+def whole(checkpoint, tmp_path):
     checkpoint.save(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def folder(whole):
+    """A checkpoint as earlier versions wrote it: whatever is changed in it is judged on its own."""
+    return unbind(whole)
+
+
+def unbind(folder):
+    (folder / MANIFEST).unlink()
+    change_config(folder, lambda parts: parts.update(format=1))
+    return folder
 
 
 def change_config(folder, change):
@@ -66,6 +81,31 @@ def test_weights_come_back(make_checkpoint, make_network, tmp_path, kind, config
 def test_plan_comes_back(make_checkpoint, tmp_path, plan):
     make_checkpoint(plan=plan).save(tmp_path)
     assert Checkpoint.load(tmp_path).plan == plan
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG, CATALOGUE])
+def test_a_file_of_another_save_is_refused(whole, make_checkpoint, make_network, tmp_path, name):
+    other = tmp_path / "other"
+    replace(make_checkpoint(make_network(seed=5)), catalogue=named_otherwise()).save(other)
+    (whole / name).write_bytes((other / name).read_bytes())
+    shutil.rmtree(other)
+    sentence = f"{whole} is not whole: {name} is not the file that was saved with the rest; make it again with `recall"
+    assert sentence in refusal(whole)
+
+
+def named_otherwise():
+    return Catalogue(IdMap.of(range(7, 67)), IdMap.of([]), np.arange(60))
+
+
+def test_a_checkpoint_without_its_manifest_is_refused(whole):
+    (whole / MANIFEST).unlink()
+    assert f"{whole} has no manifest.json, so nothing says that its files belong together" in refusal(whole)
+
+
+def test_a_bare_folder_that_holds_something_else_is_not_replaced(checkpoint, tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(FolderRefused, match=r"holds 'thesis\.txt', which is no part of a checkpoint"):
+        checkpoint.save(tmp_path)
 
 
 def test_provenance_comes_back(checkpoint, folder):
@@ -112,8 +152,8 @@ def test_config_that_lacks_a_part(folder, change):
 
 
 def test_other_format(folder):
-    change_config(folder, lambda parts: parts.update(format=2))
-    assert "has checkpoint format 2; this version reads 1" in refusal(folder)
+    change_config(folder, lambda parts: parts.update(format=3))
+    assert "has checkpoint format 3; this version reads 1 and 2" in refusal(folder)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -174,13 +214,13 @@ def rewritten(folder, **settings):
 
 def test_a_retired_setting_that_did_nothing_is_dropped(make_checkpoint, tmp_path):
     make_checkpoint().save(tmp_path)
-    rewritten(tmp_path, num_members=1)
+    rewritten(unbind(tmp_path), num_members=1)
     assert Checkpoint.load(tmp_path).network.config == make_checkpoint().network.config
 
 
 def test_a_retired_setting_in_use_is_refused_in_one_sentence(make_checkpoint, tmp_path):
     make_checkpoint().save(tmp_path)
-    rewritten(tmp_path, num_members=3)
+    rewritten(unbind(tmp_path), num_members=3)
     with pytest.raises(
         CheckpointError, match="trained with num_members, which this version does not have: train it again"
     ):

@@ -16,7 +16,8 @@ from service.engine.compute import BatchCompute
 from service.engine.engine import Engine
 from service.errors import UnknownArm
 from service.experiments.assignment import Assigner
-from service.pipeline import RecallPipeline, RecallQuery
+from service.pipeline import RecallPipeline
+from service.queries import RecallQuery
 from service.stores.history import MemoryHistory
 from service.stores.vector_cache import MemoryVectorCache
 
@@ -132,7 +133,7 @@ def test_each_caller_of_one_computation_has_a_deadline_of_its_own(waits_s, outco
 
 
 def test_where_there_is_still_time_for_the_fallback_it_is_given(monkeypatch):
-    monkeypatch.setattr("service.pipeline.NEAR_S", HANG_S)
+    monkeypatch.setattr("service.fallback.NEAR_S", HANG_S)
 
     async def main():
         async with open_pipeline(Gated()) as pipeline:
@@ -149,10 +150,13 @@ class Silent:
     async def recent(self, user, limit=None):
         await asyncio.sleep(HANG_S)
 
+    async def hidden(self, users):
+        await asyncio.sleep(HANG_S)
+
 
 def test_a_history_is_not_waited_for_longer_than_the_deadline_allows(monkeypatch):
-    monkeypatch.setattr("service.pipeline.NEAR_S", HANG_S)
-    monkeypatch.setattr("service.pipeline.SHARE", 0.98)
+    monkeypatch.setattr("service.fallback.NEAR_S", HANG_S)
+    monkeypatch.setattr("service.fallback.SHARE", 0.98)
 
     async def main():
         encoder = Gated()
@@ -161,7 +165,7 @@ def test_a_history_is_not_waited_for_longer_than_the_deadline_allows(monkeypatch
             slow = RecallPipeline(pipeline.arms, pipeline.assigner, Silent())
             return await slow.recall(RecallQuery("id", user_id=1, top_n=3, deadline=time.monotonic() + 10))
 
-    assert run(main).degraded[0] == "history_unavailable"
+    assert run(main).degraded[:2] == ["history_unavailable", "hidden_unavailable"]
 
 
 def test_unknown_arm_names_those_there_are():
@@ -171,3 +175,63 @@ def test_unknown_arm_names_those_there_are():
                 await pipeline.recall(RecallQuery("id", pinned="other"))
 
     run(main)
+
+
+MANY = [
+    RecallQuery("1", history=[100, 101], top_n=3, explain=True),
+    RecallQuery("2", user_id=7, top_n=4),
+    RecallQuery("3", history=[999, 100], exclude=[139], top_n=50),
+    RecallQuery("4", history=[], top_n=2),
+    RecallQuery("5", history=list(range(100, 120)), top_n=5),
+]
+
+
+@pytest.mark.parametrize("with_cache", [True, False])
+def test_many_queries_are_answered_as_each_of_them_is(with_cache):
+    async def main():
+        encoder = Gated()
+        encoder.gate.set()
+        async with open_pipeline(encoder, with_cache) as pipeline:
+            together = await pipeline.recall_many(MANY)
+        async with open_pipeline(encoder, with_cache) as pipeline:
+            return together, await asyncio.gather(*map(pipeline.recall, MANY))
+
+    for many, single in zip(*run(main), strict=True):
+        assert many.listed.rows.tolist() == single.listed.rows.tolist()
+        assert many.listed.sources.tolist() == single.listed.sources.tolist()
+        for name in ("request_id", "served", "prompts", "cache", "degraded", "assignment"):
+            assert getattr(many, name) == getattr(single, name)
+        assert many.timings_ms.keys() == single.timings_ms.keys()
+
+
+def test_many_queries_to_a_failed_engine_get_the_fallback_each():
+    async def main():
+        encoder = Gated(RuntimeError("broken"))
+        encoder.gate.set()
+        async with open_pipeline(encoder) as pipeline:
+            return await pipeline.recall_many(MANY[:2]), await pipeline.recall_many([])
+
+    (first, second), none = run(main)
+    assert [answer.served for answer in (first, second)] == ["fallback"] * 2
+    assert (len(first.listed.rows), len(second.listed.rows), none) == (3, 4, [])
+
+
+def test_many_queries_that_come_too_late_get_their_error_each():
+    async def main():
+        async with open_pipeline(Gated()) as pipeline:
+            late = [RecallQuery(str(n), history=[100], deadline=time.monotonic() - 0.02) for n in range(3)]
+            return await pipeline.recall_many(late)
+
+    assert [type(outcome).__name__ for outcome in run(main)] == ["DeadlineExceeded"] * 3
+
+
+def test_many_queries_whose_deadline_nears_get_the_fallback_each(monkeypatch):
+    monkeypatch.setattr("service.fallback.NEAR_S", HANG_S)
+    monkeypatch.setattr("service.fallback.SHARE", 0.995)
+
+    async def main():
+        async with open_pipeline(Gated()) as pipeline:
+            near = [RecallQuery(str(n), history=[100], top_n=3, deadline=time.monotonic() + 10) for n in range(3)]
+            return await pipeline.recall_many(near)
+
+    assert [outcome.degraded for outcome in run(main)] == [["deadline", "fallback", "filled"]] * 3

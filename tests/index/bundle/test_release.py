@@ -12,6 +12,7 @@ from index.bundle import bundle as release
 from index.bundle.bundle import BundleRefused, open_bundle, write_bundle
 from index.bundle.golden import GoldenQueries
 from index.factory import build_index
+from model.folders.files import FolderRefused
 from model.records import History, QueryVectors
 
 
@@ -116,45 +117,19 @@ def test_the_old_bundle_survives_a_failure_at_any_step(folder, contents, tmp_pat
     assert not leftovers(tmp_path)
 
 
-def crash_at_rename(number, monkeypatch):
-    """The process dies at the `number`-th rename: what comes after never runs, not even the cleaning up."""
-    calls, rename = [], os.rename
+def test_whoever_opens_it_while_it_is_replaced_gets_the_new_one(folder, contents, monkeypatch):
+    read_parts, calls = release._read_parts, []
 
-    def dying(source, target):
-        calls.append(source)
-        if len(calls) >= number:
-            raise KeyboardInterrupt
-        rename(source, target)
-
-    monkeypatch.setattr("index.bundle.files.os.rename", dying)
-    monkeypatch.setattr("index.bundle.files.shutil.rmtree", lambda *_, **__: None)
-
-
-@pytest.mark.parametrize("number", [1, 2])
-def test_the_old_bundle_opens_after_a_crash(folder, contents, monkeypatch, number):
-    with monkeypatch.context() as patch:
-        crash_at_rename(number, patch)
-        with pytest.raises(KeyboardInterrupt):
+    def slow(root, manifest):
+        calls.append(manifest.arm_kind)
+        if len(calls) == 1:
+            monkeypatch.setattr(release, "_read_parts", read_parts)
+            (contents.checkpoint / "weights.safetensors").write_bytes(b"others")
             write_bundle(folder, replace(contents, arm_kind="comirec"))
-    assert open_bundle(folder).manifest.arm_kind == "recgpt"
-    write_bundle(folder, replace(contents, arm_kind="sasrec"))
-    assert open_bundle(folder).manifest.arm_kind == "sasrec"
+        return read_parts(root, manifest)
 
-
-def test_the_old_bundle_returns_when_the_second_rename_fails(folder, contents, tmp_path, monkeypatch):
-    rename = os.rename
-
-    def failing(source, target):
-        if str(source).endswith(".new"):
-            raise OSError("I/O error")
-        rename(source, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("index.bundle.files.os.rename", failing)
-        with pytest.raises(OSError, match="I/O"):
-            write_bundle(folder, contents)
-    assert not leftovers(tmp_path)
-    open_bundle(folder)
+    monkeypatch.setattr(release, "_read_parts", slow)
+    assert open_bundle(folder).manifest.arm_kind == "comirec"
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])
@@ -177,7 +152,7 @@ def test_code_and_odd_names_do_not_go_in(contents, tmp_path, name):
 
 def test_links_do_not_go_in(contents, tmp_path):
     (contents.checkpoint / "link").symlink_to("/etc/hostname")
-    with pytest.raises(BundleRefused, match="is a link"):
+    with pytest.raises(FolderRefused, match="is a link"):
         write_bundle(tmp_path / "bundle", contents)
 
 

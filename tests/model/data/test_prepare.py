@@ -101,7 +101,9 @@ def test_what_counts_as_a_target_is_kept_with_the_data(log):
     assert SequenceData.load(folder).users_with_targets("test").tolist() == [3]
     assert SequenceData.load(folder).digest == data.digest
     meta = json.loads((folder / "dataset.json").read_text())
-    del meta["seen_targets"]  # as earlier versions wrote it
+    del meta["seen_targets"]  # as earlier versions wrote it, without a manifest
+    meta["format"] = 1
+    (folder / "manifest.json").unlink()
     (folder / "dataset.json").write_text(json.dumps(meta))
     assert SequenceData.load(folder).users_with_targets("test").tolist() == [1, 2, 3]
 

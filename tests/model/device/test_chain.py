@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from model.batch import Batch
+from model.columns import Columns
 from model.device.chain import Chain
 from model.device.lane import Lane
-from model.device.layout import Columns
 from model.kernels.search import Table
 from model.merging import merge
 from model.records import History, Placement, PromptPlan, ServingPlan
@@ -54,9 +54,9 @@ def test_lists_are_those_of_the_definition(make_network, device, case):
     network = network.to(device)
     table = Table.halved(network.item_vectors().detach())
     lane = Lane(Chain.of(network, plan, table, len(expected[0][0])), 4)
-    lane.fill(Columns(HISTORIES, limits, excluded))
+    lane.fill(Columns.of(HISTORIES, limits, excluded))
     lane.start()
-    answers = lane.wait().first(3)
+    answers = lane.copied(3)
     assert not answers.doubtful.any()
     for user, (vectors, prompts, lists) in enumerate(expected):
         np.testing.assert_allclose(answers.vectors[user], vectors, atol=1e-5 * np.abs(vectors).max())

@@ -22,9 +22,8 @@ from model.kernels.search import Table
 from model.networks import build_network
 from model.records import History, Placement, PromptPlan, ServingPlan
 from recall.bench.bundles import Sizes, make_checkpoint
-from service.engine.capture import with_graphs
 from service.engine.compute import BatchCompute
-from service.engine.graphs import GraphCompute, answers_of
+from service.engine.graphs import GraphCompute, answers_of, with_graphs
 from service.engine.messages import EngineRequest
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a card: torch sees none")
@@ -182,8 +181,7 @@ def test_users_in_doubt_are_answered_by_the_general_path():
     general = BatchCompute(UserEncoder(tied, "cuda"), index, ServingPlan())
 
     def answer(columns):
-        pairs = zip(columns.histories, columns.limits, columns.excluded, strict=True)
-        return answers_of(general.run([EngineRequest(*three) for three in pairs]), max(columns.limits))
+        return answers_of(general.run([EngineRequest(*user) for user in columns.records()]), columns.limits.max())
 
     prepared = prepare(network, ServingPlan(), graph, answer, (8,))
     assert prepared.recall

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from model.columns import Columns
 from model.device import proof
 from model.device.generator import Generator
-from model.device.layout import Answers, Columns
+from model.device.layout import Answers
 from model.device.prepare import prepare
 from model.kernels.search import Table
 from model.records import History, Placement, PromptForm, PromptPlan, ServingPlan
@@ -59,9 +60,9 @@ def test_lists_in_doubt_are_the_general_path_s_own():
 
 def test_probes_have_every_length_and_both_kinds_of_exclusion(make_network):
     columns = proof.probes(make_network(), 64)
-    assert {len(history.items) for history in columns.histories} == set(range(13))
-    assert any(excluded is history.items for history, excluded in zip(columns.histories, columns.excluded, strict=True))
-    assert any(isinstance(excluded, frozenset) for excluded in columns.excluded)
+    assert set(columns.lengths.tolist()) == set(range(13))
+    assert any(columns.own)
+    assert any(columns.other_lengths)
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_refused_requests_name_their_reason(make_network, device, table):
 
     recall = DeviceRecall({1: [Lane(Chain.of(network, plan, table, 1), 1)]})
     assert recall.takes_all(20, 30)
-    assert [recall.refuses(*case) for case in ((20, range(30)), (101, ()), (20, range(129)), (100, range(51)))] == [
+    assert [recall.refuses(*case) for case in ((20, 30), (101, 0), (20, 129), (100, 51))] == [
         "",
         "long_list",
         "many_excluded",
@@ -109,9 +110,9 @@ def test_refused_requests_name_their_reason(make_network, device, table):
     assert not recall.takes_all(101, 0)
     assert not recall.takes_all(100, 51)
     with pytest.raises(ValueError, match="an item row"):
-        recall.start(Columns([History((999,))], [5], [()]))
+        recall.start(Columns.of([History((999,))], [5], [()]))
     # the lane was given back
-    ticket = recall.start(Columns([History((9,))], [5], [()]))
+    ticket = recall.start(Columns.of([History((9,))], [5], [()]))
     assert np.count_nonzero(recall.finish(ticket).rows) == 5
 
 

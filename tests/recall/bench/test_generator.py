@@ -6,7 +6,7 @@ import json
 import pytest
 
 from recall.bench.generator import Generator
-from recall.bench.traffic import Bodies, Load
+from recall.bench.traffic import Bodies, Load, Measured, Sample
 
 PATIENT = {"seconds": 0.6, "warmup_s": 0.2, "connections": 8, "drain_s": 2.0, "deadline_ms": 5000.0}
 
@@ -54,9 +54,10 @@ def run_against(delay_s=0.0, refuse=0, chunked=False, answer=b"", **load):
         )
         async with server:
             port = server.sockets[0].getsockname()[1]
-            measured = await Generator(Load(port=port, **PATIENT | load)).run()
+            asked = Load(port=port, **PATIENT | load)
+            sample = await Generator(asked).run()
             await asyncio.sleep(0.05)  # the server's ends close too
-            return measured, seen
+            return Measured.of(asked, [sample]), seen
 
     return asyncio.run(asyncio.wait_for(main(), 30))
 
@@ -127,3 +128,29 @@ def test_distinct_histories_come_in_turn():
     assert first == second
     assert len(set(first)) == 3
     assert len({Bodies(Load(port=1, seed=n)).next() for n in range(5)}) == 5
+
+
+def sample_of(latencies_s, due, statuses):
+    return Sample(
+        latencies_s=latencies_s, lags_s=[0.001] * due, statuses=statuses, due=due, cpu_s=0.5, received_bytes=7
+    )
+
+
+def test_percentiles_of_several_generators_are_those_of_all_latencies():
+    quick, slow = sample_of([0.001] * 98, 98, {"200": 98}), sample_of([0.1, 0.2], 4, {"200": 2, "503": 1})
+    merged = Measured.of(Load(port=1, seconds=2.0, deadline_ms=50.0), [quick, slow])
+    assert (merged.p50_ms, merged.max_ms) == (1.0, 200.0)
+    # of 100 latencies the 99th lies between 1 ms and the two slow ones, not at a mean of two percentiles
+    assert 100 <= merged.p99_ms < 102
+    assert merged.statuses == {"200": 100, "503": 1}
+    assert (merged.completed, merged.lost, merged.received_bytes) == (50.0, 1, 14)
+    assert merged.goodput == pytest.approx(98 / 102, abs=1e-5)
+    assert merged.cpu_us == pytest.approx(1e6 / 102, abs=0.1)
+
+
+def test_generators_share_a_load():
+    load = Load(port=1, rate=90.0, connections=30, distinct=10, seed=4)
+    shares = load.shares(3)
+    assert [(share.rate, share.connections, share.distinct) for share in shares] == [(30.0, 10, 4)] * 3
+    assert len({Bodies(share).next() for share in shares}) == 3
+    assert load.shares(1) == [load]

@@ -48,6 +48,19 @@ def test_a_trial_says_what_was_answered_and_what_it_cost(target):
     assert trial.stall_p99_ms > 0
 
 
+def test_several_generators_make_one_trial(target):
+    load = Load(port=target.port, path="/recall/recgpt", rate=40.0, num_items=500, **QUICK)
+    trial = run_trial(target, load, generators=2)
+    assert trial.measured.statuses.keys() == {"200"}
+    assert 15 < trial.measured.statuses["200"] < 75  # Poisson around 40
+    assert trial.measured.offered == 40.0
+
+
+def test_a_generator_that_breaks_says_why(target):
+    with pytest.raises(RuntimeError, match="the load generator failed"):
+        run_trial(target, Load(port=1, **QUICK))
+
+
 def test_batches_of_users_are_counted_as_users(target):
     load = Load(
         port=target.port, path="/recall/batch", arm="recgpt", rate=20.0, num_items=500, users_a_request=4, **QUICK

@@ -5,12 +5,15 @@ import asyncio
 import numpy as np
 import pytest
 
+from model.attributes.filters import canonical
+from model.rules import ListRules
 from service.engine.arms import ArmSlot
-from service.engine.fill import complete
 from service.engine.loading import EngineParts, load_arm
 from service.errors import EngineFailed
 from service.experiments.assignment import Assigner
-from service.pipeline import RecallPipeline, RecallQuery
+from service.lists.fill import complete
+from service.pipeline import RecallPipeline
+from service.queries import RecallQuery
 from service.stores.history import MemoryHistory
 from service.stores.vector_cache import MemoryVectorCache
 
@@ -33,15 +36,15 @@ def test_the_history_is_cut_to_the_window_and_excluded_as_a_whole(release, known
 
 
 def test_unknown_ids_are_named_and_neither_encoded_nor_excluded(release, known):
-    request = release.request("nobody", [known[0], -5, "10001"], exclude=[-6])
+    request = release.request("nobody", [known[0], -5, "010001"], exclude=[-6])
     assert (request.history.items, request.history.user) == ((1,), 0)
-    assert (set(request.excluded), request.unknown) == ({1}, (-5, "10001"))
+    assert (set(request.excluded), request.unknown) == ({1}, (-5, "010001"))
 
 
 def test_a_filter_is_handed_on_and_changes_no_key(release, known):
-    allowed = np.zeros(len(known), dtype=np.bool_)
-    request = release.request(None, known[:3], limit=5, allowed=allowed)
-    assert request.allowed is allowed
+    rules = ListRules(canonical({"author": 7_001}))
+    request = release.request(None, known[:3], limit=5, rules=rules)
+    assert request.rules is rules
     assert request.key == release.request(None, known[:3]).key
 
 
@@ -83,7 +86,7 @@ def expected(loaded, history):
     """The list of a bundle asked alone, without queue and cache."""
     request = loaded.release.request(None, history, limit=TOP_N)
     [result] = loaded.compute.run([request])
-    return complete(loaded.release.catalogue, result.merged, request).rows.tolist()
+    return complete(loaded.release.items, result.merged, request).rows.tolist()
 
 
 def test_a_bundle_takes_the_place_of_another_while_requests_run(bundles, known):

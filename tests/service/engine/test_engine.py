@@ -14,27 +14,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.exact import ExactIndex
-from model.catalogue import Catalogue, IdMap
+from model.attributes.filters import canonical
 from model.records import History, PromptPlan, QueryVectors, ServingPlan
+from model.rules import ListRules
+from service.catalogue.live import LiveItems
 from service.engine.compute import BatchCompute
 from service.engine.engine import Engine
-from service.engine.fill import complete
 from service.engine.loading import load_arm
 from service.engine.messages import EngineLimits, EngineRequest
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded
+from service.lists.fill import complete
 from service.stores.vector_cache import LookupMode, MemoryVectorCache
 from service.stores.vector_codec import CachedVectors
 
 N, D = 300, 4
 HANG_S = 20
 ITEMS = np.random.default_rng(3).normal(size=(N, D)).astype(np.float32)
-FILTERS = [None, np.arange(N) % 2 == 0, np.arange(N) < 7, np.zeros(N, dtype=np.bool_)]
+FILTERS = [None, {"author": {"lt": 7_010}}, {"is_live": True}, {"language": {"in": []}}]
+RULES = st.sampled_from(FILTERS).map(lambda body: ListRules(body and canonical(body)))
 REQUESTS = st.builds(
     EngineRequest,
     st.builds(History, st.lists(st.integers(1, N), max_size=30).map(tuple), st.integers(0, 50)),
     st.integers(1, 320),
     st.frozensets(st.integers(1, N), max_size=20),
-    allowed=st.sampled_from(FILTERS),
+    rules=RULES,
 )
 
 
@@ -573,12 +576,11 @@ def test_times_are_those_of_the_clock_it_was_given():
 
 @settings(max_examples=25)
 @given(requests=st.lists(REQUESTS, min_size=1, max_size=6))
-def test_nothing_is_listed_that_a_filter_keeps_out(computes, requests):
-    catalogue = Catalogue(IdMap.of(list(range(N))), IdMap.of([1]), np.arange(N))
+def test_nothing_is_listed_that_a_filter_keeps_out(computes, tiny, requests):
+    items = LiveItems(tiny.catalogue)
     for request, result in zip(requests, computes["recgpt"].run(requests), strict=True):
-        rows = complete(catalogue, result.merged, request).rows.tolist()
-        answerable = (
-            set(range(1, N + 1)) if request.allowed is None else {*(1 + np.flatnonzero(request.allowed)).tolist()}
-        )
+        rows = complete(items, result.merged, request).rows.tolist()
+        mask = items.main_mask(items.snapshot, request.rules.filter)
+        answerable = set(range(1, N + 1)) if mask is None else {*(1 + np.flatnonzero(mask)).tolist()}
         assert {*rows} <= answerable - request.excluded
         assert len({*rows}) == len(rows) == min(request.limit, len(answerable - request.excluded))

@@ -3,20 +3,32 @@
 import asyncio
 
 import numpy as np
+import polars as pl
 import pytest
 
 from index.exact import ExactIndex
+from model.attributes.filters import canonical
+from model.attributes.table import Attributes
+from model.catalogue import Catalogue, IdMap
 from model.device.layout import Answers
 from model.device.recall import Ticket
 from model.records import History, ServingPlan
+from model.rules import ListRules
+from service.catalogue.live import LiveItems
 from service.engine.arms import ArmSlot, Release
+from service.engine.blocks import RequestBlock
 from service.engine.collector import EngineCollector
 from service.engine.compute import BatchCompute, ComputeCounters
 from service.engine.engine import Engine
+from service.engine.finding import ServedItems
 from service.engine.graphs import GraphCompute, answers_of, columns_of
 from service.engine.messages import EngineLimits, EngineRequest
+from service.errors import EngineFailed
+from service.stores.vector_cache import MemoryVectorCache
 
 ITEMS = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+COLORS = Attributes(pl.DataFrame({"color": [n % 2 for n in range(60)]}))
+CATALOGUE = Catalogue(IdMap.of(range(60)), IdMap.of([]), np.arange(60), attributes=COLORS)
 
 
 class LastItem:
@@ -38,19 +50,19 @@ class Recall:
     def takes_all(self, longest, most):
         return longest <= self.width and most <= 3
 
-    def refuses(self, limit, excluded):
-        return "long_list" if limit > self.width else "many_excluded" if len(excluded) > 3 else ""
+    def refuses(self, limit, num_excluded):
+        return "long_list" if limit > self.width else "many_excluded" if num_excluded > 3 else ""
 
     def start(self, columns):
-        self.sizes.append(len(columns.histories))
+        self.sizes.append(columns.size)
         self.asked[len(self.sizes)] = columns
-        return Ticket(len(self.sizes), len(columns.histories))
+        return Ticket(len(self.sizes), columns.size)
 
     def finish(self, ticket):
         columns = self.asked.pop(ticket.lane)
-        requests = [EngineRequest(*user) for user in zip(*columns, strict=True)]
+        requests = [EngineRequest(*user) for user in columns.records()]
         answers = answers_of(self.general.run(requests), self.width)
-        doubt = np.array([history.items in self.doubtful for history in columns.histories], dtype=np.int32)
+        doubt = np.array([request.history.items in self.doubtful for request in requests], dtype=np.int32)
         return Answers(np.where(doubt[:, None], 0, answers.rows), *answers[1:5], doubt)
 
 
@@ -60,7 +72,8 @@ def asked(count, limit=20, **more):
 
 @pytest.fixture
 def general():
-    return BatchCompute(LastItem(), ExactIndex(ITEMS), ServingPlan())
+    index = ExactIndex(ITEMS)
+    return BatchCompute(LastItem(), index, ServingPlan(), served=ServedItems(LiveItems(CATALOGUE), index))
 
 
 def same(ours, theirs):
@@ -83,8 +96,8 @@ def test_lists_end_at_their_limit(general):
 
 
 def test_requests_that_a_graph_refuses_take_the_general_path_and_are_counted(general):
-    allowed = np.arange(60) % 2 == 0
-    requests = [*asked(1), *asked(1, 30), *asked(1, excluded={1, 2, 3, 4}), *asked(1), *asked(1, allowed=allowed)]
+    rules = ListRules(canonical({"color": 1}))
+    requests = [*asked(1), *asked(1, 30), *asked(1, excluded={1, 2, 3, 4}), *asked(1), *asked(1, rules=rules)]
     compute = GraphCompute(Recall(general), general)
     same(compute.run(requests), general.run(requests))
     assert compute.recall.sizes == [2]
@@ -106,33 +119,13 @@ def test_users_in_doubt_are_answered_again(general):
 def test_columns_keep_the_history_that_is_excluded_itself():
     history = History((1, 2))
     columns = columns_of([EngineRequest(history, 3, history.items)])
-    assert columns.excluded[0] is columns.histories[0].items
+    assert columns.own.tolist() == [True]
+    assert columns.other_lengths.tolist() == [0]
 
 
-class Kept:
-    """A cache that only takes."""
-
-    def __init__(self):
-        self.kept = {}
-
-    def get_local(self, key):
-        return self.kept.get(key)
-
-    def put_many(self, pairs):
-        self.kept |= dict(pairs)
-
-    @property
-    def lookup_mode(self):
-        from service.stores.vector_cache import LookupMode
-
-        return LookupMode.OVERLAPPED
-
-
-def test_an_engine_answers_from_graphs_and_keeps_their_vectors(general):
-    cache, requests = (
-        Kept(),
-        [EngineRequest(request.history, 20, key=b"%d" % number) for number, request in enumerate(asked(9))],
-    )
+def test_an_engine_of_graphs_leaves_the_cache_alone(general):
+    requests = [EngineRequest(request.history, 20, key=b"%d" % number) for number, request in enumerate(asked(9))]
+    cache = MemoryVectorCache()
 
     async def ask():
         engine = Engine(GraphCompute(Recall(general), general), cache=cache)
@@ -143,8 +136,7 @@ def test_an_engine_answers_from_graphs_and_keeps_their_vectors(general):
 
     results, again = asyncio.run(ask())
     same(results, general.run(requests))
-    assert sorted(cache.kept) == sorted(request.key for request in requests)
-    assert again.known
+    assert (cache.misses, cache.num_bytes, again.known) == (0, 0, False)
 
 
 def test_what_a_graph_refuses_is_a_metric(general):
@@ -175,3 +167,101 @@ def test_without_a_card_the_general_path_is_chosen(general, monkeypatch):
 
     monkeypatch.setattr(capture, "available", lambda kind: False)
     assert capture.with_graphs(general) is general
+
+
+def block_of(requests, **more):
+    columns = columns_of(requests)
+    return RequestBlock(columns, **more)
+
+
+def test_blocks_are_answered_as_their_requests_are(general):
+    requests = [*asked(3), EngineRequest(History((5, 6)), 7, (5, 6)), EngineRequest(History((7,)), 9, {7, 1})]
+    compute = GraphCompute(Recall(general), general)
+    [block] = compute.run_blocks([block_of(requests)])
+    same(block.outcomes(), general.run(requests))
+    assert block.lengths.tolist() == [20, 20, 20, 7, 9]
+    assert compute.recall.sizes == [5]
+
+
+def test_blocks_and_requests_share_a_batch(general):
+    requests = asked(5)
+    compute = GraphCompute(Recall(general, doubtful={(2, 2)}), general)
+    work = [block_of(requests[:3]), requests[3], block_of(requests[4:])]
+    first, second, third = compute.search(work, compute.encode(work))
+    same([*first.outcomes(), second, *third.outcomes()], general.run(requests))
+    assert compute.refused == {"in_doubt": 1}
+
+
+def test_users_of_a_block_that_a_graph_refuses_take_the_general_path(general):
+    requests = [*asked(2), *asked(1, 30), *asked(1, excluded={1, 2, 3, 4})]
+    compute = GraphCompute(Recall(general), general)
+    rules = ListRules(canonical({"color": 1}))
+    work = [block_of(requests), block_of(asked(1), rules=rules)]
+    expected = [*general.run(requests), *general.run(asked(1, rules=rules))]
+    same([o for block in compute.search(work, compute.encode(work)) for o in block.outcomes()], expected)
+    assert compute.refused == {"long_list": 1, "many_excluded": 1, "filtered": 1}
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("count", [4, 13])
+def test_an_engine_answers_a_block_like_its_requests(general, graphs, count):
+    compute = GraphCompute(Recall(general), general) if graphs else general
+    requests = asked(count)
+
+    async def ask():
+        engine = Engine(compute, EngineLimits(max_batch=5))
+        try:
+            return await engine.ask_block(block_of(requests)), engine.num_waiting
+        finally:
+            await engine.close()
+
+    block, left = asyncio.run(ask())
+    same(block.outcomes(), general.run(requests))
+    assert left == 0
+    assert {"encode", "queue"} <= block.timings_ms.keys()
+
+
+class Fragile(LastItem):
+    def encode(self, histories):
+        if any(13 in history.items for history in histories):
+            raise RuntimeError("out of memory, say")
+        return super().encode(histories)
+
+
+def test_the_users_of_a_block_fail_with_their_own_batches(general):
+    requests = [EngineRequest(History((item,)), 5) for item in (1, 13, 2, 3)]
+
+    async def ask():
+        engine = Engine(BatchCompute(Fragile(), general.index, general.plan), EngineLimits(max_batch=2))
+        block = await engine.ask_block(block_of(requests))
+        await engine.close()
+        return block
+
+    block = asyncio.run(ask())
+    assert [isinstance(outcome, EngineFailed) for outcome in block.outcomes()] == [True, True, False, False]
+    assert block.known.tolist() == [False] * 4
+
+
+def test_a_block_whose_caller_has_gone_is_not_computed(general):
+    async def ask():
+        engine = Engine(general)
+        waits = asyncio.create_task(engine.ask_block(block_of(asked(4))))
+        await asyncio.sleep(0)
+        waits.cancel()
+        await asyncio.gather(waits, return_exceptions=True)
+        await engine.ask(asked(1)[0])
+        left = engine.num_waiting
+        await engine.close()
+        return left
+
+    assert asyncio.run(ask()) == 0
+
+
+def test_reasons_of_the_general_path_reach_who_asked_for_them(general):
+    compute = GraphCompute(Recall(general), general)
+    requests = [*asked(2), *asked(1, explain=True)]
+    *plain, explained = compute.run(requests)
+    assert [own.reasons for own in plain] == [None, None]
+    np.testing.assert_array_equal(explained.reasons.ranks, general.run(requests)[2].reasons.ranks)
+    [block] = compute.run_blocks([block_of(asked(2), explain=True)])
+    assert all(own.reasons is not None for own in block.outcomes())

@@ -14,12 +14,11 @@ from structlog.testing import capture_logs
 
 from service.errors import ConfigurationError, UnknownArm
 from service.experiments.assignment import DEFAULT_FILE, Assigner, Reason
-from service.experiments.exposure import exposure_id
+from service.experiments.exposure import DAY_MS, exposure_id
 
 CASES = Path(__file__).parents[4] / "shared" / "conformance" / "growthbook_helper_cases.json"
 ARMS = ("comirec", "recgpt", "sasrec")
 USERS = [f"user-{n}" for n in range(10_000)]
-DAY_MS = 86_400_000
 
 
 def rule(**changes):
@@ -170,9 +169,12 @@ def test_rising_coverage_adds_users_and_moves_none():
     assert len(seen) == 3000
 
 
+def user_range(seed, low, high):
+    return {"seed": seed, "attribute": "user_id", "hashVersion": 2, "ranges": [[low, high]]}
+
+
 def exclusive(key, low, high):
-    user_range = {"seed": "layer", "attribute": "user_id", "hashVersion": 2, "ranges": [[low, high]]}
-    return rule(key=key, filters=[user_range])
+    return rule(key=key, filters=[user_range("layer", low, high)])
 
 
 def test_filters_exclude_each_other_and_cover_all():
@@ -193,8 +195,18 @@ REFUSED = {
     "uses a namespace": rule(namespace=["layer", 0, 0.5]),
     "names the arm 'gru4rec'": rule(variations=["comirec", "gru4rec"]),
     "unknown key 'coverge'": rule(coverge=1),
-    "unknown key 'condition'": rule(condition={"country": "AT"}),
-    "unknown key 'coverage'": {"force": "recgpt", "coverage": 0.5},
+    "condition on 'country'": rule(condition={"country": "AT"}),
+    "condition on 'age'": rule(condition={"$or": [{"user_id": "a"}, {"$not": {"age": {"$gt": 5}}}]}),
+    "condition on '.savedGroup'": {"force": "recgpt", "condition": {"$savedGroup": "staff"}},
+    "condition on 'user_id that is no text'": rule(condition={"user_id": {"$in": [7]}}),
+    "condition that is not an object": rule(condition=["user_id"]),
+    "active 'no'": rule(active="no"),
+    "unknown key 'parentConditions'": rule(parentConditions=[]),
+    "with a coverage needs hashAttribute": {"force": "recgpt", "coverage": 0.5},
+    "a filter with a seed that is not a string": rule(
+        filters=[{"seed": 5, "attribute": "user_id", "ranges": [[0, 1]]}]
+    ),
+    "within 0 to 1, from below to": rule(filters=[user_range("f", 0.6, 0.2)]),
     "names the arm 'gone'": {"force": "gone"},
     "coverage 2": rule(coverage=2),
     "coverage True": rule(coverage=True),
@@ -238,6 +250,103 @@ def test_an_export_as_growthbook_writes_it_is_read_and_what_is_ignored_is_said()
     ]
     plain = assigner(rule(id="fr_1", seed="s-1", name="exp 1"))
     assert [export.assign(user).arm for user in USERS[:99]] == [plain.assign(user).arm for user in USERS[:99]]
+
+
+def layered(key, low, high, **changes):
+    return exclusive(key, low, high) | changes
+
+
+TOGETHER = {
+    "have one seed, 's'": [layered("a", 0, 0.5, seed="s"), layered("b", 0.5, 1, seed="s")],
+    "have one seed, 'b'": [layered("a", 0, 0.5, seed="b"), layered("b", 0.5, 1)],
+    "a and b overlap": [rule(key="a", coverage=0.3), rule(key="b")],
+    "b and c overlap": [layered("a", 0, 0.2), layered("b", 0.2, 0.6), layered("c", 0.5, 1)],
+    "a and b overlap: whom": [layered("a", 0, 0.5), rule(key="b")],
+    "the rollout of recgpt and b overlap": [
+        {"force": "recgpt", "coverage": 0.1, "hashAttribute": "user_id"},
+        rule(key="b"),
+    ],
+    "a filter of a has the seed of b": [
+        rule(key="a", filters=[user_range("layer", 0, 0.5), user_range("b", 0, 1)]),
+        layered("b", 0.5, 1),
+    ],
+}
+
+
+@pytest.mark.parametrize("sentence", TOGETHER)
+def test_rules_that_would_disturb_each_other_are_refused(sentence):
+    with pytest.raises(ConfigurationError, match=sentence):
+        assigner(*TOGETHER[sentence])
+
+
+def test_stopped_experiment_is_as_if_it_was_not_there():
+    both = assigner(rule(key="a", active=False), rule(key="b"))
+    alone = assigner(rule(key="b"))
+    assert [both.assign(user).experiment for user in USERS[:99]] == ["b"] * 99
+    assert [both.assign(user).arm for user in USERS[:999]] == [alone.assign(user).arm for user in USERS[:999]]
+    only = assigner(rule(active=False)).assign("user")
+    assert (only.arm, only.reason) == ("comirec", Reason.NO_EXPERIMENT)
+
+
+def test_condition_on_ids_chooses_those_users():
+    staff = {"force": "sasrec", "condition": {"user_id": {"$in": ["user-1", "user-7"]}}}
+    chosen = assigner(staff, rule())
+    assert [chosen.assign(f"user-{n}").reason for n in (1, 2, 7)] == ["pinned", "experiment", "pinned"]
+
+
+def test_rollout_behind_the_experiments_takes_its_share_of_the_rest():
+    rollout = {"force": "sasrec", "coverage": 0.25, "hashAttribute": "user_id"}
+    counts = Counter(assigner(exclusive("a", 0, 0.6), rollout).assign(user).reason for user in USERS)
+    assert counts["experiment"] == pytest.approx(6000, abs=200)
+    assert counts["pinned"] == pytest.approx(1000, abs=120)
+
+
+@pytest.mark.parametrize("coverages", [(0.01, 1), (0.01, 0.02, 0.5, 1)])
+def test_rising_coverage_beside_another_experiment_moves_nobody(coverages):
+    steps = [assigner(layered("a", 0, 0.5, coverage=share), layered("b", 0.5, 1)) for share in coverages]
+    seen = {}
+    for step in steps:
+        inside = {user: step.assign(user).arm for user in USERS[:3000] if step.assign(user).in_experiment}
+        assert seen.items() <= inside.items()
+        seen = inside
+    assert len(seen) == 3000
+
+
+FOLLOWS = {
+    "coverage rises": ({"coverage": 0.3}, {"coverage": 0.9}),
+    "stopped": ({}, {"active": False}),
+    "started again": ({"active": False}, {}),
+    "a new phase": ({}, {"phase": "2", "weights": [0.9, 0.1]}),
+    "renamed for people": ({}, {"name": "another"}),
+}
+MOVES = {
+    "weights": ({}, {"weights": [0.6, 0.4]}),
+    "variations": ({}, {"variations": ["comirec", "sasrec"]}),
+    "seed": ({}, {"seed": "new"}),
+    "condition": ({}, {"condition": {"user_id": "a"}}),
+    "meta": ({}, {"meta": [{"key": "control"}, {"key": "other"}]}),
+    "coverage, which fell": ({"coverage": 0.9}, {"coverage": 0.3}),
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWS)
+def test_changes_that_move_nobody_follow(name):
+    before, after = (assigner(rule(**changes)) for changes in FOLLOWS[name])
+    after.check_follows(before)
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_changes_that_move_users_within_a_phase_are_refused(name):
+    before, after = (assigner(rule(**changes)) for changes in MOVES[name])
+    with pytest.raises(ConfigurationError, match=f"exp changed its {name} within phase '1'"):
+        after.check_follows(before)
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path):
+    path = tmp_path / "experiments.json"
+    path.write_text('{"features": {"recall_arm": {"defaultValue": "recgpt", "defaultValue": "comirec"}}}')
+    with pytest.raises(ConfigurationError, match="the key 'defaultValue' twice"):
+        Assigner.from_file(path, ARMS)
 
 
 def test_two_experiments_of_one_key_are_refused():

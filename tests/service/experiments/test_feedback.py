@@ -97,6 +97,24 @@ def test_hide_is_kept_and_is_no_history(server, kind):
     assert keep_all(kind, server, [event(1, Action.HIDE)]) == ([True], [event(1, Action.HIDE)], [])
 
 
+@TWINS
+def test_hidden_items_are_those_of_the_user_and_no_others(server, kind):
+    async def main():
+        async with open_stores(kind, server) as stores:
+            for kept in (event(1), event(2, Action.HIDE), event("2", Action.HIDE), event(2, Action.HIDE, event_id="x")):
+                await stores.sink.keep(kept)
+            return await stores.history.hidden(["user", "other"])
+
+    assert asyncio.run(main()) == [[2, "2", 2], []]
+
+
+@TWINS
+def test_a_play_of_no_time_is_kept_and_is_no_history(server, kind):
+    events = [event(1, watch_time_ms=0), event(2, watch_time_ms=1), event(3, Action.LIKE, watch_time_ms=0)]
+    answers, kept, history = keep_all(kind, server, events)
+    assert (answers, kept, history) == ([True] * 3, events, [2, 3])
+
+
 def test_derived_id_repeats_for_the_same_event_only():
     ids = {event().event_id, event().event_id, event(watch_time_ms=7).event_id}
     others = {event(2), event("1"), event(action=Action.LIKE), event(ts_ms=2), event(request_id="r"), replaced_user()}
@@ -137,7 +155,7 @@ def test_redis_that_refuses_for_good_is_not_called_temporary(server, user, cause
 
 def test_frozen_redis_refuses_in_time_and_a_repetition_is_kept_once(tmp_path):
     async def main(server):
-        async with open_stores("redis", server, RedisLimits(timeout_ms=50, open_s=0.05)) as stores:
+        async with open_stores("redis", server, RedisLimits(timeout_ms=300, open_s=0.05)) as stores:
             os.kill(server.pid, signal.SIGSTOP)
             with pytest.raises(EventsUnavailable):
                 await stores.sink.keep(event())

@@ -152,7 +152,7 @@ def test_http_processes_import_nothing_of_the_current_folder(tmp_path, monkeypat
         child.start()
         try:
             assert engine.poll(LIMIT_S * 1000), "the process never asked"
-            message = decode_from_worker(engine.recv_multipart()[-1])
+            message, *_ = decode_from_worker(engine.recv_multipart()[-1])
         finally:
             child.signal(signal.SIGKILL)
             while not child.has_ended:

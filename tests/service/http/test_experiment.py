@@ -1,11 +1,14 @@
 """The experiment over HTTP: the same arms as offline, for ever, and exposures of those who count and of nobody else."""
 
+import itertools
 import time
 
 import pytest
 
+from service.events.streams import EXPOSURES, SHOWN
+from service.events.streams import FORCED as FORCED_STREAM
 from service.experiments.assignment import DEFAULT_FILE, Assigner
-from service.experiments.exposure import STREAM, Exposure
+from service.experiments.exposure import Exposure, Shown
 
 ARMS = ("recgpt", "comirec", "words")
 USERS = [*range(150), *(f"user-{n}" for n in range(150))]
@@ -15,13 +18,14 @@ WRITE_LIMIT_S = 20
 
 @pytest.fixture
 def exposures(events, recall):
-    """All exposures written, once one that was made just now has arrived: the log keeps the order."""
+    """All exposures written, once one that was made just now has arrived: the outbox keeps the order."""
+    numbers = itertools.count()
 
     def read() -> list[Exposure]:
-        last = recall(user_id="the last one")["request_id"]
+        last = recall(user_id=f"the last one {time.monotonic_ns()} {next(numbers)}")["request_id"]
         deadline = time.monotonic() + WRITE_LIMIT_S
         while time.monotonic() < deadline:
-            written = [Exposure.from_json(fields[b"e"]) for _, fields in events.xrange(STREAM)]
+            written = [Exposure.from_json(fields[b"e"]) for _, fields in events.xrange(EXPOSURES)]
             if written and written[-1].request_id == last:
                 return written[:-1]
             time.sleep(0.02)
@@ -75,8 +79,8 @@ def test_exposure_says_what_was_assigned_and_served(recall, exposures):
 
 
 def test_members_of_a_batch_are_exposed(answers, exposures):
-    written = {exposure.request_id for exposure in exposures()}
-    assert {answer["request_id"] for answer in answers} <= written
+    assert len(answers) == len(USERS)
+    assert {str(user) for user in USERS} <= {exposure.unit for exposure in exposures()}
 
 
 @pytest.mark.parametrize(
@@ -99,8 +103,40 @@ def test_who_does_not_count_is_not_exposed(client, exposures, path, headers, bod
     assert "not counted" not in {exposure.unit for exposure in exposures()}
 
 
-def test_same_user_on_the_same_day_has_one_exposure_id(recall, exposures):
-    asked = {recall(user_id="twice", top_n=n)["request_id"] for n in (1, 2)}
-    written = [exposure for exposure in exposures() if exposure.request_id in asked]
-    assert len(written) == 2
-    assert len({exposure.id for exposure in written}) == 1
+def test_same_user_on_the_same_day_is_exposed_once(recall, exposures):
+    asked = [recall(user_id="twice", top_n=n)["request_id"] for n in (1, 2)]
+    assert [exposure.request_id for exposure in exposures() if exposure.request_id in asked] == asked[:1]
+
+
+def test_exposure_names_variation_and_settings(recall, exposures):
+    answer = recall(user_id="named")
+    [exposure] = [exposure for exposure in exposures() if exposure.request_id == answer["request_id"]]
+    assigned = Assigner.from_file(DEFAULT_FILE, ARMS).assign("named")
+    assert (exposure.variation, exposure.config, exposure.phase) == (assigned.variation, assigned.config, "0")
+
+
+def test_forced_answers_are_kept_apart(client, events, exposures):
+    reply = client.post("/recall", json={"user_id": "tester"}, headers=FORCED)
+    batch = client.post("/recall/batch", json={"requests": [{"user_id": "tester"}]}, headers=FORCED).json()
+    exposures()
+    forced = [Exposure.from_json(fields[b"e"]) for _, fields in events.xrange(FORCED_STREAM)]
+    asked = {reply.json()["request_id"], batch["responses"][0]["request_id"]}
+    assert asked <= {answer.request_id for answer in forced}
+    assert {answer.reason for answer in forced} == {"forced"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/recall/recgpt", {}), ("/recall/batch", {"requests": [{}], "arm": "recgpt"})]
+)
+def test_forced_variation_beside_a_named_arm_is_refused(client, path, body):
+    reply = client.post(path, json=body, headers=FORCED)
+    assert (reply.status_code, reply.json()["code"]) == (422, "bad_request")
+
+
+def test_sampled_lists_are_those_of_the_answers(answers, events, exposures):
+    exposures()
+    shown = [Shown.from_json(fields[b"e"]) for _, fields in events.xrange(SHOWN)]
+    listed = {answer["request_id"]: (tuple(answer["items"]), tuple(answer["scores"])) for answer in answers}
+    ours = [event for event in shown if event.request_id in listed]
+    assert all(listed[event.request_id] == (event.items, event.scores) for event in ours)
+    assert 5 < len(ours) < 75  # a tenth of 300

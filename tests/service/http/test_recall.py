@@ -9,7 +9,7 @@ import pytest
 
 PACKED = "application/msgpack"
 ARMS = pytest.mark.parametrize("arm", ["recgpt", "comirec"])
-KEYS = {"request_id", "bundle", "arm", "experiment", "items", "scores", "cache", "degraded", "timings_ms"}
+KEYS = {"request_id", "bundle", "arm", "experiment", "items", "scores", "catalogue", "cache", "degraded", "timings_ms"}
 
 
 def test_answer_has_its_columns_and_no_more(recall, known):
@@ -228,7 +228,9 @@ def test_arms_says_what_is_served(client, recall):
 def test_health_and_readiness_are_good(client):
     names = ["recgpt", "comirec", "words"]
     assert client.get("/health").json() == {"status": "ok", "engines": dict.fromkeys(names, "ok")}
-    assert client.get("/ready").json() == {"ready": True, "failing": {}, "arms": names, "degraded": [], "refused": {}}
+    state = client.get("/ready").json()
+    assert (state["experiments"].pop("config") != "", state.pop("experiments")) == (True, {"refused": None})
+    assert state == {"ready": True, "failing": {}, "arms": names, "degraded": [], "refused": {}}
 
 
 def test_log_and_metrics_hold_no_id_of_a_user_or_an_item(client, recall, service):

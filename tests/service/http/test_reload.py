@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from service.engine.fill import complete
 from service.engine.loading import load_arm
+from service.lists.fill import complete
 
 ADMIN_KEY = "only-for-admins"
 PATIENT = (
@@ -98,7 +98,7 @@ class Expected:
     def items(self, bundle, history):
         arm = self.arms[bundle]
         request = arm.release.request(None, history, limit=TOP_N)
-        listed = complete(arm.release.catalogue, arm.compute.run([request])[0].merged, request)
+        listed = complete(arm.release.items, arm.compute.run([request])[0].merged, request)
         return arm.release.catalogue.items.column(listed.rows).tolist()
 
 

@@ -181,7 +181,8 @@ def test_other_processes_hear_of_a_bundle_before_it_serves(folder):
         heard, old = Heard(), slot.current.bundle
         reloader.subscribe(heard)
         new = (await reloader.reload(ReloadRequest(ARM, "other"))).bundle
-        assert (heard.prepared, heard.told) == ([new], [ReleaseState(ARM, new, str(folder.parent / "other"), old)])
+        state = ReleaseState(ARM, new, str(folder.parent / "other"), old, has_cache=True)
+        assert (heard.prepared, heard.told) == ([new], [state])
 
     run(folder, use)
 

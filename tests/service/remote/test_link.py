@@ -5,7 +5,9 @@ import threading
 import time
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 import zmq
@@ -14,23 +16,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.exact import ExactIndex
+from model.attributes.filters import canonical
 from model.catalogue import Catalogue, IdMap
 from model.merging import Merged
 from model.records import History, QueryVectors, ServingPlan
+from model.rules import Boost, Cap, ListRules
 from service.engine.arms import ArmSlot, Release
+from service.engine.blocks import RequestBlock, ResultBlock
 from service.engine.compute import BatchCompute
 from service.engine.engine import Engine
 from service.engine.messages import EngineLimits, EngineRequest, EngineResult
 from service.engine.protocols import SilentObserver
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded, StaleRelease
 from service.reload.reloader import Reloader
-from service.remote.link import EngineLink, RemoteEngine
+from service.remote.blocks import AnswerBlock, AskBlock, BadMessage
+from service.remote.engine import RemoteEngine
+from service.remote.link import EngineLink
 from service.remote.messages import (
     Alive,
-    AskEngine,
     AskMetrics,
-    BadMessage,
-    EngineAnswer,
     EngineRefusal,
     WorkerReady,
     decode_from_engine,
@@ -43,10 +47,10 @@ from service.stores.vector_codec import CachedVectors
 N, D, LIMIT_S, BUNDLE = 50, 4, 20, "b" * 16
 ITEMS = np.random.default_rng(3).normal(size=(N, D)).astype(np.float32)
 CATALOGUE = Catalogue(IdMap.of(list(range(100, 100 + N))), IdMap.of([1, 2]), np.arange(N))
-ROWS = st.integers(1, 2**40)
+ROWS = st.integers(1, 2**31 - 1)
 REQUESTS = st.builds(
     EngineRequest,
-    st.builds(History, st.lists(ROWS, max_size=30).map(tuple), st.integers(0, 2**40)),
+    st.builds(History, st.lists(ROWS, max_size=30).map(tuple), st.integers(0, 2**31 - 1)),
     st.integers(0, 1000),
     st.frozensets(ROWS, max_size=20),
     key=st.none() | st.binary(max_size=40),
@@ -86,14 +90,11 @@ async def open_pair(tmp_path, limits=EngineLimits()):
     arms = {"only": ArmSlot(release)}
     releases = Reloader(arms, {"only": tmp_path}, never)
     server = EngineServer(address, arms, lambda: "of the engine", heard, releases)
-    running = asyncio.create_task(server.run())
     link = EngineLink(address, lambda: "of the worker", told)
     try:
         yield link, engine, heard, told, address
-        assert not running.done(), "the loop has ended"
     finally:
         await link.close()
-        running.cancel()
         await server.close()
         await engine.close()
 
@@ -104,21 +105,29 @@ def run(main):
 
 @given(REQUESTS)
 def test_a_request_arrives_as_it_was_sent(request):
-    sent = AskEngine.of(7, "only", BUNDLE, request)
-    arrived = decode_from_worker(encode(sent))
-    assert (arrived.number, arrived.arm, arrived.bundle, arrived.request()) == (7, "only", BUNDLE, request)
+    for sent in (
+        AskBlock.single(7, "only", BUNDLE, request),
+        AskBlock.of(7, "only", BUNDLE, RequestBlock.of(request)),
+    ):
+        [arrived] = decode_from_worker(encode([sent]))
+        assert (arrived.number, arrived.arm, arrived.bundle) == (7, "only", BUNDLE)
+        [again] = arrived.block().requests()
+        assert replace(again, excluded=frozenset(again.excluded)) == request
 
 
-def test_a_filter_arrives_as_it_was_sent():
-    allowed = np.random.default_rng(0).random(N) < 0.5
-    message = AskEngine.of(1, "only", BUNDLE, EngineRequest(History((1,)), 5, allowed=allowed))
-    np.testing.assert_array_equal(decode_from_worker(encode(message)).request().allowed, allowed)
+def test_rules_arrive_as_they_were_sent():
+    boosts = (Boost(0.5, canonical({"language": "en"})), Boost(-0.1, None, "uploaded", 3.0, 9.0))
+    rules = ListRules(canonical({"author": {"in": [1, 2]}}), (Cap("author", 2),), boosts, 0.3)
+    request = EngineRequest(History((1,)), 5, rules=rules, min_catalogue=7, explain=True)
+    [arrived] = decode_from_worker(encode([AskBlock.single(1, "only", BUNDLE, request)]))
+    [again] = arrived.block().requests()
+    assert replace(again, excluded=frozenset(again.excluded)) == request
 
 
 def test_what_is_left_of_a_deadline_travels():
     request = EngineRequest(History((1,)), 5, deadline=time.monotonic() + 3)
-    arrived = decode_from_worker(encode(AskEngine.of(1, "only", BUNDLE, request))).request()
-    assert arrived.deadline == pytest.approx(request.deadline, abs=0.5)
+    [arrived] = decode_from_worker(encode([AskBlock.single(1, "only", BUNDLE, request)]))
+    assert arrived.block().deadline == pytest.approx(request.deadline, abs=0.5)
 
 
 @pytest.mark.parametrize(("num_queries", "num_hits"), [(1, 0), (3, 7)])
@@ -127,7 +136,8 @@ def test_a_result_arrives_as_it_was_sent(num_queries, num_hits):
     vectors = CachedVectors(rng.normal(size=(num_queries, D)).astype(np.float32), rng.integers(0, 9, 2))
     merged = Merged(rng.integers(1, N, num_hits), rng.normal(size=num_hits).astype(np.float32), np.arange(num_hits))
     result = EngineResult(vectors, merged, {"encode": 1.5}, True)
-    arrived = decode_from_engine(encode(EngineAnswer.of(3, result))).result()
+    [answer] = decode_from_engine(encode([AnswerBlock.of(3, ResultBlock.of([result]))]))
+    arrived = answer.single()
     assert (arrived.timings_ms, arrived.known) == ({"encode": 1.5}, True)
     for name in ("rows", "scores", "sources"):
         np.testing.assert_array_equal(getattr(arrived.merged, name), getattr(merged, name))
@@ -135,16 +145,16 @@ def test_a_result_arrives_as_it_was_sent(num_queries, num_hits):
         np.testing.assert_array_equal(getattr(arrived.vectors, name), getattr(vectors, name))
 
 
-GOOD = encode(AskEngine.of(1, "only", BUNDLE, EngineRequest(History((1, 2)), 5)))
+GOOD = encode([AskBlock.single(1, "only", BUNDLE, EngineRequest(History((1, 2)), 5))])
 BAD = {
     "nothing": b"",
     "torn": GOOD[:-3],
     "too long": GOOD + b"x",
     "no message": b"\x93\x01\x02\x03",
-    "unknown kind": encode(["dance", 1]),
-    "wrong type": encode(["ask", "one", "only", BUNDLE, [1], 0, 5, [], None, None]),
-    "text that is none": b"\x94\xa9collected\x01\xa2\xff\xff\xff",
-    "of the other side": encode(EngineRefusal(1, "overloaded", "full")),
+    "unknown kind": encode([["dance", 1]]),
+    "wrong type": encode([["ask", "one", "only", BUNDLE]]),
+    "text that is none": b"\x91\x94\xa9collected\x01\xa2\xff\xff\xff",
+    "of the other side": encode([EngineRefusal(1, "overloaded", "full")]),
 }
 
 
@@ -161,13 +171,52 @@ def test_no_bytes_raise_anything_else(data):
             decode(data)
 
 
-@pytest.mark.parametrize("changed", [{"vectors": b"123"}, {"num_queries": 3}, {"rows": b"12345678" * 2}])
-def test_answers_whose_arrays_do_not_fit_are_refused(changed):
-    fields = {"vectors": bytes(4 * D), "num_queries": 1, "rows": bytes(8)}
-    fields |= {"number": 1, "prompts": b"", "scores": bytes(4), "sources": bytes(8), "timings_ms": {}, "known": False}
-    EngineAnswer(**fields).result()
+FIELDS = {"number": 1, "lengths": b"\1\0\0\0", "vectors": bytes(4 * D), "num_queries": 1, "rows": bytes(4)}
+FIELDS |= {"prompts": b"", "scores": bytes(4), "sources": bytes(2), "known": b"\0", "timings_ms": {}}
+
+
+@pytest.mark.parametrize("unpack", [AnswerBlock.result, AnswerBlock.single])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"vectors": b"123"},
+        {"num_queries": 3},
+        {"rows": bytes(8)},
+        {"rows": b""},
+        {"lengths": b""},
+        {"lengths": b"\2\0\0\0"},
+        {"lengths": b"\xff\xff\xff\xff"},
+        {"known": b""},
+        {"known": b"\0\0"},
+    ],
+    ids=str,
+)
+def test_answers_whose_arrays_do_not_fit_are_refused(changed, unpack):
+    unpack(AnswerBlock(**FIELDS))
     with pytest.raises(BadMessage):
-        EngineAnswer(**fields | changed).result()
+        unpack(AnswerBlock(**FIELDS | changed))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"items": b"123"},
+        {"items": bytes(4)},
+        {"lengths": b"\1\0\0\0"},
+        {"lengths": b"\xff\xff\xff\xff", "items": b""},
+        {"lengths": b"", "items": b"", "own": b"", "users": b"", "limits": b"", "other_lengths": b"", "others": b""},
+        {"users": b""},
+        {"own": b"\0\0"},
+        {"others": bytes(4)},
+        {"keys": [b"1", b"2"]},
+    ],
+    ids=str,
+)
+def test_blocks_whose_columns_do_not_fit_are_refused(changed):
+    good = AskBlock.single(1, "only", BUNDLE, EngineRequest(History((1, 2)), 5))
+    assert good.block().size == 1
+    with pytest.raises(BadMessage):
+        msgspec.structs.replace(good, **changed).block()
 
 
 def test_a_remote_engine_answers_like_the_engine_itself(tmp_path):
@@ -182,8 +231,8 @@ def test_a_remote_engine_answers_like_the_engine_itself(tmp_path):
 
     for there, here in zip(*run(main), strict=True):
         assert there.merged.rows.tolist() == here.merged.rows.tolist()
-        assert there.vectors.vectors.tolist() == here.vectors.vectors.tolist()
         assert there.vectors.prompts.tolist() == here.vectors.prompts.tolist()
+        assert not there.vectors.vectors.size
         assert there.timings_ms.keys() == here.timings_ms.keys() | {"remote"}
 
 
@@ -237,7 +286,7 @@ def test_the_server_survives_what_it_cannot_read_and_counts_it(tmp_path):
             while heard.dropped.total() <= len(BAD):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
             await stranger.send(GOOD)
-            answer = decode_from_engine(await stranger.recv())
+            [answer] = decode_from_engine(await stranger.recv())
             stranger.close()
             result = await RemoteEngine("only", BUNDLE, link).ask(EngineRequest(History((2,)), 5))
             return heard.dropped, answer.number, len(result.merged.rows)
@@ -258,15 +307,13 @@ def test_a_link_survives_what_it_cannot_read_and_counts_it(tmp_path):
         numbers = []
         while len(numbers) < len(asks):
             peer, data = await socket.recv_multipart()
-            message = decode_from_worker(data)
             # among them the question for a sign of life
-            numbers += [message.number] if isinstance(message, AskEngine) else []
+            numbers += [message.number for message in decode_from_worker(data) if isinstance(message, AskBlock)]
         good = EngineResult(CachedVectors(ITEMS[:1], np.zeros(0, np.int64)), Merged(*np.zeros((3, 0))), {})
         await socket.send_multipart([peer, b"\xc1"])
         # the first answer holds no arrays, the second is whole
-        torn = EngineAnswer(numbers[0], 1, b"123", b"", b"", b"", b"", {}, False)
-        await socket.send_multipart([peer, encode(torn)])
-        await socket.send_multipart([peer, encode(EngineAnswer.of(numbers[1], good))])
+        torn = AnswerBlock(**FIELDS | {"number": numbers[0], "rows": b"123"})
+        await socket.send_multipart([peer, encode([torn, AnswerBlock.of(numbers[1], ResultBlock.of([good]))])])
         outcomes = await asyncio.gather(*asks, return_exceptions=True)
         await link.close()
         socket.close()
@@ -307,7 +354,8 @@ def test_an_engine_process_that_ended_is_known_at_once(tmp_path):
         other.bind(address)
         link = EngineLink(address, str, Counts())
         peer, data = await other.recv_multipart()
-        await other.send_multipart([peer, encode(Alive(decode_from_worker(data).number, "one", {}))])
+        [asked] = decode_from_worker(data)
+        await other.send_multipart([peer, encode([Alive(asked.number, "one", {})])])
         while not link._incarnation:  # noqa: ASYNC110  (bounded by `run`)
             await asyncio.sleep(0.01)
         other.close()
@@ -367,4 +415,4 @@ def test_metrics_of_all_processes_are_told_to_whoever_asks(tmp_path):
 
 def test_kinds_are_told_apart():
     messages = [WorkerReady(), AskMetrics(3)]
-    assert [decode_from_worker(encode(message)) for message in messages] == messages
+    assert decode_from_worker(encode(messages)) == messages

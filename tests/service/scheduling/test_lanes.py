@@ -14,6 +14,7 @@ from service.scheduling.pace import HALF_LIFE_S, Pace
 class Work:
     weight: int
     is_bulk: bool = False
+    size: int = 1
 
 
 class Clock:
@@ -63,6 +64,23 @@ def test_a_piece_too_heavy_for_a_batch_goes_alone(is_bulk):
     assert [piece.weight for piece in take(lanes)] == [10_000]
 
 
+def test_a_block_as_large_as_a_batch_gets_its_turn_among_single_pieces():
+    lanes, _ = filled(Work(700, True, size=100))
+    batches = []
+    for _ in range(BULK_SHARE):
+        lanes.extend([Work(1) for _ in range(100)])
+        batches.append(take(lanes))
+    assert [len(batch) for batch in batches] == [100] * (BULK_SHARE - 1) + [1]
+    assert batches[-1][0].is_bulk
+
+
+def test_what_waits_is_counted_in_users():
+    lanes, _ = filled(Work(1), Work(1, True, size=30))
+    assert (lanes.count(False), lanes.count(True), lanes.num_users, len(lanes)) == (1, 30, 31, 2)
+    take(lanes)
+    assert (lanes.num_users, len(lanes)) == (0, 0)
+
+
 def test_what_is_not_wanted_is_left_out_and_gone():
     pieces = [Work(1) for _ in range(10)]
     lanes, _ = filled(*pieces)
@@ -71,7 +89,7 @@ def test_what_is_not_wanted_is_left_out_and_gone():
 
 
 @given(
-    st.lists(st.builds(Work, st.integers(1, 900), st.booleans()), max_size=60),
+    st.lists(st.builds(Work, st.integers(1, 900), st.booleans(), st.integers(1, 30)), max_size=60),
     st.integers(1, 20),
     st.integers(1, 900),
 )
@@ -79,7 +97,7 @@ def test_everything_is_taken_once_and_in_order(pieces, max_pieces, max_weight):
     lanes, _ = filled(*pieces)
     taken = []
     while batch := take(lanes, max_pieces, max_weight):
-        assert len(batch) <= max_pieces
+        assert sum(piece.size for piece in batch) <= max_pieces or len(batch) == 1
         assert sum(piece.weight for piece in batch) <= max_weight or len(batch) == 1
         taken += batch
     for is_bulk in (False, True):

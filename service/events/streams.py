@@ -17,6 +17,7 @@ from service.stores.redis_client import RedisClient, RedisUnavailable
 
 Event = TypeVar("Event")
 Entries = list[tuple[bytes, dict[bytes, bytes]]]  # of a Redis stream: id and fields
+EXPOSURES, SHOWN, FORCED, FEEDBACK = "recall:exposures", "recall:shown", "recall:forced", "recall:feedback"  # streams
 FIELD = b"e"  # the field of a stream entry that holds the event as JSON
 PAGE = 1000
 START = "0-0"
@@ -81,11 +82,10 @@ class RedisEventReader(Generic[Event]):
         return replies[0][1] if replies else []
 
 
-class MemoryEventLog(Generic[Event]):
-    """The twin without Redis: keeps the newest `max_events` as the same JSON, and reads them the same way."""
+class MemoryStream:
+    """The twin of a Redis stream in this process: the newest `max_events`, as the same JSON."""
 
-    def __init__(self, decode: Callable[[bytes], Event], max_events: int = 100_000) -> None:
-        self._decode = decode
+    def __init__(self, max_events: int = 100_000) -> None:
         self._entries: deque[bytes] = deque(maxlen=max_events)
         self._num_written = 0
 
@@ -94,9 +94,19 @@ class MemoryEventLog(Generic[Event]):
         self._entries.append(data)
         self._num_written += 1
 
-    async def read(self, after: str = START, limit: int = PAGE) -> EventPage[Event]:
+    def after(self, entry_id: str, limit: int) -> Entries:
+        """Up to `limit` entries after the one with that id."""
         num_forgotten = self._num_written - len(self._entries)
-        skipped = max(int(after.partition("-")[0]) - num_forgotten, 0)
+        skipped = max(int(entry_id.partition("-")[0]) - num_forgotten, 0)
         chosen = enumerate(islice(self._entries, skipped, skipped + limit), num_forgotten + skipped + 1)
-        entries = [(b"%d-0" % number, {FIELD: data}) for number, data in chosen]
-        return decode_page(entries, after, self._decode)
+        return [(b"%d-0" % number, {FIELD: data}) for number, data in chosen]
+
+
+class MemoryEventReader(Generic[Event]):
+    """Reads a stream in memory the same way."""
+
+    def __init__(self, stream: MemoryStream, decode: Callable[[bytes], Event]) -> None:
+        self._stream, self._decode = stream, decode
+
+    async def read(self, after: str = START, limit: int = PAGE) -> EventPage[Event]:
+        return decode_page(self._stream.after(after, limit), after, self._decode)

@@ -3,13 +3,13 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+import orjson
 import pytest
 
 from service.errors import EventsUnavailable
-from service.experiments import exposure as exposures
-from service.experiments import feedback
-from service.experiments.events import START, MemoryEventLog, RedisEventReader
-from service.experiments.exposure import Exposure, ExposureLimits, ExposureLog, MemoryExposures
+from service.events.outbox import MemoryOutbox, Outbox, OutboxLimits
+from service.events.streams import EXPOSURES, FEEDBACK, START, MemoryEventReader, MemoryStream, RedisEventReader
+from service.experiments.exposure import Exposure, Shown
 from service.experiments.feedback import Action, FeedbackEvent, MemoryFeedback, RedisFeedback
 from service.stores.embedded_redis import EmbeddedRedis
 from service.stores.history import MemoryHistory
@@ -36,7 +36,20 @@ async def open_redis(server):
 
 
 def make_exposure(number):
-    return Exposure(str(number), "exp", "1", f"u{number}", "recgpt", "recgpt", "experiment", f"r{number}", "b", number)
+    return Exposure(
+        id=str(number),
+        experiment="exp",
+        phase="1",
+        config="c",
+        unit=f"u{number}",
+        variation="treatment",
+        assigned="recgpt",
+        served="recgpt",
+        reason="experiment",
+        request_id=f"r{number}",
+        bundle="b",
+        ts_ms=number,
+    )
 
 
 def make_feedback(number):
@@ -44,12 +57,12 @@ def make_feedback(number):
 
 
 async def write_exposures(kind, redis, events):
-    sink = MemoryExposures() if kind == "memory" else ExposureLog(redis, ExposureLimits(wait_ms=1))
+    outbox = MemoryOutbox() if kind == "memory" else Outbox(redis, limits=OutboxLimits(wait_ms=1))
     for event in events:
-        sink.record(event)
-    assert await sink.close() == 0
-    assert (sink.written, sink.dropped) == (len(events), 0)
-    return sink.events
+        assert outbox.put(EXPOSURES, orjson.dumps(event))
+    assert await outbox.close() == 0
+    assert (outbox.written, outbox.dropped) == (len(events), 0)
+    return outbox.reader(EXPOSURES, Exposure.from_json)
 
 
 async def write_feedback(kind, redis, events):
@@ -118,12 +131,13 @@ def test_any_event_is_a_place_to_continue_from(server, kind, make):
 
 def test_memory_keeps_the_newest_and_its_ids_stay():
     async def main():
-        log = MemoryEventLog(int, max_events=3)
+        stream = MemoryStream(max_events=3)
+        log = MemoryEventReader(stream, int)
         for number in range(2):
-            log.append(b"%d" % number)
+            stream.append(b"%d" % number)
         first = await log.read(limit=1)
         for number in range(2, 6):
-            log.append(b"%d" % number)
+            stream.append(b"%d" % number)
         return [await log.read(), await log.read(first.last_id), await log.read("4-0"), await log.read("99-0")]
 
     pages = asyncio.run(main())
@@ -138,17 +152,17 @@ def check_damage_is_counted_and_skipped(page):
     assert page.last_id != START  # the next page begins after the damage
 
 
-@pytest.mark.parametrize("decode", [Exposure.from_json, FeedbackEvent.from_json])
+@pytest.mark.parametrize("decode", [Exposure.from_json, FeedbackEvent.from_json, Shown.from_json])
 def test_damaged_entries_are_counted_and_skipped_in_memory(decode):
-    log = MemoryEventLog(decode)
+    stream = MemoryStream()
     for entry in DAMAGED:
-        log.append(entry)
-    check_damage_is_counted_and_skipped(asyncio.run(log.read()))
+        stream.append(entry)
+    check_damage_is_counted_and_skipped(asyncio.run(MemoryEventReader(stream, decode).read()))
 
 
 @pytest.mark.parametrize(
     ("stream", "decode"),
-    [(exposures.STREAM, Exposure.from_json), (feedback.STREAM, FeedbackEvent.from_json)],
+    [(EXPOSURES, Exposure.from_json), (FEEDBACK, FeedbackEvent.from_json)],
 )
 def test_damaged_entries_are_counted_and_skipped_in_redis(server, stream, decode):
     async def main():
@@ -168,13 +182,16 @@ def test_absent_redis_cannot_be_read(tmp_path):
         asyncio.run(main())
 
 
-def test_memory_exposures_drop_what_cannot_be_written_and_what_comes_after_the_end():
+def test_memory_takes_nothing_after_its_end():
     async def main():
-        sink = MemoryExposures()
-        sink.record(Exposure("1", "exp", "1", "\ud800", "recgpt", "recgpt", "experiment", "r", "b", 1))
-        sink.record(make_exposure(2))
-        await sink.close()
-        sink.record(make_exposure(3))
-        return sink.written, sink.dropped, len((await sink.events.read()).events)
+        outbox = MemoryOutbox()
+        await outbox.close()
+        return outbox.put(EXPOSURES, b"{}"), outbox.written, outbox.dropped
 
-    assert asyncio.run(main()) == (1, 2, 1)
+    assert asyncio.run(main()) == (False, 0, 1)
+
+
+def test_exposure_of_an_older_service_is_read():
+    older = dict.fromkeys(("id", "experiment", "phase", "unit", "assigned", "served", "reason", "request_id"), "x")
+    event = Exposure.from_json(orjson.dumps(older | {"bundle": "b", "ts_ms": 1}))
+    assert (event.config, event.variation, event.unit) == ("", "", "x")

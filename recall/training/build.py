@@ -1,4 +1,4 @@
-"""recall train, build and evaluate: from a data set to a checkpoint, a bundle, and its measured quality."""
+"""recall build and evaluate: from a checkpoint to a bundle and its measured quality."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,68 +7,11 @@ import typer
 from rich.table import Table
 
 from model.data.sequences import SequenceData
-from model.recipes.files import load_recipe
-from model.recipes.schema import Recipe
 from recall.comparing import BY_HELP, checked_groupings, show_groups
 from recall.terminal import err, last_line, out, progress_bar
 
 Option = typer.Option
 DataFolder = Annotated[Path, Option("--data", help="Folder that `recall prepare` wrote.")]
-
-
-def train(
-    arm: Annotated[str, typer.Argument(help="Section of the recipe: recgpt, comirec, sasrec, ..")],
-    data: DataFolder,
-    output: Annotated[Path, Option(help="Checkpoint folder to write.")],
-    recipe: Annotated[
-        str,
-        Option(help="Name of a recipe (demo, beauty, kuairand, default) or a .yaml file; beauty:paper is the paper's."),
-    ] = "default",
-    seed: Annotated[int, Option(help="Seed; the same seed, machine and number of threads give the same weights.")] = 0,
-    device: Annotated[str, Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")] = "auto",
-    max_epochs: Annotated[int | None, Option(help="Cut every stage to this many epochs: quicker, and worse.")] = None,
-) -> None:
-    """Train one arm.
-
-    Weights, epoch and serving plan are chosen on the validation split; the test split is not read.
-    """
-    from model.training.trainer import with_epochs
-    from service.engine.loading import choose_device
-
-    chosen = load_recipe(recipe, arm)
-    chosen = with_epochs(chosen, max_epochs) if max_epochs is not None else chosen
-    run_training(chosen, SequenceData.load(data), output, seed, choose_device(device))
-
-
-def run_training(recipe: Recipe, data: SequenceData, output: Path, seed: int, device: str) -> None:
-    """Trains with a progress progress and saves."""
-    from model.training.fit import fit
-    from model.training.stages import EpochReport
-
-    with progress_bar() as progress:
-        tasks = [
-            progress.add_task(f"{recipe.arm} {'prompts' if stage.num_prompts else 'train'}", total=stage.num_epochs)
-            for stage in recipe.all_stages
-        ]
-
-        def show(report: EpochReport) -> None:
-            measured = f"  {recipe.metric} {report.metric:.4f}" if report.metric is not None else ""
-            progress.update(tasks[report.stage], completed=report.epoch)
-            progress.console.print(
-                f"{recipe.arm} epoch {report.epoch}: loss {report.loss:.4f}, {report.seconds:.1f} s{measured}"
-            )
-
-        checkpoint = fit(recipe, data, seed, device, show)
-    checkpoint.save(output)
-    provenance = checkpoint.provenance
-    last_line(
-        {
-            "checkpoint": str(output),
-            "seconds": round(provenance.training_seconds, 1),
-            "plan": {"quotas": checkpoint.plan.quotas, "num_prompts": checkpoint.plan.prompts.num_prompts},
-            "valid": provenance.metrics,
-        }
-    )
 
 
 def build(
@@ -119,6 +62,7 @@ def evaluate(
     They are ranked over the whole catalogue without the history; coverage is the share of it that stands in any of the
     longest lists. The last line is JSON.
     """
+    from model.checkpoint import Checkpoint, check_not_refit
     from model.evaluation.groups import coverage
     from model.evaluation.protocol import EvalSplit
     from service.engine.loading import choose_device, load_arm
@@ -127,6 +71,7 @@ def evaluate(
 
     groupings = checked_groupings(by)
     arm, dataset = load_arm("evaluated", bundle, choose_device(device)), SequenceData.load(data)
+    check_not_refit(Checkpoint.load(arm.release.folder / "checkpoint"))
     check_same_data(arm.release, dataset)
     if split not in ("valid", "test"):
         raise typer.BadParameter("split is valid or test")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import polars as pl
 import typer
 
+from recall.experiments.verdict_table import narrow_table, show_verdict
 from recall.options import StrictCommand, read_pairs, read_words, takes
 from recall.terminal import last_line, out
-from recall.verdict_table import narrow_table, show_verdict
 
 if TYPE_CHECKING:
     from service.experiments.verdict.guardrails import Guardrail

@@ -1,0 +1,74 @@
+"""CPU time that recording an exposure costs a request: `python -m benchmarks.exposures`.
+
+1e5 requests of 1e4 users through the recorder, with lists of 100 items of which a tenth is sampled, into an outbox that
+writes to an embedded redis-server; process CPU time, the pipelines to Redis included.
+"""
+
+import asyncio
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.events.outbox import Outbox
+from service.events.spool import Spool
+from service.experiments.assignment import Assignment, Reason
+from service.experiments.recorder import ExposureRecorder
+from service.stores.embedded_redis import EmbeddedRedis
+from service.stores.redis_client import RedisClient, RedisLimits
+
+NUM_USERS, NUM_ROUNDS, NUM_RUNS, LIST_LENGTH = 10_000, 10, 3, 100
+PAUSE_EVERY = 200  # requests; then the event loop writes
+COUNTED = Assignment("recgpt", Reason.EXPERIMENT, "config", "recgpt-vs-comirec", "0", "recgpt")
+
+
+@dataclass(frozen=True)
+class Query:
+    """The part of a query that is recorded."""
+
+    unit: str
+    request_id: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """The part of an answer that is recorded."""
+
+    item_ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    bundle: str = "0123456789abcdef"
+
+
+async def run(url: str, folder: Path) -> dict[str, float]:
+    """CPU microseconds a request, until everything is in Redis, and what was written."""
+    redis = RedisClient(url, "events", RedisLimits(timeout_ms=5000))
+    await redis.run(lambda client: client.flushall())
+    outbox = Outbox(redis, Spool(folder, 1 << 28))
+    recorder = ExposureRecorder(outbox, 0.1)
+    rng = np.random.default_rng(0)
+    result = Result(rng.integers(0, 10**6, LIST_LENGTH), rng.random(LIST_LENGTH, np.float32))
+    queries = [Query(f"user-{number}", f"0123456789abcdef{number:012x}") for number in range(NUM_USERS)]
+    started = time.process_time()
+    for number in range(NUM_ROUNDS * NUM_USERS):
+        recorder.record(queries[number % NUM_USERS], COUNTED, "recgpt", result)
+        if number % PAUSE_EVERY == 0:
+            await asyncio.sleep(0.001)
+    lost = await outbox.close(60)
+    seconds = time.process_time() - started
+    await redis.close()
+    num_requests = NUM_ROUNDS * NUM_USERS
+    return {"us_a_request": round(1e6 * seconds / num_requests, 2), "written": outbox.written, "lost": lost}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, EmbeddedRedis(Path(folder) / "redis") as server:
+        for _ in range(NUM_RUNS):
+            print(json.dumps(asyncio.run(run(server.url, Path(folder) / "spool"))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""kill -9 at random moments of prepare, train and build, and of a training that resumes: `make kills`.
+
+Each kill hits a process of its own that does the command's work over and over, two versions in turn, over one folder.
+Afterwards the folder must open and be the first version or the second, whole; "mixed" counts the others. Forked from
+this process, so that a kill hits the work and not the import of torch. The last column counts kills that hit between
+the first byte written and the last step: leftovers of the writer lay beside the folder.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from itertools import cycle
+from pathlib import Path
+
+import torch
+
+from index.bundle.build import build_bundle
+from index.bundle.bundle import open_bundle
+from model.checkpoint import Checkpoint
+from model.data.prepare import PrepareOptions, prepare
+from model.data.sequences import SequenceData
+from model.data.synthetic import SyntheticSpec
+from model.recipes.files import load_recipe
+from model.training.fit import fit
+from model.training.stages import StageFolder
+from model.training.trainer import with_epochs
+
+SEEDS = (0, 1)  # of the two versions
+EPOCHS = 30
+Work = Callable[[Path], object]
+# the work of the two versions, and which of them a folder holds; an error where it is neither
+Case = tuple[list[Work], Callable[[Path], str]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--output", type=Path, default=None)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    random.seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        # one after the other: polars does not live on in a child of a process that has used it
+        cases = {"prepare": preparing, "train": training, "build": building}
+        rows = []
+        for name, case in cases.items():
+            rows.append(kill(Path(folder) / name, *case(Path(folder)), options.kills))
+            print(json.dumps(rows[-1]), flush=True)
+        rows.append(resume(Path(folder), options.kills))
+        print(json.dumps(rows[-1]), flush=True)
+    if options.output:
+        options.output.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sys.exit(any(row["mixed"] for row in rows))
+
+
+def preparing(_: Path) -> Case:
+    return [lambda target, seed=seed: data_of(seed).save(target) for seed in SEEDS], version_of_data
+
+
+def training(_: Path) -> Case:
+    data = [data_of(seed) for seed in SEEDS]
+    return [lambda target, seed=seed: trained(data[seed], seed).save(target) for seed in SEEDS], version_of_checkpoint
+
+
+def building(folder: Path) -> Case:
+    for seed in SEEDS:
+        trained(data_of(seed), seed).save(folder / f"checkpoint-{seed}")
+    return [lambda target, seed=seed: build_bundle(folder / f"checkpoint-{seed}", target) for seed in SEEDS], digest_of
+
+
+def data_of(seed: int) -> SequenceData:
+    return prepare(PrepareOptions(synthetic=SyntheticSpec(num_users=100, num_items=120, seed=seed)))[0]
+
+
+def trained(data: SequenceData, seed: int) -> Checkpoint:
+    return fit(with_epochs(load_recipe("default", "sasrec"), 1), data, seed)
+
+
+def version_of_data(target: Path) -> str:
+    return SequenceData.load(target).digest
+
+
+def digest_of(target: Path) -> str:
+    return open_bundle(target).digest
+
+
+def version_of_checkpoint(target: Path) -> str:
+    checkpoint = Checkpoint.load(target)
+    ids = hash(tuple(checkpoint.catalogue.items.ids.tolist()))
+    return f"{checkpoint.provenance.seed} {checkpoint.network.items.weight.double().sum():.9f} {ids}"
+
+
+def kill(target: Path, works: Iterable[Work], version: Callable[[Path], str], num_kills: int) -> dict[str, object]:
+    known, spans = [], []
+    for work in works:
+        began = time.perf_counter()
+        os.waitpid(forked([work], target), 0)
+        spans.append(time.perf_counter() - began)
+        known.append(version(target))
+    counts = dict.fromkeys(("first", "second", "mixed", "while_writing"), 0)
+    for _ in range(num_kills):
+        killed_at_random(works, target, min(spans))
+        counts["while_writing"] += any(target.parent.glob(f".{target.name}.*"))
+        try:
+            counts["second" if known.index(version(target)) else "first"] += 1
+        except (ValueError, OSError) as error:
+            print(f"{target.name}: {error}", file=sys.stderr)
+            counts["mixed"] += 1
+    return {"command": target.name, "kills": num_kills, "seconds": round(min(spans), 2)} | counts
+
+
+def resume(folder: Path, num_kills: int) -> dict[str, object]:
+    """Kills one training again and again until it has had its epochs; are the weights those of an undisturbed one?"""
+    data, recipe = data_of(0), with_epochs(load_recipe("default", "sasrec"), EPOCHS)
+    kept = StageFolder(folder / "unfinished", every_epoch=True)
+    began = time.perf_counter()
+    fit(recipe, data).save(folder / "undisturbed")
+    span, kills = time.perf_counter() - began, 0
+    while not (folder / "resumed").exists() and kills < num_kills:
+        killed_at_random([lambda target: fit(recipe, data, kept=kept).save(target)], folder / "resumed", span / 8)
+        kills += 1
+    if not (folder / "resumed").exists():
+        fit(recipe, data, kept=kept).save(folder / "resumed")
+    first, second = (Checkpoint.load(folder / name).network.state_dict() for name in ("undisturbed", "resumed"))
+    same = all(first[name].equal(second[name]) for name in first)
+    return {"command": "resume", "kills": kills, "epochs": EPOCHS, "same_bits": same, "mixed": int(not same)}
+
+
+def killed_at_random(works: Iterable[Work], target: Path, span: float) -> None:
+    child = forked(cycle(works), target)
+    time.sleep(random.uniform(0, 1.5 * span))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def forked(works: Iterable[Work], target: Path) -> int:
+    """The process id of a child that does the work and ends."""
+    child = os.fork()
+    if child == 0:
+        for work in works:
+            work(target)
+        os._exit(0)
+    return child
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""A warm start: training on new data begins with the weights of a checkpoint, matched by external ids.
+
+Items and users that both know keep their rows; new ones begin as in any training, those that are gone leave. Everything
+else of the network is taken over as it is.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from torch import Tensor
+
+from model.catalogue import Catalogue, IdMap
+from model.checkpoint import Checkpoint
+from model.networks.base import Network
+from model.networks.blend import Blend
+from model.recipes.schema import Recipe
+
+EPOCHS_SHARE = 0.2  # of the epochs that the start was chosen with, at least one
+SIZES = ("num_items", "num_users")
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """The weights that a training begins with, the ids of their rows, and the epochs that they took."""
+
+    network: Network
+    catalogue: Catalogue
+    epochs: tuple[int, ...] = ()  # of each stage; () is not known
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "WarmStart":
+        return cls(checkpoint.network, checkpoint.catalogue, checkpoint.provenance.epochs)
+
+    def part(self, number: int) -> "WarmStart":
+        """The start of a part of a blend.
+
+        Raises ValueError where the checkpoint is no blend of so many parts.
+        """
+        parts = list(self.network.parts) if isinstance(self.network, Blend) else []
+        if number >= len(parts):
+            raise ValueError(f"the checkpoint to start from has {len(parts)} parts, the recipe has more")
+        return WarmStart(parts[number], self.catalogue)  # type: ignore[arg-type]  # ModuleList has no type of member
+
+    @property
+    def digest(self) -> str:
+        """The same for the same weights and ids."""
+        state = hashlib.sha256(repr([asdict(self.network.config), self.network.kind]).encode())
+        for ids in (self.catalogue.items.ids, self.catalogue.users.ids):
+            state.update(repr(ids.tolist()).encode())
+        for name, tensor in sorted(self.network.state_dict().items()):
+            state.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        return state.hexdigest()
+
+    @torch.no_grad()
+    def fill(self, network: Network, catalogue: Catalogue) -> None:
+        """Copies the weights into a network for the ids of `catalogue`.
+
+        Raises ValueError where the two are not of one system and settings.
+        """
+        check_alike(self.network, network)
+        tables = dict(tables_of(network, catalogue))
+        theirs = dict(tables_of(self.network, self.catalogue))
+        ours = network.state_dict()
+        for name, tensor in self.network.state_dict().items():
+            if name in tables:
+                copy_rows(tensor, theirs[name], ours[name], tables[name])
+            else:
+                ours[name].copy_(tensor)
+
+
+def tables_of(network: Network, catalogue: Catalogue) -> Iterator[tuple[str, IdMap]]:
+    """The names of the weights that have a row for each item or user (row r stands at r), with those ids."""
+    for name, module in network.named_modules():
+        if isinstance(module, torch.nn.Embedding):
+            table = name.rpartition(".")[2]
+            if table in network.item_tables:
+                yield f"{name}.weight", catalogue.items
+            if table in network.user_tables:
+                yield f"{name}.weight", catalogue.users
+
+
+def copy_rows(source: Tensor, source_ids: IdMap, target: Tensor, target_ids: IdMap) -> None:
+    """Copies the rows of the ids that both know, of padding, and of what stands behind the last id."""
+    rows = torch.tensor([source_ids.row(external) for external in target_ids.ids.tolist()], dtype=torch.int64)  # (N,)
+    known = rows.nonzero()[:, 0]
+    target[known + 1] = source[rows[known]].to(target.device)
+    target[0] = source[0].to(target.device)
+    behind = len(target) - len(target_ids) - 1
+    if behind:
+        target[-behind:] = source[-behind:].to(target.device)
+
+
+def check_alike(start: Network, network: Network) -> None:
+    ours, theirs = ({**asdict(n.config), **dict.fromkeys(SIZES, 0)} for n in (network, start))
+    if start.kind != network.kind:
+        raise ValueError(f"the checkpoint to start from is {start.kind}, the recipe trains {network.kind}")
+    if other := [name for name in ours if ours[name] != theirs.get(name) and name != "spectral_start"]:
+        told = ", ".join(f"{name} {theirs.get(name)} instead of {ours[name]}" for name in other)
+        raise ValueError(f"the checkpoint to start from has {told}; train it anew, or with its own recipe")
+
+
+def warm_recipe(recipe: Recipe, start: WarmStart) -> Recipe:
+    """The recipe of a training with a warm start: a share of the epochs, each measured, and no pre-training."""
+    stages = [stage for stage in recipe.all_stages if stage.objective == "next"]
+    wanted = iter(start.epochs if len(start.epochs) == len(stages) else [stage.num_epochs for stage in stages])
+    if len(start.epochs) == len(recipe.all_stages):
+        chosen = zip(recipe.all_stages, start.epochs, strict=True)
+        wanted = iter([num for stage, num in chosen if stage.objective == "next"])
+    return _shorter(recipe, wanted)
+
+
+def _shorter(recipe: Recipe, epochs: Iterator[int]) -> Recipe:
+    stages = tuple(
+        replace(stage, num_epochs=max(1, round(EPOCHS_SHARE * next(epochs))))
+        for stage in recipe.stages
+        if stage.objective == "next"
+    )
+    parts = tuple(_shorter(part, epochs) for part in recipe.parts)
+    # a table that starts from counts would be computed and then overwritten
+    network = {**recipe.network, "spectral_start": 0.0} if "spectral_start" in recipe.network else recipe.network
+    return replace(recipe, stages=stages, parts=parts, network=network, evaluate_every=1)

@@ -1,0 +1,91 @@
+"""Follows the log: changes into this process's state, watchers of new items into their vectors.
+
+An engine's process asks its own engines for the query vectors of a watcher, through their queue and cache; an HTTP
+process takes the changes alone.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from service.catalogue.changes import ItemWatched
+from service.catalogue.live import LiveItems
+from service.catalogue.log import CatalogueLog
+from service.catalogue.state import LiveState
+from service.errors import RecallError
+from service.stores.redis_client import RedisUnavailable
+
+PAUSE_S = 0.02  # between two reads: changes that come together are one snapshot
+RETRY_S = 0.5
+log = structlog.get_logger()
+
+
+class Slots(Protocol):
+    """Vectors of slots that learn from watchers (service/catalogue/slot_vectors.py)."""
+
+    def learn(self, slot: int, queries: NDArray[np.float32]) -> None: ...
+    def num_learnt(self, slot: int) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """A release of this process that learns: its items, their vectors, and its engine's query vectors of a watcher."""
+
+    items: LiveItems
+    slots: Slots
+    embed: Callable[[ItemWatched], Awaitable[NDArray[np.float32]]]
+
+
+class CatalogueFollower:
+    """Keeps a process's state that of the log. Belongs to one event loop."""
+
+    def __init__(
+        self, changes: CatalogueLog, state: LiveState, learners: Callable[[], Iterable[Learner]] = lambda: ()
+    ) -> None:
+        """learners: those of the releases that serve now."""
+        self._changes, self._state, self._learners = changes, state, learners
+        self.failures: Counter[str] = Counter()
+
+    async def catch_up(self) -> None:
+        """Reads what the log holds, so that a start lists nothing that was deleted; later, where Redis is away."""
+        try:
+            while changes := await self._changes.read(wait=False):
+                self._state.advance(changes)
+        except RedisUnavailable as error:
+            log.warning("catalogue_not_read", cause=error.cause, reason="it is read once Redis answers")
+        await self._learn()
+
+    async def run(self) -> None:
+        """Follows until it is cancelled; while Redis is away the last state stands."""
+        while True:
+            try:
+                self._state.advance(await self._changes.read())
+            except RedisUnavailable as error:
+                self.failures[error.cause] += 1
+                await asyncio.sleep(RETRY_S)
+                continue
+            await self._learn()
+            await asyncio.sleep(PAUSE_S)
+
+    async def _learn(self) -> None:
+        """Teaches every release the watchers that it has not heard of, those of a release just loaded among them."""
+        for learner in self._learners():
+            state, learnt = self._state.current, False
+            for number in state.current.values():
+                watchers = state.slots[number].watchers
+                for watched in watchers[learner.slots.num_learnt(number) :]:
+                    try:
+                        learner.slots.learn(number, await learner.embed(watched))
+                    except RecallError as error:
+                        # taught with the next change: the watcher stays in the state
+                        log.info("watcher_not_learnt", error=str(error))
+                        break
+                    learnt = True
+            if learnt:
+                learner.items.refresh()

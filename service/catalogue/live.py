@@ -1,0 +1,83 @@
+"""The snapshot of one release's items, made anew when the state has changed, and its masks of filters.
+
+Nothing is pushed: whoever asks for the snapshot gets that of the newest state, from any thread. Two threads that find
+it old both make the same one.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.attributes.filters import parse_filter
+from model.catalogue import Catalogue
+from service.catalogue.snapshot import Flags, ItemSnapshot, MainRows, required
+from service.catalogue.state import CatalogueState, LiveState
+
+BLOCK = 256  # dead rows that are looked up one by one before they go into the mask
+MAX_MASKS = 256  # filters whose rows are remembered
+SlotVectors = Callable[[CatalogueState], NDArray[np.float32]]
+
+
+class LiveItems:
+    """The items of one bundle under the changes of this process's state."""
+
+    def __init__(
+        self, catalogue: Catalogue, live: LiveState | None = None, slot_vectors: SlotVectors | None = None
+    ) -> None:
+        """slot_vectors: (M, D) for a state, where an engine searches; may give others for the same state later."""
+        self.catalogue, self._live, self._slot_vectors = catalogue, live or LiveState(), slot_vectors
+        # with `alive`, kept for its id
+        self._masks: OrderedDict[tuple[str, int], tuple[Flags, Flags | None]] = OrderedDict()
+        self._alive: tuple[tuple[int, ...], Flags] = (), np.ones(0, dtype=np.bool_)
+        self._snapshot = self._take(self._live.current)
+
+    @property
+    def snapshot(self) -> ItemSnapshot:
+        """The newest."""
+        state = self._live.current
+        if self._snapshot.state is not state:
+            self._snapshot = self._take(state)
+        return self._snapshot
+
+    def refresh(self) -> None:
+        """Has the vectors of the slots asked for anew."""
+        self._snapshot = self._take(self._live.current)
+
+    def main_mask(self, snapshot: ItemSnapshot, text: str | None) -> Flags | None:
+        """(N,) the bundle's rows that pass a filter and are not long dead; the same array for the same question.
+
+        None = all. Raises BadAttribute for a filter that these attributes cannot be asked.
+        """
+        alive = snapshot.main.alive
+        if text is None:
+            return alive
+        key = text, id(alive)
+        if (kept := self._masks.get(key)) is not None:
+            self._masks.move_to_end(key)
+            return kept[0]
+        attributes = required(self.catalogue.attributes)
+        parsed = parse_filter(text)
+        parsed.check(attributes)
+        mask = parsed.allowed(attributes)
+        mask = mask if alive is None else mask & alive
+        self._masks[key] = mask, alive
+        while len(self._masks) > MAX_MASKS:
+            self._masks.popitem(last=False)
+        return mask
+
+    def _take(self, state: CatalogueState) -> ItemSnapshot:
+        vectors = self._slot_vectors(state) if self._slot_vectors else None
+        return ItemSnapshot(self.catalogue, state, self._main_rows(state), vectors)
+
+    def _main_rows(self, state: CatalogueState) -> MainRows:
+        dead = self.catalogue.items.rows([*state.hidden])
+        settled = dead[: len(dead) - len(dead) % BLOCK]
+        if not settled:
+            return MainRows(None, dead)
+        if self._alive[0] != settled:
+            alive = np.ones(len(self.catalogue.items), dtype=np.bool_)
+            alive[np.array(settled) - 1] = False
+            self._alive = settled, alive
+        return MainRows(self._alive[1], dead[len(settled) :])

@@ -1,0 +1,121 @@
+"""The log of changes: a Redis stream that every process follows, or a list of this process.
+
+A change gets its number and its place in the stream in one atomic step, so that numbers rise along the stream.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import sha1
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+
+from service.catalogue.changes import Change, decode, encode
+from service.errors import EventsRefused, EventsUnavailable
+from service.stores.redis_client import PERMANENT, RedisClient, RedisUnavailable
+
+STREAM, COUNTER = "recall:catalogue", "recall:catalogue:number"
+READ_AT_ONCE, BLOCK_MS = 2000, 200
+Numbered = tuple[int, Change]
+log = structlog.get_logger()
+
+# KEYS: counter, stream. ARGV: change.
+SCRIPT = """
+local number = redis.call('INCR', KEYS[1])
+redis.call('XADD', KEYS[2], '*', 'n', number, 'c', ARGV[1])
+return number
+"""
+SCRIPT_SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+
+class CatalogueLog(Protocol):
+    """Keeps changes and hands them out in order; one reader a log."""
+
+    async def append(self, change: Change) -> int:
+        """The number of the change, once it is kept. Raises EventsUnavailable when that is not certain."""
+        ...
+
+    async def read(self, wait: bool = True) -> Sequence[Numbered]:
+        """The next changes, as soon as there are some; none after a while without. wait: False = only those there are.
+
+        Raises RedisUnavailable.
+        """
+        ...
+
+
+class RedisCatalogueLog:
+    """The stream of all processes; it is never trimmed here."""
+
+    def __init__(self, writer: RedisClient, reader: RedisClient) -> None:
+        """reader: waits for longer than BLOCK_MS, so that it is another client than that of the writes."""
+        self._writer, self._reader = writer, reader
+        self._last = b"0"
+
+    async def append(self, change: Change) -> int:
+        try:
+            return await self._writer.run(lambda client: self._send(client, encode(change)))
+        except RedisUnavailable as error:
+            if error.cause in PERMANENT:
+                raise EventsRefused(f"Redis refuses to keep changes ({error.cause})") from error
+            raise EventsUnavailable("the change cannot be kept now; send it again") from error
+
+    @staticmethod
+    async def _send(client: Redis, data: bytes) -> int:
+        async with client.pipeline(transaction=False) as pipe:
+            pipe.script_load(SCRIPT)  # with every change: a restarted Redis has forgotten it
+            pipe.evalsha(SCRIPT_SHA, 2, COUNTER, STREAM, data)
+            replies: list[int] = await pipe.execute()
+        return int(replies[1])
+
+    async def read(self, wait: bool = True) -> Sequence[Numbered]:
+        entries = await self._reader.run(lambda client: self._entries(client, BLOCK_MS if wait else None))
+        changes: list[Numbered] = []
+        for place, fields in entries:
+            self._last = place
+            try:
+                changes.append((int(fields[b"n"]), decode(fields[b"c"])))
+            except (msgspec.MsgspecError, KeyError, ValueError) as error:
+                # an entry of a later version, or of somebody else: the others still count
+                log.warning("change_not_read", place=place.decode(), error=str(error)[:200])
+        return changes
+
+    async def _entries(self, client: Redis, block_ms: int | None) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        # with decoded responses off and RESP2 a list of one stream; the library's types allow more
+        reply: Any = await client.xread({STREAM: self._last}, count=READ_AT_ONCE, block=block_ms)
+        entries: list[tuple[bytes, dict[bytes, bytes]]] = reply[0][1] if reply else []
+        return entries
+
+
+class UnsharedLog:
+    """The log of an HTTP process without Redis: its changes would reach nobody else."""
+
+    async def append(self, change: Change) -> int:  # noqa: ARG002
+        raise EventsRefused("with --redis-url memory and --http-workers no process hears of another's changes of items")
+
+    async def read(self, wait: bool = True) -> Sequence[Numbered]:
+        await asyncio.sleep(BLOCK_MS / 1e3 if wait else 0)
+        return ()
+
+
+class MemoryCatalogueLog:
+    """The twin without Redis."""
+
+    def __init__(self) -> None:
+        self._number, self._new = 0, asyncio.Queue[Numbered]()
+
+    async def append(self, change: Change) -> int:
+        self._number += 1
+        self._new.put_nowait((self._number, change))
+        return self._number
+
+    async def read(self, wait: bool = True) -> Sequence[Numbered]:
+        changes: list[Numbered] = []
+        with suppress(TimeoutError):
+            if wait:
+                changes.append(await asyncio.wait_for(self._new.get(), BLOCK_MS / 1e3))
+        while not self._new.empty():
+            changes.append(self._new.get_nowait())
+        return changes

@@ -1,0 +1,141 @@
+"""A bundle's items with all changes so far, frozen: what one batch is searched, filled and named by."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.attributes.filters import parse_filter
+from model.attributes.table import Attributes, BadAttribute, ItemValues
+from model.catalogue import Catalogue, ExternalId
+from service.catalogue.state import CatalogueState
+
+Flags = NDArray[np.bool_]
+NO_ATTRIBUTES = "the bundle has no attributes of items; give `recall prepare` a table of them with --items"
+
+
+@dataclass(frozen=True, eq=False)
+class MainRows:
+    """The rows of the bundle that are dead: many in a mask that changes seldom, the newest one by one."""
+
+    alive: Flags | None  # (N,); None = all
+    recent: tuple[int, ...]  # dead too, though the mask has them alive
+
+
+@dataclass(frozen=True, eq=False)
+class ItemSnapshot:
+    """Rows 1..N are the bundle's, N + 1 .. N + M those of the slots."""
+
+    catalogue: Catalogue
+    state: CatalogueState
+    main: MainRows
+    vectors: NDArray[np.float32] | None = None  # (M, D) of the slots, where an engine searches
+
+    @property
+    def number(self) -> int:
+        return self.state.number
+
+    @property
+    def num_main(self) -> int:
+        return len(self.catalogue.items)
+
+    @property
+    def num_slots(self) -> int:
+        return len(self.state.slots)
+
+    @property
+    def num_rows(self) -> int:
+        return self.num_main + self.num_slots
+
+    @property
+    def is_changed(self) -> bool:
+        """True when lists may differ from those of the bundle alone."""
+        return bool(self.num_slots or self.main.recent or self.main.alive is not None)
+
+    @cached_property
+    def alive_slots(self) -> Flags:
+        """(M,) true for the slots that may be listed."""
+        alive = np.zeros(self.num_slots, dtype=np.bool_)
+        alive[list(self.state.current.values())] = True
+        return alive
+
+    @cached_property
+    def slot_attributes(self) -> Attributes | None:
+        """The attributes of the slots: their own, else the bundle's where it knows the item."""
+        main = self.catalogue.attributes
+        if main is None:
+            return None
+        items: list[ItemValues] = [slot.attributes or {} for slot in self.state.slots]
+        silent = [number for number, slot in enumerate(self.state.slots) if slot.attributes is None]
+        known = {number: row for number in silent if (row := self.catalogue.items.row(self.state.slots[number].id))}
+        for number, own in zip(known, main.items([*known.values()]), strict=True):
+            items[number] = own
+        return Attributes.of_items(main.types, items)
+
+    def slot_flags(self, text: str | None) -> Flags:
+        """(M,) true for the slots that are alive and pass a filter."""
+        if text is None or not self.num_slots:
+            return self.alive_slots
+        return self.alive_slots & parse_filter(text).allowed(required(self.slot_attributes))
+
+    def is_alive(self, row: int) -> bool:
+        """Tells if a row may be listed."""
+        if row > self.num_main:
+            return bool(self.alive_slots[row - self.num_main - 1])
+        return row not in self.main.recent and (self.main.alive is None or bool(self.main.alive[row - 1]))
+
+    def rows_of(self, ids: Iterable[ExternalId]) -> tuple[int, ...]:
+        """All rows of known ids, those of slots behind those of the bundle."""
+        ids = tuple(ids)
+        return self.catalogue.items.rows(ids) + self.slot_rows_of(ids)
+
+    def slot_rows_of(self, ids: Iterable[ExternalId]) -> tuple[int, ...]:
+        """The rows of slots of known ids."""
+        current = self.state.current
+        return tuple(self.num_main + 1 + current[own] for own in ids if own in current) if current else ()
+
+    def column(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """(K,) external ids of rows that are known to be inside."""
+        inside = rows <= self.num_main
+        if inside.all():
+            return self.catalogue.items.column(rows)
+        ids = np.empty(len(rows), dtype=self.catalogue.items.ids.dtype)
+        ids[inside] = self.catalogue.items.column(rows[inside])
+        ids[~inside] = [self.state.slots[row - self.num_main - 1].id for row in rows[~inside].tolist()]
+        return ids
+
+    def groups(self, attribute: str, rows: Sequence[int]) -> list[tuple[object, ...]]:
+        """The values of an attribute of each row, as keys: equal where the values are."""
+        column = required(self.catalogue.attributes).column(attribute)
+        slots = self.slot_attributes.column(attribute) if self.num_slots and self.slot_attributes else None
+        keys: list[tuple[object, ...]] = []
+        for row in rows:
+            if row <= self.num_main or slots is None:
+                keys.append(tuple(column.of_row(row).tolist()))
+            else:
+                values = [slots.values[code - 1] for code in slots.of_row(row - self.num_main).tolist()]
+                keys.append(tuple(column.code(value) or (value,) for value in values))
+        return keys
+
+    def numbers(self, attribute: str, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(K,) the numbers of a comparable attribute; NaN where a row has none."""
+        main, slots = required(self.catalogue.attributes).column(attribute), None
+        if self.num_slots and self.slot_attributes:
+            slots = self.slot_attributes.column(attribute)
+        values = np.full(len(rows), np.nan)
+        for column, first in ((main, 0), (slots, self.num_main)):
+            if column is not None:
+                inside = (rows > first) & (rows <= first + len(column))
+                own = rows[inside] - first - 1
+                values[inside] = np.where(column.known[own], column.numbers[own], np.nan)
+        return values
+
+
+def required(attributes: Attributes | None) -> Attributes:
+    """Raises BadAttribute where a bundle has none."""
+    if attributes is None:
+        raise BadAttribute(NO_ATTRIBUTES)
+    return attributes

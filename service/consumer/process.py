@@ -1,0 +1,114 @@
+"""The consumer as a process: run in the foreground by `recall events consume`, or started beside a service.
+
+A service that starts the embedded redis-server starts one too, and ends it before that server: its last act is to write
+what is left. It ends by itself when its service is gone.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import structlog
+from redis import Redis, exceptions
+
+from service.consumer.consumer import Consumer, ConsumerLimits
+from service.consumer.files import EventFolder
+from service.errors import ConfigurationError
+from service.stores.redis_client import UnknownOption, check_options
+from service.subprocesses import child_environment, module_command
+from service.telemetry.logging import configure_logging
+
+ENVIRONMENT = "RECALL_CONSUMER"  # address, folder and limits for the process, as JSON: an address may hold a password
+TIMEOUT_S, STOP_S, WATCH_S = 10.0, 8.0, 1.0
+log = structlog.get_logger()
+
+
+@contextmanager
+def open_consumer(url: str, folder: Path, limits: ConsumerLimits | None = None) -> Iterator[Consumer]:
+    """A consumer of the streams at `url`. Raises ConfigurationError for a URL or a folder that is unusable."""
+    try:
+        check_options(url)
+        client = Redis.from_url(url, socket_timeout=TIMEOUT_S, protocol=2)
+    except UnknownOption as error:
+        raise ConfigurationError(f"the Redis URL of the events is unusable: {error}") from None
+    except (TypeError, ValueError, AttributeError, exceptions.RedisError):
+        # the error of the library may quote the URL, and so the password in it
+        raise ConfigurationError(
+            "the Redis URL of the events is unusable; it is redis://.., rediss://.. or unix://.."
+        ) from None
+    files = EventFolder(folder)
+    try:
+        yield Consumer(client, files, limits or ConsumerLimits())
+    finally:
+        files.close()
+        client.close()
+
+
+def consume(url: str, folder: Path, limits: ConsumerLimits, parent: int | None = None) -> None:
+    """Consumes until SIGTERM or SIGINT, or until the process `parent` is gone. Raises ConfigurationError."""
+    stop = threading.Event()
+    with open_consumer(url, folder, limits) as consumer:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        if parent is not None:
+            threading.Thread(target=_wait_for_end, args=(parent, stop), daemon=True).start()
+        consumer.run(stop)
+
+
+def _wait_for_end(parent: int, stop: threading.Event) -> None:
+    while not stop.wait(WATCH_S):
+        if os.getppid() != parent:
+            stop.set()
+
+
+class ConsumerProcess:
+    """A consumer beside the service. Belongs to one event loop."""
+
+    def __init__(self, url: str, folder: Path, limits: ConsumerLimits, log_level: str = "info") -> None:
+        """Starts it; `watch` keeps it running."""
+        told = {"url": url, "folder": str(folder), "limits": asdict(limits), "log_level": log_level}
+        self._environment = child_environment(**{ENVIRONMENT: json.dumps(told | {"parent": os.getpid()})})
+        self._process = self._start()
+
+    async def watch(self, interval_s: float = WATCH_S) -> None:
+        """Starts it again whenever it has ended, until this is cancelled."""
+        while True:
+            await asyncio.sleep(interval_s)
+            if (status := self._process.poll()) is not None:
+                log.warning("consumer_restarted", status=status)
+                self._process = self._start()
+
+    def close(self) -> None:
+        """Has it write what is left, and returns when it has ended. Blocks."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        command = module_command("service.consumer.process")
+        # a session of its own: Ctrl-C is for the service, whose last events it still has to write
+        return subprocess.Popen(command, env=self._environment, start_new_session=True)  # noqa: S603  (our own command)
+
+
+def main() -> None:
+    """Runs the consumer of a service."""
+    told = json.loads(os.environ.pop(ENVIRONMENT))
+    configure_logging(told["log_level"])
+    try:
+        consume(told["url"], Path(told["folder"]), ConsumerLimits(**told["limits"]), told["parent"])
+    except ConfigurationError as error:
+        log.error("no_consumer", error=str(error))
+
+
+if __name__ == "__main__":
+    main()

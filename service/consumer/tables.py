@@ -1,0 +1,111 @@
+"""The tables of the event log: which stream each is of, its columns, and how an event becomes a row.
+
+The rows are what service/experiments writes, read strictly, and a field that a later service adds is passed over. Ids
+of items are text: a column of a table has one type, and `recall prepare` reads numbers back from text.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from service.events.streams import EXPOSURES, FEEDBACK, FORCED, SHOWN
+
+TEXT, INTEGER, REAL = pl.String(), pl.Int64(), pl.Float64()
+
+
+class ExposureRow(msgspec.Struct, frozen=True):
+    """An exposure, or an answer that was forced."""
+
+    id: str
+    experiment: str
+    phase: str
+    unit: str
+    assigned: str
+    served: str
+    reason: str
+    request_id: str
+    bundle: str
+    ts_ms: int
+    config: str = ""
+    variation: str = ""
+
+
+class ShownRow(msgspec.Struct, frozen=True):
+    """A list that was shown."""
+
+    request_id: str
+    experiment: str
+    phase: str
+    config: str
+    unit: str
+    variation: str
+    served: str
+    bundle: str
+    ts_ms: int
+    share: float
+    items: list[int | str]
+    scores: list[float]
+
+
+class FeedbackRow(msgspec.Struct, frozen=True):
+    """An action of a user."""
+
+    event_id: str
+    user: str
+    item: int | str
+    action: str
+    ts_ms: int
+    request_id: str | None = None
+    watch_time_ms: int | None = None
+    duration_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class EventTable:
+    """A kind of event: its stream, the form of its rows, the columns of its files."""
+
+    name: str  # of the folder
+    stream: str
+    row: type[msgspec.Struct]
+    columns: dict[str, pl.DataType]  # in order; before them `stream_id`
+    key: tuple[str, ...]  # columns that are the same in an event that was delivered twice
+    max_rows: int  # of a file
+
+    @property
+    def schema(self) -> dict[str, pl.DataType]:
+        return {"stream_id": TEXT, **self.columns}
+
+    def decode(self, stream_id: str, data: bytes) -> dict[str, Any]:
+        """The row of an event. Raises msgspec.DecodeError, or UnicodeDecodeError, for what is none."""
+        row = msgspec.structs.asdict(msgspec.json.decode(data, type=self.row))
+        if "item" in row:
+            row["item"] = str(row["item"])
+        if "items" in row:
+            row["items"] = [str(item) for item in row["items"]]
+        return {"stream_id": stream_id, **row}
+
+
+EXPOSURE_COLUMNS: dict[str, pl.DataType] = {
+    **dict.fromkeys(("id", "experiment", "phase", "config", "unit", "variation", "assigned", "served"), TEXT),
+    **dict.fromkeys(("reason", "request_id", "bundle"), TEXT),
+    "ts_ms": INTEGER,
+}
+SHOWN_COLUMNS: dict[str, pl.DataType] = {
+    **dict.fromkeys(("request_id", "experiment", "phase", "config", "unit", "variation", "served", "bundle"), TEXT),
+    "ts_ms": INTEGER,
+    "share": REAL,
+    "items": pl.List(TEXT),
+    "scores": pl.List(REAL),
+}
+FEEDBACK_COLUMNS: dict[str, pl.DataType] = {
+    **dict.fromkeys(("event_id", "user", "item", "action", "request_id"), TEXT),
+    **dict.fromkeys(("ts_ms", "watch_time_ms", "duration_ms"), INTEGER),
+}
+TABLES = (
+    EventTable("exposures", EXPOSURES, ExposureRow, EXPOSURE_COLUMNS, ("id",), 20_000),
+    EventTable("shown", SHOWN, ShownRow, SHOWN_COLUMNS, ("request_id",), 4_000),
+    EventTable("forced", FORCED, ExposureRow, EXPOSURE_COLUMNS, ("request_id",), 20_000),
+    EventTable("feedback", FEEDBACK, FeedbackRow, FEEDBACK_COLUMNS, ("user", "event_id"), 20_000),
+)

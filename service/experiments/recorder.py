@@ -1,0 +1,145 @@
+"""Decides what of a request is recorded: a user's first exposure of a day, a sample of lists, every forced answer.
+
+Called for every request, whatever became of it; knows neither Redis nor HTTP. What was recorded before is remembered
+within a bound: a user who is forgotten is written again under the same id, and readers count an id once.
+"""
+
+import random
+import time
+from typing import Any, Protocol
+
+import orjson
+from numpy.typing import NDArray
+
+from service.events.streams import EXPOSURES, FORCED, SHOWN
+from service.experiments.assignment import Assignment, Reason
+from service.experiments.exposure import DAY_MS, Exposure, Shown, exposure_id
+
+MAX_REMEMBERED = 200_000  # users of a process; about 15 MB
+
+
+class RecordedQuery(Protocol):
+    """The part of a query that is recorded (RecallQuery of service/pipeline.py)."""
+
+    @property
+    def request_id(self) -> str: ...
+
+    @property
+    def unit(self) -> str | None: ...
+
+
+class RecordedResult(Protocol):
+    """The part of an answer that is recorded (RecallResult of service/pipeline.py)."""
+
+    @property
+    def bundle(self) -> str: ...
+
+    @property
+    def item_ids(self) -> NDArray[Any]: ...
+
+    @property
+    def scores(self) -> NDArray[Any]: ...
+
+
+class EventSink(Protocol):
+    """Takes events for streams (service/events/outbox.py)."""
+
+    def put(self, stream: str, data: bytes) -> bool:
+        """Takes an event; False when it is dropped, which is counted there. Never waits, never raises."""
+        ...
+
+
+class RecentKeys:
+    """The keys seen lately: at least the newest half of `max_keys`, at most `max_keys`."""
+
+    def __init__(self, max_keys: int) -> None:
+        self._half = max(max_keys // 2, 1)
+        self._new: set[int] = set()
+        self._old: set[int] = set()
+
+    def __contains__(self, key: int) -> bool:
+        return key in self._new or key in self._old
+
+    def add(self, key: int) -> None:
+        if len(self._new) >= self._half:
+            self._old, self._new = self._new, set()
+        self._new.add(key)
+
+
+class ExposureRecorder:
+    """Records the requests of one process."""
+
+    def __init__(self, sink: EventSink, sample_share: float = 0.1, max_remembered: int = MAX_REMEMBERED) -> None:
+        """sample_share: of the answers whose list is recorded, chosen at random."""
+        self._sink, self._sample_share = sink, sample_share
+        self._seen = RecentKeys(max_remembered)
+        self.unwritable = 0  # requests whose ids no event can hold
+
+    def record(
+        self, query: RecordedQuery, assignment: Assignment, served: str, result: RecordedResult | None = None
+    ) -> None:
+        """Records a request that was assigned; never raises. served: see Exposure; no result = nothing was shown."""
+        try:
+            self._record(query, assignment, served, result)
+        except orjson.JSONEncodeError:
+            # a lone surrogate in an id: nothing can keep it
+            self.unwritable += 1
+
+    def _record(self, query: RecordedQuery, assignment: Assignment, served: str, result: RecordedResult | None) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        if assignment.reason is Reason.FORCED:
+            # each by itself: feedback on it is known by its user and by its request
+            data = self._exposure(query, assignment, served, result, now_ms)
+            self._sink.put(FORCED, data)
+            return
+        if not assignment.in_experiment or query.unit is None:
+            return
+        key = hash((assignment, query.unit, now_ms // DAY_MS))
+        if key not in self._seen and self._sink.put(
+            EXPOSURES, self._exposure(query, assignment, served, result, now_ms)
+        ):
+            # a dropped exposure is not remembered: the user's next request tries again
+            self._seen.add(key)
+        if result is not None and random.random() < self._sample_share:
+            self._sink.put(SHOWN, self._shown(query, assignment, served, result, now_ms))
+
+    @staticmethod
+    def _exposure(
+        query: RecordedQuery, assignment: Assignment, served: str, result: RecordedResult | None, now_ms: int
+    ) -> bytes:
+        unit = query.unit or ""
+        exposure = Exposure(
+            id=exposure_id(assignment, unit, now_ms),
+            experiment=assignment.experiment or "",
+            phase=assignment.phase,
+            config=assignment.config,
+            unit=unit,
+            variation=assignment.variation or "",
+            assigned=assignment.arm,
+            served=served,
+            reason=assignment.reason,
+            request_id=query.request_id,
+            bundle=result.bundle if result else "",
+            ts_ms=now_ms,
+        )
+        return orjson.dumps(exposure)
+
+    def _shown(
+        self, query: RecordedQuery, assignment: Assignment, served: str, result: RecordedResult, now_ms: int
+    ) -> bytes:
+        ids = result.item_ids
+        shown = Shown(
+            request_id=query.request_id,
+            experiment=assignment.experiment or "",
+            phase=assignment.phase,
+            config=assignment.config,
+            unit=query.unit or "",
+            variation=assignment.variation or "",
+            served=served,
+            bundle=result.bundle,
+            ts_ms=now_ms,
+            share=self._sample_share,
+            items=ids if ids.dtype.kind == "i" else ids.tolist(),
+            scores=result.scores,
+        )
+        return orjson.dumps(shown, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -1,0 +1,82 @@
+"""Rules that are sound alone and not together, and files that may not follow each other while users are in a test.
+
+Whoever is in an arm of an experiment's phase stays there: whatever coverage rises, whichever other rule is edited.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+from service.errors import ConfigurationError
+from service.experiments.rules import FEATURE, Experiment, Feature, Filter, ForceRule
+
+Rule = Experiment | ForceRule
+FIXED = ("variations", "weights", "seed", "filters", "condition", "meta")  # of an experiment, within a phase
+
+
+def check_together(feature: Feature) -> None:
+    """Raises ConfigurationError for two rules that would disturb each other. A stopped experiment disturbs nobody."""
+    rules = [rule for rule in feature.rules if not isinstance(rule, Experiment) or rule.active]
+    hashed = [rule for rule in rules if isinstance(rule, Experiment) or rule.is_rollout]
+    for first, second in combinations(hashed, 2):
+        if seed_of(first) == seed_of(second):
+            raise ConfigurationError(
+                f"experiments: {name_of(first)} and {name_of(second)} have one seed, {seed_of(first)!r}: the arm "
+                "in one would decide that in the other; give one of them a seed of its own"
+            )
+        _check_overlap(first, second)
+    seeds = {seed_of(rule): name_of(rule) for rule in hashed}
+    for rule in hashed:
+        for part in rule.filters:
+            if part.seed in seeds:
+                raise ConfigurationError(
+                    f"experiments: a filter of {name_of(rule)} has the seed of {seeds[part.seed]}, {part.seed!r}; "
+                    "give the filters a seed of their own"
+                )
+
+
+def _check_overlap(first: Rule, second: Rule) -> None:
+    if isinstance(second, ForceRule) or are_exclusive(first.filters, second.filters):
+        return
+    raise ConfigurationError(
+        f"experiments: {name_of(first)} and {name_of(second)} overlap: whom a higher coverage of the first takes "
+        f"would leave an arm of {name_of(second)}; give both a filter with one seed and ranges that do not meet"
+    )
+
+
+def are_exclusive(first: Sequence[Filter], second: Sequence[Filter]) -> bool:
+    """True where no user passes both: two filters with one seed, and ranges that do not meet."""
+    pairs = [(left, right) for left in first for right in second if left.seed == right.seed]
+    return any(not _meet(left.ranges, right.ranges) for left, right in pairs)
+
+
+def _meet(left: Sequence[Sequence[float]], right: Sequence[Sequence[float]]) -> bool:
+    return any(low < end and begin < high for low, high in left for begin, end in right)
+
+
+def seed_of(rule: Rule) -> str:
+    """The seed of a rule's hash, as the SDK takes it."""
+    return rule.seed or (rule.key if isinstance(rule, Experiment) else FEATURE)
+
+
+def name_of(rule: Rule) -> str:
+    return rule.key if isinstance(rule, Experiment) else f"the rollout of {rule.force}"
+
+
+def check_follows(coming: Sequence[Experiment], current: Sequence[Experiment]) -> None:
+    """Raises ConfigurationError where a user of an experiment in force would change arm within its phase.
+
+    Stopping an experiment, raising its coverage and beginning a new phase move nobody within a phase.
+    """
+    running = {(experiment.key, experiment.phase): experiment for experiment in current if experiment.active}
+    for experiment in coming:
+        before = running.get((experiment.key, experiment.phase))
+        if before is None or not experiment.active:
+            continue
+        changed = next((name for name in FIXED if getattr(experiment, name) != getattr(before, name)), None)
+        if changed is None and experiment.coverage < before.coverage:
+            changed = "coverage, which fell"
+        if changed:
+            raise ConfigurationError(
+                f"experiments: {experiment.key} changed its {changed} within phase {experiment.phase!r}: users would "
+                "change arm; give it a new phase, or stop it with active: false"
+            )

@@ -1,0 +1,157 @@
+"""Changes of the catalogue while it is served: items put and deleted by their team, watched by users."""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from math import isfinite
+from typing import Protocol
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from model.attributes.table import BadAttribute
+from model.catalogue import ExternalId
+from model.ids import RULE, as_integer
+from service.catalogue.changes import MAX_WATCHERS, DeleteItem, ItemWatched, PutItem
+from service.catalogue.follower import CatalogueFollower, Learner
+from service.catalogue.log import CatalogueLog, MemoryCatalogueLog, RedisCatalogueLog
+from service.catalogue.snapshot import required
+from service.catalogue.state import MAX_SLOTS, LiveState
+from service.engine.arms import ArmSlot, Release
+from service.errors import BadRequest, CatalogueFull, RecallError, UnknownItem
+from service.settings import Settings
+from service.stores.history import HistoryStore
+from service.stores.redis_client import RedisClient, RedisLimits
+
+READ_MS = 2000.0  # that a read of the log may take, of which it waits a part for changes
+MAX_HISTORY = 50  # newest items of a watcher's history that are kept with the item
+log = structlog.get_logger()
+
+
+class WatchEvent(Protocol):
+    """The part of a feedback event that tells of a watcher."""
+
+    @property
+    def user(self) -> str: ...
+    @property
+    def item(self) -> ExternalId: ...
+    @property
+    def is_history(self) -> bool: ...
+
+
+class ItemEditor:
+    """Checks changes against the arms that are served, and puts them into the log."""
+
+    def __init__(
+        self, changes: CatalogueLog, state: LiveState, arms: Mapping[str, ArmSlot], histories: HistoryStore
+    ) -> None:
+        self._changes, self._state, self._arms, self._histories = changes, state, arms, histories
+
+    async def put(self, item: PutItem) -> int:
+        """The number of the change that brings an item.
+
+        Raises BadRequest for values or vectors that an arm cannot take, CatalogueFull, EventsUnavailable.
+        """
+        for slot in self._arms.values():
+            check_item(item, slot.current)
+        if unknown := item.vectors.keys() - self._arms.keys():
+            raise BadRequest(f"vectors: no arm is called {min(unknown)[:64]!r}; there are {', '.join(self._arms)}")
+        if len(self._state.current.slots) >= MAX_SLOTS:
+            raise CatalogueFull(f"{MAX_SLOTS} items were put since the stream began; build a bundle and start it anew")
+        return await self._changes.append(item)
+
+    async def delete(self, item: ExternalId) -> int:
+        """The number of the change that takes an item out. Raises UnknownItem, EventsUnavailable."""
+        current = self._state.current
+        is_listed = item in current.current or any(
+            slot.current.catalogue.items.row(item) and item not in current.hidden for slot in self._arms.values()
+        )
+        if not is_listed:
+            raise UnknownItem(f"no arm lists the item {str(item)[:64]!r}")
+        return await self._changes.append(DeleteItem(item))
+
+    def read_id(self, text: str) -> ExternalId:
+        """The id in a path: an integer where those of the first arm are. Raises BadRequest where it is none."""
+        first = next(iter(self._arms.values())).current.catalogue.items
+        if first.ids.dtype.kind != "i":
+            return text
+        if (number := as_integer(text)) is None:
+            raise BadRequest(f"item: {RULE}; those of this service are integers")
+        return number
+
+    async def watched(self, event: WatchEvent) -> None:
+        """Tells the log of a new item's watcher, once a user; what fails is lost, for one of many."""
+        state = self._state.current
+        number = state.current.get(event.item)
+        if number is None or not event.is_history:
+            return
+        watchers = state.slots[number].watchers
+        if len(watchers) >= MAX_WATCHERS or any(str(own.user) == event.user for own in watchers):
+            return
+        history = await self._before(event)
+        if not history:
+            return
+        try:
+            await self._changes.append(ItemWatched(event.item, event.user, history))
+        except RecallError as error:
+            log.info("watcher_lost", error=str(error))
+
+    async def _before(self, event: WatchEvent) -> list[ExternalId]:
+        """The newest items of the user's history without this one."""
+        kept: Sequence[ExternalId] = await self._histories.recent(event.user, MAX_HISTORY) or ()
+        return [item for item in kept if item != event.item]
+
+
+def check_item(item: PutItem, arm: Release) -> None:
+    """Raises BadRequest for values or a vector that this arm's bundle cannot take."""
+    items = arm.catalogue.items
+    is_text = items.ids.dtype.kind != "i"
+    if isinstance(item.id, str) is not is_text:
+        raise BadRequest(f"id: those of the arm {arm.name} are {'text' if is_text else 'integers'}")
+    try:
+        if item.attributes:
+            required(arm.catalogue.attributes).check(item.attributes)
+    except BadAttribute as error:
+        raise BadRequest(f"attributes: {error}") from error
+    vector = item.vectors.get(arm.name)
+    if vector is None:
+        return
+    if items.row(item.id):
+        raise BadRequest(f"vectors: the bundle of the arm {arm.name} has a trained vector of this item; leave it out")
+    if len(vector) != arm.dim or not all(map(isfinite, vector)) or not any(vector):
+        raise BadRequest(f"vectors: the arm {arm.name} takes {arm.dim} finite numbers, not all of them 0")
+
+
+def open_changes(settings: Settings, stack: AsyncExitStack) -> tuple[CatalogueLog, tuple[RedisClient, ...]]:
+    """The log of the catalogue's changes, beside the other events, and its clients of Redis where it has some."""
+    if settings.keeps_events_in_memory:
+        return MemoryCatalogueLog(), ()
+    url = settings.events_redis_url or settings.redis_url or ""
+    writer = RedisClient(url, "items", RedisLimits(settings.events_timeout_ms))
+    # a read waits for changes: its patience is its own
+    reader = RedisClient(url, "catalogue", RedisLimits(READ_MS))
+    for client in (writer, reader):
+        stack.push_async_callback(client.close)
+    return RedisCatalogueLog(writer, reader), (writer, reader)
+
+
+async def follow(follower: CatalogueFollower, stack: AsyncExitStack) -> None:
+    """Reads what the log holds, then follows it until the stack closes."""
+    await follower.catch_up()
+    following = asyncio.create_task(follower.run())
+    stack.callback(following.cancel)
+
+
+def learners(arms: Mapping[str, ArmSlot]) -> Iterator[Learner]:
+    """The releases of this process that learn the vectors of new items."""
+    for slot in arms.values():
+        release = slot.current
+        if release.slots is not None:
+            yield Learner(release.items, release.slots, partial(watcher_vectors, release))
+
+
+async def watcher_vectors(release: Release, watched: ItemWatched) -> NDArray[np.float32]:
+    """(Q, D) the query vectors of a watcher before the item."""
+    return (await release.engine.ask(release.request(watched.user, watched.history))).vectors.vectors

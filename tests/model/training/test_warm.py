@@ -1,0 +1,180 @@
+"""A warm start keeps the rows of the ids that both know, gives new ids fresh ones, and takes the rest as it is."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from model.catalogue import Catalogue, IdMap, Ragged
+from model.checkpoint import Checkpoint, Provenance
+from model.data.sequences import SequenceData
+from model.networks import SYSTEMS, build_network
+from model.recipes.schema import Recipe, Stage
+from model.records import ServingPlan
+from model.training.fit import fit
+from model.training.refit import refit, with_chosen_epochs
+from model.training.warm import WarmStart, tables_of, warm_recipe
+
+OLD_ITEMS, NEW_ITEMS = [*range(100, 130)], [*range(105, 137)]
+OLD_USERS, NEW_USERS = [*range(20)], [*range(4, 30)]
+SASREC = Recipe(
+    name="tiny",
+    arm="sasrec",
+    system="sasrec",
+    stages=(Stage(num_epochs=8, learning_rate=0.01),),
+    network={"dim": 8, "max_length": 10, "num_layers": 1, "dropout": 0.1},
+    batch_users=8,
+    warmup_steps=2,
+    ema_decay=0.8,
+    metric="recall@5",
+)
+FISM = replace(SASREC, system="fism", network={"dim": 8, "max_length": 10})
+BLEND = replace(SASREC, system="blend", stages=(), network={"max_length": 10}, parts=(SASREC, FISM))
+
+
+def circles(items, users, skip=0, length=8):
+    rows = [[1 + (user + skip + n) % len(items) for n in range(length)] for user in users]
+    return Ragged.of(rows)
+
+
+def make_data(items, users):
+    parts = [circles(items, users, skip, length) for skip, length in ((0, 8), (8, 1), (9, 1))]
+    counts = np.bincount(parts[0].values, minlength=len(items) + 1)[1:]
+    return SequenceData("circles", Catalogue(IdMap.of(items), IdMap.of(users), counts), *parts, "leave-one-out")
+
+
+@pytest.fixture(scope="module")
+def before():
+    return make_data(OLD_ITEMS, OLD_USERS)
+
+
+@pytest.fixture(scope="module")
+def after():
+    return make_data(NEW_ITEMS, NEW_USERS)
+
+
+@pytest.fixture(scope="module")
+def old(before):
+    return fit(SASREC, before, 1)
+
+
+def sizes(data):
+    return {"num_items": len(data.catalogue.items), "num_users": len(data.catalogue.users)}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SYSTEMS if kind != "blend"])
+def test_every_system_moves_its_rows_by_id(before, after, kind):
+    torch.manual_seed(3)
+    start, network = (build_network(kind, sizes(data)) for data in (before, after))
+    with torch.no_grad():
+        for tensor in start.state_dict().values():
+            tensor.normal_()
+    fresh = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    WarmStart(start, before.catalogue).fill(network, after.catalogue)
+    tables, filled, given = dict(tables_of(network, after.catalogue)), network.state_dict(), start.state_dict()
+    for name, tensor in given.items():
+        if name not in tables:
+            assert filled[name].equal(tensor)
+            continue
+        is_user = tables[name] is after.catalogue.users
+        ids, known = (NEW_USERS, OLD_USERS) if is_user else (NEW_ITEMS, OLD_ITEMS)
+        for row, external in enumerate(ids, 1):
+            same = given[name][known.index(external) + 1] if external in known else fresh[name][row]
+            assert filled[name][row].equal(same)
+        assert filled[name][0].equal(tensor[0])
+        assert is_user or filled[name][-1].equal(tensor[-1])
+
+
+def test_a_training_begins_with_the_weights(old, after, before):
+    again = fit(replace(SASREC, stages=(Stage(num_epochs=1, learning_rate=1e-9),)), before, start=WarmStart.of(old))
+    for name, tensor in old.network.state_dict().items():
+        assert torch.allclose(again.network.state_dict()[name], tensor, atol=1e-5)
+    start = WarmStart.of(old)
+    warm = fit(warm_recipe(SASREC, start), after, start=start)
+    assert warm.catalogue.items.ids.tolist() == NEW_ITEMS
+
+
+def test_a_start_that_training_only_spoils_is_kept(old, before):
+    spoiling = replace(SASREC, stages=(Stage(num_epochs=2, learning_rate=5.0),), ema_decay=0.0)
+    kept = fit(spoiling, before, start=WarmStart.of(old))
+    assert kept.provenance.epochs == (0,)
+    assert all(kept.network.state_dict()[name].equal(tensor) for name, tensor in old.network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("epochs", "wanted"), [((), 4), ((2, 10), 2), ((10,), 2), ((2, 0), 1)], ids=["unknown", "all", "warm", "not taken"]
+)
+def test_the_recipe_is_shorter_and_has_no_pretraining(old, epochs, wanted):
+    pretrain = replace(SASREC.stages[0], objective="pretrain")
+    recipe = replace(SASREC, system="s3rec", stages=(pretrain, Stage(num_epochs=20)), evaluate_every=3)
+    shorter = warm_recipe(recipe, replace(WarmStart.of(old), epochs=epochs))
+    assert [stage.num_epochs for stage in shorter.stages] == [wanted]
+    assert shorter.evaluate_every == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sentence"),
+    [
+        (FISM, "is sasrec, the recipe trains fism"),
+        (replace(SASREC, network=SASREC.network | {"dim": 16}), "has dim 8 instead of 16"),
+        (BLEND, "has 0 parts, the recipe has more"),
+    ],
+)
+def test_a_checkpoint_of_another_kind_is_refused(old, after, recipe, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        fit(recipe, after, start=WarmStart.of(old))
+
+
+def test_a_blend_starts_part_by_part(before, after):
+    start = WarmStart.of(fit(BLEND, before))
+    warm = fit(warm_recipe(BLEND, start), after, start=start)
+    assert len(warm.provenance.epochs) == 2
+    assert warm.provenance.started_from == start.digest
+
+
+# --- refit
+
+
+def test_a_refit_trains_on_every_event_for_the_chosen_epochs(before):
+    chosen, reports = fit(SASREC, before, 2), []
+    again = refit(SASREC, before, chosen, on_epoch=reports.append)
+    assert chosen.provenance.epochs == (len(reports),)
+    assert again.catalogue.counts.sum() == sum(len(part.values) for part in (before.train, before.valid, before.test))
+    assert (again.plan, again.provenance.refit, again.provenance.metrics) == (chosen.plan, True, {})
+    assert all(report.metric is None for report in reports)
+    assert not again.network.items.weight.equal(chosen.network.items.weight)
+
+
+def test_a_blend_is_refit_with_the_chosen_weights(before):
+    chosen = fit(BLEND, before)
+    with torch.no_grad():
+        chosen.network.weights.copy_(torch.tensor([1.0, 3.0]))
+    assert refit(BLEND, before, chosen).network.weights.tolist() == [1.0, 3.0]
+
+
+def test_all_events_are_in_the_order_of_their_user(before):
+    merged = before.all_in_train()
+    assert merged.train[3].tolist() == [*before.history(4, "test"), *before.targets(4, "test")]
+    assert (len(merged.valid), len(merged.valid.values), len(merged.test.values)) == (len(OLD_USERS), 0, 0)
+
+
+def test_stages_that_were_not_taken_are_left_out():
+    recipe = replace(BLEND, parts=(replace(SASREC, stages=(Stage(num_epochs=9), Stage(num_epochs=9))), FISM))
+    parts = with_chosen_epochs(recipe, (4, 0, 7)).parts
+    assert [[stage.num_epochs for stage in part.stages] for part in parts] == [[4], [7]]
+
+
+def test_a_refit_that_would_not_be_what_was_chosen_is_refused(before, after, old):
+    earlier = Provenance(before.digest, "circles", "tiny", 0, "test")
+    blank = Checkpoint(old.network, ServingPlan(), old.catalogue, earlier)
+    cases = [
+        (after, old, None, "was chosen on other data"),
+        (before, blank, None, "does not say its epochs, it is of an earlier version"),
+        (before, old, WarmStart.of(old), "was chosen with another --start-from"),
+        (before, replace(old, provenance=replace(old.provenance, refit=True)), None, "is a refit itself"),
+        (before, replace(old, provenance=replace(old.provenance, epochs=(1, 2))), None, "has 2 stages, the recipe 1"),
+    ]
+    for data, chosen, start, sentence in cases:
+        with pytest.raises(ValueError, match=sentence):
+            refit(SASREC, data, chosen, start=start)

@@ -1,0 +1,101 @@
+"""One row a user of the event log: the variation of the first exposure, and what came after it."""
+
+import polars as pl
+import pytest
+
+from benchmarks.consumer_kills import EXPOSURE, FEEDBACK_EVENT
+from service.consumer.files import EventFolder
+from service.consumer.tables import TABLES
+from service.consumer.users import read_users
+from service.errors import BadStatistics
+
+TABLE = {table.name: table for table in TABLES}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write("feedback", rows): brings rows into the log in the folder, which it returns."""
+    files = EventFolder(tmp_path)
+
+    def run(table, *rows):
+        whole = [dict.fromkeys(TABLE[table].schema) | row | {"stream_id": f"{n}-0"} for n, row in enumerate(rows, 1)]
+        files.write(TABLE[table], whole)
+        return tmp_path
+
+    yield run
+    files.close()
+
+
+def exposure(unit, variation="control", ts_ms=100, **more):
+    row = EXPOSURE | {"id": f"{unit}-{variation}-{ts_ms}", "unit": unit, "variation": variation, "ts_ms": ts_ms}
+    return row | {"experiment": "exp", "phase": "0"} | more
+
+
+def action(user, name="play", ts_ms=200, **more):
+    row = {"user": user, "action": name, "ts_ms": ts_ms, "event_id": f"{user}-{name}-{ts_ms}", "item": "7"}
+    return FEEDBACK_EVENT | row | {"watch_time_ms": None} | more
+
+
+def rows(folder, *columns, **options):
+    return read_users(folder, "exp", **options).frame.sort("user_id").select(*columns).rows()
+
+
+def test_every_exposed_user_has_a_row_with_what_was_done(write):
+    write("exposures", exposure("a"), exposure("b", "recgpt"), exposure("c"))
+    folder = write("feedback", action("a", watch_time_ms=1500), action("a", "like"), action("b"), action("nobody"))
+    assert rows(folder, "user_id", "variation", "plays", "likes", "watch_time_s") == [
+        ("a", "control", 1, 1, 1.5),
+        ("b", "recgpt", 1, 0, 0.0),
+        ("c", "control", 0, 0, 0.0),
+    ]
+
+
+def test_without_feedback_everybody_has_zeros(write):
+    assert rows(write("exposures", exposure("a")), "user_id", "plays", "watch_time_s") == [("a", 0, 0)]
+
+
+def test_actions_before_the_exposure_do_not_count(write):
+    write("exposures", exposure("a", ts_ms=100))
+    assert rows(write("feedback", action("a", ts_ms=99), action("a", ts_ms=100)), "plays") == [(1,)]
+
+
+def test_whoever_met_two_variations_counts_where_they_began(write):
+    folder = write("exposures", exposure("a", "recgpt", 1), exposure("a", "control", 2))
+    users = read_users(folder, "exp")
+    assert (users.frame["variation"].to_list(), users.num_moved) == (["recgpt"], 1)
+
+
+def test_failed_requests_are_counted_and_their_users_stay(write):
+    days = [exposure("a", ts_ms=1, served="429"), exposure("a", ts_ms=2, served="fallback"), exposure("a", ts_ms=3)]
+    assert rows(write("exposures", *days), "requests", "errors", "fallbacks") == [(3, 1, 1)]
+
+
+def test_testers_are_left_out_with_all_they_did(write):
+    write("exposures", exposure("a"), exposure("tester"))
+    write("forced", exposure("tester", reason="forced", request_id="r9"))
+    folder = write("feedback", action("tester"), action("a", request_id="r9"), action("a", "like"))
+    users = read_users(folder, "exp")
+    assert (users.frame.select("user_id", "plays", "likes").rows(), users.num_testers) == ([("a", 0, 1)], 1)
+
+
+def test_the_newest_phase_is_read_unless_another_is_named(write):
+    folder = write("exposures", exposure("a", phase="0"), exposure("b", phase="1"))
+    assert rows(folder, "user_id") == [("b",)]
+    assert rows(folder, "user_id", phase="0") == [("a",)]
+
+
+def test_an_experiment_without_exposures_is_refused(write):
+    with pytest.raises(BadStatistics, match="no exposure of the experiment 'other'"):
+        read_users(write("exposures", exposure("a")), "other")
+
+
+def test_judge_takes_the_rows(write, tmp_path, run_recall):
+    users = [exposure(str(number), ("control", "recgpt")[number % 2]) for number in range(200)]
+    folder = write("exposures", *users)
+    write("feedback", *(action(str(number)) for number in range(0, 200, 3)))
+    output = tmp_path / "users.parquet"
+    made = run_recall("events", "users", "--experiment", "exp", "--log", folder, "--output", output)
+    assert made.last_line["variations"] == {"control": 100, "recgpt": 100}
+    assert pl.read_parquet(output).height == 200
+    judged = run_recall("experiment", "judge", "--statistics", output, "--primary", "plays", "--json")
+    assert judged.last_line["sample_ratio"]["state"] == "green"

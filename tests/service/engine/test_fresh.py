@@ -1,0 +1,141 @@
+"""Items that came after a bundle: their vectors, their places among the others, the channel that is kept for them."""
+
+import numpy as np
+import pytest
+
+from model.attributes.filters import canonical
+from model.records import History
+from model.rules import Cap, ListRules
+from service.catalogue.changes import DeleteItem, PutItem
+from service.catalogue.slot_vectors import Priors, SlotVectors, unit
+from service.catalogue.state import LiveState
+from service.engine.loading import EngineParts, load_arm
+from service.engine.messages import EngineRequest
+
+HISTORY = History((3, 40, 77))
+NEW = 900_000
+
+
+@pytest.fixture
+def state():
+    return LiveState()
+
+
+@pytest.fixture
+def loaded(bundles, state):
+    return load_arm("recgpt", bundles["recgpt"], "cpu", EngineParts(state=state))
+
+
+def put(state, *changes):
+    state.advance(enumerate(changes, start=state.current.number + 1))
+
+
+def ask(loaded, limit=20, **more):
+    [result] = loaded.compute.run([EngineRequest(HISTORY, limit, HISTORY.items, **more)])
+    return result
+
+
+def ids(loaded, result):
+    return loaded.release.items.snapshot.column(result.merged.rows).tolist()
+
+
+def query(loaded):
+    return ask(loaded, 0).vectors.vectors
+
+
+def test_without_changes_a_list_is_that_of_the_bundle_alone(loaded, bundles):
+    alone = load_arm("recgpt", bundles["recgpt"], "cpu")
+    for ours, theirs in zip(ask(loaded).merged, ask(alone).merged, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_new_item_stands_where_its_score_puts_it(loaded, state):
+    vector = query(loaded)[0]
+    put(state, PutItem(NEW, None, {"recgpt": (5 * vector).tolist()}))
+    result = ask(loaded)
+    assert ids(loaded, result)[0] == NEW
+    assert result.merged.scores[0] == pytest.approx(5 * float(vector @ vector), rel=1e-5)
+    assert result.catalogue == 1
+    put(state, DeleteItem(NEW))
+    assert NEW not in ids(loaded, ask(loaded))
+
+
+def test_a_deleted_item_of_the_bundle_is_replaced_by_the_next(loaded, state):
+    before = ids(loaded, ask(loaded, 21))
+    put(state, DeleteItem(before[0]))
+    assert ids(loaded, ask(loaded, 20))[:6] == before[1:7]
+
+
+def test_an_item_of_the_bundle_that_is_put_keeps_its_trained_vector(loaded, state):
+    before = ask(loaded)
+    put(state, PutItem(ids(loaded, before)[0], {"author": 1}))
+    after = ask(loaded)
+    assert ids(loaded, after) == ids(loaded, before)
+    np.testing.assert_allclose(after.merged.scores, before.merged.scores, rtol=1e-5)
+
+
+def test_a_vector_follows_its_watchers(loaded, state):
+    put(state, PutItem(NEW))
+    slots, release = loaded.release.slots, loaded.release
+    [first] = slots.of(state.current)
+    queries = query(loaded)
+    for _ in range(20):
+        slots.learn(0, queries)
+    [taught] = slots.of(state.current)
+    assert (queries @ taught > queries @ first).all()
+    release.items.refresh()
+    np.testing.assert_array_equal(release.items.snapshot.vectors[0], taught)
+
+
+def test_attributes_bring_a_new_item_near_those_that_share_them(loaded, tiny):
+    vectors = loaded.compute.served.exact.vectors.copy()
+    author = np.arange(len(vectors)) // 10 == 7
+    vectors[author] += 20 * vectors[70]
+    exact = type(loaded.compute.served.exact)(vectors)
+    queries = np.random.default_rng(0).normal(size=(40, vectors.shape[1])).astype(np.float32)
+    slots, state = SlotVectors("recgpt", tiny.catalogue, exact, queries), LiveState()
+    put(state, PutItem(NEW, {"author": 7_007}), PutItem(NEW + 1, {"author": 7_008}), PutItem(NEW + 2))
+    own = unit(slots.of(state.current)) @ unit(vectors[author].mean(0))
+    assert own[0] > max(own[1], own[2])
+
+
+def test_a_new_item_scores_as_items_that_are_watched_as_often():
+    rng = np.random.default_rng(4)
+    counts, queries = np.exp(7 * rng.random(2000)).astype(int), rng.normal(size=(200, 8)).astype(np.float32) + 2
+    common = unit(queries.mean(0))
+    items = 0.5 * rng.normal(size=(2000, 8)).astype(np.float32) + np.log1p(counts)[:, None] * common
+    priors = Priors.of(queries, items, counts)
+    direction = rng.normal(size=8).astype(np.float32)
+    for count in (5, 50, 500):
+        like = np.abs(np.log1p(counts) - np.log1p(count)) < 0.3
+        expected, scores = items[like] @ queries.T, priors.fit(direction, count) @ queries.T
+        assert scores.mean() == pytest.approx(expected.mean(), rel=0.1)
+        assert scores.std() == pytest.approx(expected.std(1).mean(), rel=0.5)
+    assert priors.fit(direction, 10**9) @ common == pytest.approx(
+        priors.fit(direction, counts.max()) @ common, rel=0.01
+    )
+
+
+def test_how_often_an_item_is_expected_to_be_watched_changes_its_vector(loaded, state):
+    put(state, PutItem(NEW, expected_watches=0), PutItem(NEW + 1, expected_watches=10_000))
+    rare, often = loaded.release.slots.of(state.current)
+    assert not np.allclose(rare, often)
+
+
+@pytest.mark.parametrize("limit", [20, 7])
+def test_the_channel_keeps_its_share_and_is_labelled(bundles, state, limit):
+    loaded = load_arm("recgpt", bundles["recgpt"], "cpu", EngineParts(state=state, fresh_share=0.2))
+    plain = ids(loaded, ask(loaded, limit))
+    far = (-5 * query(loaded)[0]).tolist()
+    puts = [PutItem(NEW + n, {"author": n % 2, "language": "en"}, {"recgpt": far}) for n in range(9)]
+    put(state, *puts)
+    result = ask(loaded, limit)
+    want = int(0.2 * limit)
+    assert ids(loaded, result)[: limit - want] == plain[: limit - want]
+    assert all(item >= NEW for item in ids(loaded, result)[limit - want :])
+    assert [loaded.release.source_name(source) for source in result.merged.sources[-want:]] == ["fresh"] * want
+    assert len(result.merged.rows) == limit
+    german = ask(loaded, limit, rules=ListRules(canonical({"language": "de"})))
+    assert not [item for item in ids(loaded, german) if item >= NEW]
+    capped = ask(loaded, 20, rules=ListRules(caps=(Cap("author", 1),)))
+    assert len([item for item in ids(loaded, capped) if item >= NEW]) == 2
