@@ -37,6 +37,7 @@ class Network(nn.Module, ABC):
     generates: ClassVar[bool]  # it can expand a history with items of its own
     takes_next_item: ClassVar[bool] = False  # what it generates is the best item of the table that ranks
     takes_window: ClassVar[bool] = True  # it can be trained on more of the future than the next item
+    has_place_pairs: ClassVar[bool] = False  # its training pairs are one for each item, history by history, in order
     trained: ClassVar[bool] = True  # by gradient; False: `start_from` computes all there is, a recipe has no stages
     # names of the embeddings that have a row for each id: a warm start moves their rows by id
     item_tables: ClassVar[tuple[str, ...]] = ("items", "read")

@@ -92,6 +92,8 @@ class SharedPrefixes(OnePass):
 class CausalTrained(OnePass):
     """Trained on the next item at each position; the state of the last token is the query."""
 
+    has_place_pairs: ClassVar[bool] = True
+
     @abstractmethod
     def states(self, tokens: Tokens) -> Tensor:
         """(B, T, D); a state depends on its own and earlier tokens only."""

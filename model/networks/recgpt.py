@@ -39,6 +39,7 @@ class RecGPT(Network):
     kind: ClassVar[str] = "recgpt"
     generates: ClassVar[bool] = True
     takes_next_item: ClassVar[bool] = True
+    has_place_pairs: ClassVar[bool] = True
     config: RecGPTConfig
 
     def __init__(self, config: RecGPTConfig) -> None:

@@ -11,6 +11,7 @@ from model.evaluation.metrics import NAMES
 from model.records import Placement, PromptForm
 
 Loss = Literal["softmax", "bce", "bpr"]
+Samples = Literal["windows", "prefixes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,8 @@ class Recipe:
     parts: tuple["Recipe", ...] = ()  # of a blend: each trained alone
     loss: Loss = "softmax"  # over the whole catalogue, or against one sampled item
     window: Window = Window()
-    batch_users: int = 256
+    samples: Samples = "windows"  # whole histories with a target at each place, or every start of each with one target
+    batch_users: int = 256  # samples a batch
     equal_positions: bool = False  # in the loss; else every batch weighs the same, those of short histories too
     warmup_steps: int = 200
     weight_decay: float = 0.0
@@ -129,6 +131,12 @@ class Recipe:
         for name in ("batch_users", "evaluate_every", "patience", "max_eval_users"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it is a whole number of at least 1")
+        if self.samples not in get_args(Samples):
+            raise ValueError(f"samples is {self.samples!r}; it is windows or prefixes")
+        if self.samples == "prefixes" and (self.window.length > 1 or self.equal_positions):
+            raise ValueError("a prefix has one target; samples: prefixes goes with no window and no equal_positions")
+        if self.samples == "prefixes" and any(s.num_prompts or s.num_steps > 1 for s in self.stages):
+            raise ValueError("samples: prefixes goes with no stage of prompts or of several steps")
         if not isinstance(self.warmup_steps, int) or self.warmup_steps < 0:
             raise ValueError(f"warmup_steps is {self.warmup_steps!r}; it is a whole number, 0 for none")
         if not isinstance(self.equal_positions, bool):

@@ -20,6 +20,17 @@ class TrainingWindows:
     users: NDArray[np.int64]
 
     @classmethod
+    def prefixes(cls, data: SequenceData, max_length: int) -> "TrainingWindows":
+        """Every start of every sequence, cut to its newest max_length + 1 items; each one's last item is its target."""
+        rows: list[NDArray[np.int32]] = []
+        users: list[int] = []
+        for user in range(1, len(data.train) + 1):
+            sequence = data.train[user - 1]
+            rows += [sequence[max(0, stop - max_length - 1) : stop] for stop in range(1, len(sequence) + 1)]
+            users += [user] * len(sequence)
+        return cls(rows, np.array(users, dtype=np.int64))
+
+    @classmethod
     def of(cls, data: SequenceData, max_length: int) -> "TrainingWindows":
         """Windows of max_length + 1 items (inputs and last target), cut from the newest end."""
         rows: list[NDArray[np.int32]] = []

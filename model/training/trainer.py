@@ -79,7 +79,8 @@ class Trainer:
         self.start, self.measures, self._epochs = start, measures, list[int]()  # epochs taken of each finished stage
         self.origin = origin_of(data, start, measures)
         self.averaged = AveragedModel(self.network, multi_avg_fn=partial(move_average, recipe.ema_decay))
-        self.windows = TrainingWindows.of(data, self.network.config.max_length)
+        cut = TrainingWindows.prefixes if recipe.samples == "prefixes" else TrainingWindows.of
+        self.windows = cut(data, self.network.config.max_length)
 
     @cached_property
     def eval_split(self) -> EvalSplit:
@@ -216,6 +217,10 @@ class Trainer:
             losses = [self._ranking_loss(stage, queries, targets) for queries in (*steps, torch.stack(steps).mean(0))]
             return torch.stack(losses).mean(), len(targets)
         queries, targets = self.network.training_pairs(batch, stage.num_prompts)
+        if self.recipe.samples == "prefixes":
+            # pairs lie sequence by sequence, place by place
+            last = batch.lengths.cumsum(0) - 1
+            queries, targets = queries[last], targets[last]
         return self._ranking_loss(stage, queries, targets), len(targets)
 
     def _ranking_loss(self, stage: Stage, queries: Tensor, targets: Tensor) -> Tensor:
@@ -238,6 +243,8 @@ def check_recipe(recipe: Recipe, network: Network) -> None:
     if network.trained != bool(recipe.stages):
         reason = "needs at least one stage" if network.trained else "is not trained; its recipe has stages: []"
         raise ValueError(f"{recipe.system} {reason}")
+    if recipe.samples == "prefixes" and not network.has_place_pairs:
+        raise ValueError(f"{recipe.system} draws its own samples; its recipe may not have samples: prefixes")
     if recipe.window.length == 1:
         return
     if not network.takes_window:

@@ -214,6 +214,13 @@ def _cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def write_all(data: bytes) -> None:
+    """Writes to standard output until nothing is left: after uvloop a write to a full pipe ends in its middle."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(sys.stdout.fileno(), left) :]
+
+
 def main(arguments: Sequence[str]) -> None:
     load = Load(**json.loads(arguments[0]))
 
@@ -228,10 +235,7 @@ def main(arguments: Sequence[str]) -> None:
         sample = uvloop.run(Generator(load).run(begin))
     except ImportError:
         sample = asyncio.run(Generator(load).run(begin))
-    # uvloop leaves a pipe that does not block, and a large sample would be cut off
-    os.set_blocking(sys.stdout.fileno(), True)
-    sys.stdout.buffer.write(msgspec.msgpack.encode(sample))
-    sys.stdout.flush()
+    write_all(msgspec.msgpack.encode(sample))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from service.admission.collector import AdmissionCollector
 from service.admission.gate import Gate
 from service.bootstrap import OpenEngines, Service, freeze_loaded, open_service, register
 from service.errors import BadRequest, RecallError
-from service.http import codec, docs
+from service.http import codec, docs, operations
 from service.http.bodies import BodyReader
 from service.http.fast_path import FastPath
 from service.http.observe import Observe, request_id_of
@@ -61,6 +61,7 @@ class RecallApp(FastAPI):
             },
         )
         self.include_router(router)
+        self.include_router(operations.router)
         self.include_router(docs.router)
 
     @property

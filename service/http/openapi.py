@@ -30,7 +30,6 @@ from service.http.schemas import (
     HealthResponse,
     ItemBody,
     Problem,
-    ReadyResponse,
     RecallRequest,
     RecallResponse,
     ReloadBody,
@@ -160,14 +159,6 @@ def health_answers() -> Responses:
     return {
         200: {"model": HealthResponse, "description": "Every engine computes"},
         503: {"model": HealthResponse, "description": "An engine does not answer"},
-    }
-
-
-def ready_answers() -> Responses:
-    """Both answers of GET /ready: the body says what does not compute."""
-    return {
-        200: {"model": ReadyResponse, "description": "Every arm computes"},
-        503: {"model": ReadyResponse, "description": "An arm is answered by the fallback"},
     }
 
 

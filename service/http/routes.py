@@ -1,18 +1,13 @@
 """HTTP handlers: read, check, call the pipeline, answer. No logic of their own."""
 
 import asyncio
-import platform
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from importlib import metadata
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST
 
-from model import __version__
 from service.admission.gate import Ticket
 from service.bootstrap import Service
 from service.errors import Forbidden, RecallError, Unauthorized, UnknownArm, UnknownItem
@@ -24,15 +19,11 @@ from service.http.openapi import (
     DELETE_PARAMETERS,
     ITEM_REFUSALS,
     body_of,
-    health_answers,
     item_answers,
-    ready_answers,
     recall_answers,
-    reload_answers,
     with_problems,
 )
 from service.http.schemas import (
-    ArmsResponse,
     BatchRequest,
     BatchResponse,
     EmbedRequest,
@@ -44,13 +35,10 @@ from service.http.schemas import (
     ItemBody,
     RecallRequest,
     RecallResponse,
-    ReloadBody,
-    VersionResponse,
 )
 from service.http.tickets import record_wait, ticket_of
 from service.queries import RecallQuery, RecallResult
 
-HEALTH_SECONDS = 1.0
 MEMBERS_A_TURN = 8  # of a batch, read or written; then the event loop turns to others
 UNANSWERED = RecallError("internal error")  # the outcome of a request that a bug, or the stop of the service, ended
 # operation ids are the names of the handlers: recall, recall_batch ..
@@ -299,60 +287,3 @@ async def delete_item(item: str, request: Request) -> Response:
     service = service_of(request)
     check_admin(request, service.settings.admin_key)
     return codec.reply({"catalogue": await service.items.delete(service.items.read_id(item))})
-
-
-@router.get("/health", responses=health_answers(), tags=["operations"])
-async def health(request: Request) -> Response:
-    """Every engine computes one empty history; 503 when one does not."""
-    states = await service_of(request).pipeline.engine_states(time.monotonic() + HEALTH_SECONDS)
-    is_healthy = set(states.values()) == {"ok"}
-    return codec.reply({"status": "ok" if is_healthy else "failing", "engines": states}, 200 if is_healthy else 503)
-
-
-@router.get("/ready", responses=ready_answers(), tags=["operations"])
-async def ready(request: Request) -> Response:
-    """200 once all arms are proven (the port is closed before) and while they compute; what runs below its best."""
-    service = service_of(request)
-    failing = service.pipeline.problems()
-    refused = {state.arm: state.refusal for state in service.releases.states() if state.refusal}
-    state = {
-        "ready": not failing,
-        "failing": failing,
-        "arms": list(service.pipeline.arms),
-        "degraded": service.stores.warnings(),
-        "refused": refused,
-        "experiments": {"config": service.experiments.config, "refused": service.experiments.refusal},
-    }
-    return codec.reply(state, 503 if failing else 200)
-
-
-@router.get("/metrics", response_class=PlainTextResponse, tags=["operations"])
-async def metrics(request: Request) -> Response:
-    """Prometheus text, of all processes together."""
-    return Response(await service_of(request).scrape(), media_type=CONTENT_TYPE_LATEST)
-
-
-@router.get("/arms", response_model=ArmsResponse, tags=["operations"])
-async def arms(request: Request) -> Response:
-    """The arms by name: the bundle that each serves, and its plan."""
-    service = service_of(request)
-    states = {state.arm: state for state in service.releases.states()}
-    served = {name: codec.describe_arm(slot.current, states[name]) for name, slot in service.pipeline.arms.items()}
-    return codec.reply({"arms": served})
-
-
-@router.get("/version", response_model=VersionResponse, tags=["operations"])
-async def version(request: Request) -> Response:
-    """The versions of this code, of Python and of PyTorch, and the bundles that are served."""
-    bundles = {name: slot.current.bundle for name, slot in service_of(request).pipeline.arms.items()}
-    versions = {"version": __version__, "python": platform.python_version(), "torch": metadata.version("torch")}
-    return codec.reply(versions | {"bundles": bundles})
-
-
-@router.post("/admin/reload", responses=reload_answers(), openapi_extra=body_of(ReloadBody), tags=["operations"])
-async def reload(request: Request) -> Response:
-    """An arm serves another bundle, proven before and without a lost request; a refused one changes nothing."""
-    service = service_of(request)
-    check_admin(request, service.settings.admin_key)
-    body = await codec.read(ReloadBody, request, service.settings.max_body_bytes)
-    return codec.reply(asdict(await service.releases.reload(codec.to_reload(body))))

@@ -267,54 +267,6 @@ class HealthResponse(Body):
     engines: dict[str, str] = Field(description="By arm: ok, or the error that its engine gives now.")
 
 
-class ExperimentsState(Body):
-    """The experiments in force."""
-
-    config: str = Field(description="Digest of their settings; exposures name it.")
-    refused: str | None = Field(description="Why the file that is there now is not in force; the one before still is.")
-
-
-class ReadyResponse(Body):
-    """The arms that answer, and the parts that are down meanwhile."""
-
-    ready: bool = Field(description="False, with status 503: an arm is answered by the fallback.")
-    failing: dict[str, str] = Field(description="By arm: why nothing is computed for it now; empty = all well.")
-    arms: list[str]
-    degraded: list[str] = Field(
-        description="For example redis_cache_down, redis_events_refuses_permission; empty = all well."
-    )
-    refused: dict[str, str] = Field(
-        description="By arm: why the last bundle offered was refused; the one before it still serves."
-    )
-    experiments: ExperimentsState
-
-
-class ArmDescription(Body):
-    """The bundle and the plan of an arm."""
-
-    kind: str = Field(description="The system: recgpt, comirec ..")
-    bundle: str = Field(description="Digest of the release that is served.")
-    previous: str | None = Field(description="Digest of the release that a roll back puts in its place.")
-    num_items: int
-    window: int = Field(description="Newest history items that can change the answer.")
-    plan: dict[str, JsonValue] = Field(description="Prompts, quotas and diversity, with the digest of all three.")
-
-
-class ArmsResponse(Body):
-    """The arms by name."""
-
-    arms: dict[str, ArmDescription]
-
-
-class VersionResponse(Body):
-    """The versions of what computes."""
-
-    version: str
-    python: str
-    torch: str
-    bundles: dict[str, str] = Field(description="By arm: digest of the release that is served.")
-
-
 class ReloadResponse(Body):
     """An arm after a reload that was not refused."""
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -154,3 +156,21 @@ def test_generators_share_a_load():
     assert [(share.rate, share.connections, share.distinct) for share in shares] == [(30.0, 10, 4)] * 3
     assert len({Bodies(share).next() for share in shares}) == 3
     assert load.shares(1) == [load]
+
+
+WRITER = """
+import asyncio, uvloop
+from recall.bench.generator import write_all
+uvloop.run(asyncio.sleep(0))
+write_all(bytes(300_000))
+"""
+
+
+def test_a_sample_larger_than_a_pipe_arrives_whole():
+    """The second one fills its pipe while the first is read."""
+    command = [sys.executable, "-c", WRITER]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as first,
+        subprocess.Popen(command, stdout=subprocess.PIPE) as second,
+    ):
+        assert [len(process.communicate()[0]) for process in (first, second)] == [300_000] * 2

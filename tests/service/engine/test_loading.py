@@ -47,18 +47,27 @@ def flip(path, bit):
     path.write_bytes(data)
 
 
-def sign(folder):
-    """A manifest whose checksums are right, of the files as they are now: what a careful forger would write."""
-    body = json.loads((folder / "manifest.json").read_bytes())
-    del body["checksum"]
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
-    body["files"] = {
+def records_of(folder):
+    """The records of every file but the folder's own manifest."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path != folder / "manifest.json"]
+    return {
         path.relative_to(folder).as_posix(): {
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "num_bytes": path.stat().st_size,
         }
         for path in files
     }
+
+
+def sign(folder):
+    """Manifests whose checksums are right, of the files as they are now: what a careful forger would write."""
+    own = folder / "checkpoint"
+    body = {"kind": "checkpoint", "files": records_of(own)}
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    (own / "manifest.json").write_text(json.dumps(body | {"digest": digest}, indent=1, sort_keys=True) + "\n")
+    body = json.loads((folder / "manifest.json").read_bytes())
+    del body["checksum"]
+    body["files"] = records_of(folder)
     body["checksum"] = hashlib.sha256((json.dumps(body, indent=1, sort_keys=True) + "\n").encode()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(body, indent=1, sort_keys=True) + "\n")
 

@@ -92,11 +92,13 @@ def test_operations_have_the_names_of_the_handlers(client):
     assert sorted(names) == [
         *(
             "arms",
+            "delete_item",
             "embed",
             "feedback",
             "feedback_batch",
             "health",
             "metrics",
+            "put_item",
             "ready",
             "recall",
             "recall_batch",

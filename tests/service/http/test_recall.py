@@ -164,8 +164,10 @@ def test_string_ids_come_back_as_strings(recall):
     assert answer["degraded"] == []
 
 
-def test_number_in_a_string_is_no_number(recall, known):
-    assert "unknown_items" in recall("/recall/recgpt", history=[str(known[0])])["degraded"]
+def test_a_number_in_a_string_is_that_number(recall, known):
+    answers = [recall("/recall/recgpt", history=[form(known[0])], top_n=5) for form in (int, str)]
+    assert answers[0]["items"] == answers[1]["items"]
+    assert answers[1]["degraded"] == []
 
 
 def test_batch_keeps_the_order(recall, known):

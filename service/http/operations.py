@@ -1,0 +1,132 @@
+"""Routes of operations: health, readiness, metrics, arms, versions and reload, with the schemas of their answers."""
+
+import platform
+import time
+from dataclasses import asdict
+from importlib import metadata
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import Field, JsonValue
+
+from model import __version__
+from service.http import codec
+from service.http.auth import check_admin
+from service.http.openapi import Responses, body_of, health_answers, reload_answers
+from service.http.routes import service_of
+from service.http.schemas import Body, ReloadBody
+
+HEALTH_SECONDS = 1.0
+router = APIRouter(generate_unique_id_function=lambda route: route.name)
+
+
+class ExperimentsState(Body):
+    """The experiments in force."""
+
+    config: str = Field(description="Digest of their settings; exposures name it.")
+    refused: str | None = Field(description="Why the file that is there now is not in force; the one before still is.")
+
+
+class ReadyResponse(Body):
+    """The arms that answer, and the parts that are down meanwhile."""
+
+    ready: bool = Field(description="False, with status 503: an arm is answered by the fallback.")
+    failing: dict[str, str] = Field(description="By arm: why nothing is computed for it now; empty = all well.")
+    arms: list[str]
+    degraded: list[str] = Field(
+        description="For example redis_cache_down, redis_events_refuses_permission; empty = all well."
+    )
+    refused: dict[str, str] = Field(
+        description="By arm: why the last bundle offered was refused; the one before it still serves."
+    )
+    experiments: ExperimentsState
+
+
+READY_ANSWERS: Responses = {
+    200: {"model": ReadyResponse, "description": "Every arm computes"},
+    503: {"model": ReadyResponse, "description": "An arm is answered by the fallback"},
+}
+
+
+class ArmDescription(Body):
+    """The bundle and the plan of an arm."""
+
+    kind: str = Field(description="The system: recgpt, comirec ..")
+    bundle: str = Field(description="Digest of the release that is served.")
+    previous: str | None = Field(description="Digest of the release that a roll back puts in its place.")
+    num_items: int
+    window: int = Field(description="Newest history items that can change the answer.")
+    plan: dict[str, JsonValue] = Field(description="Prompts, quotas and diversity, with the digest of all three.")
+
+
+class ArmsResponse(Body):
+    """The arms by name."""
+
+    arms: dict[str, ArmDescription]
+
+
+class VersionResponse(Body):
+    """The versions of what computes."""
+
+    version: str
+    python: str
+    torch: str
+    bundles: dict[str, str] = Field(description="By arm: digest of the release that is served.")
+
+
+@router.get("/health", responses=health_answers(), tags=["operations"])
+async def health(request: Request) -> Response:
+    """Every engine computes one empty history; 503 when one does not."""
+    states = await service_of(request).pipeline.engine_states(time.monotonic() + HEALTH_SECONDS)
+    is_healthy = set(states.values()) == {"ok"}
+    return codec.reply({"status": "ok" if is_healthy else "failing", "engines": states}, 200 if is_healthy else 503)
+
+
+@router.get("/ready", responses=READY_ANSWERS, tags=["operations"])
+async def ready(request: Request) -> Response:
+    """200 once all arms are proven (the port is closed before) and while they compute; what runs below its best."""
+    service = service_of(request)
+    failing = service.pipeline.problems()
+    refused = {state.arm: state.refusal for state in service.releases.states() if state.refusal}
+    state = {
+        "ready": not failing,
+        "failing": failing,
+        "arms": list(service.pipeline.arms),
+        "degraded": service.stores.warnings(),
+        "refused": refused,
+        "experiments": {"config": service.experiments.config, "refused": service.experiments.refusal},
+    }
+    return codec.reply(state, 503 if failing else 200)
+
+
+@router.get("/metrics", response_class=PlainTextResponse, tags=["operations"])
+async def metrics(request: Request) -> Response:
+    """Prometheus text, of all processes together."""
+    return Response(await service_of(request).scrape(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/arms", response_model=ArmsResponse, tags=["operations"])
+async def arms(request: Request) -> Response:
+    """The arms by name: the bundle that each serves, and its plan."""
+    service = service_of(request)
+    states = {state.arm: state for state in service.releases.states()}
+    served = {name: codec.describe_arm(slot.current, states[name]) for name, slot in service.pipeline.arms.items()}
+    return codec.reply({"arms": served})
+
+
+@router.get("/version", response_model=VersionResponse, tags=["operations"])
+async def version(request: Request) -> Response:
+    """The versions of this code, of Python and of PyTorch, and the bundles that are served."""
+    bundles = {name: slot.current.bundle for name, slot in service_of(request).pipeline.arms.items()}
+    versions = {"version": __version__, "python": platform.python_version(), "torch": metadata.version("torch")}
+    return codec.reply(versions | {"bundles": bundles})
+
+
+@router.post("/admin/reload", responses=reload_answers(), openapi_extra=body_of(ReloadBody), tags=["operations"])
+async def reload(request: Request) -> Response:
+    """An arm serves another bundle, proven before and without a lost request; a refused one changes nothing."""
+    service = service_of(request)
+    check_admin(request, service.settings.admin_key)
+    body = await codec.read(ReloadBody, request, service.settings.max_body_bytes)
+    return codec.reply(asdict(await service.releases.reload(codec.to_reload(body))))
