@@ -1,4 +1,4 @@
-"""When the fallback answers, and the reasons that are told where an answer is less than it could be."""
+"""The fallback: when it answers, and the reasons that are told where an answer is less than it could be."""
 
 import time
 

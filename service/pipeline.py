@@ -246,11 +246,11 @@ class RecallPipeline:
     ) -> Sequence[RecallQuery]:
         """The queries with what their users have hidden among the excluded: one call to the store for all."""
         users = [query.unit for query in queries if query.unit is not None]
-        found: Sequence[Sequence[ExternalId] | None] = [None] * len(users)
+        hidden_items: Sequence[Sequence[ExternalId] | None] = [None] * len(users)
         with suppress(TimeoutError):
             async with asyncio.timeout_at(None if until == float("inf") else until):
-                found = await self._histories.hidden(users) if users else ()
-        kept = iter(found)
+                hidden_items = await self._histories.hidden(users) if users else ()
+        kept = iter(hidden_items)
         read = []
         for query, shortfall in zip(queries, degraded, strict=True):
             hidden = next(kept) if query.unit is not None else ()

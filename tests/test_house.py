@@ -90,8 +90,8 @@ ALLOWED = {
     ),
     "service.lists": "index.base model.catalogue model.merging model.records model.rules service.catalogue",
     "service.pipeline": (
-        "model.catalogue model.merging model.records model.rules service.catalogue service.clock service.engine "
-        "service.errors service.experiments service.fallback service.lists service.queries service.stores"
+        "model.catalogue model.records service.catalogue service.clock service.engine service.errors "
+        "service.experiments service.fallback service.queries service.stores"
     ),
     "service.processes": (
         "service.bootstrap service.embedded service.engine service.engine_process service.errors service.http "

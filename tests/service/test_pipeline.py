@@ -231,7 +231,7 @@ def test_many_queries_whose_deadline_nears_get_the_fallback_each(monkeypatch):
 
     async def main():
         async with open_pipeline(Gated()) as pipeline:
-            near = [RecallQuery(str(n), history=[100], top_n=3, deadline=time.monotonic() + 10) for n in range(3)]
-            return await pipeline.recall_many(near)
+            queries = [RecallQuery(str(n), history=[100], top_n=3, deadline=time.monotonic() + 10) for n in range(3)]
+            return await pipeline.recall_many(queries)
 
     assert [outcome.degraded for outcome in run(main)] == [["deadline", "fallback", "filled"]] * 3
