@@ -148,9 +148,14 @@ class RecallPipeline:
         except RecallError as error:
             return [error] * len(reads)
         find_ms = {"find": 1e3 * (time.perf_counter() - started)}
-        # the users of a block share the times of their batch
-        timings_ms = clock.timings_ms({**find_ms, **(results.timings_ms if isinstance(results, ResultBlock) else {})})
-        outcomes = results.outcomes() if isinstance(results, ResultBlock) else [results] * block.size
+        batch_ms: Mapping[str, float] = {}
+        outcomes: Sequence[EngineResult | RecallError]
+        if isinstance(results, RecallError):
+            outcomes = [results] * block.size
+        else:
+            # the users of a block share the times of their batch
+            batch_ms, outcomes = results.timings_ms, results.outcomes()
+        timings_ms = clock.timings_ms({**find_ms, **batch_ms})
         answers: list[RecallResult | RecallError] = []
         for read, request, outcome in zip(reads, block.requests(), outcomes, strict=True):
             result = outcome if isinstance(outcome, EngineResult) else None

@@ -124,21 +124,35 @@ def test_rules_arrive_as_they_were_sent():
     assert replace(again, excluded=frozenset(again.excluded)) == request
 
 
+@pytest.mark.parametrize("is_bulk", [False, True])
+def test_the_lane_of_a_request_and_of_a_block_travels(is_bulk):
+    request = EngineRequest(History((1,)), 5)
+    request = request.in_bulk() if is_bulk else request
+    for message in (
+        AskBlock.single(1, "only", BUNDLE, request),
+        AskBlock.of(1, "only", BUNDLE, RequestBlock.of(request)),
+    ):
+        [arrived] = decode_from_worker(encode([message]))
+        [again] = arrived.block().requests()
+        assert (arrived.block().is_bulk, again.is_bulk) == (is_bulk, is_bulk)
+
+
 def test_what_is_left_of_a_deadline_travels():
     request = EngineRequest(History((1,)), 5, deadline=time.monotonic() + 3)
     [arrived] = decode_from_worker(encode([AskBlock.single(1, "only", BUNDLE, request)]))
     assert arrived.block().deadline == pytest.approx(request.deadline, abs=0.5)
 
 
-@pytest.mark.parametrize(("num_queries", "num_hits"), [(1, 0), (3, 7)])
-def test_a_result_arrives_as_it_was_sent(num_queries, num_hits):
+@pytest.mark.parametrize(("num_queries", "num_hits", "is_cheap"), [(1, 0, False), (3, 7, False), (1, 7, True)])
+def test_a_result_arrives_as_it_was_sent(num_queries, num_hits, is_cheap):
     rng = np.random.default_rng(0)
     vectors = CachedVectors(rng.normal(size=(num_queries, D)).astype(np.float32), rng.integers(0, 9, 2))
     merged = Merged(rng.integers(1, N, num_hits), rng.normal(size=num_hits).astype(np.float32), np.arange(num_hits))
-    result = EngineResult(vectors, merged, {"encode": 1.5}, True)
+    result = EngineResult(vectors, merged, {"encode": 1.5}, True, is_cheap=is_cheap)
     [answer] = decode_from_engine(encode([AnswerBlock.of(3, ResultBlock.of([result]))]))
     arrived = answer.single()
-    assert (arrived.timings_ms, arrived.known) == ({"encode": 1.5}, True)
+    assert (arrived.timings_ms, arrived.known, arrived.is_cheap) == ({"encode": 1.5}, True, is_cheap)
+    assert [outcome.is_cheap for outcome in answer.result().outcomes()] == [is_cheap]
     for name in ("rows", "scores", "sources"):
         np.testing.assert_array_equal(getattr(arrived.merged, name), getattr(merged, name))
     for name in ("vectors", "prompts"):
@@ -188,6 +202,7 @@ FIELDS |= {"prompts": b"", "scores": bytes(4), "sources": bytes(2), "known": b"\
         {"lengths": b"\xff\xff\xff\xff"},
         {"known": b""},
         {"known": b"\0\0"},
+        {"cheap": [True, False]},
     ],
     ids=str,
 )
