@@ -5,8 +5,8 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from service.consumer.consumer import ConsumerLimits
-from service.consumer.process import ConsumerProcess
+from service.consumer.child import ConsumerProcess
+from service.consumer.limits import ConsumerLimits
 from service.settings import Settings
 from service.stores.embedding import embed
 
