@@ -351,6 +351,9 @@ def drips(bundle: Path) -> Outcome:
     return f"{text}before {before.p99_ms:.0f} ms", is_good
 
 
+SETTLE_S = 3.0
+
+
 @case(
     30, "processes of --http-workers killed or stopped", "back <= 30 s; only retryable failures; no redis-server left"
 )
@@ -358,6 +361,8 @@ def split_processes(bundle: Path) -> Outcome:
     parts, is_good = list[str](), True
     with serving({"recgpt": bundle}, "--http-workers", "2") as target:
         redis = [child for child in psutil.Process(target.pid).children(recursive=True) if "redis" in child.name()]
+        # a process that ends before all are ready is a refusal to start, and /ready is answered by the first of them
+        time.sleep(SETTLE_S)
         for kind in ("http", "engine"):
             for number in (signal.SIGKILL, signal.SIGSTOP):
                 chosen = of_kind(target, kind)[0]
