@@ -20,11 +20,11 @@ import orjson
 import polars as pl
 from redis import Redis
 
-from service.consumer.consumer import ConsumerLimits
-from service.consumer.process import ENVIRONMENT
+from service.consumer.child import ENVIRONMENT
+from service.consumer.limits import ConsumerLimits
 from service.events.streams import EXPOSURES, FEEDBACK
-from service.processes import child_environment, module_command
 from service.stores.embedded_redis import EmbeddedRedis
+from service.subprocesses import child_environment, module_command
 
 EXPOSURE = {
     **dict.fromkeys(("experiment", "phase", "config", "unit", "variation", "assigned", "served"), "x"),

@@ -37,9 +37,8 @@ from model.networks import build_network
 from model.records import History, Placement, PromptPlan, ServingPlan
 from recall.bench.bundles import TWO_STEPS, Sizes, make_checkpoint
 from service.engine.blocks import RequestBlock
-from service.engine.capture import with_graphs
 from service.engine.compute import BatchCompute
-from service.engine.graphs import GraphCompute, columns_of
+from service.engine.graphs import GraphCompute, columns_of, with_graphs
 from service.engine.messages import EngineRequest
 
 K = 100

@@ -33,7 +33,8 @@ from service.engine.graphs import GraphCompute
 from service.engine.messages import EngineRequest
 from service.engine.protocols import SilentObserver
 from service.reload.reloader import Reloader
-from service.remote.link import EngineLink, RemoteEngine
+from service.remote.engine import RemoteEngine
+from service.remote.link import EngineLink
 from service.remote.server import EngineServer
 
 NUM_ITEMS, LENGTH, LIMIT, DIM, USERS = 400, 50, 100, 128, 64

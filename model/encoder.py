@@ -40,11 +40,20 @@ def padded_length(length: int, max_length: int) -> int:
 class UserEncoder:
     """Satisfies the service's `Encoder` protocol. Thread-safe; moves the network to the device, else leaves it."""
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", next_item: NextItem | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: str = "cpu",
+        next_item: NextItem | None = None,
+        only_main_size: bool = False,
+    ) -> None:
         """next_item: names what is generated in place of scores for the whole catalogue, such as an index over the same
         items; left unused where the network or its plan generates nothing. For catalogues so large that scoring all
         items for every generated one costs more than the rest (docs/decisions/0016-large-catalogues.md).
+
+        only_main_size: no other size of a pass is tried, which saves the time and the memory of their traces.
         """
+        self._only_main_size = only_main_size
         self.device = torch.device(device)
         self.network = checkpoint.network.to(self.device).eval()
         self.plan: PromptPlan = checkpoint.plan.prompts
@@ -75,7 +84,7 @@ class UserEncoder:
     def sizes(self) -> tuple[int, ...]:
         """Sequences a pass, largest first: those whose answers are the main size's to the bit. Traces every shape."""
         main, others = MAIN_SIZE[self.device.type], OTHER_SIZES[self.device.type]
-        if self.device.type == "cpu" and self.network.config.num_items > MANY_ITEMS:
+        if self._only_main_size or (self.device.type == "cpu" and self.network.config.num_items > MANY_ITEMS):
             return (main,)
         return tuple(sorted([main, *(size for size in others if self._is_proven(size, main))], reverse=True))
 

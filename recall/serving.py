@@ -56,27 +56,29 @@ def run_server(settings: Settings, on_start: Callable[[str], None]) -> None:
 
     Raises ValueError when the port is taken, ConfigurationError when an arm cannot be served.
     """
-    from service.engine.metadata import wait_for_bundles
-    from service.engine_process import open_engines
-    from service.http.app import create_app
-    from service.http.server import Server, url_of
     from service.telemetry.logging import configure_logging
 
     configure_logging(settings.log_level)
-    # before the port is open: nobody's request should wait for a bundle that is still being trained
-    wait_for_bundles(list(settings.arms.values()), settings.bundle_wait_s)
     if settings.http_workers:
         run_workers(settings, on_start)
         return
+    from service.engine.metadata import wait_for_bundles
+    from service.engine_process import open_engines
+    from service.http.app import create_app
+    from service.http.server import Server
+    from service.processes.addresses import url_of
+
+    # before the port is open: nobody's request should wait for a bundle that is still being trained
+    wait_for_bundles(list(settings.arms.values()), settings.bundle_wait_s)
     with open_port(settings.host, settings.port) as listener:
         url = url_of(settings.host, listener.getsockname()[1])
         Server(create_app(settings, open_engines), lambda: on_start(url)).run([listener])
 
 
 def run_workers(settings: Settings, on_start: Callable[[str], None]) -> None:
-    """Several HTTP processes before the engines of this one."""
-    from service.engine_process import run_engine
-    from service.http.server import hold, url_of
+    """Several HTTP processes before an engine process, supervised by this one."""
+    from service.processes.addresses import hold, url_of
+    from service.processes.supervisor import run_supervised
 
     if settings.keeps_events_in_memory:
         raise ConfigurationError("--http-workers share histories by Redis: --redis-url memory is for one process")
@@ -86,12 +88,12 @@ def run_workers(settings: Settings, on_start: Callable[[str], None]) -> None:
         raise ValueError(cannot_listen(settings.host, settings.port, error)) from error
     with held:
         port = held.getsockname()[1]
-        run_engine(settings, port, lambda: on_start(url_of(settings.host, port)))
+        run_supervised(settings, port, lambda: on_start(url_of(settings.host, port)))
 
 
 def open_port(host: str, port: int) -> socket.socket:
     """A listening socket. Raises ValueError with what to do."""
-    from service.http.server import listen
+    from service.processes.addresses import listen
 
     try:
         return listen(host, port)

@@ -1,41 +1,27 @@
 """The process that computes: opens bundles, their engines, the cache and the embedded Redis; alone, or before others.
 
-With `--http-workers` it starts HTTP processes that share the port (service/http/workers.py) and ends them when it ends.
-An HTTP process that ends unasked ends the whole service with status 2: something outside restarts it, and half a
-service is never left standing.
+With `--http-workers` it is a process of its own (service/processes/engine.py).
 """
 
 import asyncio
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import structlog
-import uvloop
-
-from service.bootstrap import Engines, freeze_loaded, load_assigner, register
+from service.bootstrap import Engines
 from service.catalogue.follower import CatalogueFollower
 from service.catalogue.state import LiveState
-from service.consumer.consumer import ConsumerLimits
-from service.consumer.process import ConsumerProcess
+from service.embedded import with_redis
 from service.engine.arms import ArmSlot, Release
 from service.engine.collector import EngineCollector
 from service.engine.loading import EngineParts, choose_device, load_arm
 from service.engine.messages import EngineLimits
-from service.errors import ConfigurationError
-from service.http.workers import http_processes
 from service.items import follow, learners, open_changes
 from service.reload.collector import ReloadCollector
 from service.reload.reloader import Reloader
 from service.reload.watcher import Watcher
-from service.remote.server import EngineServer
 from service.settings import Settings
-from service.stores.collectors import CacheCollector, RedisCollector
-from service.stores.embedded_redis import EmbeddedRedis
+from service.stores.collectors import CacheCollector
 from service.stores.redis_client import RedisClient, RedisLimits
 from service.stores.vector_cache import (
     CacheLimits,
@@ -45,10 +31,6 @@ from service.stores.vector_cache import (
     VectorCaches,
 )
 from service.telemetry.metrics import Metrics
-
-WATCH_REDIS_S, WATCH_PROCESSES_S = 1.0, 0.2
-SWITCH_S = 0.0003  # of the interpreter, between threads
-log = structlog.get_logger()
 
 
 @asynccontextmanager
@@ -61,7 +43,8 @@ async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[En
         settings = await with_redis(settings, stack)
         cache, clients = open_cache(settings, stack)
         device = choose_device(settings.device)
-        limits, state = EngineLimits(settings.max_waiting, settings.max_batch_tokens), LiveState()
+        stall_s, state = settings.engine_stall_ms / 1e3, LiveState()
+        limits = EngineLimits(settings.max_waiting, settings.max_batch_tokens, stall_s=stall_s)
 
         def load(name: str, folder: Path) -> Release:
             parts = EngineParts(limits, cache, metrics.engine(name), state, settings.fresh_share)
@@ -94,88 +77,3 @@ def open_cache(settings: Settings, stack: AsyncExitStack) -> tuple[VectorCaches 
     shared = RedisVectorCache(client, CacheLimits(settings.cache_ttl_s))
     stack.push_async_callback(shared.flush)
     return (TieredVectorCache(memory, shared) if settings.memory_cache_mb else shared), (client,)
-
-
-async def with_redis(settings: Settings, stack: AsyncExitStack) -> Settings:
-    """The settings with the URL of an embedded redis-server where they have none; its events are consumed."""
-    if settings.redis_url:
-        return settings
-    url = await _embed(settings, stack)
-    if settings.event_log_gb and settings.events_redis_url is None:
-        _consume(url, settings, stack)
-    return settings.model_copy(update={"redis_url": url})
-
-
-async def _embed(settings: Settings, stack: AsyncExitStack) -> str:
-    """Starts the embedded redis-server and keeps it alive; returns its URL."""
-    server = EmbeddedRedis(settings.state_dir / "redis")
-    await asyncio.to_thread(server.start)
-    stack.push_async_callback(asyncio.to_thread, server.close)
-    watcher = asyncio.create_task(_watch(server))
-    stack.callback(watcher.cancel)
-    log.info("embedded_redis", folder=str(settings.state_dir / "redis"), reason="no redis_url was given")
-    return server.url
-
-
-def _consume(url: str, settings: Settings, stack: AsyncExitStack) -> None:
-    """Starts a consumer of the embedded redis-server's events and keeps it alive; it ends before that server."""
-    folder, limits = settings.state_dir / "events", ConsumerLimits(keep_bytes=int(settings.event_log_gb * 2**30))
-    consumer = ConsumerProcess(url, folder, limits, settings.log_level)
-    stack.push_async_callback(asyncio.to_thread, consumer.close)
-    watcher = asyncio.create_task(consumer.watch())
-    stack.callback(watcher.cancel)
-    log.info("event_log", folder=str(folder), reason="the embedded Redis keeps events for a while only")
-
-
-async def _watch(server: EmbeddedRedis) -> None:
-    while True:
-        await asyncio.sleep(WATCH_REDIS_S)
-        try:
-            if await asyncio.to_thread(server.ensure):
-                log.warning("embedded_redis_restarted")
-        except ConfigurationError as error:
-            log.warning("embedded_redis_down", error=str(error))
-
-
-def run_engine(settings: Settings, port: int, on_start: Callable[[], None]) -> None:
-    """Serves with HTTP processes in front until it is told to stop.
-
-    Raises ConfigurationError when an arm cannot be served or a process breaks.
-    """
-    uvloop.run(_run_engine(settings, port, on_start))
-
-
-async def _run_engine(settings: Settings, port: int, on_start: Callable[[], None]) -> None:
-    stopping = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    # the HTTP processes read it too: a file that cannot be used is refused before the bundles are opened
-    load_assigner(settings.experiments, settings.arms)
-    metrics = Metrics()
-    async with AsyncExitStack() as stack:
-        address = f"ipc://{stack.enter_context(tempfile.TemporaryDirectory())}/engine"
-        engines = await stack.enter_async_context(open_engines(settings, metrics))
-        register(metrics, *engines.collectors, RedisCollector(engines.redis_clients))
-        observer = metrics.engine("unknown")
-        server = EngineServer(
-            address, engines.arms, metrics.render, observer, engines.releases, settings.http_workers, engines.state
-        )
-        engines.releases.subscribe(server)
-        stack.push_async_callback(server.close)
-        freeze_loaded()
-        # the threads that compute would hold the interpreter for 5 ms at a time while answers wait to be sent
-        sys.setswitchinterval(SWITCH_S)
-        with http_processes(engines.settings, port, address) as processes:
-            starting = asyncio.create_task(server.ready.wait())
-            await _until(lambda: starting.done() or stopping.is_set(), processes)
-            if server.ready.is_set():
-                on_start()
-            await _until(stopping.is_set, processes)
-
-
-async def _until(is_over: Callable[[], bool], processes: list["subprocess.Popen[bytes]"]) -> None:
-    """Raises ConfigurationError when one of the processes ends before."""
-    while not is_over():
-        if ended := [process for process in processes if process.poll() is not None]:
-            raise ConfigurationError(f"an HTTP process ended with status {ended[0].returncode}; see the log above")
-        await asyncio.sleep(WATCH_PROCESSES_S)

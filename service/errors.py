@@ -5,6 +5,7 @@
     │   ├── MalformedBody       malformed_body      no         400
     │   ├── MalformedHttp       malformed_http      no         400
     │   ├── BodyTooLarge        body_too_large      no         413
+    │   ├── RequestTooSlow      request_too_slow    no         408
     │   ├── UnsupportedEncoding unsupported_encoding no        415
     │   ├── HeadTooLarge        head_too_large      no         431
     │   ├── BadStatistics       bad_statistics      no         422
@@ -61,6 +62,12 @@ class MalformedHttp(BadRequest):
     """The bytes sent are no HTTP request."""
 
     code, status = "malformed_http", 400
+
+
+class RequestTooSlow(BadRequest):
+    """The request did not come to its end in time; the connection is closed."""
+
+    code, status = "request_too_slow", 408
 
 
 class UnsupportedEncoding(BadRequest):

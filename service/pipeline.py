@@ -8,25 +8,22 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from model.catalogue import ExternalId
-from model.merging import Merged
 from model.records import History
-from model.rules import NO_RULES
 from service.catalogue.state import LiveState
 from service.clock import Clock
 from service.engine.arms import ArmSlot, Member, Release, with_current
 from service.engine.blocks import RequestBlock, ResultBlock
 from service.engine.messages import EngineRequest, EngineResult
-from service.errors import CatalogueBehind, DeadlineExceeded, EngineFailed, Overloaded, RecallError, UnknownArm
+from service.errors import CatalogueBehind, DeadlineExceeded, EngineFailed, RecallError, UnknownArm
 from service.experiments.assignment import Assignment, Reason
-from service.lists.fill import EMPTY, complete
-from service.queries import RecallQuery, RecallResult
+from service.fallback import FALLBACK, filled, is_filled, reasons, shortfalls, turning_point
+from service.queries import Asked, Read, RecallQuery, RecallResult
 from service.stores.history import HistoryStore
 from service.stores.vector_codec import CachedVectors
 
-FALLBACK = "fallback"
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
 CHANGE_SECONDS = 2.0  # that a request waits for a change of the catalogue which it demands to see
 NAMES_SECONDS = 0.25  # until an item of the engine's has a name here
@@ -53,25 +50,28 @@ class RecallPipeline:
         self._changes = changes or LiveState()
 
     async def recall(self, query: RecallQuery, assignment: Assignment | None = None) -> RecallResult:
-        """Raises UnknownArm, Overloaded or DeadlineExceeded; a failed engine is answered by the labelled fallback.
+        """Raises UnknownArm, Overloaded or DeadlineExceeded.
 
+        A failed engine is answered by the labelled fallback, and so is a deadline that is too near to compute anything.
         assignment: of this query, where the caller has to know it even if this raises.
         """
         clock, degraded = Clock(), list[str]()
+        until = turning_point(query.deadline)
         assignment = assignment or self.assign(query)
         if query.min_catalogue:
             await self._changes.wait_for(query.min_catalogue, min(query.deadline, time.monotonic() + CHANGE_SECONDS))
-        history = await self._history(query, degraded)
-        [query] = await self._without_hidden([query], [degraded])
+        history = await self._history(query, until, degraded)
+        [query] = await self._without_hidden([query], until, [degraded])
         clock.lap("history")
 
         async def find(release: Release) -> Asked:
             # in here, not before: rows belong to one release's catalogue, and another release may take its place
             request = release.request(
-                query.user_id, history, query.exclude, query.top_n, query.rules, query.deadline, query.explain
+                query.user_id, history, query.exclude, query.top_n, query.rules, until, query.explain
             )
             request = replace(request, min_catalogue=query.min_catalogue) if query.min_catalogue else request
-            return Asked(release, request, await self._ask(release, request))
+            request = request.in_bulk() if query.is_bulk else request
+            return Asked(release, request, await self._ask(release, request, query.deadline, degraded))
 
         asked = await self._with_names(await with_current(self.arms[assignment.arm], find))
         clock.lap("find")
@@ -92,8 +92,9 @@ class RecallPipeline:
         degraded: list[list[str]] = [[] for _ in queries]
         # a task each, so only for those who have to wait for the store
         absent = [n for n, query in enumerate(queries) if query.history is None and query.unit is not None]
-        reading = asyncio.gather(*(self._history(queries[n], degraded[n]) for n in absent))
-        queries, kept = await asyncio.gather(self._without_hidden(queries, degraded), reading)
+        until = turning_point(min((query.deadline for query in queries), default=float("inf")))
+        reading = asyncio.gather(*(self._history(queries[n], until, degraded[n]) for n in absent))
+        queries, kept = await asyncio.gather(self._without_hidden(queries, until, degraded), reading)
         histories = [query.history or () for query in queries]
         for n, history in zip(absent, kept, strict=True):
             histories[n] = history
@@ -127,42 +128,49 @@ class RecallPipeline:
             return error
 
     async def _answer_block(
-        self, arm: str, reads: "Sequence[Read]", clock: Clock
+        self, arm: str, reads: Sequence[Read], clock: Clock
     ) -> Sequence[RecallResult | RecallError]:
         """The outcomes of queries to one arm, from one block."""
         started = time.perf_counter()
         members = [Member(r.query.user_id, r.history, r.query.exclude, r.query.top_n) for r in reads]
         deadline = min(read.query.deadline for read in reads)
+        until = turning_point(deadline)
 
-        async def find(release: Release) -> tuple[Release, RequestBlock, ResultBlock | None]:
-            block = release.block(members, deadline)
+        async def find(release: Release) -> tuple[Release, RequestBlock, ResultBlock | EngineFailed | DeadlineExceeded]:
+            block = release.block(members, until)
             try:
                 return release, block, await release.engine.ask_block(block)
-            except EngineFailed:
-                return release, block, None
+            except (EngineFailed, DeadlineExceeded) as error:
+                return release, block, error
 
         try:
             release, block, results = await with_current(self.arms[arm], find)
         except RecallError as error:
             return [error] * len(reads)
         find_ms = {"find": 1e3 * (time.perf_counter() - started)}
-        # the users of a block share the times of their batch
-        timings_ms = clock.timings_ms({**find_ms, **(results.timings_ms if results else {})})
-        outcomes: Sequence[EngineResult | RecallError | None] = results.outcomes() if results else [None] * block.size
+        batch_ms: Mapping[str, float] = {}
+        outcomes: Sequence[EngineResult | RecallError]
+        if isinstance(results, RecallError):
+            outcomes = [results] * block.size
+        else:
+            # the users of a block share the times of their batch
+            batch_ms, outcomes = results.timings_ms, results.outcomes()
+        timings_ms = clock.timings_ms({**find_ms, **batch_ms})
         answers: list[RecallResult | RecallError] = []
         for read, request, outcome in zip(reads, block.requests(), outcomes, strict=True):
-            if isinstance(outcome, RecallError) and not isinstance(outcome, EngineFailed):
+            result = outcome if isinstance(outcome, EngineResult) else None
+            if isinstance(outcome, RecallError) and not is_filled(outcome, deadline):
                 answers.append(outcome)
             else:
-                result = outcome if isinstance(outcome, EngineResult) else None
+                read.degraded.extend(shortfalls(outcome))
                 asked = await self._with_names(Asked(release, request, result))
                 answers.append(self._answer(read, asked, timings_ms))
         return answers
 
-    def _answer(self, read: "Read", asked: "Asked", timings_ms: Mapping[str, float]) -> RecallResult:
+    def _answer(self, read: Read, asked: Asked, timings_ms: Mapping[str, float]) -> RecallResult:
         query, (arm, request, result) = read.query, asked
         degraded = [*read.degraded, *reasons(request, result)]
-        listed = self._fill(arm, request, result, degraded)
+        listed = filled(arm, request, result, degraded)
         # the assignment stands whatever was served: an experiment is analysed by what was meant to be shown
         return RecallResult(
             query.request_id,
@@ -189,6 +197,11 @@ class RecallPipeline:
 
         return await with_current(self._slot(arm), encode)
 
+    def problems(self) -> dict[str, str]:
+        """Returns the reason why nothing is computed now, for each arm of which that is so."""
+        reasons = {name: slot.current.engine.problem for name, slot in self.arms.items()}
+        return {name: reason for name, reason in reasons.items() if reason}
+
     async def engine_states(self, deadline: float) -> dict[str, str]:
         """For each arm "ok", or the name of the error that its engine gives now."""
         probes = [self.probe(arm, deadline) for arm in self.arms]
@@ -200,11 +213,11 @@ class RecallPipeline:
         """Raises what a request would raise when the arm's engine does not answer; a busy engine that works is well."""
 
         async def ask(release: Release) -> None:
-            try:
+            if release.engine.problem:
+                raise EngineFailed(release.engine.problem)
+            # asked only where it has not just computed: a busy engine is well, and a probe would wait its turn
+            if time.monotonic() - release.engine.last_batch_at > BUSY_SECONDS:
                 await release.engine.ask(EngineRequest(History(()), 1, deadline=deadline))
-            except (Overloaded, DeadlineExceeded):
-                if time.monotonic() - release.engine.last_batch_at > BUSY_SECONDS:
-                    raise
 
         await with_current(self._slot(arm), ask)
 
@@ -220,31 +233,38 @@ class RecallPipeline:
             raise UnknownArm(f"no arm is called {arm[:64]!r}; there are {', '.join(self.arms)}")
         return self.arms[arm]
 
-    async def _history(self, query: RecallQuery, degraded: list[str]) -> Sequence[ExternalId]:
+    async def _history(self, query: RecallQuery, until: float, degraded: list[str]) -> Sequence[ExternalId]:
         """The history sent, or the one kept; a history that was sent is taken as it is."""
         if query.history is not None or query.unit is None:
             return query.history or ()
         # None is not the same as empty: the store could not be asked
-        kept = await self._histories.recent(query.unit)
+        kept: Sequence[ExternalId] | None = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(None if until == float("inf") else until):
+                kept = await self._histories.recent(query.unit)
         if kept is None:
             degraded.append("history_unavailable")
         return kept or ()
 
     async def _without_hidden(
-        self, queries: Sequence[RecallQuery], degraded: Sequence[list[str]]
+        self, queries: Sequence[RecallQuery], until: float, degraded: Sequence[list[str]]
     ) -> Sequence[RecallQuery]:
         """The queries with what their users have hidden among the excluded: one call to the store for all."""
         users = [query.unit for query in queries if query.unit is not None]
-        kept = iter(await self._histories.hidden(users) if users else ())
+        hidden_items: Sequence[Sequence[ExternalId] | None] = [None] * len(users)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(None if until == float("inf") else until):
+                hidden_items = await self._histories.hidden(users) if users else ()
+        kept = iter(hidden_items)
         read = []
-        for query, reasons in zip(queries, degraded, strict=True):
+        for query, shortfall in zip(queries, degraded, strict=True):
             hidden = next(kept) if query.unit is not None else ()
             if hidden is None:
-                reasons.append("hidden_unavailable")
+                shortfall.append("hidden_unavailable")
             read.append(replace(query, exclude=(*query.exclude, *hidden)) if hidden else query)
         return read
 
-    async def _with_names(self, asked: "Asked") -> "Asked":
+    async def _with_names(self, asked: Asked) -> Asked:
         """The same once the names of its items are known here.
 
         The engine's process may have read changes that this one has not. What has no name in time is left out.
@@ -258,43 +278,14 @@ class RecallPipeline:
         return asked if known.all() else asked._replace(result=result.only(known))
 
     @staticmethod
-    async def _ask(arm: Release, request: EngineRequest) -> EngineResult | None:
-        """The engine's result; None when its batch failed."""
+    async def _ask(arm: Release, request: EngineRequest, deadline: float, degraded: list[str]) -> EngineResult | None:
+        """The engine's result; None when its batch failed, or when there is still time to say less."""
         try:
-            return await arm.engine.ask(request)
-        except EngineFailed:
+            result = await arm.engine.ask(request)
+        except (EngineFailed, DeadlineExceeded) as error:
+            if not is_filled(error, deadline):
+                raise
+            degraded += shortfalls(error)
             return None
-
-    @staticmethod
-    def _fill(arm: Release, request: EngineRequest, result: EngineResult | None, degraded: list[str]) -> Merged:
-        """The list of the result, filled up with popular items where it is short."""
-        merged = result.merged if result else EMPTY
-        listed = complete(arm.items, merged, request)
-        if len(listed.rows) > len(merged.rows):
-            degraded.append("filled")
-        if len(listed.rows) < request.limit and request.rules != NO_RULES:
-            degraded.append("rules_leave_fewer")
-        return listed
-
-
-class Read(NamedTuple):
-    """A query with its arm and its history."""
-
-    query: RecallQuery
-    assignment: Assignment
-    history: Sequence[ExternalId]
-    degraded: list[str]
-
-
-class Asked(NamedTuple):
-    """A request in rows of one release, and what its engine answered; None when its batch failed."""
-
-    release: Release
-    request: EngineRequest
-    result: EngineResult | None
-
-
-def reasons(request: EngineRequest, result: EngineResult | None) -> list[str]:
-    """The reasons why an answer is less than it could be."""
-    states = {"unknown_items": bool(request.unknown), "cold_start": request.is_cold, FALLBACK: result is None}
-    return [name for name, holds in states.items() if holds]
+        degraded += shortfalls(result)
+        return result

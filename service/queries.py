@@ -1,8 +1,8 @@
-"""Records of the spine: a checked request, and everything that its response says."""
+"""Records of the spine: a checked request, its steps, and everything that its response says."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -10,6 +10,7 @@ from model.catalogue import ExternalId
 from model.merging import Merged
 from model.rules import NO_RULES, ListRules
 from service.engine.arms import Release
+from service.engine.messages import EngineRequest, EngineResult
 from service.experiments.assignment import Assignment
 from service.lists.reasons import Reasons
 
@@ -29,6 +30,7 @@ class RecallQuery:
     deadline: float = float("inf")  # time.monotonic()
     rules: ListRules = NO_RULES
     min_catalogue: int = 0  # the change of the catalogue that the answer has to know
+    is_bulk: bool = False  # a member of a batch
 
     @property
     def is_plain(self) -> bool:
@@ -73,3 +75,20 @@ class RecallResult:
     def scores(self) -> NDArray[Any]:
         """The score of each item listed."""
         return self.listed.scores
+
+
+class Read(NamedTuple):
+    """A query with its arm and its history."""
+
+    query: RecallQuery
+    assignment: Assignment
+    history: Sequence[ExternalId]
+    degraded: list[str]
+
+
+class Asked(NamedTuple):
+    """A request in rows of one release, and what its engine answered; None when its batch failed."""
+
+    release: Release
+    request: EngineRequest
+    result: EngineResult | None

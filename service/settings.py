@@ -67,7 +67,15 @@ class Settings(BaseSettings):
         description="History items computed at once; more = throughput, less = latency; unset = 4096, on a GPU more.",
     )
     max_waiting: int = Field(
-        2048, ge=1, description="Requests in an arm's queue; beyond it 429, so that nobody waits for long."
+        2048, ge=1, description="Most requests in an arm's queue; the limit that follows their wait is far below it."
+    )
+    target_wait_ms: float = Field(
+        25,
+        gt=0,
+        description="Mean wait for their turn above which requests get 429; more = throughput.",
+    )
+    engine_stall_ms: float = Field(
+        1250, ge=100, description="A batch that computes longer hangs: its thread is replaced; above the slowest batch."
     )
     fresh_share: float = Field(
         0.0,

@@ -74,7 +74,10 @@ PLANS = {"recgpt": ServingPlan(PromptPlan(num_steps=2), quotas=(7, 3)), "comirec
 QA_KEY = "only-for-tests"
 START_LIMIT_S, STOP_LIMIT_S, COMMAND_LIMIT_S = 60, 20, 60
 # Patient, because on a shared machine a slow answer says nothing of the code.
-PATIENT = ("--request-timeout-ms", "30000", "--redis-timeout-ms", "5000", "--events-timeout-ms", "5000")
+PATIENT = (
+    *("--request-timeout-ms", "30000", "--redis-timeout-ms", "5000", "--events-timeout-ms", "5000"),
+    *("--engine-stall-ms", "60000", "--target-wait-ms", "5000"),
+)
 
 
 def make_data(item_ids, user_ids) -> SequenceData:

@@ -44,7 +44,7 @@ ALLOWED = {
     ),
     "recall.serving": (
         "recall.options recall.terminal service.engine service.engine_process service.errors service.http "
-        "service.settings service.telemetry"
+        "service.processes service.settings service.telemetry"
     ),
     "recall.terminal": "",
     "recall.training": (
@@ -53,30 +53,35 @@ ALLOWED = {
     ),
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
     "service": "",
+    "service.admission": "",
     "service.bootstrap": (
         "service.catalogue service.engine service.errors service.events service.experiments service.items "
         "service.pipeline service.queries service.remote service.settings service.stores service.telemetry"
     ),
     "service.catalogue": "model.attributes model.catalogue service.errors service.stores",
     "service.clock": "",
-    "service.consumer": ("model.logs service.errors service.events service.processes service.stores service.telemetry"),
+    "service.consumer": (
+        "model.logs service.errors service.events service.stores service.subprocesses service.telemetry"
+    ),
+    "service.embedded": "service.consumer service.settings service.stores",
     "service.engine": (
         "index.base index.best index.bundle index.exact index.next_item index.planned index.watched "
         "model.attributes model.catalogue model.checkpoint model.columns model.data model.device model.encoder "
         "model.evaluation model.folders model.kernels model.merging model.metadata model.records model.rules "
-        "service.catalogue service.errors service.lists service.stores"
+        "service.catalogue service.errors service.lists service.scheduling service.stores"
     ),
     "service.engine_process": (
-        "service.bootstrap service.catalogue service.consumer service.engine service.errors service.http service.items "
-        "service.reload service.remote service.settings service.stores service.telemetry"
+        "service.bootstrap service.catalogue service.embedded service.engine service.items service.reload "
+        "service.settings service.stores service.telemetry"
     ),
     "service.errors": "",
+    "service.fallback": "model.merging model.rules service.engine service.errors service.lists",
     "service.events": "service.errors service.stores",
     "service.experiments": "model.catalogue service.errors service.events service.stores",
     "service.experiments.verdict": "service.errors",
     "service.http": (
-        "model model.attributes model.ids model.rules service.bootstrap service.catalogue service.engine "
-        "service.errors service.experiments service.lists service.processes service.queries service.settings "
+        "model model.attributes model.ids model.rules service.admission service.bootstrap service.catalogue "
+        "service.engine service.errors service.experiments service.lists service.queries service.settings "
         "service.stores service.telemetry"
     ),
     "service.items": (
@@ -85,18 +90,23 @@ ALLOWED = {
     ),
     "service.lists": "index.base model.catalogue model.merging model.records model.rules service.catalogue",
     "service.pipeline": (
-        "model.catalogue model.merging model.records model.rules service.catalogue service.clock service.engine "
-        "service.errors service.experiments service.lists service.queries service.stores"
+        "model.catalogue model.records service.catalogue service.clock service.engine service.errors "
+        "service.experiments service.fallback service.queries service.stores"
     ),
-    "service.processes": "",
+    "service.processes": (
+        "service.bootstrap service.embedded service.engine service.engine_process service.errors service.http "
+        "service.remote service.settings service.stores service.subprocesses service.telemetry"
+    ),
     "service.queries": "model.catalogue model.merging model.rules service.engine service.experiments service.lists",
     "service.reload": "service.engine service.errors",
     "service.remote": (
         "model.columns model.merging model.rules service.catalogue service.engine service.errors service.lists "
         "service.stores"
     ),
+    "service.scheduling": "",
     "service.settings": "service.errors",
     "service.stores": "model.catalogue model.records service.errors",
+    "service.subprocesses": "",
     "service.telemetry": "index.watched service.engine service.queries",
     "index": "",
     "index.auto": "index.base index.evaluate index.exact index.factory index.faiss_index",

@@ -100,7 +100,7 @@ def test_the_spine_imports_no_machinery():
     assert tops(modules_of("service")["service.pipeline"]) & ({"torch", "faiss"} | HTTP | STORES) == set()
 
 
-@pytest.mark.parametrize("start", ["service.http.workers", "service.http.app"])
+@pytest.mark.parametrize("start", ["service.processes.http", "service.http.app"])
 def test_an_http_process_reaches_nothing_that_computes(start):
     """It does not inside functions either: the first request that calls one would load torch.
 
@@ -129,7 +129,7 @@ def test_what_a_type_checker_alone_imports_is_not_reached():
     ("modules", "heavy"),
     [
         ("service.pipeline, model.records, model.catalogue, model.merging", {"torch", "faiss", "fastapi"}),
-        ("service.http.workers, service.http.app, model.metadata", COMPUTES),
+        ("service.processes.http, service.http.app, model.metadata", COMPUTES),
         ("recall.__main__", {"torch", "faiss", "scipy", "fastapi"}),
     ],
 )

@@ -23,6 +23,7 @@ import numpy as np
 from recall.bench.traffic import Bodies, Load, Sample
 
 TICK_S = 0.001
+REFUSED = (429, 503, 504)
 READY = b"ready\n"
 MIN_CONNECTIONS = 16
 PROBLEM, PARTIAL = b'"retryable":', 207  # of a refused member; counted as this status
@@ -88,6 +89,7 @@ class Generator:
         self.open: set[Connection] = set()
         self.waiting: deque[tuple[float, bytes]] = deque()
         self.latencies: list[float] = []
+        self.refusals: list[float] = []  # how long each answer with 429, 503 or 504 took
         self.lags: list[float] = []
         self.statuses: Counter[int] = Counter()
         self.pending = self.received = 0
@@ -168,6 +170,8 @@ class Generator:
             self.received += size
             if status == 200:
                 self.latencies.append(now - due)
+            elif status in REFUSED:
+                self.refusals.append(now - due)
         if not self.pending:
             self.drained.set()
         self._free(connection)
@@ -187,6 +191,7 @@ class Generator:
         statuses = {str(status): count for status, count in sorted(self.statuses.items())}
         return Sample(
             latencies_s=self.latencies,
+            refusals_s=self.refusals,
             lags_s=self.lags,
             statuses=statuses,
             due=num_measured,

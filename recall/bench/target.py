@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-WORKER = "service.http.workers"
+WORKER, ENGINE = "service.processes.http", "service.processes.engine"
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,11 @@ class Target:
         """
         if self.pid is None:
             return {}
-        process = psutil.Process(self.pid)
-        main = sum(t.user_time + t.system_time for t in process.threads() if t.id == self.pid)
+        children = psutil.Process(self.pid).children(recursive=True)
+        process = self._computing(children)
+        main = sum(t.user_time + t.system_time for t in process.threads() if t.id == process.pid)
         whole = process.cpu_times()
-        children = process.children(recursive=True)
+        children = [child for child in children if child != process]
         workers = [child for child in children if is_worker(child)]
         # of the whole process: threads that have ended count too
         spent = {"engine" if workers else "http": main, "compute": whole.user + whole.system - main}
@@ -62,12 +63,22 @@ class Target:
 
     @property
     def memory_mb(self) -> float:
-        """Resident, of the service process."""
-        return float(psutil.Process(self.pid).memory_info().rss / 2**20) if self.pid else 0.0
+        """Resident, of the process that computes."""
+        if self.pid is None:
+            return 0.0
+        return float(self._computing(psutil.Process(self.pid).children()).memory_info().rss / 2**20)
+
+    def _computing(self, children: Sequence[psutil.Process]) -> psutil.Process:
+        """The process that computes: the service's own, or the child that its HTTP processes ask."""
+        return next((child for child in children if is_running(ENGINE, child)), psutil.Process(self.pid))
 
 
 def is_worker(process: psutil.Process) -> bool:
-    return WORKER in process.cmdline()
+    return is_running(WORKER, process)
+
+
+def is_running(module: str, process: psutil.Process) -> bool:
+    return module in process.cmdline()
 
 
 def free_port() -> int:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import orjson
@@ -33,6 +33,7 @@ class Load:
     drain_s: float = 3.0  # what is not answered this long after the last request is lost
     seed: int = 0
     accept: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)  # further ones, such as X-Priority
 
     def shares(self, count: int) -> "list[Load]":
         """The same load from `count` generators: each has its part of rate and connections, and requests of its own."""
@@ -47,6 +48,7 @@ class Sample:
 
     latencies_s: Sequence[float]  # of those answered with 200
     lags_s: Sequence[float]  # how late each request was sent
+    refusals_s: Sequence[float] = ()  # of those answered with 429, 503 or 504
     statuses: Mapping[str, int]
     due: int
     cpu_s: float
@@ -65,6 +67,7 @@ class Measured:
     p999_ms: float
     max_ms: float
     goodput: float  # share of all requests answered with 200 within the deadline
+    refused_p99_ms: float = 0.0  # of answers with 429, 503 or 504, from when each was due
     statuses: dict[str, int]
     lost: int  # no answer
     lag_p99_ms: float  # how late this process itself sent
@@ -76,6 +79,7 @@ class Measured:
         """All generators' requests as one: percentiles are those of all latencies, never means of percentiles."""
         milliseconds = 1e3 * np.concatenate([np.array(sample.latencies_s) for sample in samples])
         lags_ms = 1e3 * np.concatenate([np.array(sample.lags_s) for sample in samples])
+        refusals_ms = 1e3 * np.concatenate([np.array(sample.refusals_s) for sample in samples])
         statuses: Counter[str] = Counter()
         for sample in samples:
             statuses.update(sample.statuses)
@@ -92,6 +96,7 @@ class Measured:
             p999_ms=round(p999, 3),
             max_ms=round(longest, 3),
             goodput=round(int((milliseconds <= load.deadline_ms).sum()) / max(due, 1), 5),
+            refused_p99_ms=round(float(np.percentile(refusals_ms, 99)) if len(refusals_ms) else 0.0, 3),
             statuses=dict(sorted(statuses.items())),
             lost=due - sum(statuses.values()),
             lag_p99_ms=round(float(np.percentile(lags_ms, 99)) if len(lags_ms) else 0.0, 3),
@@ -113,6 +118,7 @@ class Bodies:
         self._load = load
         self._rng = np.random.default_rng(load.seed)
         accept = f"accept: {load.accept}\r\n" if load.accept != JSON else ""
+        accept += "".join(f"{name}: {value}\r\n" for name, value in load.headers.items())
         self._head = (
             f"POST {load.path} HTTP/1.1\r\nhost: {load.host}\r\ncontent-type: application/json\r\n{accept}"
             "content-length: "

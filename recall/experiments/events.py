@@ -39,7 +39,7 @@ def consume_events(options: ConsumeCommand) -> None:
 
     What is written is removed from Redis. With --once the last line is JSON: the rows of each table.
     """
-    from service.consumer.consumer import ConsumerLimits
+    from service.consumer.limits import ConsumerLimits
     from service.consumer.process import consume, open_consumer
     from service.telemetry.logging import configure_logging
 

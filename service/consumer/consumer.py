@@ -8,7 +8,6 @@ read: batches that were delivered before are read in ever smaller parts, and wha
 
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -16,6 +15,7 @@ import structlog
 from redis import Redis, exceptions
 
 from service.consumer.files import EventFolder
+from service.consumer.limits import ConsumerLimits
 from service.consumer.tables import TABLES, EventTable
 from service.events.streams import FIELD, Entries
 
@@ -26,15 +26,6 @@ EARLY_SHARE = 0.25  # of a full file: then it is written before its time
 RETRY_S, POLL_S, EXPIRE_S = 1.0, 0.5, 600.0
 log = structlog.get_logger()
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class ConsumerLimits:
-    """How long events wait for a file, and how long files stay."""
-
-    interval_s: float = 30.0
-    keep_days: float = 90.0
-    keep_bytes: int = 1 << 30
 
 
 class StreamConsumer:

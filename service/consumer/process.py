@@ -4,29 +4,26 @@ A service that starts the embedded redis-server starts one too, and ends it befo
 what is left. It ends by itself when its service is gone.
 """
 
-import asyncio
 import json
 import os
 import signal
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import structlog
 from redis import Redis, exceptions
 
-from service.consumer.consumer import Consumer, ConsumerLimits
+from service.consumer.child import ENVIRONMENT, WATCH_S
+from service.consumer.consumer import Consumer
 from service.consumer.files import EventFolder
+from service.consumer.limits import ConsumerLimits
 from service.errors import ConfigurationError
-from service.processes import child_environment, module_command
 from service.stores.redis_client import UnknownOption, check_options
 from service.telemetry.logging import configure_logging
 
-ENVIRONMENT = "RECALL_CONSUMER"  # address, folder and limits for the process, as JSON: an address may hold a password
-TIMEOUT_S, STOP_S, WATCH_S = 10.0, 8.0, 1.0
+TIMEOUT_S = 10.0
 log = structlog.get_logger()
 
 
@@ -66,38 +63,6 @@ def _wait_for_end(parent: int, stop: threading.Event) -> None:
     while not stop.wait(WATCH_S):
         if os.getppid() != parent:
             stop.set()
-
-
-class ConsumerProcess:
-    """A consumer beside the service. Belongs to one event loop."""
-
-    def __init__(self, url: str, folder: Path, limits: ConsumerLimits, log_level: str = "info") -> None:
-        """Starts it; `watch` keeps it running."""
-        told = {"url": url, "folder": str(folder), "limits": asdict(limits), "log_level": log_level}
-        self._environment = child_environment(**{ENVIRONMENT: json.dumps(told | {"parent": os.getpid()})})
-        self._process = self._start()
-
-    async def watch(self, interval_s: float = WATCH_S) -> None:
-        """Starts it again whenever it has ended, until this is cancelled."""
-        while True:
-            await asyncio.sleep(interval_s)
-            if (status := self._process.poll()) is not None:
-                log.warning("consumer_restarted", status=status)
-                self._process = self._start()
-
-    def close(self) -> None:
-        """Has it write what is left, and returns when it has ended. Blocks."""
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def _start(self) -> "subprocess.Popen[bytes]":
-        command = module_command("service.consumer.process")
-        # a session of its own: Ctrl-C is for the service, whose last events it still has to write
-        return subprocess.Popen(command, env=self._environment, start_new_session=True)  # noqa: S603  (our own command)
 
 
 def main() -> None:

@@ -105,7 +105,7 @@ class Release:
         )
 
     def block(self, members: Sequence[Member], deadline: float = float("inf")) -> RequestBlock:
-        """The same for many: one piece of work, without a record a user. No filter."""
+        """The same for many: one piece of work, in bulk, without a record a user. No filter."""
         items, users, window = self.catalogue.items, self.catalogue.users, self.window
         known = [items.rows(member.history) for member in members]
         histories = [History(rows[-window:], users.row(m.user)) for rows, m in zip(known, members, strict=True)]
@@ -120,7 +120,7 @@ class Release:
             () if len(rows) == len(m.history) else tuple(item for item in m.history if not items.row(item))
             for rows, m in zip(known, members, strict=True)
         ]
-        return RequestBlock(columns, deadline, keys, unknown=unknown)
+        return RequestBlock(columns, deadline, keys, unknown=unknown, is_bulk=True)
 
     def prompts(self, vectors: CachedVectors) -> list[ExternalId]:
         """External ids of the items that were generated on the way to these vectors."""

@@ -37,13 +37,15 @@ class RequestBlock:
     min_catalogue: int = 0
     explain: bool = False
     unknown: Sequence[Sequence[ExternalId]] = ()  # (B,) as in EngineRequest
+    is_bulk: bool = False  # as in EngineRequest, for all users
 
     @classmethod
     def of(cls, request: EngineRequest) -> "RequestBlock":
         """A single request."""
         columns = Columns.of([request.history], [request.limit], [request.excluded])
         keys = () if request.key is None else (request.key,)
-        return cls(columns, request.deadline, keys, request.rules, request.min_catalogue, request.explain)
+        told = request.deadline, keys, request.rules, request.min_catalogue, request.explain
+        return cls(columns, *told, is_bulk=request.is_bulk)
 
     @property
     def is_plain(self) -> bool:
@@ -62,7 +64,7 @@ class RequestBlock:
 
     def part(self, users: slice) -> "RequestBlock":
         """A run of its users."""
-        return replace(self, columns=self.columns.part(users), keys=self.keys[users])
+        return replace(self, columns=self.columns.part(users), keys=self.keys[users], unknown=self.unknown[users])
 
     def parts(self, size: int) -> "list[RequestBlock]":
         """Itself in blocks of at most `size` users."""
@@ -81,6 +83,7 @@ class RequestBlock:
                 min_catalogue=self.min_catalogue,
                 explain=self.explain,
                 unknown=unknown,
+                is_bulk=self.is_bulk,
             )
             for user, key, unknown in users
         ]
@@ -100,6 +103,7 @@ class ResultBlock(NamedTuple):
     errors: Mapping[int, RecallError] = {}  # by place: the reason why there is no answer
     catalogue: int = 0  # the last change of the catalogue that all of its lists know
     reasons: Sequence[Reasons | None] = ()  # (B,), or none
+    cheap: Sequence[bool] = ()  # (B,) of the cheaper plan, or none
 
     @classmethod
     def of(cls, outcomes: Sequence[EngineResult | RecallError]) -> "ResultBlock":
@@ -119,13 +123,16 @@ class ResultBlock(NamedTuple):
         known = np.array([place in results and results[place].known for place in range(count)], dtype=np.bool_)
         number = min((result.catalogue for result in results.values()), default=0)
         reasons = tuple(results[place].reasons if place in results else None for place in range(count))
-        told = some.timings_ms if some else {}, errors, number, reasons if any(reasons) else ()
+        cheap = [place in results and results[place].is_cheap for place in range(count)]
+        timings_ms, is_any = some.timings_ms if some else {}, any(cheap)
+        told = timings_ms, errors, number, reasons if any(reasons) else (), cheap if is_any else ()
         return cls(lengths, rows, scores, sources, vectors, prompts, known, *told)
 
     def part(self, users: slice) -> "ResultBlock":
         """A run of users that all have answers: views."""
         columns = [column[users] for column in self[:7]]
-        return ResultBlock._make((*columns, self.timings_ms, {}, self.catalogue, self.reasons[users]))
+        told = self.catalogue, self.reasons[users], self.cheap[users]
+        return ResultBlock._make((*columns, self.timings_ms, {}, *told))
 
     def outcomes(self) -> list[EngineResult | RecallError]:
         """The outcome of each user."""
@@ -133,10 +140,11 @@ class ResultBlock(NamedTuple):
         rows, sources, prompts = (c.astype(np.int64) for c in (self.rows, self.sources, self.prompts))
         cut, timings_ms = self.lengths.tolist(), self.timings_ms
         reasons = self.reasons or [None] * len(cut)
-        users = zip(cut, rows, self.scores, sources, self.vectors, prompts, self.known.tolist(), reasons, strict=True)
+        told = zip(self.known.tolist(), repeat(self.catalogue), reasons, self.cheap or [False] * len(cut), strict=False)
+        users = zip(cut, rows, self.scores, sources, self.vectors, prompts, told, strict=True)
         answers = [
-            EngineResult(CachedVectors(v, p), Merged(r[:n], s[:n], o[:n]), timings_ms, known, self.catalogue, why)
-            for n, r, s, o, v, p, known, why in users
+            EngineResult(CachedVectors(v, p), Merged(r[:n], s[:n], o[:n]), timings_ms, *own)
+            for n, r, s, o, v, p, own in users
         ]
         return [self.errors.get(place, answer) for place, answer in enumerate(answers)]
 
@@ -149,10 +157,10 @@ class ResultBlock(NamedTuple):
             Merged(rows, self.scores[place, :length], sources),
             CachedVectors(self.vectors[place], prompts),
         )
-        why = self.reasons[place] if self.reasons else None
-        return EngineResult(vectors, merged, self.timings_ms, bool(self.known[place]), self.catalogue, why)
+        why, is_cheap = self.reasons[place] if self.reasons else None, bool(self.cheap and self.cheap[place])
+        return EngineResult(vectors, merged, self.timings_ms, bool(self.known[place]), self.catalogue, why, is_cheap)
 
-    def told(self, queue_ms: float, known: bool) -> "ResultBlock":  # noqa: ARG002  (each user has its own)
+    def told(self, queue_ms: float, known: bool, is_cheap: bool = False) -> "ResultBlock":  # noqa: ARG002  (each user has its own)
         """The same with what the queue knows of it."""
         return self._replace(timings_ms={**self.timings_ms, "queue": queue_ms})
 

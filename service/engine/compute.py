@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 from index.base import ItemIndex
 from model.catalogue import Ragged
@@ -17,6 +17,8 @@ from service.engine.finding import Asked, Finder, ServedItems
 from service.engine.messages import EncodedRequest, EngineRequest, EngineResult
 from service.lists.fill import EMPTY
 from service.stores.vector_codec import CachedVectors
+
+T = TypeVar("T")
 
 
 class Encoder(Protocol):
@@ -72,6 +74,11 @@ class BatchCompute:
     plan: ServingPlan
     categories: Ragged | None = None
     served: ServedItems | None = None  # None: the index's items, without attributes and changes
+    cheaper: "BatchCompute | None" = None  # the same items by a plan that costs less; None = there is none
+
+    @property
+    def has_cheaper(self) -> bool:
+        return self.cheaper is not None
 
     def run(self, requests: Sequence[EngineRequest]) -> list[EngineResult]:
         """The results in order; `timings_ms` are those of the whole batch."""
@@ -79,6 +86,9 @@ class BatchCompute:
 
     def encode(self, requests: Sequence[EngineRequest]) -> list[EncodedRequest]:
         """The vectors of each request: those it brought, or new ones; the same history is encoded once."""
+        if self.cheaper and (chosen := cheap_places(requests)):
+            own, cheap = split(requests, chosen)
+            return join(chosen, self.encode(own) if own else [], self.cheaper.encode(cheap))
         started = time.perf_counter()
         places: dict[History, int] = {}
         for request in requests:
@@ -90,7 +100,10 @@ class BatchCompute:
         return [EncodedRequest(r.vectors or computed[places[r.history]], milliseconds) for r in requests]
 
     def search(self, requests: Sequence[EngineRequest], encoded: Sequence[EncodedRequest]) -> list[EngineResult]:
-        """The merged list of each request from its encoded vectors, all of them from one snapshot of the items."""
+        """The merged list of each request from its encoded vectors, all of one plan from one snapshot of the items."""
+        if self.cheaper and (places := cheap_places(requests)):
+            (own, cheap), (own_encoded, cheap_encoded) = split(requests, places), split(encoded, places)
+            return join(places, self.search(own, own_encoded) if own else [], self.cheaper.search(cheap, cheap_encoded))
         started = time.perf_counter()
         finder = Finder.now(self.index, self.plan, self.categories, self.served)
         asked = [Asked(request, own.vectors.vectors) for request, own in zip(requests, encoded, strict=True)]
@@ -103,3 +116,20 @@ class BatchCompute:
             EngineResult(e.vectors, merged, {"encode": e.encode_ms, **times}, False, finder.number, reasons)
             for e, (merged, reasons) in zip(encoded, lists, strict=True)
         ]
+
+
+def cheap_places(requests: Sequence[EngineRequest]) -> set[int]:
+    """Places of the requests that the cheaper plan answers."""
+    return {place for place, request in enumerate(requests) if request.is_cheap}
+
+
+def split(members: Sequence[T], places: set[int]) -> tuple[list[T], list[T]]:
+    """(the others, those at `places`), both in order."""
+    chosen = [member for place, member in enumerate(members) if place in places]
+    return [member for place, member in enumerate(members) if place not in places], chosen
+
+
+def join(places: set[int], others: Sequence[T], chosen: Sequence[T]) -> list[T]:
+    """The list that `split` took apart."""
+    left, right = iter(others), iter(chosen)
+    return [next(right if place in places else left) for place in range(len(others) + len(chosen))]

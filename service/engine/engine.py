@@ -2,23 +2,23 @@
 
     asked -> known vectors, from the cache -> waiting -> batch -> encode -> search and merge -> answers
 
-No timer, bounded, nobody hangs. Three stages run at once, each with batches of its own: the cache is asked for all who
+No timer, bounded, nobody hangs: a thread that hangs or has died is replaced, and until it computes again everybody is
+told so at once. Three stages run at once, each with batches of its own: the cache is asked for all who
 came while it answered the last ones; encoding has a thread, search and merge another, and at most one batch is searched
 while one is encoded. A cache in Redis is asked where its reply comes before the encoder is free; nobody waits for it
 (docs/decisions/0015-redis-off-the-path.md). Work whose caller has gone or whose deadline has passed is dropped
 and counted, never computed. A batch that fails fails each of its members, loudly. The same history twice in a batch is
-encoded once, and the next batch reuses what a batch has encoded. A block of requests is one member where the
-computation takes blocks, else each of its requests is. Knows the computation, the cache and the observer by protocol
-only.
+encoded once, and the next batch reuses what a batch has encoded. A block is one member where the computation takes
+blocks, else each of its requests is. Knows the computation, the cache and the observer by protocol only.
 Source: the batching of text-embeddings-inference.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -29,45 +29,21 @@ from service.engine.compute import BatchCompute
 from service.engine.graphs import GraphCompute
 from service.engine.messages import EncodedRequest, EngineLimits, EngineRequest, EngineResult, Started
 from service.engine.protocols import DropReason, EngineObserver, SilentObserver
-from service.errors import DeadlineExceeded, EngineFailed, Overloaded, RecallError
+from service.engine.waiting import Waiting
+from service.errors import EngineFailed, Overloaded
+from service.scheduling.lanes import Lanes
+from service.scheduling.pace import Pace
+from service.scheduling.threads import ThreadLost, WatchedThread
 from service.stores.vector_cache import LookupMode, VectorCache
 from service.stores.vector_codec import CachedVectors
 
 CLOSE_SECONDS = 5.0
 MAX_RECENT = 4096
+WATCH_S = 0.25
+RETRY_S, MAX_RETRY_S = 0.25, 30.0  # until a thread that was replaced is tried again: doubled each time
 MIN_WAITING_FOR_LOOKUP = 16  # behind so many a request is not encoded before Redis has replied
 T = TypeVar("T")
 log = structlog.get_logger()
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """A piece of work from `submit` until its answer; `vectors_known` when they were not computed for it."""
-
-    request: Work
-    answer: Receiver[Any]  # of an EngineResult, or of a ResultBlock where the work is a block
-    since: float
-    vectors_known: bool = False
-    _is_computing: bool = False
-
-    def learn(self, vectors: CachedVectors) -> None:
-        """Takes known vectors, unless its own are already being computed."""
-        if not self._is_computing and isinstance(self.request, EngineRequest):
-            self.request, self.vectors_known = self.request.with_vectors(vectors), True
-
-    def start(self, recent: Mapping[History, CachedVectors]) -> None:
-        """Joins a batch, with the vectors of its history where an earlier batch has just encoded it."""
-        request = self.request
-        if isinstance(request, EngineRequest) and not request.vectors and (vectors := recent.get(request.history)):
-            self.learn(vectors)
-        self._is_computing = True
-
-    def fail(self, error: RecallError) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
-
-    def expire(self) -> None:
-        self.fail(DeadlineExceeded("the deadline passed before the answer was ready"))
 
 
 class Engine:
@@ -91,14 +67,17 @@ class Engine:
         self._cache = cache if compute.reuses_vectors else None
         self._limits, self._observer, self._clock = limits, observer, clock
         self._max_batch_tokens = limits.max_batch_tokens or compute.max_batch_tokens
-        self._asked: deque[_Waiting] = deque()  # the cache has not been asked for them yet
-        self._held: set[_Waiting] = set()  # those who wait for it
-        self._waiting: deque[_Waiting] = deque()  # ready to be computed
-        self._num_ready = 0  # users in it
+        self._asked: deque[Waiting] = deque()  # the cache has not been asked for them yet
+        self._held: set[Waiting] = set()  # those who wait for it
+        self._waiting: Lanes[Waiting] = Lanes(clock)  # ready to be computed
         self._recent: dict[History, CachedVectors] = {}  # encoded since the queue was last empty
         self._encoding, self._searching = (
-            ThreadPoolExecutor(1, f"recall-{stage}", prepare_thread) for stage in ("encode", "search")
+            WatchedThread(f"recall-{stage}", prepare_thread, limits.stall_s) for stage in ("encode", "search")
         )
+        self._pace, self._cheap_pace = Pace(clock), Pace(clock)
+        self.problem: str | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._retrying: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._worker: asyncio.Task[None] | None = None
         self._finishing: asyncio.Task[None] | None = None
@@ -106,7 +85,7 @@ class Engine:
     @property
     def num_waiting(self) -> int:
         """Users who wait for a batch."""
-        return len(self._held) + self._num_ready
+        return len(self._held) + self._waiting.num_users
 
     async def ask(self, request: EngineRequest) -> EngineResult:
         """Raises Overloaded, DeadlineExceeded or EngineFailed."""
@@ -123,43 +102,52 @@ class Engine:
     def submit(self, work: Work, answer: Receiver[Any]) -> None:
         """Has `answer` told the outcome, an EngineResult or a ResultBlock; whoever waits for it keeps the deadline.
 
-        Raises Overloaded.
+        Raises Overloaded, and EngineFailed where nothing is computed now.
         """
-        if self.num_waiting >= self._limits.max_waiting:
+        if self.problem:
+            raise EngineFailed(self.problem)
+        if self._waiting.count(work.is_bulk) + len(self._held) >= self._limits.max_waiting:
             self._observer.work_dropped(DropReason.QUEUE_FULL, work.size)
             raise Overloaded("the recall queue is full; try again in a moment")
         # workers run in the next round of the loop: whoever asks in this one is in their first batch
         size, now = min(self.compute.max_block, self._limits.max_batch), self._clock()
+        parts = [Waiting(work, answer, now)]
         if isinstance(work, RequestBlock) and work.size > size:
-            parts = [_Waiting(part, receiver, now) for part, receiver in split(work, size, answer)]
-        else:
-            parts = [_Waiting(work, answer, now)]
+            parts = [Waiting(part, receiver, now) for part, receiver in split(work, size, answer)]
         held = {waiting for waiting in parts if self._cache and self._ask_cache(self._cache, waiting)}
         self._held.update(held)
         self._make_ready([waiting for waiting in parts if waiting not in held] if held else parts)
 
     async def close(self) -> None:
         """Fails whoever still waits and ends the threads."""
-        for waiting in (*self._held, *self._waiting):
-            waiting.fail(EngineFailed("the service is stopping"))
-        for queue in (self._asked, self._held, self._waiting):
-            queue.clear()
-        self._num_ready = 0
+        self._fail_all("the service is stopping")
+        if self._retrying:
+            self._retrying.cancel()
         # batches under way are waited for, their callers still get their answers; a stuck one for CLOSE_SECONDS at most
         until = time.monotonic() + CLOSE_SECONDS
         while (
             tasks := [task for task in (self._looking, self._worker, self._finishing) if task]
         ) and time.monotonic() < until:
             await asyncio.wait(tasks, timeout=max(0.0, until - time.monotonic()))
+        if self._watching:
+            self._watching.cancel()
         for thread in (self._encoding, self._searching):
-            thread.shutdown(wait=False, cancel_futures=True)
+            thread.end()
 
-    def _make_ready(self, ready: Sequence[_Waiting]) -> None:
+    def _fail_all(self, why: str) -> None:
+        """Fails whoever waits; a batch under way goes on."""
+        for waiting in (*self._held, *self._waiting):
+            waiting.fail(EngineFailed(why))
+        self._asked.clear()
+        self._held.clear()
+        self._waiting.clear()
+
+    def _make_ready(self, ready: Sequence[Waiting]) -> None:
         self._waiting.extend(ready)
-        self._num_ready += sum(waiting.request.size for waiting in ready)
         self._worker = self._worker or asyncio.create_task(self._work())
+        self._watching = self._watching or asyncio.create_task(self._watch())
 
-    def _ask_cache(self, cache: VectorCache, waiting: _Waiting) -> bool:
+    def _ask_cache(self, cache: VectorCache, waiting: Waiting) -> bool:
         """Gives a request the vectors that this process keeps, or asks Redis for them; true when it has to wait."""
         request = waiting.request
         if isinstance(request, RequestBlock) or request.key is None or request.vectors:
@@ -192,10 +180,10 @@ class Engine:
     async def _work(self) -> None:
         try:
             while batch := self._take():
-                self._observer.batch_started(sum(w.request.size for w in batch), self.num_waiting)
+                self._observer.batch_started(sum(w.size for w in batch), self.num_waiting)
                 started = self._clock()
                 encode: Callable[..., Sequence[EncodedRequest] | Started] = self.compute.encode
-                encoded = await self._guard(batch, self._encoding, encode, [w.request for w in batch])
+                encoded = await self._guard(batch, self._encoding, partial(encode, [w.request for w in batch]))
                 if encoded is not None:
                     if not isinstance(encoded, Started):
                         self._keep(batch, encoded)
@@ -207,34 +195,34 @@ class Engine:
             self._worker = None
             self._recent.clear()
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self) -> list[Waiting]:
         """The oldest work that fits one batch, without what nobody waits for any more."""
-        batch: list[_Waiting] = []
-        tokens, users, now = 0, 0, self._clock()
-        while self._waiting:
-            weight, size = self._waiting[0].request.weight, self._waiting[0].request.size
-            # a single piece of work is taken whatever it weighs, or it would wait for ever
-            if batch and (tokens + weight > self._max_batch_tokens or users + size > self._limits.max_batch):
-                break
-            waiting = self._waiting.popleft()
-            self._num_ready -= size
-            if waiting.request.deadline < now:
-                self._observer.work_dropped(DropReason.DEADLINE, size)
-                waiting.expire()
-            elif waiting.answer.done():
-                self._observer.work_dropped(DropReason.CLIENT_GONE, size)
-            else:
-                # a thousand at once ask for one history: the second batch reuses what the first has encoded
-                waiting.start(self._recent)
-                batch.append(waiting)
-                tokens, users = tokens + weight, users + size
-        return batch
+        now, whole, cheap = self._clock(), self._pace.expected_s, self._cheap_pace.expected_s
 
-    def _keep(self, batch: Sequence[_Waiting], encoded: Sequence[EncodedRequest]) -> None:
+        def is_wanted(waiting: Waiting) -> bool:
+            left = waiting.request.deadline - now
+            if waiting.answer.done():
+                reason = DropReason.CLIENT_GONE if left > 0 else DropReason.DEADLINE
+                self._observer.work_dropped(reason, waiting.size)
+                return False
+            # a thousand at once ask for one history: the second batch reuses what the first has encoded
+            waiting.start(self._recent)
+            if is_near := left < whole and self.compute.has_cheaper and waiting.can_be_cheap:
+                waiting.make_cheap()
+            if left <= (cheap if is_near else whole):
+                # it would be computed for nobody
+                self._observer.work_dropped(DropReason.DEADLINE, waiting.size)
+                waiting.expire()
+                return False
+            return True
+
+        return self._waiting.take(self._limits.max_batch, self._max_batch_tokens, is_wanted)
+
+    def _keep(self, batch: Sequence[Waiting], encoded: Sequence[EncodedRequest]) -> None:
         """Puts computed vectors into the cache, once a key."""
         pairs = zip(batch, encoded, strict=True)
         requests = [(w.request, e.vectors) for w, e in pairs if isinstance(w.request, EngineRequest)]
-        fresh = [(request, vectors) for request, vectors in requests if not request.vectors]
+        fresh = [(request, vectors) for request, vectors in requests if not (request.vectors or request.is_cheap)]
         if len(self._recent) > MAX_RECENT:
             self._recent.clear()
         self._recent |= {request.history: vectors for request, vectors in fresh}
@@ -242,33 +230,71 @@ class Engine:
             self._cache.put_many(list({request.key: vectors for request, vectors in fresh if request.key}.items()))
 
     async def _finish(
-        self, batch: Sequence[_Waiting], encoded: Sequence[EncodedRequest] | Started, started: float
+        self, batch: Sequence[Waiting], encoded: Sequence[EncodedRequest] | Started, started: float
     ) -> None:
         try:
-            requests = [waiting.request for waiting in batch]
             search: Callable[..., Sequence[EngineResult | ResultBlock]] = self.compute.search
-            results = await self._guard(batch, self._searching, search, requests, encoded)
+            results = await self._guard(batch, self._searching, partial(search, [w.request for w in batch], encoded))
             if results:
                 self.last_batch_at = self._clock()
+                pace = self._cheap_pace if all(waiting.is_cheap for waiting in batch) else self._pace
+                pace.record(sum(results[0].timings_ms.values()) / 1e3)
                 self._observer.batch_answered(results[0].timings_ms)
             for waiting, result in zip(batch, results or (), strict=False):
                 if waiting.answer.done() or waiting.request.deadline < self.last_batch_at:
-                    self._observer.work_dropped(DropReason.LATE, waiting.request.size)
+                    self._observer.work_dropped(DropReason.LATE, waiting.size)
                     waiting.expire()
                 else:
-                    waiting.answer.set_result(result.told(1e3 * (started - waiting.since), waiting.vectors_known))
+                    waiting.succeed(result, 1e3 * (started - waiting.since))
         finally:
             self._finishing = None
 
-    async def _guard(
-        self, batch: Sequence[_Waiting], thread: ThreadPoolExecutor, work: Callable[..., T], *given: object
-    ) -> T | None:
+    async def _guard(self, batch: Sequence[Waiting], thread: WatchedThread, work: Callable[[], T]) -> T | None:
         """Runs work of a batch in a thread; None when it failed, and then each member is told."""
+        job = thread.run(work)
+        await asyncio.wait([job])
+        error = job.exception()
+        if error is None:
+            return job.result()
+        log.error("engine_batch_failed", error=repr(error)[:500], batch=len(batch))
+        self._observer.work_dropped(DropReason.ENGINE_FAILED, sum(waiting.size for waiting in batch))
+        for waiting in batch:
+            waiting.fail(EngineFailed("the recall engine failed on this batch"))
+        return None
+
+    async def _watch(self) -> None:
+        """Looks at the threads while they compute; one that hangs or died is replaced, and tried before it is used."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(thread, work, *given)
-        except Exception as error:  # noqa: BLE001 - the batch boundary: whatever broke, every member must hear of it
-            log.error("engine_batch_failed", error=repr(error)[:500], batch=len(batch))
-            self._observer.work_dropped(DropReason.ENGINE_FAILED, sum(waiting.request.size for waiting in batch))
-            for waiting in batch:
-                waiting.fail(EngineFailed("the recall engine failed on this batch"))
-            return None
+            while self._worker or self._finishing or self._retrying:
+                before = time.monotonic()
+                await asyncio.sleep(WATCH_S)
+                # on a machine that stands still no more than two looks are counted
+                step_s = min(time.monotonic() - before, 2 * WATCH_S)
+                for thread in (self._encoding, self._searching):
+                    if lost := thread.look(step_s):
+                        self._lose(lost)
+        finally:
+            self._watching = None
+
+    def _lose(self, why: str) -> None:
+        log.error("engine_thread_lost", reason=why)
+        self.problem = why
+        self._fail_all(why)
+        self._retrying = self._retrying or asyncio.create_task(self._retry())
+
+    async def _retry(self) -> None:
+        """Returns once both threads have answered an empty history; meanwhile nobody else is let in."""
+        requests, wait_s = [EngineRequest(History(()), 1)], RETRY_S
+        encode: Callable[..., Sequence[EncodedRequest] | Started] = self.compute.encode
+        search: Callable[..., Sequence[EngineResult | ResultBlock]] = self.compute.search
+        try:
+            while self.problem:
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, MAX_RETRY_S)
+                with suppress(ThreadLost, RuntimeError, ValueError):
+                    encoded = await self._encoding.run(partial(encode, requests))
+                    await self._searching.run(partial(search, requests, encoded))
+                    self.problem, self.last_batch_at = None, self._clock()
+                    log.warning("engine_thread_replaced")
+        finally:
+            self._retrying = None

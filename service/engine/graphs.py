@@ -1,6 +1,6 @@
 """Batches that a card answers whole, in one graph; what it refuses and what is in doubt, the general path answers.
 
-`GraphCompute` stands where `BatchCompute` stands, and is made only where a proof at start allows it (capture.py).
+`GraphCompute` stands where `BatchCompute` stands, and is made only where a proof at start allows it (`with_graphs`).
 """
 
 import time
@@ -11,11 +11,16 @@ from itertools import repeat
 from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
+import structlog
+import torch
 from numpy.typing import NDArray
 
+from index.exact import ExactIndex
 from model.columns import Columns
 from model.device.layout import Answers
 from model.device.recall import DeviceRecall
+from model.encoder import UserEncoder
+from model.kernels import available
 from model.merging import Merged
 from service.engine.blocks import RequestBlock, ResultBlock, Work
 from service.engine.compute import BatchCompute
@@ -23,6 +28,8 @@ from service.engine.messages import EngineRequest, EngineResult, Started
 from service.lists.reasons import Reasons
 from service.stores.vector_codec import CachedVectors
 
+log = structlog.get_logger()
+SIZES = (256, 128, 64, 32, 8, 1)  # users of a batch, the largest first: graphs share memory best so
 Places = NDArray[np.int64]
 
 
@@ -57,6 +64,11 @@ class GraphCompute:
     @property
     def max_batch_tokens(self) -> int:
         return self.recall.max_tokens
+
+    @property
+    def has_cheaper(self) -> bool:
+        """False: a card's graph takes one plan, and milliseconds."""
+        return False
 
     @property
     def max_block(self) -> int:
@@ -187,7 +199,7 @@ class AnsweredBatch(NamedTuple):
         if self.lengths.min(initial=rows.shape[1]) < rows.shape[1]:
             lists = map(_cut, lists, self.lengths.tolist())
         own = map(make, repeat(CachedVectors), zip(vectors, prompts, strict=True))
-        users = zip(own, lists, repeat(self.timings_ms), repeat(False), repeat(0), repeat(None), strict=False)
+        users = zip(own, lists, repeat(self.timings_ms), *map(repeat, (False, 0, None, False)), strict=False)
         results: list[EngineResult] = [*map(make, repeat(EngineResult), users)]
         for place, (catalogue, why) in self.told.items():
             results[place] = results[place]._replace(catalogue=catalogue, reasons=why)
@@ -219,3 +231,32 @@ def answers_of(results: Sequence[EngineResult], width: int) -> Answers:
     vectors = np.stack([result.vectors.vectors for result in results])
     prompts = np.stack([result.vectors.prompts for result in results])
     return Answers(rows, prompts, scores, vectors, sources, np.zeros(count, dtype=np.int32))
+
+
+def with_graphs(general: BatchCompute, sizes: Sequence[int] = SIZES) -> BatchCompute | GraphCompute:
+    """The same computation in graphs, proven against it as it is; itself where there are none, and the log says why."""
+    encoder, index = general.encoder, general.index
+    if not isinstance(encoder, UserEncoder) or (encoder.device.type == "cpu" and not available("cpu")):
+        return general
+    if not isinstance(index, ExactIndex):
+        log.info("graphs", chosen=False, reason=f"the index is {index.spec}; graphs search exactly")
+        return general
+    if not available(encoder.device.type):
+        log.info("graphs", chosen=False, reason=f"Triton has no kernels for {encoder.device.type} here")
+        return general
+    from model.device.prepare import prepare  # noqa: PLC0415  (needs Triton)
+
+    def answer(columns: Columns) -> Answers:
+        requests = [EngineRequest(*user) for user in columns.records()]
+        return answers_of(general.run(requests), int(columns.limits.max()))
+
+    prepared = prepare(encoder.network, general.plan, index.table, answer, sizes)
+    log.info(
+        "graphs",
+        chosen=prepared.recall is not None,
+        reason=prepared.reason,
+        same_lists=prepared.same_lists,
+        seconds=round(prepared.seconds, 1),
+        device=torch.cuda.get_device_name() if encoder.device.type == "cuda" else encoder.device.type,
+    )
+    return GraphCompute(prepared.recall, general) if prepared.recall else general

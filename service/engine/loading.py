@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 import os
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -18,15 +18,15 @@ from index.planned import PlannedIndex
 from index.watched import WatchedIndex
 from model.checkpoint import Checkpoint, CheckpointError
 from model.encoder import UserEncoder, pin_compute_threads
+from model.records import History, ServingPlan
 from service.catalogue.live import LiveItems
 from service.catalogue.slot_vectors import SlotVectors
 from service.catalogue.state import LiveState
 from service.engine.arms import Release
-from service.engine.capture import with_graphs
 from service.engine.compute import BatchCompute, ComputeCounters
 from service.engine.engine import Engine
 from service.engine.finding import ServedItems
-from service.engine.graphs import GraphCompute
+from service.engine.graphs import GraphCompute, with_graphs
 from service.engine.messages import EngineLimits
 from service.engine.metadata import plan_digest
 from service.engine.protocols import EngineObserver, SilentObserver
@@ -99,9 +99,9 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
     slots = SlotVectors(name, catalogue, bundle.exact, bundle.golden.flat_vectors)
     live = LiveItems(catalogue, parts.state, slots.of)
-    general = BatchCompute(
-        encoder, index, plan, catalogue.categories, ServedItems(live, bundle.exact, parts.fresh_share)
-    )
+    served, cheap = ServedItems(live, bundle.exact, parts.fresh_share), cheaper_encoder(checkpoint, device)
+    cheaper = BatchCompute(cheap, index, one_step(plan), catalogue.categories, served) if cheap else None
+    general = BatchCompute(encoder, index, plan, catalogue.categories, served, cheaper)
     compute = with_graphs(general) if device == "cuda" else general
     release = Release(
         name=name,
@@ -165,3 +165,19 @@ def plan_searches(bundle: Bundle, device: str) -> tuple[ItemIndex, WatchedIndex 
         return (planned if device == "cpu" else bundle.index), None
     watched = WatchedIndex(planned, bundle.exact)
     return watched, watched
+
+
+def one_step(plan: ServingPlan) -> ServingPlan:
+    """The plan of those whose deadline is too near: nothing is generated, one query vector a user."""
+    return ServingPlan(diversity=plan.diversity)
+
+
+def cheaper_encoder(checkpoint: Checkpoint, device: str) -> UserEncoder | None:
+    """An encoder of the same network by `one_step`, warm; None where the bundle's own plan costs no more."""
+    prompts = checkpoint.plan.prompts
+    if device != "cpu" or (prompts.num_steps == 1 and not prompts.num_prompts):
+        return None
+    encoder = UserEncoder(replace(checkpoint, plan=one_step(checkpoint.plan)), device, only_main_size=True)
+    for length in encoder.lengths:
+        encoder.encode([History((1,) * length)])
+    return encoder

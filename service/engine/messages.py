@@ -34,6 +34,8 @@ class EngineRequest:
     min_catalogue: int = 0  # the change of the catalogue that the answer has to know
     explain: bool = False
     unknown: Sequence[ExternalId] = ()  # ids of the history that the catalogue lacks; no engine reads them
+    is_bulk: bool = False  # a member of a batch: single requests are computed first
+    is_cheap: bool = False  # by the cheaper plan; the engine decides, where a deadline is too near for the whole one
 
     @property
     def is_cold(self) -> bool:
@@ -58,6 +60,12 @@ class EngineRequest:
     def with_vectors(self, vectors: CachedVectors) -> "EngineRequest":
         return replace(self, vectors=vectors)
 
+    def in_bulk(self) -> "EngineRequest":
+        return replace(self, is_bulk=True)
+
+    def cheaper(self) -> "EngineRequest":
+        return replace(self, is_cheap=True)
+
 
 class EngineResult(NamedTuple):
     """An arm's answer, still in rows."""
@@ -68,6 +76,7 @@ class EngineResult(NamedTuple):
     known: bool = False  # the vectors were not computed for this
     catalogue: int = 0  # the last change of the catalogue that the list knows
     reasons: Reasons | None = None  # of the items listed, where they were asked for
+    is_cheap: bool = False  # of the cheaper plan
 
     def only(self, kept: NDArray[np.bool_]) -> "EngineResult":
         """The result with those items of its list alone, (L,)."""
@@ -76,18 +85,19 @@ class EngineResult(NamedTuple):
         reasons = self.reasons.only(kept) if self.reasons else None
         return self._replace(merged=merged, reasons=reasons)
 
-    def told(self, queue_ms: float, known: bool) -> "EngineResult":
+    def told(self, queue_ms: float, known: bool, is_cheap: bool = False) -> "EngineResult":
         """The same with what the queue knows of it."""
-        return self._replace(timings_ms={**self.timings_ms, "queue": queue_ms}, known=known)
+        return self._replace(timings_ms={**self.timings_ms, "queue": queue_ms}, known=known, is_cheap=is_cheap)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
     """The bounds of an engine's queue and of its batches."""
 
-    max_waiting: int = 2048
+    max_waiting: int = 2048  # single requests, and as many members of batches
     max_batch_tokens: int | None = None  # None = what the device computes at once
     max_batch: int = 256
+    stall_s: float = 1.25  # a batch that is longer under way than this hangs
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,10 @@ class EngineClient(Protocol):
     def last_batch_at(self) -> float:
         """time.monotonic() when a batch was last answered; -inf before the first."""
 
+    @property
+    def problem(self) -> str | None:
+        """The reason why nothing is computed now; None where the engine works, as far as anybody has seen."""
+
     async def ask(self, request: EngineRequest) -> EngineResult:
         """Raises Overloaded, DeadlineExceeded or EngineFailed. Vectors may be left out where a list was asked for."""
 

@@ -15,7 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from model import __version__
-from service.bootstrap import OpenEngines, Service, freeze_loaded, open_service
+from service.admission.collector import AdmissionCollector
+from service.admission.gate import Gate
+from service.bootstrap import OpenEngines, Service, freeze_loaded, open_service, register
 from service.errors import BadRequest, RecallError
 from service.http import codec, docs, operations
 from service.http.bodies import BodyReader
@@ -36,6 +38,7 @@ class RecallApp(FastAPI):
         self._settings, self._open_engines = settings, open_engines
         self._service: Service | None = None
         self.bodies = BodyReader()
+        self.gate = Gate(settings.target_wait_ms / 1e3)
         super().__init__(
             title="recgpt-recall",
             version=__version__,
@@ -75,6 +78,7 @@ class RecallApp(FastAPI):
     async def _open(self) -> AsyncIterator[None]:
         async with open_service(self._settings, self._open_engines) as service:
             self._service = service
+            register(service.metrics, AdmissionCollector(self.gate))
             freeze_loaded()
             yield
             self._service = None

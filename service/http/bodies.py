@@ -1,11 +1,21 @@
-"""Reads the bodies of requests: bounded in bytes, not compressed, and given up when the service stops meanwhile."""
+"""Reads the bodies of requests: bounded in bytes, not compressed, and given up when the service stops meanwhile.
+
+Those of answers to batches are written here, member by member.
+"""
 
 import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
-from fastapi import Request
+import orjson
+import ormsgpack
+from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
 from service.errors import BodyTooLarge, MalformedBody, Unavailable, UnsupportedEncoding
+
+JSON, MSGPACK = "application/json", "application/msgpack"
 
 
 class BodyReader:
@@ -52,3 +62,19 @@ async def _read(request: Request, max_bytes: int) -> bytes:
             raise BodyTooLarge(f"the body has more than {max_bytes} bytes")
         parts.append(part)
     return b"".join(parts)
+
+
+def member_writer(request: Request) -> Callable[[Mapping[str, Any]], bytes]:
+    """Writes one member of a batch, so that no single call writes them all: MessagePack or JSON, as accepted."""
+    if MSGPACK in request.headers.get("accept", ""):
+        return partial(ormsgpack.packb, option=ormsgpack.OPT_SERIALIZE_NUMPY)
+    return partial(orjson.dumps, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def reply_members(members: Sequence[bytes], request: Request) -> Response:
+    """The body of BatchResponse around members that are written already."""
+    if MSGPACK in request.headers.get("accept", ""):
+        # array 32: a header byte and the count
+        head = b"\x81" + ormsgpack.packb("responses") + b"\xdd" + len(members).to_bytes(4, "big")
+        return Response(head + b"".join(members), 200, media_type=MSGPACK)
+    return Response(b'{"responses":[' + b",".join(members) + b"]}", 200, media_type=JSON)

@@ -20,7 +20,7 @@ from service.engine.releases import ReleaseState, ReloadRequest
 from service.errors import BadRequest, MalformedBody, RecallError
 from service.experiments.exposure import DAY_MS
 from service.experiments.feedback import Action, FeedbackEvent
-from service.http.bodies import BodyReader
+from service.http.bodies import JSON, MSGPACK, BodyReader
 from service.http.schemas import BoostBody, FeedbackRequest, ItemBody, RecallRequest, ReloadBody
 from service.lists.reasons import columns_of
 from service.queries import RecallQuery, RecallResult
@@ -28,7 +28,6 @@ from service.settings import Settings
 from service.stores.vector_codec import CachedVectors
 
 Model = TypeVar("Model", bound=BaseModel)
-JSON, MSGPACK = "application/json", "application/msgpack"
 MAX_MESSAGE = 300
 MAX_AHEAD_MS, MAX_LOOPS = 300_000, 100  # of a client's clock, and of a video watched again and again
 RETRY_AFTER_S = "1"
@@ -258,15 +257,6 @@ def listed_ids(ids: Sequence[int | str], settings: Settings) -> Sequence[int | s
 
 def reply(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), status, dict(headers or {}), JSON)
-
-
-def reply_packed(body: Mapping[str, Any]) -> Response:
-    return Response(ormsgpack.packb(body, option=ormsgpack.OPT_SERIALIZE_NUMPY), 200, media_type=MSGPACK)
-
-
-def reply_as_accepted(body: Mapping[str, Any], request: Request) -> Response:
-    """MessagePack where the client accepts it, else JSON."""
-    return reply_packed(body) if MSGPACK in request.headers.get("accept", "") else reply(body)
 
 
 def to_problem(error: RecallError, request_id: str | None) -> dict[str, Any]:

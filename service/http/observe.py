@@ -1,5 +1,6 @@
 """A request seen from outside: its id, one log line and one count. No ids of users or items anywhere."""
 
+import asyncio
 import itertools
 import os
 import time
@@ -9,8 +10,11 @@ import structlog
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.admission.gate import Ticket
+from service.http.tickets import TICKET
 from service.telemetry.metrics import Metrics
 
+LEFT = 499  # the caller left before the answer, as nginx counts it
 UNLOGGED_ROUTES = {"/health", "/ready", "/metrics"}  # asked every few seconds by machines
 REQUEST_ID = "recall.request_id"  # its key in the ASGI scope
 PROCESS_ID, COUNT = os.urandom(10).hex(), itertools.count()  # a random number a request would be a system call each
@@ -38,6 +42,9 @@ class Observe:
         if scope["method"] == "HEAD":
             # answered as a GET; the server, which keeps its own scope, sends the head alone
             scope = {**scope, "method": "GET"}
+        ticket: Ticket | None = scope.get(TICKET)
+        if ticket:
+            ticket.serve_by(asyncio.current_task())
         # 500 stands where the handler broke before it sent anything
         started, status = time.perf_counter(), 500
 
@@ -49,7 +56,13 @@ class Observe:
 
         try:
             await self._app(scope, receive, send_and_note)
+        except asyncio.CancelledError:
+            if not (ticket and ticket.has_left):
+                raise
+            status = LEFT
         finally:
+            if ticket := scope.get(TICKET):
+                ticket.end()
             self._record(scope, status, time.perf_counter() - started)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:

@@ -80,6 +80,11 @@ HEADERS = (
         "Deadline of this request; at most the service's own.",
         {"type": "number", "exclusiveMinimum": 0},
     ),
+    (
+        "X-Priority",
+        "Under overload low ones are refused first, high ones last; left out: normal.",
+        {"type": "string", "enum": ["high", "normal", "low"]},
+    ),
 )
 QA_HEADERS = (
     ("X-AB-Bucket", "Forces a variation; needs X-QA-Key, is never analysed.", {"type": "string"}),

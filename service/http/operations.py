@@ -4,7 +4,6 @@ import platform
 import time
 from dataclasses import asdict
 from importlib import metadata
-from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
@@ -14,7 +13,7 @@ from pydantic import Field, JsonValue
 from model import __version__
 from service.http import codec
 from service.http.auth import check_admin
-from service.http.openapi import body_of, health_answers, reload_answers
+from service.http.openapi import Responses, body_of, health_answers, reload_answers
 from service.http.routes import service_of
 from service.http.schemas import Body, ReloadBody
 
@@ -32,7 +31,8 @@ class ExperimentsState(Body):
 class ReadyResponse(Body):
     """The arms that answer, and the parts that are down meanwhile."""
 
-    ready: Literal[True]
+    ready: bool = Field(description="False, with status 503: an arm is answered by the fallback.")
+    failing: dict[str, str] = Field(description="By arm: why nothing is computed for it now; empty = all well.")
     arms: list[str]
     degraded: list[str] = Field(
         description="For example redis_cache_down, redis_events_refuses_permission; empty = all well."
@@ -41,6 +41,12 @@ class ReadyResponse(Body):
         description="By arm: why the last bundle offered was refused; the one before it still serves."
     )
     experiments: ExperimentsState
+
+
+READY_ANSWERS: Responses = {
+    200: {"model": ReadyResponse, "description": "Every arm computes"},
+    503: {"model": ReadyResponse, "description": "An arm is answered by the fallback"},
+}
 
 
 class ArmDescription(Body):
@@ -77,15 +83,21 @@ async def health(request: Request) -> Response:
     return codec.reply({"status": "ok" if is_healthy else "failing", "engines": states}, 200 if is_healthy else 503)
 
 
-@router.get("/ready", response_model=ReadyResponse, tags=["operations"])
+@router.get("/ready", responses=READY_ANSWERS, tags=["operations"])
 async def ready(request: Request) -> Response:
-    """200 once all arms are proven (the port is closed before), with what runs below its best."""
+    """200 once all arms are proven (the port is closed before) and while they compute; what runs below its best."""
     service = service_of(request)
+    failing = service.pipeline.problems()
     refused = {state.arm: state.refusal for state in service.releases.states() if state.refusal}
-    degraded = service.stores.warnings()
-    experiments = {"config": service.experiments.config, "refused": service.experiments.refusal}
-    state = {"ready": True, "arms": list(service.pipeline.arms), "degraded": degraded, "refused": refused}
-    return codec.reply(state | {"experiments": experiments})
+    state = {
+        "ready": not failing,
+        "failing": failing,
+        "arms": list(service.pipeline.arms),
+        "degraded": service.stores.warnings(),
+        "refused": refused,
+        "experiments": {"config": service.experiments.config, "refused": service.experiments.refusal},
+    }
+    return codec.reply(state, 503 if failing else 200)
 
 
 @router.get("/metrics", response_class=PlainTextResponse, tags=["operations"])

@@ -3,14 +3,16 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from service.admission.gate import Ticket
 from service.bootstrap import Service
 from service.errors import Forbidden, RecallError, Unauthorized, UnknownArm, UnknownItem
 from service.experiments.assignment import Assignment
-from service.http import codec
+from service.http import bodies, codec
 from service.http.auth import check_admin, forced_bucket
 from service.http.observe import request_id_of
 from service.http.openapi import (
@@ -34,8 +36,10 @@ from service.http.schemas import (
     RecallRequest,
     RecallResponse,
 )
+from service.http.tickets import record_wait, ticket_of
 from service.queries import RecallQuery, RecallResult
 
+MEMBERS_A_TURN = 8  # of a batch, read or written; then the event loop turns to others
 UNANSWERED = RecallError("internal error")  # the outcome of a request that a bug, or the stop of the service, ended
 # operation ids are the names of the handlers: recall, recall_batch ..
 router = APIRouter(generate_unique_id_function=lambda route: route.name)
@@ -52,8 +56,14 @@ def check_arm(service: Service, name: str) -> None:
         raise UnknownArm(f"no arm is called {name!r}")
 
 
-async def answer_query(service: Service, query: RecallQuery) -> RecallResult:
-    """The answer of the pipeline, made known to all that listen: metrics, exposures, the shadow comparison.
+def settle(service: Service, ticket: Ticket, history: Sequence[object] | None) -> None:
+    """Corrects what a single request weighs: the items that are encoded. How long a kept history is, is a guess."""
+    window = max(slot.current.window for slot in service.pipeline.arms.values())
+    ticket.settle(window // 2 if history is None else min(len(history), window))
+
+
+async def answer_query(service: Service, query: RecallQuery, ticket: Ticket) -> RecallResult:
+    """The answer of the pipeline, made known to all that listen: the gate, metrics, exposures, the shadow comparison.
 
     An exposure is recorded whatever becomes of the request: who is refused under one arm alone would be missing there.
     """
@@ -65,9 +75,18 @@ async def answer_query(service: Service, query: RecallQuery) -> RecallResult:
         outcome = error
         raise
     finally:
+        tell_gate(ticket, outcome)
         record_exposure(service, query, assignment, outcome)
     make_known(service, query, outcome)
     return outcome
+
+
+def tell_gate(ticket: Ticket, outcome: RecallResult | RecallError) -> None:
+    """Tells how long a request waited; one that was given up, since its caller has gone, tells nothing."""
+    if isinstance(outcome, RecallResult):
+        record_wait(ticket, outcome.timings_ms)
+    elif outcome is not UNANSWERED:
+        record_wait(ticket)
 
 
 def record_exposure(
@@ -84,13 +103,16 @@ def make_known(service: Service, query: RecallQuery, result: RecallResult) -> No
     service.shadow.sample(query, result)
 
 
-async def answer_queries(service: Service, queries: Sequence[RecallQuery]) -> Sequence[RecallResult | RecallError]:
+async def answer_queries(
+    service: Service, queries: Sequence[RecallQuery], ticket: Ticket
+) -> Sequence[RecallResult | RecallError]:
     """The outcomes of many queries, made known in the same way."""
     assignments = [service.pipeline.assign(query) for query in queries]
     outcomes: Sequence[RecallResult | RecallError] = [UNANSWERED] * len(queries)
     try:
         outcomes = await service.pipeline.recall_many(queries, assignments)
     finally:
+        tell_gate(ticket, outcomes[0])
         for query, assignment, outcome in zip(queries, assignments, outcomes, strict=True):
             record_exposure(service, query, assignment, outcome)
     for query, outcome in zip(queries, outcomes, strict=True):
@@ -102,12 +124,14 @@ async def answer_queries(service: Service, queries: Sequence[RecallQuery]) -> Se
 @router.post("/recall", responses=recall_answers(), openapi_extra=body_of(RecallRequest, True), tags=["recall"])
 async def recall(request: Request) -> Response:
     """The user's arm answers with its best `top_n` unseen items."""
-    service = service_of(request)
+    service, ticket = service_of(request), ticket_of(request)
     body = await codec.read(RecallRequest, request, service.settings.max_body_bytes)
     forced = forced_bucket(request, service.settings.qa_key)
     codec.check_bounds(body, service.settings)
-    deadline = time.monotonic() + codec.timeout_s_of(request, service.settings)
-    result = await answer_query(service, codec.to_query(body, request_id_of(request), deadline, forced=forced))
+    settle(service, ticket, body.history)
+    deadline = ticket.since + codec.timeout_s_of(request, service.settings)
+    query = codec.to_query(body, request_id_of(request), deadline, forced=forced)
+    result = await answer_query(service, query, ticket)
     return codec.reply(
         codec.to_columns(result, body.explain, service.settings), headers=codec.experiment_headers(result)
     )
@@ -121,26 +145,37 @@ async def recall(request: Request) -> Response:
 )
 async def recall_batch(request: Request) -> Response:
     """Many users in one call: order kept, a bad member answered with its own problem. JSON or MessagePack."""
-    service = service_of(request)
+    service, ticket = service_of(request), ticket_of(request)
     timeout_s = codec.timeout_s_of(request, service.settings)  # a bad header is the whole batch's fault
     body = await codec.read_packable(BatchRequest, request, service.settings.max_batch_body_bytes)
     codec.check_batch_size("requests", body.requests, service.settings)
     if body.arm is not None:
         check_arm(service, body.arm)
     forced = forced_bucket(request, service.settings.qa_key, body.arm)
-    own_id, deadline = request_id_of(request), time.monotonic() + timeout_s
+    own_id, deadline = request_id_of(request), ticket.since + timeout_s
     members = [(member, f"{own_id}-{number}") for number, member in enumerate(body.requests)]
-    read = [_read_member(service, *member, deadline, forced, body.arm) for member in members]
-    answers = iter(await answer_queries(service, [query for query in read if isinstance(query, RecallQuery)]))
-    responses = []
-    for (_, request_id), query in zip(members, read, strict=True):
+    read: list[RecallQuery | RecallError] = []
+    for number, member in enumerate(members):
+        read.append(_read_member(service, *member, deadline, forced, body.arm))
+        await _give_way(number)
+    queries = [query for query in read if isinstance(query, RecallQuery)]
+    answers = iter(await answer_queries(service, queries, ticket) if queries else ())
+    write, responses = bodies.member_writer(request), list[bytes]()
+    for number, ((_, request_id), query) in enumerate(zip(members, read, strict=True)):
         outcome = query if isinstance(query, RecallError) else next(answers)
         if isinstance(outcome, RecallError):
-            responses.append(codec.to_problem(outcome, request_id))
+            responses.append(write(codec.to_problem(outcome, request_id)))
         else:
             explain = isinstance(query, RecallQuery) and query.explain
-            responses.append(codec.to_columns(outcome, explain, service.settings))
-    return codec.reply_as_accepted({"responses": responses}, request)
+            responses.append(write(codec.to_columns(outcome, explain, service.settings)))
+        await _give_way(number)
+    return bodies.reply_members(responses, request)
+
+
+async def _give_way(number: int) -> None:
+    """Lets the event loop turn to others after every MEMBERS_A_TURN members."""
+    if number % MEMBERS_A_TURN == 0:
+        await asyncio.sleep(0)
 
 
 def _read_member(
@@ -152,7 +187,7 @@ def _read_member(
         codec.check_bounds(body, service.settings)
     except RecallError as error:
         return error
-    return codec.to_query(body, request_id, deadline, forced, pinned)
+    return replace(codec.to_query(body, request_id, deadline, forced, pinned), is_bulk=True)
 
 
 @router.post(
@@ -160,24 +195,26 @@ def _read_member(
 )
 async def recall_pinned(arm: str, request: Request) -> Response:
     """One named arm answers; never counted as an exposure."""
-    service = service_of(request)
+    service, ticket = service_of(request), ticket_of(request)
     forced_bucket(request, service.settings.qa_key, pinned=arm)
     body = await codec.read(RecallRequest, request, service.settings.max_body_bytes)
     codec.check_bounds(body, service.settings)
-    deadline = time.monotonic() + codec.timeout_s_of(request, service.settings)
-    result = await answer_query(service, codec.to_query(body, request_id_of(request), deadline, pinned=arm))
+    settle(service, ticket, body.history)
+    deadline = ticket.since + codec.timeout_s_of(request, service.settings)
+    result = await answer_query(service, codec.to_query(body, request_id_of(request), deadline, pinned=arm), ticket)
     return codec.reply(codec.to_columns(result, body.explain, service.settings))
 
 
 @router.post("/embed", responses=with_problems(EmbedResponse), openapi_extra=body_of(EmbedRequest), tags=["recall"])
 async def embed(request: Request) -> Response:
     """Query vectors and generated items alone."""
-    service = service_of(request)
+    service, ticket = service_of(request), ticket_of(request)
     body = await codec.read(EmbedRequest, request, service.settings.max_body_bytes)
     name = body.arm or next(iter(service.pipeline.arms))
     check_arm(service, name)
     codec.check_num_ids("history", body.history, service.settings)
-    deadline = time.monotonic() + codec.timeout_s_of(request, service.settings)
+    settle(service, ticket, body.history)
+    deadline = ticket.since + codec.timeout_s_of(request, service.settings)
     arm, vectors = await service.pipeline.embed(name, body.user_id, body.history, deadline)
     return codec.reply(codec.to_vectors(arm, vectors, service.settings))
 

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 
 import uvicorn
 
+from service.admission.gate import Gate
 from service.http.app import RecallApp
 from service.http.protocol import BoundedProtocol
 
 GRACE_SECONDS = 8  # for requests under way when the service stops
 BODY_GRACE_SECONDS = 4.0  # for bodies that have not come to their end by then
 SWITCH_SECONDS = 0.0003
-BACKLOG = 2048
 
 
 class Server(uvicorn.Server):
@@ -25,7 +25,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=BoundedProtocol,
+                http=gated(app.gate),
                 log_level="warning",
                 access_log=False,
                 lifespan="off",
@@ -75,38 +75,7 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def listen(host: str, port: int, reuse_port: bool = False) -> socket.socket:
-    """A listening socket; an address with colons is IPv6, and `::` takes IPv4 too. Raises OSError."""
-    host, family = address_of(host)
-    both = host == "::" and socket.has_dualstack_ipv6()
-    return socket.create_server(
-        (host, port), family=family, backlog=BACKLOG, reuse_port=reuse_port, dualstack_ipv6=both
-    )
+def gated(gate: Gate) -> type[BoundedProtocol]:
+    """The protocol of a server's connections, with its gate."""
 
-
-def hold(host: str, port: int) -> socket.socket:
-    """A socket that is bound and does not listen: the port is known to be free for the processes that share it.
-
-    Raises OSError.
-    """
-    host, family = address_of(host)
-    held = socket.socket(family)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    if family == socket.AF_INET6:
-        held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
-    try:
-        held.bind((host, port))
-    except OSError:
-        held.close()
-        raise
-    return held
-
-
-def address_of(host: str) -> tuple[str, socket.AddressFamily]:
-    host = host.strip("[]")
-    return host, socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-def url_of(host: str, port: int) -> str:
-    host, family = address_of(host)
-    return f"http://[{host}]:{port}" if family == socket.AF_INET6 else f"http://{host}:{port}"
+    return type("GatedProtocol", (BoundedProtocol,), {"gate": gate})

@@ -69,6 +69,7 @@ class AskBlock(msgspec.Struct, tag="ask", array_like=True, frozen=True):
     min_catalogue: int = 0
     explain: bool = False
     wants_vectors: bool = True  # lists are answered without
+    is_bulk: bool = False
 
     @classmethod
     def of(cls, number: int, arm: str, bundle: str, block: RequestBlock) -> "AskBlock":
@@ -90,6 +91,7 @@ class AskBlock(msgspec.Struct, tag="ask", array_like=True, frozen=True):
             block.min_catalogue,
             block.explain,
             wants_vectors=not columns.limits.all(),
+            is_bulk=block.is_bulk,
         )
 
     @classmethod
@@ -114,6 +116,7 @@ class AskBlock(msgspec.Struct, tag="ask", array_like=True, frozen=True):
             request.min_catalogue,
             request.explain,
             wants_vectors=not request.limit,
+            is_bulk=request.is_bulk,
         )
 
     def block(self) -> RequestBlock:
@@ -137,7 +140,8 @@ class AskBlock(msgspec.Struct, tag="ask", array_like=True, frozen=True):
         except (ValueError, struct.error) as error:
             raise BadMessage(f"a block holds no columns: {error}") from error
         deadline = float("inf") if self.left_s is None else time.monotonic() + self.left_s
-        return RequestBlock(columns, deadline, self.keys, self.rules, self.min_catalogue, self.explain)
+        told = self.rules, self.min_catalogue, self.explain
+        return RequestBlock(columns, deadline, self.keys, *told, is_bulk=self.is_bulk)
 
 
 def _left(deadline: float) -> float | None:
@@ -160,6 +164,7 @@ class AnswerBlock(msgspec.Struct, tag="answer", array_like=True, frozen=True):
     errors: list[tuple[int, str, str]] = []  # of users without an answer: place, code, message
     catalogue: int = 0
     reasons: list[tuple[bytes, bytes, bytes] | None] = []  # (B,) the columns of Reasons, or none
+    cheap: list[bool] = []  # (B,), or none
 
     @classmethod
     def of(cls, number: int, result: ResultBlock, wants_vectors: bool = True) -> "AnswerBlock":
@@ -177,6 +182,7 @@ class AnswerBlock(msgspec.Struct, tag="answer", array_like=True, frozen=True):
             [(place, error.code, str(error)) for place, error in result.errors.items()],
             result.catalogue,
             [None if reasons is None else _packed_reasons(reasons) for reasons in result.reasons],
+            list(result.cheap),
         )
 
     def result(self) -> ResultBlock:
@@ -203,6 +209,7 @@ class AnswerBlock(msgspec.Struct, tag="answer", array_like=True, frozen=True):
                 {place: error_of(code, message) for place, code, message in self.errors},
                 self.catalogue,
                 [_reasons(own, length) for own, length in zip(self.reasons, lengths.tolist(), strict=False)],
+                self._cheap(size),
             )
         except (ValueError, ZeroDivisionError) as error:
             raise BadMessage(f"an answer holds no arrays: {error}") from error
@@ -229,7 +236,13 @@ class AnswerBlock(msgspec.Struct, tag="answer", array_like=True, frozen=True):
             raise BadMessage("an answer holds lists of different length")
         merged = Merged(rows[:length].astype(np.int64), scores[:length], sources[:length].astype(np.int64))
         cached, known = CachedVectors(vectors, prompts), self.known != b"\0"
-        return EngineResult(cached, merged, self.timings_ms, known, self.catalogue, reasons)
+        return EngineResult(cached, merged, self.timings_ms, known, self.catalogue, reasons, any(self._cheap(1)))
+
+    def _cheap(self, size: int) -> list[bool]:
+        """Raises BadMessage where it is no column of so many users."""
+        if len(self.cheap) not in (0, size):
+            raise BadMessage("an answer tells of the plan of other users")
+        return self.cheap
 
 
 def _packed_reasons(reasons: Reasons) -> tuple[bytes, bytes, bytes]:

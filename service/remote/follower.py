@@ -15,7 +15,8 @@ from service.engine.arms import ArmSlot, Release
 from service.engine.metadata import load_arm_metadata
 from service.engine.releases import ReleaseState, ReloadOutcome, ReloadRequest
 from service.errors import ConfigurationError
-from service.remote.link import EngineLink, RemoteEngine
+from service.remote.engine import RemoteEngine
+from service.remote.link import EngineLink
 
 START_S = 30.0  # the engine process tells within what it serves
 log = structlog.get_logger()

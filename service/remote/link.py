@@ -1,33 +1,36 @@
-"""An HTTP process's end: it asks the engine process through `RemoteEngine`, which is to the spine what `Engine` is.
+"""An HTTP process's end: it asks the engine process (`RemoteEngine` in engine.py is to the spine what `Engine` is).
 
 The engine process holds weights, indexes and the cache of vectors; an HTTP process holds ids, experiments and
 histories. The messages are those of service/remote/messages.py; one that cannot be read is counted and dropped, and the
-loop goes on. Nobody hangs: an engine that is gone fails all who wait, and its HTTP processes end
-(service/http/workers.py).
+loop goes on. Nobody hangs: an engine process that gives no sign of life, or was started anew, fails all who wait.
 """
 
 import asyncio
 import itertools
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 import msgspec
+import structlog
 import zmq
 
 from service.engine.blocks import RequestBlock, ResultBlock, until_deadline
 from service.engine.messages import EngineRequest, EngineResult
 from service.engine.protocols import EngineObserver
 from service.engine.releases import ReleaseState, ReloadOutcome, ReloadRequest
-from service.errors import EngineFailed, RecallError, StaleRelease
+from service.errors import EngineFailed, RecallError
 from service.remote.blocks import AnswerBlock, AskBlock, BadMessage
 from service.remote.messages import (
+    Alive,
     AllMetrics,
+    AskAlive,
     AskMetrics,
     AskReleases,
     AskReload,
     CollectMetrics,
     EngineRefusal,
+    ForgetAsk,
     FromEngine,
     FromWorker,
     PrepareRelease,
@@ -42,8 +45,16 @@ from service.remote.messages import (
 )
 from service.remote.sockets import LoopSocket, count_bad
 
+# between signs of life, and how many may be missing: the proof of a new bundle may hold the other's interpreter for a
+# while; a process that has ended is known at once, by its connection
+LISTEN_S, MAX_SILENT = 0.3, 6
+METRICS_S = 2.0
+AGAIN_S = 0.01  # until what nobody took is sent again
+SILENT = "the engine process gives no sign of life"
 R = TypeVar("R")
 T = TypeVar("T", bound=msgspec.Struct)
+CALLS = AskBlock | AskAlive | AskMetrics | AskReleases | AskReload  # somebody waits for their answers
+log = structlog.get_logger()
 
 
 class ReleaseFollower(Protocol):
@@ -70,16 +81,26 @@ class EngineLink:
         self._leaving: list[FromWorker] = []  # in the next round of the loop, together
         self._numbers = itertools.count()
         self._asked: dict[int, asyncio.Future[FromEngine]] = {}
+        self._asks: set[int] = set()  # those of them that are requests
         self._follower: ReleaseFollower | None = None
         self._preparing: set[asyncio.Task[None]] = set()
+        self._is_ready = False  # this process has said so
+        self._is_closed = False
+        self._incarnation, self._num_silent = "", 0
+        self._problems: dict[str, str] = {}
+        self._listening = asyncio.create_task(self._listen())
 
     async def tell_ready(self) -> None:
-        """Tells the engine process that this one answers requests."""
+        """Tells the engine process that this one answers requests; one that is started anew is told again."""
+        self._is_ready = True
         self._send(WorkerReady())
 
     async def all_metrics(self) -> list[str]:
-        """The metrics of every process, as texts."""
-        return (await self._call(AskMetrics(next(self._numbers)), AllMetrics)).texts
+        """The metrics of every process, as texts; of this one alone where the engine process does not answer."""
+        with suppress(TimeoutError, EngineFailed):
+            async with asyncio.timeout(METRICS_S):
+                return (await self._call(AskMetrics(next(self._numbers)), AllMetrics)).texts
+        return [self._metrics()]
 
     def subscribe(self, follower: ReleaseFollower) -> None:
         """Makes every further change of the engine process's releases known to `follower`."""
@@ -104,12 +125,25 @@ class EngineLink:
         Vectors come with requests of limit 0 alone.
         """
         message = AskBlock.single(next(self._numbers), arm, bundle, request)
-        return self._unpacked((await self._call(message, AnswerBlock, request.deadline)).single)
+        return self._unpacked((await self._ask(message, request.deadline)).single)
 
     async def ask_block(self, arm: str, bundle: str, block: RequestBlock) -> ResultBlock:
         """The same for a block; what Engine.ask_block raises."""
         message = AskBlock.of(next(self._numbers), arm, bundle, block)
-        return self._unpacked((await self._call(message, AnswerBlock, block.deadline)).result)
+        return self._unpacked((await self._ask(message, block.deadline)).result)
+
+    async def _ask(self, message: AskBlock, deadline: float) -> AnswerBlock:
+        if problem := self.problem(message.arm):
+            raise EngineFailed(problem)
+        self._asks.add(message.number)
+        try:
+            return await self._call(message, AnswerBlock, deadline)
+        except asyncio.CancelledError:
+            # the caller left: what is not computed yet need not be
+            self._send(ForgetAsk(message.number))
+            raise
+        finally:
+            self._asks.discard(message.number)
 
     def _unpacked(self, unpack: Callable[[], R]) -> R:
         try:
@@ -118,24 +152,59 @@ class EngineLink:
             count_bad(self._observer, error)
             raise EngineFailed("the engine's answer cannot be read") from error
 
-    def fail_all(self, error: Exception) -> None:
-        for future in self._asked.values():
-            if not future.done():
+    def problem(self, arm: str) -> str | None:
+        """The reason why the engine process computes nothing for an arm now; None where it works."""
+        return SILENT if self._num_silent > MAX_SILENT else self._problems.get(arm)
+
+    def fail_all(self, error: Exception, patient_too: bool = True) -> None:
+        """Fails whoever waits; patient_too: also who waits for more than a list, such as a reload."""
+        for number, future in self._asked.items():
+            if not future.done() and (patient_too or number in self._asks):
                 future.set_exception(error)
 
     async def close(self) -> None:
         for task in self._preparing:
             task.cancel()
+        self._listening.cancel()
+        await asyncio.gather(self._listening, return_exceptions=True)
         self.fail_all(EngineFailed("the service is stopping"))
+        self._is_closed = True
         self._socket.close()
 
+    async def _listen(self) -> None:
+        """Asks for a sign of life at a steady pace; without one, whoever waits is failed, and so is whoever comes."""
+        while True:
+            self._num_silent += 1
+            if self._num_silent > MAX_SILENT:
+                self.fail_all(EngineFailed(SILENT), patient_too=False)
+            with suppress(TimeoutError, EngineFailed):
+                async with asyncio.timeout(LISTEN_S):
+                    self._hear(await self._call(AskAlive(next(self._numbers)), Alive))
+            await asyncio.sleep(LISTEN_S)
+
+    def _hear(self, alive: Alive) -> None:
+        self._num_silent, self._problems = 0, alive.problems
+        if self._incarnation not in ("", alive.incarnation):
+            log.warning("engine_process_is_another")
+            # what was asked of the one before is answered by nobody
+            self.fail_all(EngineFailed("the engine process was started anew"))
+            if self._is_ready:
+                self._send(WorkerReady())
+        self._incarnation = alive.incarnation
+
     async def _call(
-        self, message: AskBlock | AskMetrics | AskReleases | AskReload, kind: type[T], deadline: float = float("inf")
+        self,
+        message: AskBlock | AskAlive | AskMetrics | AskReleases | AskReload,
+        kind: type[T],
+        deadline: float = float("inf"),
     ) -> T:
         """The answer to one message; whoever is cancelled leaves nothing behind.
 
-        Raises DeadlineExceeded: the engine tells when a deadline passes, this is for an engine that tells nothing.
+        Raises EngineFailed in silence, and DeadlineExceeded: the engine tells when a deadline passes, this is for an
+        engine that tells nothing.
         """
+        if self._num_silent > MAX_SILENT and not isinstance(message, AskAlive):
+            raise EngineFailed(SILENT)
         future = self._asked[message.number] = asyncio.get_running_loop().create_future()
         try:
             self._send(message)
@@ -157,11 +226,18 @@ class EngineLink:
     def _flush(self) -> None:
         leaving, self._leaving = self._leaving, []
         # callers who have gone meanwhile ask nothing
-        messages = [m for m in leaving if not isinstance(m, AskBlock) or m.number in self._asked]
-        if messages and not self._socket.send(encode(messages)):
-            for message in messages:
-                if isinstance(message, AskBlock) and not (future := self._asked[message.number]).done():
-                    future.set_exception(EngineFailed("the engine process takes no more messages"))
+        messages = [m for m in leaving if not isinstance(m, CALLS) or m.number in self._asked]
+        if not messages or self._is_closed or self._socket.send(encode(messages)):
+            return
+        if self._incarnation:
+            # an engine process that has ended is known at once: whoever was asked before it ended waits in vain
+            self._num_silent = MAX_SILENT + 1
+            self.fail_all(EngineFailed(SILENT), patient_too=False)
+            messages = [m for m in messages if not isinstance(m, AskBlock | ForgetAsk)]
+        # what is no request is kept for whoever comes; before the first came, requests are kept too
+        self._leaving = messages
+        if messages:
+            asyncio.get_running_loop().call_later(AGAIN_S, self._flush)
 
     def _read(self, parts: Sequence[bytes]) -> None:
         try:
@@ -197,39 +273,3 @@ class EngineLink:
         except RecallError as error:
             problem = str(error)
         self._send(ReleasePrepared(message.number, problem))
-
-
-class RemoteEngine:
-    """One arm's engine as an HTTP process sees it; weights, index and cache live in the engine process."""
-
-    def __init__(self, arm: str, bundle: str, link: EngineLink) -> None:
-        """bundle: the one whose rows are asked in."""
-        self._arm, self._bundle, self._link = arm, bundle, link
-        self.last_batch_at = float("-inf")
-
-    async def ask(self, request: EngineRequest) -> EngineResult:
-        """Raises what Engine.ask raises; StaleRelease once this process knows the bundle that is served instead."""
-        started = time.monotonic()
-        result = await self._answered(self._link.ask(self._arm, self._bundle, request))
-        return result._replace(timings_ms={**result.timings_ms, "remote": self._since(started)})
-
-    async def ask_block(self, block: RequestBlock) -> ResultBlock:
-        """The same for a block; what Engine.ask_block raises."""
-        started = time.monotonic()
-        result = await self._answered(self._link.ask_block(self._arm, self._bundle, block))
-        return result._replace(timings_ms={**result.timings_ms, "remote": self._since(started)})
-
-    async def _answered(self, answer: Awaitable[R]) -> R:
-        try:
-            return await answer
-        except StaleRelease:
-            await self._link.catch_up(self._arm, self._bundle)
-            raise
-
-    def _since(self, started: float) -> float:
-        """Milliseconds; an answer is a sign of life."""
-        self.last_batch_at = time.monotonic()
-        return 1e3 * (self.last_batch_at - started)
-
-    async def close(self) -> None:
-        return

@@ -48,6 +48,26 @@ class AllMetrics(msgspec.Struct, tag="all_metrics", array_like=True, frozen=True
     texts: list[str]
 
 
+class ForgetAsk(msgspec.Struct, tag="forget", array_like=True, frozen=True):
+    """Nobody waits any more for the answer to one `AskBlock`."""
+
+    number: int
+
+
+class AskAlive(msgspec.Struct, tag="ask_alive", array_like=True, frozen=True):
+    """An HTTP process wants to hear that the engine process works."""
+
+    number: int
+
+
+class Alive(msgspec.Struct, tag="alive", array_like=True, frozen=True):
+    """The answer to one `AskAlive`."""
+
+    number: int
+    incarnation: str  # another one: the process was started anew, and knows nothing of what was asked before
+    problems: dict[str, str]  # by arm: why nothing is computed for it now
+
+
 class CollectMetrics(msgspec.Struct, tag="collect", array_like=True, frozen=True):
     """The engine process wants the metrics of an HTTP process."""
 
@@ -108,9 +128,20 @@ class ReleasePrepared(msgspec.Struct, tag="prepared", array_like=True, frozen=Tr
     problem: str | None  # None = it could be served at once
 
 
-FromWorker = AskBlock | WorkerReady | AskMetrics | WorkerMetrics | AskReleases | AskReload | ReleasePrepared
+FromWorker = (
+    AskBlock
+    | ForgetAsk
+    | AskAlive
+    | WorkerReady
+    | AskMetrics
+    | WorkerMetrics
+    | AskReleases
+    | AskReload
+    | ReleasePrepared
+)
 FromEngine = (
-    AnswerBlock
+    Alive
+    | AnswerBlock
     | EngineRefusal
     | AllMetrics
     | CollectMetrics

@@ -7,8 +7,10 @@ whichever process learns first of a reload.
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from secrets import token_hex
 
 import zmq
 
@@ -21,12 +23,15 @@ from service.engine.releases import Releases, ReleaseState
 from service.errors import EngineFailed, RecallError, ReloadRefused, StaleRelease
 from service.remote.blocks import AnswerBlock, AskBlock, BadMessage
 from service.remote.messages import (
+    Alive,
     AllMetrics,
+    AskAlive,
     AskMetrics,
     AskReleases,
     AskReload,
     CollectMetrics,
     EngineRefusal,
+    ForgetAsk,
     FromEngine,
     FromWorker,
     PrepareRelease,
@@ -41,6 +46,7 @@ from service.remote.messages import (
 )
 from service.remote.sockets import LoopSocket, count_bad
 
+GONE_S = 3.0  # an HTTP process asks several times a second whether this one lives
 COLLECT_S = 1.0  # an HTTP process that does not tell its metrics within is left out
 PREPARE_S = 60.0  # an HTTP process that has not read a bundle's ids within does not get it
 
@@ -55,25 +61,25 @@ class EngineServer:
         metrics: Callable[[], str],
         observer: EngineObserver,
         releases: Releases,
-        num_expected: int,
         changes: LiveState | None = None,
     ) -> None:
-        """metrics: this process's own, as a text. `ready` is set once `num_expected` HTTP processes are ready.
+        """metrics: this process's own, as a text.
 
         changes: of the catalogue, as far as this process knows them; None = there are none.
         """
         self._changes = changes or LiveState()
         self._arms, self._metrics, self._observer, self._releases = arms, metrics, observer, releases
-        self._num_expected = num_expected
+        self._incarnation = token_hex(8)
         self._socket = LoopSocket(zmq.ROUTER, self._read)
         self._socket.bind(address)
         self._leaving: dict[bytes, list[FromEngine]] = {}  # by peer: what it is told in the next round of the loop
         self._tasks: set[asyncio.Task[None]] = set()
-        self._peers: set[bytes] = set()  # HTTP processes that said they are ready
+        # requests that are not answered, by who asked and the number of the message
+        self._asks: dict[tuple[bytes, int], Reply | asyncio.Task[None]] = {}
+        self._peers: dict[bytes, float] = {}  # HTTP processes that said they are ready, and when one was last heard
         self._collected: dict[int, list[str]] = {}
         self._preparing: dict[int, asyncio.Future[str | None]] = {}
         self._numbers = itertools.count()
-        self.ready = asyncio.Event()
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -93,33 +99,55 @@ class EngineServer:
     def _take(self, peer: bytes, message: FromWorker) -> None:
         match message:
             case AskBlock() if message.min_catalogue > self._changes.current.number:
-                task = asyncio.create_task(self._ask_later(peer, message))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                key = (peer, message.number)
+                task = self._asks[key] = asyncio.create_task(self._ask_later(peer, message))
+                self._keep(task)
             case AskBlock():
                 self._ask(peer, message)
+            case ForgetAsk():
+                if asked := self._asks.pop((peer, message.number), None):
+                    asked.cancel()
+            case AskAlive():
+                self.send(peer, self._live(peer, message.number))
             case WorkerReady():
-                self._peers.add(peer)
-                if len(self._peers) >= self._num_expected:
-                    self.ready.set()
+                self._peers[peer] = time.monotonic()
             case WorkerMetrics():
-                if message.number in self._collected:
-                    self._collected[message.number].append(message.text)
+                self._collected.get(message.number, []).append(message.text)
             case AskReleases():
                 self.send(peer, TellReleases(message.number, tuple(self._releases.states())))
             case ReleasePrepared():
                 if (waiting := self._preparing.get(message.number)) and not waiting.done():
                     waiting.set_result(message.problem)
             case AskMetrics() | AskReload():
-                task = asyncio.create_task(self._answer(peer, message))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._keep(asyncio.create_task(self._answer(peer, message)))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _live(self, peer: bytes, number: int) -> Alive:
+        """The sign of life for an HTTP process, which has given one of its own by asking."""
+        if peer in self._peers:
+            self._peers[peer] = time.monotonic()
+        problems = {name: slot.current.engine.problem for name, slot in self._arms.items()}
+        return Alive(number, self._incarnation, {name: problem for name, problem in problems.items() if problem})
+
+    def _living(self) -> list[bytes]:
+        """The HTTP processes that were heard of lately; the others ended or hang, and their successors are new ones."""
+        since = time.monotonic() - GONE_S
+        self._peers = {peer: heard for peer, heard in self._peers.items() if heard >= since}
+        return [*self._peers]
 
     async def _answer(self, peer: bytes, message: AskMetrics | AskReload) -> None:
         if isinstance(message, AskMetrics):
             self.send(peer, AllMetrics(message.number, await self._collect()))
         else:
             self.send(peer, await self._reload(message))
+
+    def answer(self, peer: bytes, number: int, message: FromEngine) -> None:
+        """Sends the outcome of a request, which is then forgotten."""
+        self._asks.pop((peer, number), None)
+        self.send(peer, message)
 
     def send(self, peer: bytes, message: FromEngine) -> None:
         """Sends it in the next round of the loop, with all that this peer is told in this one."""
@@ -138,7 +166,7 @@ class EngineServer:
         try:
             await self._changes.wait_for(message.min_catalogue, asyncio.get_running_loop().time() + left)
         except RecallError as error:
-            self.send(peer, EngineRefusal.of(message.number, error))
+            self.answer(peer, message.number, EngineRefusal.of(message.number, error))
         else:
             self._ask(peer, message)
 
@@ -149,11 +177,12 @@ class EngineServer:
             tenure, engine = self._engine_of(message)
         except BadMessage as error:
             count_bad(self._observer, error)
-            self.send(peer, EngineRefusal.of(message.number, EngineFailed("the request cannot be read")))
+            refusal = EngineRefusal.of(message.number, EngineFailed("the request cannot be read"))
+            self.answer(peer, message.number, refusal)
         except RecallError as error:
-            self.send(peer, EngineRefusal.of(message.number, error))
+            self.answer(peer, message.number, EngineRefusal.of(message.number, error))
         else:
-            reply = Reply(self, peer, message, tenure)
+            reply = self._asks[peer, message.number] = Reply(self, peer, message, tenure)
             try:
                 engine.submit(block, reply)
             except RecallError as error:
@@ -176,7 +205,7 @@ class EngineServer:
 
     async def prepare(self, coming: ReleaseState) -> None:
         """Returns once every HTTP process could serve this bundle. Raises ReloadRefused when one cannot."""
-        numbers = {peer: next(self._numbers) for peer in self._peers}
+        numbers = {peer: next(self._numbers) for peer in self._living()}
         answers = [asyncio.get_running_loop().create_future() for _ in numbers]
         self._preparing |= zip(numbers.values(), answers, strict=True)
         try:
@@ -194,25 +223,29 @@ class EngineServer:
 
     async def tell(self, states: Sequence[ReleaseState]) -> None:
         """Tells every HTTP process what is served now."""
-        for peer in self._peers:
+        for peer in self._living():
             self.send(peer, ReleasesChanged(tuple(states)))
 
     async def _collect(self) -> list[str]:
         """The metrics of every process, as texts; whoever asked adds them up."""
         number = next(self._numbers)
         texts = self._collected[number] = [self._metrics()]
-        for peer in self._peers:
+        peers = self._living()
+        for peer in peers:
             self.send(peer, CollectMetrics(number))
         with suppress(TimeoutError):
             async with asyncio.timeout(COLLECT_S):
-                while len(texts) <= len(self._peers):  # noqa: ASYNC110  (bounded, once a scrape)
+                while len(texts) <= len(peers):  # noqa: ASYNC110  (bounded, once a scrape)
                     await asyncio.sleep(0.005)
         del self._collected[number]
         return texts
 
 
 class Reply:
-    """Takes the outcome of a block and sends it; until then the release that computes it is in use."""
+    """Takes the outcome of a block and sends it; until then the release that computes it is in use.
+
+    Cancelled, it takes none: whoever asked has gone.
+    """
 
     __slots__ = ("_message", "_peer", "_server", "_tenure")
 
@@ -222,7 +255,7 @@ class Reply:
         tenure.enter()
 
     def done(self) -> bool:
-        """Tells if it was sent."""
+        """Tells if it was sent, or if nobody waits for it any more."""
         return self._tenure is None
 
     def set_result(self, result: ResultBlock, /) -> None:
@@ -233,6 +266,10 @@ class Reply:
 
     def _send(self, message: FromEngine) -> None:
         if self._tenure:
+            self.cancel()
+            self._server.answer(self._peer, self._message.number, message)
+
+    def cancel(self) -> None:
+        if self._tenure:
             self._tenure.leave()
             self._tenure = None
-            self._server.send(self._peer, message)

@@ -23,7 +23,9 @@ class LoopSocket:
         """receive: called with the parts of each message."""
         self._receive, self._loop = receive, asyncio.get_running_loop()
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
-        for option, value in ((zmq.SNDHWM, HIGH_WATER), (zmq.RCVHWM, HIGH_WATER), (zmq.LINGER, 0)):
+        # IMMEDIATE: what is asked while nobody is at the other end is not kept for whoever comes next
+        options = ((zmq.SNDHWM, HIGH_WATER), (zmq.RCVHWM, HIGH_WATER), (zmq.LINGER, 0), (zmq.IMMEDIATE, 1))
+        for option, value in options:
             self._socket.setsockopt(option, value)
         self._descriptor = cast(int, self._socket.getsockopt(zmq.FD))
 
@@ -36,7 +38,7 @@ class LoopSocket:
         self._watch()
 
     def send(self, *parts: bytes) -> bool:
-        """False where the message was not taken: too many wait already, or the socket is closed."""
+        """False where the message was not taken: nobody is at the other end, too many wait, or the socket is closed."""
         if self._socket.closed:
             return False
         is_taken = False

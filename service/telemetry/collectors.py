@@ -12,6 +12,7 @@ AVERAGED = {
     "recall_overlap",
     "recall_index_recall",
     "recall_waiting",
+    "recall_admitted_wait_seconds",
     "recall_stream_bytes",
 }  # the rest adds up
 

@@ -106,30 +106,66 @@ def test_same_history_at_once_is_computed_once():
 
 
 async def outcomes_behind_another(*waits_s):
-    """The outcomes of requests for one history, each with its own time, while the engine is busy for .05 s."""
+    """The outcomes of requests for one history, each with its own time, while the engine is busy for .2 s."""
     encoder = Gated()
     async with open_pipeline(encoder) as pipeline:
         busy = asyncio.create_task(pipeline.recall(RecallQuery("busy", history=[101])))
         await asyncio.to_thread(encoder.taken.wait, HANG_S)
         now = time.monotonic()
         asks = [RecallQuery(str(n), history=[100], deadline=now + wait_s) for n, wait_s in enumerate(waits_s)]
-        asyncio.get_running_loop().call_later(0.05, encoder.gate.set)
+        asyncio.get_running_loop().call_later(0.2, encoder.gate.set)
         outcomes = await asyncio.gather(*map(pipeline.recall, asks), return_exceptions=True)
         await busy
-    return [type(outcome).__name__ for outcome in outcomes]
+    return [getattr(outcome, "served", type(outcome).__name__) for outcome in outcomes]
 
 
 @pytest.mark.parametrize(
     ("waits_s", "outcomes"),
     [
-        ([0.01, HANG_S], ["DeadlineExceeded", "RecallResult"]),
-        ([0.01, HANG_S, 0.01, HANG_S], ["DeadlineExceeded", "RecallResult", "DeadlineExceeded", "RecallResult"]),
-        ([HANG_S, HANG_S], ["RecallResult", "RecallResult"]),
-        ([0.01, 0.01, 0.01], ["DeadlineExceeded"] * 3),
+        ([0.0, HANG_S], ["DeadlineExceeded", "only"]),
+        ([0.0, HANG_S, 0.0, HANG_S], ["DeadlineExceeded", "only", "DeadlineExceeded", "only"]),
+        ([HANG_S, HANG_S], ["only", "only"]),
+        ([0.0, 0.0, 0.0], ["DeadlineExceeded"] * 3),
     ],
 )
 def test_each_caller_of_one_computation_has_a_deadline_of_its_own(waits_s, outcomes):
     assert run(lambda: outcomes_behind_another(*waits_s)) == outcomes
+
+
+def test_where_there_is_still_time_for_the_fallback_it_is_given(monkeypatch):
+    monkeypatch.setattr("service.fallback.NEAR_S", HANG_S)
+
+    async def main():
+        async with open_pipeline(Gated()) as pipeline:
+            # a fifth of the time is left for it
+            return await pipeline.recall(RecallQuery("id", history=[100], top_n=3, deadline=time.monotonic() + 1))
+
+    answer = run(main)
+    assert (answer.served, answer.degraded) == ("fallback", ["deadline", "fallback", "filled"])
+
+
+class Silent:
+    """Histories that are never told."""
+
+    async def recent(self, user, limit=None):
+        await asyncio.sleep(HANG_S)
+
+    async def hidden(self, users):
+        await asyncio.sleep(HANG_S)
+
+
+def test_a_history_is_not_waited_for_longer_than_the_deadline_allows(monkeypatch):
+    monkeypatch.setattr("service.fallback.NEAR_S", HANG_S)
+    monkeypatch.setattr("service.fallback.SHARE", 0.98)
+
+    async def main():
+        encoder = Gated()
+        encoder.gate.set()
+        async with open_pipeline(encoder) as pipeline:
+            slow = RecallPipeline(pipeline.arms, pipeline.assigner, Silent())
+            return await slow.recall(RecallQuery("id", user_id=1, top_n=3, deadline=time.monotonic() + 10))
+
+    assert run(main).degraded[:2] == ["history_unavailable", "hidden_unavailable"]
 
 
 def test_unknown_arm_names_those_there_are():
@@ -183,7 +219,19 @@ def test_many_queries_to_a_failed_engine_get_the_fallback_each():
 def test_many_queries_that_come_too_late_get_their_error_each():
     async def main():
         async with open_pipeline(Gated()) as pipeline:
-            late = [RecallQuery(str(n), history=[100], deadline=time.monotonic() + 0.02) for n in range(3)]
+            late = [RecallQuery(str(n), history=[100], deadline=time.monotonic() - 0.02) for n in range(3)]
             return await pipeline.recall_many(late)
 
     assert [type(outcome).__name__ for outcome in run(main)] == ["DeadlineExceeded"] * 3
+
+
+def test_many_queries_whose_deadline_nears_get_the_fallback_each(monkeypatch):
+    monkeypatch.setattr("service.fallback.NEAR_S", HANG_S)
+    monkeypatch.setattr("service.fallback.SHARE", 0.995)
+
+    async def main():
+        async with open_pipeline(Gated()) as pipeline:
+            queries = [RecallQuery(str(n), history=[100], top_n=3, deadline=time.monotonic() + 10) for n in range(3)]
+            return await pipeline.recall_many(queries)
+
+    assert [outcome.degraded for outcome in run(main)] == [["deadline", "fallback", "filled"]] * 3

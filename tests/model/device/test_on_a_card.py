@@ -22,9 +22,8 @@ from model.kernels.search import Table
 from model.networks import build_network
 from model.records import History, Placement, PromptPlan, ServingPlan
 from recall.bench.bundles import Sizes, make_checkpoint
-from service.engine.capture import with_graphs
 from service.engine.compute import BatchCompute
-from service.engine.graphs import GraphCompute, answers_of
+from service.engine.graphs import GraphCompute, answers_of, with_graphs
 from service.engine.messages import EngineRequest
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a card: torch sees none")

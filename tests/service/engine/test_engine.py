@@ -1,6 +1,7 @@
 """The engine: any batch answers like single requests, nobody hangs, and what nobody waits for is not computed."""
 
 import asyncio
+import sys
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from index.exact import ExactIndex
 from model.attributes.filters import canonical
-from model.records import History, QueryVectors, ServingPlan
+from model.records import History, PromptPlan, QueryVectors, ServingPlan
 from model.rules import ListRules
 from service.catalogue.live import LiveItems
 from service.engine.compute import BatchCompute
@@ -23,7 +24,7 @@ from service.engine.loading import load_arm
 from service.engine.messages import EngineLimits, EngineRequest
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded
 from service.lists.fill import complete
-from service.stores.vector_cache import LookupMode
+from service.stores.vector_cache import LookupMode, MemoryVectorCache
 from service.stores.vector_codec import CachedVectors
 
 N, D = 300, 4
@@ -240,6 +241,105 @@ def test_caller_who_leaves_a_computing_batch_harms_nobody():
             return len((await last).merged.rows)
 
     assert run(main) == 5
+
+
+def test_a_hanging_thread_fails_whoever_waits_and_is_replaced():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder, EngineLimits(stall_s=0.3)) as engine:
+            tasks = await start(engine, ask_for(2), ask_for(3))
+            failed = [type(error) for error in await asyncio.gather(*tasks, return_exceptions=True)]
+            problem = engine.problem
+            with pytest.raises(EngineFailed, match="hangs"):
+                await engine.ask(ask_for(4))
+            encoder.gate.set()
+            while engine.problem:  # noqa: ASYNC110  (bounded by `run`)
+                await asyncio.sleep(0.01)
+            return failed, problem, len((await engine.ask(ask_for(4))).merged.rows)
+
+    failed, problem, answered = run(main)
+    assert (failed, answered) == ([EngineFailed] * 3, 5)
+    assert problem == "the thread recall-encode hangs: one batch for more than 0.3 s"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_thread_is_noticed_and_replaced():
+    async def main():
+        encoder = Gated()
+        encode, encoder.encode = encoder.encode, lambda histories: sys.exit("dead")
+        async with open_engine(encoder) as engine:
+            with pytest.raises(EngineFailed):
+                await engine.ask(ask_for(1))
+            assert "died" in engine.problem
+            encoder.encode = encode
+            while engine.problem:  # noqa: ASYNC110  (bounded by `run`)
+                await asyncio.sleep(0.01)
+            return len((await engine.ask(ask_for(1))).merged.rows)
+
+    assert run(main) == 5
+
+
+def test_bulk_leaves_single_requests_their_place():
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder, EngineLimits(max_batch_tokens=64)) as engine:
+            bulk = [ask_for(n).in_bulk() for n in range(20, 60)]
+            tasks = await start(engine, *bulk, ask_for(2), ask_for(3))
+            encoder.gate.set()
+            await asyncio.gather(*tasks)
+        return encoder.batches
+
+    _, second, *_ = run(main)
+    assert second[:2] == [(2,), (3,)]
+    assert len(second) == 2 + 64 // 8 // 2
+
+
+def cheaper_compute():
+    """Whole answers search with two vectors a user, cheap ones with one."""
+    whole, cheap = Gated(), Gated()
+    plan = ServingPlan(PromptPlan(num_steps=2), quotas=(1, 1))
+    encode = whole.encode
+
+    def encode_twice(histories):
+        vectors, prompts = encode(histories)
+        return QueryVectors(np.concatenate([vectors, -vectors], 1), prompts)
+
+    whole.encode = encode_twice
+    return BatchCompute(whole, ExactIndex(ITEMS), plan, cheaper=compute_with(cheap))
+
+
+def test_cheap_and_whole_answers_of_one_batch_are_those_of_single_requests():
+    compute = cheaper_compute()
+    requests = [ask_for(n).cheaper() if n % 3 else ask_for(n) for n in range(2, 12)]
+    for request, result in zip(requests, compute.run(requests), strict=True):
+        [alone] = compute.run([request])
+        assert result.merged.rows.tolist() == alone.merged.rows.tolist()
+        assert len(result.vectors.vectors) == (1 if request.is_cheap else 2)
+
+
+@pytest.mark.parametrize(("left_s", "expected"), [(30.0, True), (600.0, False)])
+def test_a_near_deadline_takes_the_cheaper_plan_and_is_not_cached(left_s, expected):
+    async def main():
+        cache = MemoryVectorCache()
+        engine = Engine(cheaper_compute(), cache=cache)
+        engine._pace.record(120.0)
+        result = await engine.ask(ask_for(4, key=b"4", deadline=time.monotonic() + left_s))
+        await engine.close()
+        return result.is_cheap, cache.get_local(b"4") is None
+
+    assert run(main) == (expected, expected)
+
+
+def test_what_cannot_be_ready_in_time_is_not_computed():
+    async def main():
+        encoder, heard = Gated(), Recorder()
+        async with open_engine(encoder, observer=heard) as engine:
+            engine._pace.record(120.0)
+            with pytest.raises(DeadlineExceeded):
+                await engine.ask(ask_for(4, deadline=time.monotonic() + 0.5))
+        return encoder.batches, heard.dropped
+
+    assert run(main) == ([], Counter(deadline=1))
 
 
 def test_passed_deadline_is_told_and_not_computed():

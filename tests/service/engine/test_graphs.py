@@ -163,10 +163,10 @@ def test_a_graph_fills_its_batches_unless_the_setting_says_otherwise(general, wa
 
 
 def test_without_a_card_the_general_path_is_chosen(general, monkeypatch):
-    from service.engine import capture
+    from service.engine import graphs
 
-    monkeypatch.setattr(capture, "available", lambda kind: False)
-    assert capture.with_graphs(general) is general
+    monkeypatch.setattr(graphs, "available", lambda kind: False)
+    assert graphs.with_graphs(general) is general
 
 
 def block_of(requests, **more):

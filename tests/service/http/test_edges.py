@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import signal
 import socket
 import sys
 import time
@@ -11,9 +12,9 @@ import httpx
 import pytest
 import zmq
 
-from service.http.server import hold, listen, url_of
-from service.http.workers import http_processes
-from service.remote.messages import AskReleases, decode_from_worker
+from service.processes.addresses import hold, listen, url_of
+from service.processes.supervisor import HTTP, Child, told_to_children
+from service.remote.messages import AskAlive, AskReleases, decode_from_worker
 from service.settings import Settings
 
 LIMIT_S = 60
@@ -147,12 +148,16 @@ def test_http_processes_import_nothing_of_the_current_folder(tmp_path, monkeypat
     with zmq.Context() as context, context.socket(zmq.ROUTER) as engine:
         engine.linger = 0
         engine.bind(f"ipc://{tmp_path}/engine")
-        settings = Settings(http_workers=1, arms={"recgpt": tmp_path})
-        with http_processes(settings, 0, f"ipc://{tmp_path}/engine") as processes:
+        child = Child(HTTP, told_to_children(Settings(arms={"main": tmp_path}), 0, f"ipc://{tmp_path}/engine"))
+        child.start()
+        try:
             assert engine.poll(LIMIT_S * 1000), "the process never asked"
-            [message] = decode_from_worker(engine.recv_multipart()[-1])
-            processes[0].kill()
-    assert isinstance(message, AskReleases)
+            message, *_ = decode_from_worker(engine.recv_multipart()[-1])
+        finally:
+            child.signal(signal.SIGKILL)
+            while not child.has_ended:
+                time.sleep(0.01)
+    assert isinstance(message, AskReleases | AskAlive)
     assert os.listdir(tmp_path).count("ran") == 0
 
 

@@ -17,7 +17,7 @@ from service.events.streams import EXPOSURES
 from service.experiments.exposure import Exposure
 from service.experiments.verdict.sample_ratio import RatioState, judge_ratio
 from service.http.app import create_app
-from service.http.server import listen
+from service.processes.addresses import listen
 from service.settings import Settings
 from service.stores.embedded_redis import EmbeddedRedis
 
@@ -45,6 +45,10 @@ class Failing:
     @property
     def last_batch_at(self):
         return self._engine.last_batch_at
+
+    @property
+    def problem(self):
+        return self._engine.problem
 
     async def ask(self, request):
         self._num_asked += 1
@@ -105,7 +109,10 @@ def exposures(bundles):
             whole = slot.current
             for failure, error in FAILURES.items():
                 slot.put(replace(whole, engine=Failing(whole.engine, error)))
-                await ask_everybody(url, failure)
+                with pytest.MonkeyPatch.context() as patch:
+                    # as if each deadline had passed by then: before it, the fallback answers who is late
+                    patch.setattr("service.pipeline.is_filled", lambda error, _: isinstance(error, EngineFailed))
+                    await ask_everybody(url, failure)
             slot.put(whole)
             page = await app.service.stores.outbox.reader(EXPOSURES, Exposure.from_json).read(limit=100_000)
             return [entry.event for entry in page.events]

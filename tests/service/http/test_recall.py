@@ -232,7 +232,7 @@ def test_health_and_readiness_are_good(client):
     assert client.get("/health").json() == {"status": "ok", "engines": dict.fromkeys(names, "ok")}
     state = client.get("/ready").json()
     assert (state["experiments"].pop("config") != "", state.pop("experiments")) == (True, {"refused": None})
-    assert state == {"ready": True, "arms": names, "degraded": [], "refused": {}}
+    assert state == {"ready": True, "failing": {}, "arms": names, "degraded": [], "refused": {}}
 
 
 def test_log_and_metrics_hold_no_id_of_a_user_or_an_item(client, recall, service):

@@ -14,7 +14,10 @@ from service.engine.loading import load_arm
 from service.lists.fill import complete
 
 ADMIN_KEY = "only-for-admins"
-PATIENT = ("--request-timeout-ms", "30000", "--redis-timeout-ms", "5000", "--events-timeout-ms", "5000")
+PATIENT = (
+    *("--request-timeout-ms", "30000", "--redis-timeout-ms", "5000", "--events-timeout-ms", "5000"),
+    *("--engine-stall-ms", "60000", "--target-wait-ms", "5000"),
+)
 TOP_N, NUM_SWAPS, NUM_CLIENTS = 20, 3, 4
 PAUSE_S = 0.01  # of a client: without one the clients take both cores, and the bundles wait for them
 # a connection a request: the kernel spreads them over the HTTP processes

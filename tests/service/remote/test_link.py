@@ -1,6 +1,7 @@
 """An engine in another process: it answers like an engine of this process, and torn messages harm nobody."""
 
 import asyncio
+import threading
 import time
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
@@ -29,8 +30,10 @@ from service.engine.protocols import SilentObserver
 from service.errors import DeadlineExceeded, EngineFailed, Overloaded, StaleRelease
 from service.reload.reloader import Reloader
 from service.remote.blocks import AnswerBlock, AskBlock, BadMessage
-from service.remote.link import EngineLink, RemoteEngine
+from service.remote.engine import RemoteEngine
+from service.remote.link import EngineLink
 from service.remote.messages import (
+    Alive,
     AskMetrics,
     EngineRefusal,
     WorkerReady,
@@ -86,7 +89,7 @@ async def open_pair(tmp_path, limits=EngineLimits()):
     release = Release("only", "comirec", BUNDLE, CATALOGUE, ServingPlan(), "p" * 16, 10, engine)
     arms = {"only": ArmSlot(release)}
     releases = Reloader(arms, {"only": tmp_path}, never)
-    server = EngineServer(address, arms, lambda: "of the engine", heard, releases, num_expected=1)
+    server = EngineServer(address, arms, lambda: "of the engine", heard, releases)
     link = EngineLink(address, lambda: "of the worker", told)
     try:
         yield link, engine, heard, told, address
@@ -121,21 +124,35 @@ def test_rules_arrive_as_they_were_sent():
     assert replace(again, excluded=frozenset(again.excluded)) == request
 
 
+@pytest.mark.parametrize("is_bulk", [False, True])
+def test_the_lane_of_a_request_and_of_a_block_travels(is_bulk):
+    request = EngineRequest(History((1,)), 5)
+    request = request.in_bulk() if is_bulk else request
+    for message in (
+        AskBlock.single(1, "only", BUNDLE, request),
+        AskBlock.of(1, "only", BUNDLE, RequestBlock.of(request)),
+    ):
+        [arrived] = decode_from_worker(encode([message]))
+        [again] = arrived.block().requests()
+        assert (arrived.block().is_bulk, again.is_bulk) == (is_bulk, is_bulk)
+
+
 def test_what_is_left_of_a_deadline_travels():
     request = EngineRequest(History((1,)), 5, deadline=time.monotonic() + 3)
     [arrived] = decode_from_worker(encode([AskBlock.single(1, "only", BUNDLE, request)]))
     assert arrived.block().deadline == pytest.approx(request.deadline, abs=0.5)
 
 
-@pytest.mark.parametrize(("num_queries", "num_hits"), [(1, 0), (3, 7)])
-def test_a_result_arrives_as_it_was_sent(num_queries, num_hits):
+@pytest.mark.parametrize(("num_queries", "num_hits", "is_cheap"), [(1, 0, False), (3, 7, False), (1, 7, True)])
+def test_a_result_arrives_as_it_was_sent(num_queries, num_hits, is_cheap):
     rng = np.random.default_rng(0)
     vectors = CachedVectors(rng.normal(size=(num_queries, D)).astype(np.float32), rng.integers(0, 9, 2))
     merged = Merged(rng.integers(1, N, num_hits), rng.normal(size=num_hits).astype(np.float32), np.arange(num_hits))
-    result = EngineResult(vectors, merged, {"encode": 1.5}, True)
+    result = EngineResult(vectors, merged, {"encode": 1.5}, True, is_cheap=is_cheap)
     [answer] = decode_from_engine(encode([AnswerBlock.of(3, ResultBlock.of([result]))]))
     arrived = answer.single()
-    assert (arrived.timings_ms, arrived.known) == ({"encode": 1.5}, True)
+    assert (arrived.timings_ms, arrived.known, arrived.is_cheap) == ({"encode": 1.5}, True, is_cheap)
+    assert [outcome.is_cheap for outcome in answer.result().outcomes()] == [is_cheap]
     for name in ("rows", "scores", "sources"):
         np.testing.assert_array_equal(getattr(arrived.merged, name), getattr(merged, name))
     for name in ("vectors", "prompts"):
@@ -185,6 +202,7 @@ FIELDS |= {"prompts": b"", "scores": bytes(4), "sources": bytes(2), "known": b"\
         {"lengths": b"\xff\xff\xff\xff"},
         {"known": b""},
         {"known": b"\0\0"},
+        {"cheap": [True, False]},
     ],
     ids=str,
 )
@@ -301,19 +319,104 @@ def test_a_link_survives_what_it_cannot_read_and_counts_it(tmp_path):
         asks = [
             asyncio.create_task(RemoteEngine("only", BUNDLE, link).ask(EngineRequest(History((n,)), 5))) for n in (1, 2)
         ]
-        peer, both = await socket.recv_multipart()
-        assert len(decode_from_worker(both)) == 2
+        numbers = []
+        while len(numbers) < len(asks):
+            peer, data = await socket.recv_multipart()
+            # among them the question for a sign of life
+            numbers += [message.number for message in decode_from_worker(data) if isinstance(message, AskBlock)]
         good = EngineResult(CachedVectors(ITEMS[:1], np.zeros(0, np.int64)), Merged(*np.zeros((3, 0))), {})
         await socket.send_multipart([peer, b"\xc1"])
         # the first answer holds no arrays, the second is whole
-        answers = [AnswerBlock(**FIELDS | {"number": 0, "rows": b"123"}), AnswerBlock.of(1, ResultBlock.of([good]))]
-        await socket.send_multipart([peer, encode(answers)])
+        torn = AnswerBlock(**FIELDS | {"number": numbers[0], "rows": b"123"})
+        await socket.send_multipart([peer, encode([torn, AnswerBlock.of(numbers[1], ResultBlock.of([good]))])])
         outcomes = await asyncio.gather(*asks, return_exceptions=True)
         await link.close()
         socket.close()
         return [type(outcome) for outcome in outcomes], told.dropped
 
     assert run(main) == ([EngineFailed, EngineResult], Counter(bad_message=2))
+
+
+def test_an_engine_process_in_silence_fails_all_and_is_heard_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("service.remote.link.LISTEN_S", 0.02)
+
+    async def main():
+        async with open_pair(tmp_path) as (link, _, _, _, address):
+            engine = RemoteEngine("only", BUNDLE, link)
+            await engine.ask(EngineRequest(History((1,)), 5))
+            assert engine.problem is None
+        # nobody is at the other end
+        link = EngineLink(address, str, Counts())
+        engine = RemoteEngine("only", BUNDLE, link)
+        while engine.problem is None:  # noqa: ASYNC110  (bounded by `run`)
+            await asyncio.sleep(0.01)
+        with pytest.raises(EngineFailed, match="no sign of life"):
+            await engine.ask(EngineRequest(History((1,)), 5))
+        metrics = await link.all_metrics()
+        await link.close()
+        return metrics
+
+    assert run(main) == [""]
+
+
+def test_an_engine_process_that_ended_is_known_at_once(tmp_path):
+    async def main():
+        async with open_pair(tmp_path) as (link, _, _, _, address):
+            pass
+        # one that answered once, and is gone before it is missed
+        other = zmq.asyncio.Context.instance().socket(zmq.ROUTER)
+        other.setsockopt(zmq.LINGER, 0)
+        other.bind(address)
+        link = EngineLink(address, str, Counts())
+        peer, data = await other.recv_multipart()
+        [asked] = decode_from_worker(data)
+        await other.send_multipart([peer, encode([Alive(asked.number, "one", {})])])
+        while not link._incarnation:  # noqa: ASYNC110  (bounded by `run`)
+            await asyncio.sleep(0.01)
+        other.close()
+        failed = None
+        while failed is None:
+            try:
+                async with asyncio.timeout(0.05):
+                    await RemoteEngine("only", BUNDLE, link).ask(EngineRequest(History((1,)), 5))
+            except TimeoutError:
+                # the end of the connection is not seen yet
+                continue
+            except EngineFailed as error:
+                failed = str(error)
+        await link.close()
+        return failed
+
+    assert run(main) == "the engine process gives no sign of life"
+
+
+def test_work_whose_caller_left_is_not_computed_in_the_other_process(tmp_path):
+    async def main():
+        async with open_pair(tmp_path) as (link, engine, *_):
+            remote, encode, computed = RemoteEngine("only", BUNDLE, link), engine.compute.encoder.encode, []
+            taken, opened = threading.Event(), threading.Event()
+
+            def held(histories):
+                computed.extend(history.items for history in histories)
+                taken.set()
+                assert opened.wait(LIMIT_S)
+                return encode(histories)
+
+            engine.compute.encoder.encode = held
+            first = asyncio.create_task(remote.ask(EngineRequest(History((2,)), 5)))
+            await asyncio.to_thread(taken.wait, LIMIT_S)
+            gone = asyncio.create_task(remote.ask(EngineRequest(History((3,)), 5)))
+            while engine.num_waiting < 1:  # noqa: ASYNC110  (bounded by `run`)
+                await asyncio.sleep(0.01)
+            gone.cancel()
+            while not all(waiting.answer.done() for waiting in engine._waiting):  # noqa: ASYNC110  (the same)
+                await asyncio.sleep(0.01)
+            opened.set()
+            await first
+            await remote.ask(EngineRequest(History((4,)), 5))
+            return computed
+
+    assert run(main) == [(2,), (4,)]
 
 
 def test_metrics_of_all_processes_are_told_to_whoever_asks(tmp_path):

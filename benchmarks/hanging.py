@@ -1,0 +1,43 @@
+"""`recall` with an encoder that hangs, or whose thread dies, while a file says so: for tests of the watch.
+
+RECALL_TEST_HANG=/tmp/hang python -m benchmarks.hanging serve ..
+echo hang > /tmp/hang     # or: echo die > /tmp/hang; remove it to let the next thread work
+"""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from model.encoder import UserEncoder
+from model.records import History, QueryVectors
+from recall.__main__ import main
+
+SWITCH = "RECALL_TEST_HANG"
+
+
+def wish() -> str:
+    try:
+        return Path(os.environ[SWITCH]).read_text().strip()
+    except OSError:
+        return ""
+
+
+def install() -> None:
+    """Puts a switch before every encoder of this process."""
+    encode = UserEncoder.encode
+
+    def watched(self: UserEncoder, histories: Sequence[History]) -> QueryVectors:
+        if wish() == "die":
+            raise SystemExit
+        while wish() == "hang":
+            time.sleep(0.05)
+        return encode(self, histories)
+
+    setattr(UserEncoder, "encode", watched)  # noqa: B010  (a class of the product, for this process alone)
+
+
+if __name__ == "__main__":
+    install()
+    sys.exit(main())

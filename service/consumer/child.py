@@ -1,0 +1,49 @@
+"""The consumer's process as a service starts it; nothing that the consumer itself needs is loaded here."""
+
+import asyncio
+import json
+import os
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+
+import structlog
+
+from service.consumer.limits import ConsumerLimits
+from service.subprocesses import child_environment, module_command
+
+ENVIRONMENT = "RECALL_CONSUMER"  # address, folder and limits for the process, as JSON: an address may hold a password
+STOP_S, WATCH_S = 8.0, 1.0
+log = structlog.get_logger()
+
+
+class ConsumerProcess:
+    """A consumer beside the service. Belongs to one event loop."""
+
+    def __init__(self, url: str, folder: Path, limits: ConsumerLimits, log_level: str = "info") -> None:
+        """Starts it; `watch` keeps it running."""
+        told = {"url": url, "folder": str(folder), "limits": asdict(limits), "log_level": log_level}
+        self._environment = child_environment(**{ENVIRONMENT: json.dumps(told | {"parent": os.getpid()})})
+        self._process = self._start()
+
+    async def watch(self, interval_s: float = WATCH_S) -> None:
+        """Starts it again whenever it has ended, until this is cancelled."""
+        while True:
+            await asyncio.sleep(interval_s)
+            if (status := self._process.poll()) is not None:
+                log.warning("consumer_restarted", status=status)
+                self._process = self._start()
+
+    def close(self) -> None:
+        """Has it write what is left, and returns when it has ended. Blocks."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        command = module_command("service.consumer.process")
+        # a session of its own: Ctrl-C is for the service, whose last events it still has to write
+        return subprocess.Popen(command, env=self._environment, start_new_session=True)  # noqa: S603  (our own command)

@@ -1,0 +1,12 @@
+"""The limits of a consumer, for those who start one too."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerLimits:
+    """How long events wait for a file, and how long files stay."""
+
+    interval_s: float = 30.0
+    keep_days: float = 90.0
+    keep_bytes: int = 1 << 30

@@ -1,0 +1,50 @@
+"""A process that speaks HTTP: ids, experiments and histories are here, everything else is asked of the engine process.
+
+Started by the supervisor, with others that share the port; it ends when it is told to, or when the supervisor is gone.
+"""
+
+import json
+import os
+import signal
+import sys
+
+import structlog
+
+from service.bootstrap import engines_at
+from service.errors import ConfigurationError
+from service.http.app import create_app
+from service.http.server import Server
+from service.processes.addresses import listen
+from service.processes.heartbeat import ENVIRONMENT, Heart, until_lost
+from service.settings import Settings
+from service.telemetry.logging import configure_logging
+
+log = structlog.get_logger()
+
+
+def main() -> None:
+    """Runs an HTTP process."""
+    told = json.loads(os.environ.pop(ENVIRONMENT))
+    settings, heart = Settings(**told["settings"]), Heart(told["heartbeat"])
+    configure_logging(settings.log_level)
+    app = create_app(settings, engines_at(told["engine"]))
+
+    def stop() -> None:
+        log.error("supervisor_gone")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    async def ready() -> None:
+        if app.service.link:
+            await app.service.link.tell_ready()
+        await until_lost(heart, stop)
+
+    try:
+        with listen(settings.host, settings.port, reuse_port=True) as listener:
+            Server(app, ready).run([listener])
+    except ConfigurationError as error:
+        heart.refuse(str(error))
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
