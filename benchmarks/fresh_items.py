@@ -29,7 +29,7 @@ from model.encoder import UserEncoder, pin_compute_threads
 from model.recipes.files import load_recipe
 from model.records import History
 from model.training.trainer import with_epochs
-from recall.training import run_training
+from recall.training.train import Training, run_training
 from service.catalogue.changes import PutItem
 from service.catalogue.slot_vectors import SlotVectors
 from service.catalogue.state import CatalogueState
@@ -188,7 +188,7 @@ def main() -> None:
     recipe = with_epochs(load_recipe(given.recipe, given.system), given.epochs)
     for name, own in (("with", data), ("without", reduced(data, held))):
         if not (given.work / name / "config.json").exists():
-            run_training(recipe, own, given.work / name, given.seed, "cpu")
+            run_training(Training(recipe=recipe, data=own, seed=given.seed, device="cpu"), given.work / name)
     facts = {"system": given.system, "epochs": given.epochs, "seed": given.seed, "date": date.today().isoformat()}
     rows = [row | facts | {"cores": os.cpu_count()} for row in measure(Setting(data, held), given.work)]
     for row in rows:
