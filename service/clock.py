@@ -1,7 +1,12 @@
-"""Times the steps of a request."""
+"""Times the steps of a request, and bounds how long one of them is waited for."""
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+from contextlib import suppress
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Clock:
@@ -21,3 +26,11 @@ class Clock:
         total_ms = 1e3 * (time.perf_counter() - self._start)
         steps = {**self.laps_ms, **engine_ms, "total": total_ms}
         return {name: round(value, 3) for name, value in steps.items()}
+
+
+async def within(until: float, step: Awaitable[T]) -> T | None:
+    """The outcome of a step, or None where it is not there at `until`, in time.monotonic()."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(None if until == float("inf") else until):
+            return await step
+    return None

@@ -13,14 +13,14 @@ from typing import Protocol
 from model.catalogue import ExternalId
 from model.records import History
 from service.catalogue.state import LiveState
-from service.clock import Clock
+from service.clock import Clock, within
 from service.engine.arms import ArmSlot, Member, Release, with_current
 from service.engine.blocks import RequestBlock, ResultBlock
 from service.engine.messages import EngineRequest, EngineResult
 from service.errors import CatalogueBehind, DeadlineExceeded, EngineFailed, RecallError, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.fallback import FALLBACK, filled, is_filled, reasons, shortfalls, turning_point
-from service.queries import Asked, Read, RecallQuery, RecallResult
+from service.queries import Asked, Read, RecallQuery, RecallResult, without_hidden
 from service.stores.history import HistoryStore
 from service.stores.vector_codec import CachedVectors
 
@@ -60,23 +60,48 @@ class RecallPipeline:
         assignment = assignment or self.assign(query)
         if query.min_catalogue:
             await self._changes.wait_for(query.min_catalogue, min(query.deadline, time.monotonic() + CHANGE_SECONDS))
-        history = await self._history(query, until, degraded)
-        [query] = await self._without_hidden([query], until, [degraded])
-        clock.lap("history")
+        # what the user has hidden is read while the engine computes: hardly any list holds such an item
+        reading = asyncio.ensure_future(self._hidden([query], until))
+        try:
+            read = Read(query, assignment, await self._history(query, until, degraded), degraded)
+            clock.lap("history")
+            asked = await self._find(read, until)
+            [hidden] = await reading
+            read, asked = await self._leave_out(read, asked, hidden, until)
+        finally:
+            reading.cancel()
+        clock.lap("find")
+        timings_ms = clock.timings_ms(asked.result.timings_ms if asked.result else {})
+        return self._answer(read, asked, timings_ms)
+
+    async def _find(self, read: Read, until: float) -> Asked:
+        """The engine's answer to a query, from the release that answers now."""
+        query = read.query
 
         async def find(release: Release) -> Asked:
             # in here, not before: rows belong to one release's catalogue, and another release may take its place
             request = release.request(
-                query.user_id, history, query.exclude, query.top_n, query.rules, until, query.explain
+                query.user_id, read.history, query.exclude, query.top_n, query.rules, until, query.explain
             )
             request = replace(request, min_catalogue=query.min_catalogue) if query.min_catalogue else request
             request = request.in_bulk() if query.is_bulk else request
-            return Asked(release, request, await self._ask(release, request, query.deadline, degraded))
+            return Asked(release, request, await self._ask(release, request, query.deadline, read.degraded))
 
-        asked = await self._with_names(await with_current(self.arms[assignment.arm], find))
-        clock.lap("find")
-        timings_ms = clock.timings_ms(asked.result.timings_ms if asked.result else {})
-        return self._answer(Read(query, assignment, history, degraded), asked, timings_ms)
+        return await self._with_names(await with_current(self.arms[read.assignment.arm], find))
+
+    async def _leave_out(
+        self, read: Read, asked: Asked, hidden: Sequence[ExternalId] | None, until: float
+    ) -> tuple[Read, Asked]:
+        """The same without the items that the user has hidden: asked anew where the list holds one of them."""
+        [query] = without_hidden([read.query], [hidden], [read.degraded])
+        if query is read.query:
+            return read, asked
+        read = read._replace(query=query)
+        rows = frozenset(asked.release.request(query.user_id, (), query.exclude).excluded)
+        if asked.result and not rows.isdisjoint(asked.result.merged.rows.tolist()):
+            return read, await self._find(read, until)
+        # the list stands; what fills it up has to know
+        return read, asked._replace(request=replace(asked.request, excluded=rows.union(asked.request.excluded)))
 
     async def recall_many(
         self, queries: Sequence[RecallQuery], assignments: Sequence[Assignment] | None = None
@@ -94,7 +119,8 @@ class RecallPipeline:
         absent = [n for n, query in enumerate(queries) if query.history is None and query.unit is not None]
         until = turning_point(min((query.deadline for query in queries), default=float("inf")))
         reading = asyncio.gather(*(self._history(queries[n], until, degraded[n]) for n in absent))
-        queries, kept = await asyncio.gather(self._without_hidden(queries, until, degraded), reading)
+        hidden, kept = await asyncio.gather(self._hidden(queries, until), reading)
+        queries = without_hidden(queries, hidden, degraded)
         histories = [query.history or () for query in queries]
         for n, history in zip(absent, kept, strict=True):
             histories[n] = history
@@ -122,8 +148,6 @@ class RecallPipeline:
     async def _outcome(self, query: RecallQuery, assignment: Assignment) -> RecallResult | RecallError:
         try:
             return await self.recall(query, assignment)
-        except UnknownArm:
-            raise
         except RecallError as error:
             return error
 
@@ -199,8 +223,7 @@ class RecallPipeline:
 
     def problems(self) -> dict[str, str]:
         """Returns the reason why nothing is computed now, for each arm of which that is so."""
-        reasons = {name: slot.current.engine.problem for name, slot in self.arms.items()}
-        return {name: reason for name, reason in reasons.items() if reason}
+        return {name: problem for name, slot in self.arms.items() if (problem := slot.current.engine.problem)}
 
     async def engine_states(self, deadline: float) -> dict[str, str]:
         """For each arm "ok", or the name of the error that its engine gives now."""
@@ -238,31 +261,17 @@ class RecallPipeline:
         if query.history is not None or query.unit is None:
             return query.history or ()
         # None is not the same as empty: the store could not be asked
-        kept: Sequence[ExternalId] | None = None
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(None if until == float("inf") else until):
-                kept = await self._histories.recent(query.unit)
+        kept = await within(until, self._histories.recent(query.unit))
         if kept is None:
             degraded.append("history_unavailable")
         return kept or ()
 
-    async def _without_hidden(
-        self, queries: Sequence[RecallQuery], until: float, degraded: Sequence[list[str]]
-    ) -> Sequence[RecallQuery]:
-        """The queries with what their users have hidden among the excluded: one call to the store for all."""
+    async def _hidden(self, queries: Sequence[RecallQuery], until: float) -> Sequence[Sequence[ExternalId] | None]:
+        """The items that the user of each query has hidden, read in one call; None where the store could not say."""
         users = [query.unit for query in queries if query.unit is not None]
-        hidden_items: Sequence[Sequence[ExternalId] | None] = [None] * len(users)
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(None if until == float("inf") else until):
-                hidden_items = await self._histories.hidden(users) if users else ()
-        kept = iter(hidden_items)
-        read = []
-        for query, shortfall in zip(queries, degraded, strict=True):
-            hidden = next(kept) if query.unit is not None else ()
-            if hidden is None:
-                shortfall.append("hidden_unavailable")
-            read.append(replace(query, exclude=(*query.exclude, *hidden)) if hidden else query)
-        return read
+        kept = await within(until, self._histories.hidden(users)) if users else ()
+        left = iter([None] * len(users) if kept is None else kept)
+        return [next(left) if query.unit is not None else () for query in queries]
 
     async def _with_names(self, asked: Asked) -> Asked:
         """The same once the names of its items are known here.

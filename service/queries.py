@@ -92,3 +92,18 @@ class Asked(NamedTuple):
     release: Release
     request: EngineRequest
     result: EngineResult | None
+
+
+def without_hidden(
+    queries: Sequence[RecallQuery], hidden: Sequence[Sequence[ExternalId] | None], degraded: Sequence[list[str]]
+) -> list[RecallQuery]:
+    """The queries with what their users have hidden among the excluded; the same object where that is nothing.
+
+    hidden: by query; None where the store could not say, which the query's `degraded` then tells.
+    """
+    read = []
+    for query, items, shortfall in zip(queries, hidden, degraded, strict=True):
+        if items is None:
+            shortfall.append("hidden_unavailable")
+        read.append(replace(query, exclude=(*query.exclude, *items)) if items else query)
+    return read

@@ -44,12 +44,13 @@ class Gated:
 
 
 @asynccontextmanager
-async def open_pipeline(encoder, with_cache=True):
+async def open_pipeline(encoder, with_cache=True, histories=None):
     cache = MemoryVectorCache() if with_cache else None
     engine = Engine(BatchCompute(encoder, ExactIndex(ITEMS), ServingPlan()), cache=cache)
     release = Release("only", "comirec", "b" * 16, CATALOGUE, ServingPlan(), "p" * 16, 10, engine, with_cache)
     try:
-        yield RecallPipeline({"only": ArmSlot(release)}, Assigner.from_features(EVERYBODY, ["only"]), MemoryHistory())
+        assigner = Assigner.from_features(EVERYBODY, ["only"])
+        yield RecallPipeline({"only": ArmSlot(release)}, assigner, histories or MemoryHistory())
     finally:
         encoder.gate.set()
         await engine.close()
@@ -165,7 +166,7 @@ def test_a_history_is_not_waited_for_longer_than_the_deadline_allows(monkeypatch
             slow = RecallPipeline(pipeline.arms, pipeline.assigner, Silent())
             return await slow.recall(RecallQuery("id", user_id=1, top_n=3, deadline=time.monotonic() + 10))
 
-    assert run(main).degraded[:2] == ["history_unavailable", "hidden_unavailable"]
+    assert run(main).degraded[:3] == ["history_unavailable", "deadline", "hidden_unavailable"]
 
 
 def test_unknown_arm_names_those_there_are():
@@ -235,3 +236,56 @@ def test_many_queries_whose_deadline_nears_get_the_fallback_each(monkeypatch):
             return await pipeline.recall_many(queries)
 
     assert [outcome.degraded for outcome in run(main)] == [["deadline", "fallback", "filled"]] * 3
+
+
+class Hides(MemoryHistory):
+    """Every user has hidden the same items; says so once it may."""
+
+    def __init__(self, *items):
+        super().__init__()
+        self.items, self.gate = list(items), asyncio.Event()
+
+    async def hidden(self, users):
+        await self.gate.wait()
+        return [self.items for _ in users]
+
+
+async def answer_with_hidden(*items, error=None):
+    """The list of a user who has hidden items, how often it was computed, and if it was before they were known."""
+    encoder, hides = Gated(error), Hides(*items)
+    async with open_pipeline(encoder, histories=hides) as pipeline:
+        asking = asyncio.create_task(pipeline.recall(RecallQuery("id", user_id=1, history=[100], top_n=5)))
+        encoder.gate.set()
+        computed_first = await asyncio.to_thread(encoder.taken.wait, HANG_S)
+        hides.gate.set()
+        answer = await asking
+        return answer.item_ids.tolist(), encoder.num_calls, computed_first
+
+
+def test_what_is_hidden_is_read_while_the_engine_computes():
+    listed, num_calls, computed_first = run(answer_with_hidden)
+    assert (len(listed), num_calls, computed_first) == (5, 1, True)
+
+
+def test_a_list_that_holds_a_hidden_item_is_asked_anew_and_full():
+    whole = run(answer_with_hidden)[0]
+    listed, _, _ = run(lambda: answer_with_hidden(whole[1], whole[3]))
+    more = run(lambda: longer_list(7))
+    assert listed == [item for item in more if item not in (whole[1], whole[3])]
+
+
+async def longer_list(top_n):
+    encoder = Gated()
+    encoder.gate.set()
+    async with open_pipeline(encoder) as pipeline:
+        return (await pipeline.recall(RecallQuery("id", history=[100], top_n=top_n))).item_ids.tolist()
+
+
+def test_a_list_without_hidden_items_stands():
+    whole = run(answer_with_hidden)[0]
+    other = next(item for item in range(101, 140) if item not in whole)
+    assert run(lambda: answer_with_hidden(other))[:2] == (whole, 1)
+
+
+def test_the_fallback_leaves_hidden_items_out():
+    assert run(lambda: answer_with_hidden(139, 137, error=RuntimeError("broken")))[0] == [138, 136, 135, 134, 133]
