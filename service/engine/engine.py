@@ -33,7 +33,7 @@ from service.engine.waiting import Waiting
 from service.errors import EngineFailed, Overloaded
 from service.scheduling.lanes import Lanes
 from service.scheduling.pace import Pace
-from service.scheduling.threads import ThreadLost, WatchedThread
+from service.scheduling.threads import JobFailed, WatchedThread
 from service.stores.vector_cache import LookupMode, VectorCache
 from service.stores.vector_codec import CachedVectors
 
@@ -63,6 +63,8 @@ class Engine:
         clock: the one that deadlines are told in.
         """
         self.compute, self.last_batch_at = compute, float("-inf")
+        self._encode: Callable[..., Sequence[EncodedRequest] | Started] = compute.encode
+        self._search: Callable[..., Sequence[EngineResult | ResultBlock]] = compute.search
         # vectors that are computed whatever is known of them need not be looked up
         self._cache = cache if compute.reuses_vectors else None
         self._limits, self._observer, self._clock = limits, observer, clock
@@ -182,15 +184,17 @@ class Engine:
             while batch := self._take():
                 self._observer.batch_started(sum(w.size for w in batch), self.num_waiting)
                 started = self._clock()
-                encode: Callable[..., Sequence[EncodedRequest] | Started] = self.compute.encode
-                encoded = await self._guard(batch, self._encoding, partial(encode, [w.request for w in batch]))
+                requests = [waiting.request for waiting in batch]
+                encoded = await self._guard(batch, self._encoding.run(partial(self._encode, requests)))
                 if encoded is not None:
-                    if not isinstance(encoded, Started):
-                        self._keep(batch, encoded)
                     # one batch is searched while one is encoded, never more
                     if self._finishing:
                         await asyncio.wait([self._finishing])
-                    self._finishing = asyncio.create_task(self._finish(batch, encoded, started))
+                    # given before its task runs: that is a round of the loop later
+                    searched = self._searching.run(partial(self._search, requests, encoded))
+                    self._finishing = asyncio.create_task(self._finish(batch, searched, started))
+                    if not isinstance(encoded, Started):
+                        self._keep(batch, encoded)
         finally:
             self._worker = None
             self._recent.clear()
@@ -230,11 +234,10 @@ class Engine:
             self._cache.put_many(list({request.key: vectors for request, vectors in fresh if request.key}.items()))
 
     async def _finish(
-        self, batch: Sequence[Waiting], encoded: Sequence[EncodedRequest] | Started, started: float
+        self, batch: Sequence[Waiting], searched: "asyncio.Future[Sequence[EngineResult | ResultBlock]]", started: float
     ) -> None:
         try:
-            search: Callable[..., Sequence[EngineResult | ResultBlock]] = self.compute.search
-            results = await self._guard(batch, self._searching, partial(search, [w.request for w in batch], encoded))
+            results = await self._guard(batch, searched)
             if results:
                 self.last_batch_at = self._clock()
                 pace = self._cheap_pace if all(waiting.is_cheap for waiting in batch) else self._pace
@@ -249,18 +252,17 @@ class Engine:
         finally:
             self._finishing = None
 
-    async def _guard(self, batch: Sequence[Waiting], thread: WatchedThread, work: Callable[[], T]) -> T | None:
-        """Runs work of a batch in a thread; None when it failed, and then each member is told."""
-        job = thread.run(work)
-        await asyncio.wait([job])
-        error = job.exception()
-        if error is None:
-            return job.result()
-        log.error("engine_batch_failed", error=repr(error)[:500], batch=len(batch))
-        self._observer.work_dropped(DropReason.ENGINE_FAILED, sum(waiting.size for waiting in batch))
-        for waiting in batch:
-            waiting.fail(EngineFailed("the recall engine failed on this batch"))
-        return None
+    async def _guard(self, batch: Sequence[Waiting], job: "asyncio.Future[T]") -> T | None:
+        """The result of a batch's job in a thread; None when it failed, and then each member is told."""
+        # awaited itself: `asyncio.wait` would tell of it a round of the loop later
+        try:
+            return await job
+        except JobFailed as error:
+            log.error("engine_batch_failed", error=str(error)[:500], batch=len(batch))
+            self._observer.work_dropped(DropReason.ENGINE_FAILED, sum(waiting.size for waiting in batch))
+            for waiting in batch:
+                waiting.fail(EngineFailed("the recall engine failed on this batch"))
+            return None
 
     async def _watch(self) -> None:
         """Looks at the threads while they compute; one that hangs or died is replaced, and tried before it is used."""
@@ -285,15 +287,13 @@ class Engine:
     async def _retry(self) -> None:
         """Returns once both threads have answered an empty history; meanwhile nobody else is let in."""
         requests, wait_s = [EngineRequest(History(()), 1)], RETRY_S
-        encode: Callable[..., Sequence[EncodedRequest] | Started] = self.compute.encode
-        search: Callable[..., Sequence[EngineResult | ResultBlock]] = self.compute.search
         try:
             while self.problem:
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, MAX_RETRY_S)
-                with suppress(ThreadLost, RuntimeError, ValueError):
-                    encoded = await self._encoding.run(partial(encode, requests))
-                    await self._searching.run(partial(search, requests, encoded))
+                with suppress(JobFailed):
+                    encoded = await self._encoding.run(partial(self._encode, requests))
+                    await self._searching.run(partial(self._search, requests, encoded))
                     self.problem, self.last_batch_at = None, self._clock()
                     log.warning("engine_thread_replaced")
         finally:

@@ -17,7 +17,15 @@ IDLE = -1
 T = TypeVar("T")
 
 
-class ThreadLost(Exception):  # noqa: N818 - named for what it says
+class JobFailed(Exception):  # noqa: N818 - named for what it says
+    """A job has no result; what it raised is the cause."""
+
+    def __init__(self, sentence: str, cause: Exception | None = None) -> None:
+        super().__init__(sentence)
+        self.__cause__ = cause
+
+
+class ThreadLost(JobFailed):
     """The job's thread hangs or has died; the sentence says which."""
 
 
@@ -30,7 +38,7 @@ class _Job(Generic[T]):
         if not self.answer.done():
             self.answer.set_result(result)
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: JobFailed) -> None:
         if not self.answer.done():
             self.answer.set_exception(error)
 
@@ -53,7 +61,7 @@ class ComputeThread:
         return self._thread.ident is not None and not self._thread.is_alive()
 
     def run(self, work: Callable[[], T]) -> "asyncio.Future[T]":
-        """The result of `work`, or what it raises; ThreadLost where the thread is abandoned meanwhile."""
+        """The result of `work`. Raises JobFailed where it raises, ThreadLost where the thread is abandoned."""
         job = _Job(work, asyncio.get_running_loop().create_future())
         if self._is_ended:
             job.fail(ThreadLost("the thread has ended"))
@@ -85,7 +93,7 @@ class ComputeThread:
             # the boundary of the thread: whatever broke, the caller must hear of it
             except Exception as error:  # noqa: BLE001
                 self.num_finished += 1
-                self._tell(job, job.fail, error)
+                self._tell(job, job.fail, JobFailed(repr(error), error))
             else:
                 self.num_finished += 1
                 self._tell(job, job.succeed, result)
@@ -109,7 +117,7 @@ class WatchedThread:
         self._seen_s = 0.0  # for how long the job under way has been seen
 
     def run(self, work: Callable[[], T]) -> "asyncio.Future[T]":
-        """The result of `work`, or what it raises; ThreadLost where its thread is replaced meanwhile."""
+        """The result of `work`. Raises JobFailed where it raises, ThreadLost where its thread is replaced meanwhile."""
         return self._thread.run(work)
 
     def look(self, step_s: float) -> str | None:

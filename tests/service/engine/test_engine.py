@@ -279,6 +279,31 @@ def test_a_dead_thread_is_noticed_and_replaced():
     assert run(main) == 5
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_replaced_thread_is_tried_until_it_answers_whatever_it_raises(monkeypatch):
+    monkeypatch.setattr("service.engine.engine.RETRY_S", 0.01)
+
+    async def main():
+        encoder = Gated()
+        encode, outcomes = encoder.encode, [SystemExit("dead"), IndexError("of FAISS, say"), MemoryError(), None]
+
+        def sick(histories):
+            if outcome := outcomes.pop(0):
+                raise outcome
+            encoder.encode = encode
+            return encode(histories)
+
+        encoder.encode = sick
+        async with open_engine(encoder) as engine:
+            with pytest.raises(EngineFailed):
+                await engine.ask(ask_for(1))
+            while engine.problem:  # noqa: ASYNC110  (bounded by `run`)
+                await asyncio.sleep(0.01)
+            return len((await engine.ask(ask_for(1))).merged.rows)
+
+    assert run(main) == 5
+
+
 def test_bulk_leaves_single_requests_their_place():
     async def main():
         encoder = Gated(is_open=False)

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from service.scheduling.threads import ComputeThread, ThreadLost, WatchedThread
+from service.scheduling.threads import ComputeThread, JobFailed, ThreadLost, WatchedThread
 
 HANG_S = 20
 
@@ -30,11 +30,11 @@ def test_jobs_are_done_in_order_in_one_thread_that_is_no_obstacle_to_the_end_of_
 def test_a_failure_is_the_jobs_own_and_the_thread_lives_on():
     async def main():
         thread = ComputeThread("one")
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(JobFailed) as failure:
             await thread.run(lambda: 1 / 0)
-        return await thread.run(lambda: 1)
+        return type(failure.value), type(failure.value.__cause__), await thread.run(lambda: 1)
 
-    assert run(main) == 1
+    assert run(main) == (JobFailed, ZeroDivisionError, 1)
 
 
 def test_a_job_for_an_ended_thread_fails():
