@@ -12,7 +12,7 @@ from service.engine.messages import EngineRequest, EngineResult
 
 
 class EngineClient(Protocol):
-    """Computes answers for one arm; service/engine/engine.py does it here, service/remote/link.py elsewhere."""
+    """Computes answers for one arm; service/engine/engine.py does it here, service/remote/engine.py elsewhere."""
 
     @property
     def last_batch_at(self) -> float:

@@ -51,7 +51,7 @@ class BadMessage(Exception):  # noqa: N818 - named for what it says; it never re
 
 
 class AskBlock(msgspec.Struct, tag="ask", array_like=True, frozen=True):
-    """Requests of an HTTP process for one arm, in rows of one bundle's catalogue; columns as in device/layout.py."""
+    """Requests of an HTTP process for one arm, in rows of one bundle's catalogue; columns as in model/columns.py."""
 
     number: int
     arm: str
