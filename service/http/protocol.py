@@ -14,11 +14,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from service.admission.gate import MAX_BYTES, Gate, Lane, Priority, Ticket
 from service.errors import HeadTooLarge, MalformedHttp, Overloaded, RecallError, RequestTooSlow
 from service.http.codec import RETRY_AFTER_S, to_problem
-from service.http.tickets import TICKET, lane_of, priority_named
+from service.http.tickets import BUSY, TICKET, lane_of, priority_named
 
 MAX_HEADERS, MAX_HEAD_BYTES = 100, 64 * 1024
 RECEIVE_S = 8  # for a whole request, from its first byte or from the connection on
-BUSY = "more requests come than are answered in time; try again in a moment"
 REASONS = {
     MalformedHttp.status: b"Bad Request",
     RequestTooSlow.status: b"Request Timeout",

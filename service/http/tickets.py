@@ -9,6 +9,7 @@ from service.admission.gate import Gate, Lane, Priority, Ticket
 from service.errors import BadRequest, Overloaded
 
 TICKET = "recall.ticket"  # its key in the ASGI scope
+BUSY = "more requests come than are answered in time; try again in a moment"
 BATCH_PATH, SINGLE_PATHS = b"/recall/batch", (b"/recall", b"/embed")
 PRIORITIES = {priority.value.encode(): priority for priority in Priority}
 
@@ -44,7 +45,7 @@ def ticket_of(request: Request) -> Ticket:
         lane = lane_of(request.scope["path"].encode()) or Lane.SINGLE
         ticket = request.scope[TICKET] = gate.admit(lane, _priority_of(request), None)
     if ticket is None:
-        raise Overloaded("more requests come than are answered in time; try again in a moment")
+        raise Overloaded(BUSY)
     return ticket
 
 

@@ -194,7 +194,7 @@ class EngineLink:
 
     async def _call(
         self,
-        message: AskBlock | AskAlive | AskMetrics | AskReleases | AskReload,
+        message: CALLS,
         kind: type[T],
         deadline: float = float("inf"),
     ) -> T:
