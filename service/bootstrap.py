@@ -46,6 +46,8 @@ from service.telemetry.collectors import add_up
 from service.telemetry.metrics import Metrics
 
 COLLECTOR = (50_000, 20, 20)  # thresholds of the garbage collector's generations
+# between threads, of the interpreter: computing threads would hold it for 5 ms while replies wait to be written
+SWITCH_S = 0.0003
 R_co = TypeVar("R_co", bound=Releases, covariant=True)
 log = structlog.get_logger()
 

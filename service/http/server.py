@@ -10,12 +10,12 @@ from contextlib import contextmanager
 import uvicorn
 
 from service.admission.gate import Gate
+from service.bootstrap import SWITCH_S
 from service.http.app import RecallApp
 from service.http.protocol import BoundedProtocol
 
 GRACE_SECONDS = 8  # for requests under way when the service stops
 BODY_GRACE_SECONDS = 4.0  # for bodies that have not come to their end by then
-SWITCH_SECONDS = 0.0003
 
 
 class Server(uvicorn.Server):
@@ -36,9 +36,8 @@ class Server(uvicorn.Server):
         self._greeting: asyncio.Task[None] | None = None  # held, or the loop may forget it
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        # computing threads would hold the interpreter for 5 ms at a time while replies wait to be written
         before = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH_SECONDS)
+        sys.setswitchinterval(SWITCH_S)
         try:
             super().run(sockets)
         finally:

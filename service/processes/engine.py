@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 import structlog
 import uvloop
 
-from service.bootstrap import freeze_loaded, load_assigner, register
+from service.bootstrap import SWITCH_S, freeze_loaded, load_assigner, register
 from service.engine.metadata import wait_for_bundles
 from service.engine_process import open_engines
 from service.errors import ConfigurationError
@@ -25,7 +25,6 @@ from service.stores.collectors import RedisCollector
 from service.telemetry.logging import configure_logging
 from service.telemetry.metrics import Metrics
 
-SWITCH_S = 0.0003  # of the interpreter, between threads
 log = structlog.get_logger()
 
 
@@ -47,7 +46,6 @@ async def run_engine(settings: Settings, address: str, heart: Heart) -> None:
         engines.releases.subscribe(server)
         stack.push_async_callback(server.close)
         freeze_loaded()
-        # the threads that compute would hold the interpreter for 5 ms at a time while answers wait to be sent
         sys.setswitchinterval(SWITCH_S)
         beating = asyncio.create_task(until_lost(heart, stopping.set))
         stack.callback(beating.cancel)
