@@ -16,7 +16,7 @@ import structlog
 from prometheus_client.registry import Collector
 
 from service.catalogue.follower import CatalogueFollower
-from service.catalogue.log import CatalogueLog, UnsharedLog
+from service.catalogue.log import CatalogueLog
 from service.catalogue.state import LiveState
 from service.engine.arms import ArmSlot
 from service.engine.releases import Releases
@@ -159,8 +159,6 @@ def engines_at(address: str) -> OpenEngines:
             stack.push_async_callback(link.close)
             follower = await follow_engine(link, state)
             changes, clients = open_changes(settings, stack)
-            if settings.keeps_events_in_memory:
-                changes = UnsharedLog()
             await follow(CatalogueFollower(changes, state), stack)
             yield Engines(settings, follower.arms, follower, changes, state, redis_clients=clients, link=link)
 

@@ -89,17 +89,6 @@ class RedisCatalogueLog:
         return entries
 
 
-class UnsharedLog:
-    """The log of an HTTP process without Redis: its changes would reach nobody else."""
-
-    async def append(self, change: Change) -> int:  # noqa: ARG002
-        raise EventsRefused("with --redis-url memory and --http-workers no process hears of another's changes of items")
-
-    async def read(self, wait: bool = True) -> Sequence[Numbered]:
-        await asyncio.sleep(BLOCK_MS / 1e3 if wait else 0)
-        return ()
-
-
 class MemoryCatalogueLog:
     """The twin without Redis."""
 
