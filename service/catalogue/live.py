@@ -6,6 +6,7 @@ it old both make the same one.
 
 from collections import OrderedDict
 from collections.abc import Callable
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ class LiveItems:
         self.catalogue, self._live, self._slot_vectors = catalogue, live or LiveState(), slot_vectors
         # with `alive`, kept for its id
         self._masks: OrderedDict[tuple[str, int], tuple[Flags, Flags | None]] = OrderedDict()
+        self._lock = Lock()  # of the masks: engines and event loops ask for them
         self._alive: tuple[tuple[int, ...], Flags] = (), np.ones(0, dtype=np.bool_)
         self._snapshot = self._take(self._live.current)
 
@@ -54,17 +56,19 @@ class LiveItems:
         if text is None:
             return alive
         key = text, id(alive)
-        if (kept := self._masks.get(key)) is not None:
-            self._masks.move_to_end(key)
-            return kept[0]
+        with self._lock:
+            if (kept := self._masks.get(key)) is not None:
+                self._masks.move_to_end(key)
+                return kept[0]
         attributes = required(self.catalogue.attributes)
         parsed = parse_filter(text)
         parsed.check(attributes)
         mask = parsed.allowed(attributes)
         mask = mask if alive is None else mask & alive
-        self._masks[key] = mask, alive
-        while len(self._masks) > MAX_MASKS:
-            self._masks.popitem(last=False)
+        with self._lock:
+            self._masks[key] = mask, alive
+            while len(self._masks) > MAX_MASKS:
+                self._masks.popitem(last=False)
         return mask
 
     def _take(self, state: CatalogueState) -> ItemSnapshot:
