@@ -17,7 +17,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from index.base import Exclusions, Hits, ItemIndex
+from index.base import Exclusions, Hits, ItemIndex, OuterIndex
 from index.checks import check_allowed, check_search, empty_hits, first_permitted
 from index.exact import ExactIndex
 from index.faiss_index import FaissIndex
@@ -45,25 +45,14 @@ class PassingRows:
         return len(self.allowed) + (self.table.num_bytes if self.table else 0)
 
 
-class PlannedIndex:
+class PlannedIndex(OuterIndex):
     """An `ItemIndex` with a plan for filters, over an index and the exact one of the same rows. Thread-safe."""
 
     def __init__(self, inner: ItemIndex, exact: ExactIndex, few_rows: int = FEW_ROWS) -> None:
-        self.inner, self.exact, self._few_rows = inner, exact, few_rows
+        super().__init__(inner)
+        self.exact, self._few_rows = exact, few_rows
         self._known: OrderedDict[int, PassingRows] = OrderedDict()
         self._lock = Lock()
-
-    @property
-    def spec(self) -> str:
-        return self.inner.spec
-
-    @property
-    def num_items(self) -> int:
-        return self.inner.num_items
-
-    @property
-    def dim(self) -> int:
-        return self.inner.dim
 
     def search(
         self,
