@@ -141,11 +141,12 @@ class PlannedIndex(OuterIndex):
     def _read(self, allowed: NDArray[np.bool_]) -> PassingRows:
         count = int(np.count_nonzero(allowed))
         lists = self._lists.passing(allowed) if self._lists and self._few_rows < count < self.num_items else None
+        if lists is not None and lists.is_even and count >= MOST * self.num_items:
+            # the index itself, deeper
+            lists = None
         if count and self._is_exact(count, lists):
             places = np.flatnonzero(allowed)
             return PassingRows(allowed, count, places + 1, self.exact.part(places))
-        if lists is not None and lists.is_even and count >= MOST * self.num_items:
-            lists = None
         return PassingRows(allowed, count, np.zeros(0, dtype=np.int64), None, lists)
 
     def _is_exact(self, count: int, lists: PassingLists | None) -> bool:
@@ -154,8 +155,6 @@ class PlannedIndex(OuterIndex):
             return count * FEWER <= self.num_items
         if lists is None:
             return count <= self._few_rows or (count <= EXACT_ROWS and count < MOST * self.num_items)
-        if lists.is_even and count >= MOST * self.num_items:
-            return False
         return count <= EXACT_ROWS and count * EXACT_NS <= lists.num_visited * LISTS_NS
 
 
