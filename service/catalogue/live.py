@@ -1,7 +1,7 @@
 """The snapshot of one release's items, made anew when the state has changed, and its masks of filters.
 
-Nothing is pushed: whoever asks for the snapshot gets that of the newest state, from any thread. Two threads that find
-it old both make the same one.
+Nothing is pushed: whoever asks for the snapshot gets that of the newest state, from any thread. The first that finds it
+old makes the new one, and the others wait for it.
 """
 
 from collections import OrderedDict
@@ -32,20 +32,25 @@ class LiveItems:
         # with `alive`, kept for its id
         self._masks: OrderedDict[tuple[str, int], tuple[Flags, Flags | None]] = OrderedDict()
         self._lock = Lock()  # of the masks: engines and event loops ask for them
+        self._taking = Lock()  # an older snapshot must not take the place of a newer one
         self._alive: tuple[tuple[int, ...], Flags] = (), np.ones(0, dtype=np.bool_)
         self._snapshot = self._take(self._live.current)
 
     @property
     def snapshot(self) -> ItemSnapshot:
         """The newest."""
-        state = self._live.current
-        if self._snapshot.state is not state:
-            self._snapshot = self._take(state)
-        return self._snapshot
+        newest = self._snapshot
+        if newest.state is not self._live.current:
+            with self._taking:
+                if self._snapshot.state is not self._live.current:
+                    self._snapshot = self._take(self._live.current)
+                newest = self._snapshot
+        return newest
 
     def refresh(self) -> None:
         """Has the vectors of the slots asked for anew."""
-        self._snapshot = self._take(self._live.current)
+        with self._taking:
+            self._snapshot = self._take(self._live.current)
 
     def main_mask(self, snapshot: ItemSnapshot, text: str | None) -> Flags | None:
         """(N,) the bundle's rows that pass a filter and are not long dead; the same array for the same question.

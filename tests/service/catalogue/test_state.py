@@ -3,7 +3,8 @@
 import asyncio
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from threading import Event
 
 import numpy as np
 import pytest
@@ -84,6 +85,28 @@ def test_many_deleted_rows_become_a_mask_that_changes_seldom(tiny, known):
     english = items.main_mask(items.snapshot, '{"language":"en"}')
     assert english is items.main_mask(items.snapshot, '{"language":"en"}')
     assert not english[:BLOCK].any()
+
+
+def test_a_snapshot_begun_earlier_does_not_take_the_place_of_a_newer_one(tiny):
+    began, may_end, state = Event(), Event(), LiveState()
+    vectors = iter([0.0, 1.0, 2.0])  # before the change, after it, and once a watcher is learnt
+
+    def slot_vectors(current):
+        value = next(vectors)
+        if value == 1:
+            began.set()
+            may_end.wait(20)
+        return np.full((len(current.slots), 4), value, dtype=np.float32)
+
+    items = LiveItems(tiny.catalogue, state, slot_vectors)
+    state.advance(numbered([PutItem(1)]))
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(lambda: items.snapshot)
+        began.wait(20)
+        refreshing = threads.submit(items.refresh)
+        wait([refreshing], timeout=0.1)  # it ends before the other, or after it
+        may_end.set()
+    assert (items.snapshot.vectors == 2).all()
 
 
 class SlowText(str):
