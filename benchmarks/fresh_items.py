@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from index.base import Exclusions
 from index.bundle.build import golden_histories
 from index.exact import ExactIndex
+from model.attributes.table import Attributes
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.checkpoint import Checkpoint
 from model.data.sequences import SequenceData
@@ -127,7 +128,7 @@ def tables(
         IdMap(ids[known - 1]),
         whole.users,
         reduced(setting.data, held).catalogue.counts[known - 1],
-        attributes=type(attributes)(attributes.frame[(known - 1).tolist()]) if attributes else None,
+        attributes=Attributes(attributes.frame[(known - 1).tolist()]) if attributes else None,
     )
     exact = ExactIndex(np.ascontiguousarray(table[known - 1]))
     own = attributes.items(held.tolist()) if attributes else [{}] * len(held)

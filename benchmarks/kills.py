@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from itertools import cycle
 from pathlib import Path
@@ -143,9 +144,16 @@ def forked(works: Iterable[Work], target: Path) -> int:
     """The process id of a child that does the work and ends."""
     child = os.fork()
     if child == 0:
-        for work in works:
-            work(target)
-        os._exit(0)
+        is_broken = True
+        try:
+            for work in works:
+                work(target)
+            is_broken = False
+        finally:
+            # an error must not unwind into the parent's code, which deletes the folder that both of them use
+            if is_broken:
+                traceback.print_exc()
+            os._exit(is_broken)
     return child
 
 

@@ -1,4 +1,7 @@
-"""The contract of every item index, and the records it speaks in. Higher scores are better, everywhere."""
+"""The contract of every item index, the records it speaks in, and what those share that stand before another one.
+
+Higher scores are better, everywhere.
+"""
 
 from typing import NamedTuple, Protocol
 
@@ -67,3 +70,22 @@ class ItemIndex(Protocol):
         Scores do not increase along a row; no item stands twice in a row. Changes none of its arguments.
         Raises ValueError for a wrong width, limit < 1, or an `allowed` that is not N booleans.
         """
+
+
+class OuterIndex:
+    """An index before another: named and sized like the inner one."""
+
+    def __init__(self, inner: ItemIndex) -> None:
+        self.inner = inner
+
+    @property
+    def spec(self) -> str:
+        return self.inner.spec
+
+    @property
+    def num_items(self) -> int:
+        return self.inner.num_items
+
+    @property
+    def dim(self) -> int:
+        return self.inner.dim

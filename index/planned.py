@@ -17,7 +17,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from index.base import Exclusions, Hits, ItemIndex
+from index.base import Exclusions, Hits, ItemIndex, OuterIndex
 from index.checks import check_allowed, check_search, empty_hits, first_permitted
 from index.exact import ExactIndex
 from index.faiss_index import FaissIndex
@@ -45,25 +45,14 @@ class PassingRows:
         return len(self.allowed) + (self.table.num_bytes if self.table else 0)
 
 
-class PlannedIndex:
+class PlannedIndex(OuterIndex):
     """An `ItemIndex` with a plan for filters, over an index and the exact one of the same rows. Thread-safe."""
 
     def __init__(self, inner: ItemIndex, exact: ExactIndex, few_rows: int = FEW_ROWS) -> None:
-        self.inner, self.exact, self._few_rows = inner, exact, few_rows
+        super().__init__(inner)
+        self.exact, self._few_rows = exact, few_rows
         self._known: OrderedDict[int, PassingRows] = OrderedDict()
         self._lock = Lock()
-
-    @property
-    def spec(self) -> str:
-        return self.inner.spec
-
-    @property
-    def num_items(self) -> int:
-        return self.inner.num_items
-
-    @property
-    def dim(self) -> int:
-        return self.inner.dim
 
     def search(
         self,
@@ -152,11 +141,12 @@ class PlannedIndex:
     def _read(self, allowed: NDArray[np.bool_]) -> PassingRows:
         count = int(np.count_nonzero(allowed))
         lists = self._lists.passing(allowed) if self._lists and self._few_rows < count < self.num_items else None
+        if lists is not None and lists.is_even and count >= MOST * self.num_items:
+            # the index itself, deeper
+            lists = None
         if count and self._is_exact(count, lists):
             places = np.flatnonzero(allowed)
             return PassingRows(allowed, count, places + 1, self.exact.part(places))
-        if lists is not None and lists.is_even and count >= MOST * self.num_items:
-            lists = None
         return PassingRows(allowed, count, np.zeros(0, dtype=np.int64), None, lists)
 
     def _is_exact(self, count: int, lists: PassingLists | None) -> bool:
@@ -165,8 +155,6 @@ class PlannedIndex:
             return count * FEWER <= self.num_items
         if lists is None:
             return count <= self._few_rows or (count <= EXACT_ROWS and count < MOST * self.num_items)
-        if lists.is_even and count >= MOST * self.num_items:
-            return False
         return count <= EXACT_ROWS and count * EXACT_NS <= lists.num_visited * LISTS_NS
 
 

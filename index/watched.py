@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.base import Exclusions, Hits, ItemIndex
+from index.base import Exclusions, Hits, ItemIndex, OuterIndex
 from index.evaluate import recall_of
 
 SAMPLE_BATCHES = 500  # one query of so many batches is searched exactly too
@@ -25,28 +25,17 @@ class Mean:
         self.value += (value - self.value) / min(self.count, self.memory)
 
 
-class WatchedIndex:
+class WatchedIndex(OuterIndex):
     """An approximate index whose answers are compared with exact search now and then: `recall` is what it finds.
 
     The exact search runs on the searching thread, for one query of every `SAMPLE_BATCHES` batches.
     """
 
     def __init__(self, index: ItemIndex, exact: ItemIndex, every: int = SAMPLE_BATCHES) -> None:
-        self.inner, self._exact, self._every = index, exact, every
+        super().__init__(index)
+        self._exact, self._every = exact, every
         self._turn = itertools.count(1)
         self.recall = Mean()
-
-    @property
-    def spec(self) -> str:
-        return self.inner.spec
-
-    @property
-    def num_items(self) -> int:
-        return self.inner.num_items
-
-    @property
-    def dim(self) -> int:
-        return self.inner.dim
 
     def search(
         self,

@@ -81,7 +81,7 @@ class IdMap:
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
         """The arrays of a file: integers as they are; strings as one text in UTF-8 and where each ends in it."""
-        if self.ids.dtype.kind == "i":
+        if self.are_integers:
             return {name: self.ids}
         encoded = [external.encode(errors="surrogatepass") for external in self.ids.tolist()]
         ends = np.cumsum([len(external) for external in encoded], dtype=np.int64)
@@ -98,6 +98,18 @@ class IdMap:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def are_integers(self) -> bool:
+        """Tells if the ids are integers; else all of them are text."""
+        return self.ids.dtype.kind == "i"
+
+    def own_form(self, external: ExternalId) -> ExternalId:
+        """An id, known or not, in the type of these: 7 of "7" where they are integers; as it is without such a form."""
+        if isinstance(external, int) is self.are_integers:
+            return external
+        other = other_form(external)
+        return external if other is None else other
 
     def row(self, external: ExternalId | None) -> int:
         """Row of an external id in either of its forms, 7 and "7"; 0 when it is unknown."""

@@ -7,13 +7,14 @@ from functools import partial
 from math import isfinite
 from typing import Protocol
 
+import msgspec
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
 from model.attributes.table import BadAttribute
-from model.catalogue import ExternalId
-from model.ids import RULE, as_integer
+from model.catalogue import ExternalId, IdMap
+from model.ids import RULE
 from service.catalogue.changes import MAX_WATCHERS, DeleteItem, ItemWatched, PutItem
 from service.catalogue.follower import CatalogueFollower, Learner
 from service.catalogue.log import CatalogueLog, MemoryCatalogueLog, RedisCatalogueLog
@@ -50,10 +51,11 @@ class ItemEditor:
         self._changes, self._state, self._arms, self._histories = changes, state, arms, histories
 
     async def put(self, item: PutItem) -> int:
-        """The number of the change that brings an item.
+        """The number of the change that brings an item, under the form of its id that the arms' have.
 
         Raises BadRequest for values or vectors that an arm cannot take, CatalogueFull, EventsUnavailable.
         """
+        item = msgspec.structs.replace(item, id=self._items.own_form(item.id))
         for slot in self._arms.values():
             check_item(item, slot.current)
         if unknown := item.vectors.keys() - self._arms.keys():
@@ -74,42 +76,46 @@ class ItemEditor:
 
     def read_id(self, text: str) -> ExternalId:
         """The id in a path: an integer where those of the first arm are. Raises BadRequest where it is none."""
-        first = next(iter(self._arms.values())).current.catalogue.items
-        if first.ids.dtype.kind != "i":
-            return text
-        if (number := as_integer(text)) is None:
+        item = self._items.own_form(text)
+        if isinstance(item, str) and self._items.are_integers:
             raise BadRequest(f"item: {RULE}; those of this service are integers")
-        return number
+        return item
 
     async def watched(self, event: WatchEvent) -> None:
         """Tells the log of a new item's watcher, once a user; what fails is lost, for one of many."""
         state = self._state.current
-        number = state.current.get(event.item)
-        if number is None or not event.is_history:
+        if not state.current or not event.is_history:
+            return
+        item = self._items.own_form(event.item)
+        if (number := state.current.get(item)) is None:
             return
         watchers = state.slots[number].watchers
         if len(watchers) >= MAX_WATCHERS or any(str(own.user) == event.user for own in watchers):
             return
-        history = await self._before(event)
+        history = await self._before(event.user, item)
         if not history:
             return
         try:
-            await self._changes.append(ItemWatched(event.item, event.user, history))
+            await self._changes.append(ItemWatched(item, event.user, history))
         except RecallError as error:
             log.info("watcher_lost", error=str(error))
 
-    async def _before(self, event: WatchEvent) -> list[ExternalId]:
+    async def _before(self, user: str, item: ExternalId) -> list[ExternalId]:
         """The newest items of the user's history without this one."""
-        kept: Sequence[ExternalId] = await self._histories.recent(event.user, MAX_HISTORY) or ()
-        return [item for item in kept if item != event.item]
+        kept: Sequence[ExternalId] = await self._histories.recent(user, MAX_HISTORY) or ()
+        return [own for own in kept if self._items.own_form(own) != item]
+
+    @property
+    def _items(self) -> IdMap:
+        """The ids of the first arm; those of all arms are of one type, else nothing can be put."""
+        return next(iter(self._arms.values())).current.catalogue.items
 
 
 def check_item(item: PutItem, arm: Release) -> None:
     """Raises BadRequest for values or a vector that this arm's bundle cannot take."""
     items = arm.catalogue.items
-    is_text = items.ids.dtype.kind != "i"
-    if isinstance(item.id, str) is not is_text:
-        raise BadRequest(f"id: those of the arm {arm.name} are {'text' if is_text else 'integers'}")
+    if isinstance(item.id, int) is not items.are_integers:
+        raise BadRequest(f"id: those of the arm {arm.name} are {'integers' if items.are_integers else 'text'}")
     try:
         if item.attributes:
             required(arm.catalogue.attributes).check(item.attributes)

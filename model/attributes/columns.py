@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from sys import float_info
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,6 +70,12 @@ class ColumnType:
     def takes(self, value: object) -> bool:
         """Tells if a value is one of this attribute's; for lists, one member."""
         return type(value) in PYTHON[self.kind]
+
+    def keeps(self, value: object) -> bool:
+        """Tells if a value that it takes is none that 64 bits cannot hold."""
+        if self.kind is Kind.INTEGER:
+            return isinstance(value, int) and -(2**63) <= value < 2**63
+        return self.kind is not Kind.NUMBER or is_finite(value)
 
     def __str__(self) -> str:
         return f"lists of {self.kind}" if self.is_list else str(self.kind)
@@ -150,3 +157,8 @@ class Column:
         """(N + 1,) where each row's list begins in `codes`."""
         lengths = self._series.list.drop_nulls().list.len().fill_null(0).to_numpy().astype(np.int64)
         return np.append(0, np.cumsum(lengths))
+
+
+def is_finite(value: object) -> bool:
+    """True of a number that 64 bits can tell from infinity; `math.isfinite` raises for an integer that is longer."""
+    return isinstance(value, int | float) and abs(value) <= float_info.max

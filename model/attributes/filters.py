@@ -10,12 +10,11 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.attributes.columns import Column, Value
+from model.attributes.columns import Column, Value, is_finite
 from model.attributes.table import Attributes, BadAttribute
 
 MAX_CONDITIONS, MAX_DEPTH, MAX_MEMBERS = 32, 8, 1000
@@ -146,7 +145,7 @@ def _operands(name: str, operator: str, value: object) -> tuple[Value, ...]:
         return (value,)
     if operator not in RANGES:
         raise BadAttribute(f"{where}: a condition is one of in, not_in, exists, {', '.join(RANGES)}")
-    if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not is_finite(value):
         raise BadAttribute(f"{where}: a number")
     return (value,)
 

@@ -78,6 +78,8 @@ class Attributes:
             members = value if isinstance(value, list) else [value]
             if isinstance(value, list) != column_type.is_list or not all(map(column_type.takes, members)):
                 raise BadAttribute(f"{name}: it holds {column_type}")
+            if not all(map(column_type.keeps, members)):
+                raise BadAttribute(f"{name}: it holds {column_type}, finite and of 64 bits")
             if len(members) > MAX_VALUES:
                 raise BadAttribute(f"{name}: at most {MAX_VALUES} values")
 

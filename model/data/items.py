@@ -87,7 +87,7 @@ def _columns_of(table: pl.DataFrame, items: IdMap) -> list[pl.Series]:
 
 
 def _own_ids(items: IdMap) -> pl.Series:
-    if items.ids.dtype.kind == "i":
+    if items.are_integers:
         return pl.Series("item", items.ids)
     return pl.Series("item", items.ids.tolist(), dtype=pl.String)
 

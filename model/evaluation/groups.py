@@ -19,7 +19,6 @@ NUM_DECILES = 10
 class Group:
     """Some users of a split, and those of their targets that count here: one at least for each."""
 
-    by: By
     label: str
     users: NDArray[np.int64]  # places in the split's users
     targets: Sequence[NDArray[np.int32]]  # of these users
@@ -41,7 +40,7 @@ def by_history(eval_split: EvalSplit) -> Iterator[Group]:
     for start, stop in zip(LENGTHS, (*LENGTHS[1:], None), strict=True):
         label = f"{start} and more" if stop is None else str(start) if stop == start + 1 else f"{start} to {stop - 1}"
         inside = np.flatnonzero((lengths >= start) & (lengths < (stop if stop is not None else lengths.max() + 1)))
-        yield from _group("history", label, inside, eval_split, lambda targets: targets)
+        yield from _group(label, inside, eval_split, lambda targets: targets)
 
 
 def by_popularity(eval_split: EvalSplit) -> Iterator[Group]:
@@ -61,7 +60,6 @@ def by_popularity(eval_split: EvalSplit) -> Iterator[Group]:
     for number in (*range(1, NUM_DECILES + 1), 0):
         label = str(number) if number else "without an event"
         yield from _group(
-            "popularity",
             label,
             everyone,
             eval_split,
@@ -70,7 +68,6 @@ def by_popularity(eval_split: EvalSplit) -> Iterator[Group]:
 
 
 def _group(
-    by: By,
     label: str,
     users: NDArray[np.int64],
     eval_split: EvalSplit,
@@ -79,7 +76,7 @@ def _group(
     kept = [keep(eval_split.data.targets(user, eval_split.split)) for user in eval_split.users[users].tolist()]
     some = np.array([len(targets) > 0 for targets in kept], dtype=np.bool_)
     if some.any():
-        yield Group(by, label, users[some], [targets for targets in kept if len(targets)])
+        yield Group(label, users[some], [targets for targets in kept if len(targets)])
 
 
 def coverage(lists: NDArray[np.int64], num_ranked: int) -> float:

@@ -7,6 +7,7 @@ else of the network is taken over as it is.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ class WarmStart:
             raise ValueError(f"the checkpoint to start from has {len(parts)} parts, the recipe has more")
         return WarmStart(parts[number], self.catalogue)  # type: ignore[arg-type]  # ModuleList has no type of member
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The same for the same weights and ids."""
         state = hashlib.sha256(repr([asdict(self.network.config), self.network.kind]).encode())

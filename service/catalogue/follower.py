@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from service.catalogue.changes import ItemWatched
 from service.catalogue.live import LiveItems
 from service.catalogue.log import CatalogueLog
-from service.catalogue.state import LiveState
+from service.catalogue.state import CatalogueState, LiveState
 from service.errors import RecallError
 from service.stores.redis_client import RedisUnavailable
 
@@ -50,6 +50,7 @@ class CatalogueFollower:
     ) -> None:
         """learners: those of the releases that serve now."""
         self._changes, self._state, self._learners = changes, state, learners
+        self._taught: dict[Slots, CatalogueState] = {}  # the state whose watchers a release has all learnt
         self.failures: Counter[str] = Counter()
 
     async def catch_up(self) -> None:
@@ -75,17 +76,27 @@ class CatalogueFollower:
 
     async def _learn(self) -> None:
         """Teaches every release the watchers that it has not heard of, those of a release just loaded among them."""
+        state, taught = self._state.current, dict[Slots, CatalogueState]()
         for learner in self._learners():
-            state, learnt = self._state.current, False
-            for number in state.current.values():
-                watchers = state.slots[number].watchers
-                for watched in watchers[learner.slots.num_learnt(number) :]:
-                    try:
-                        learner.slots.learn(number, await learner.embed(watched))
-                    except RecallError as error:
-                        # taught with the next change: the watcher stays in the state
-                        log.info("watcher_not_learnt", error=str(error))
-                        break
-                    learnt = True
-            if learnt:
-                learner.items.refresh()
+            # mostly nothing has come since the last time: then no slot is looked at
+            if self._taught.get(learner.slots) is state or await self._teach(learner, state):
+                taught[learner.slots] = state
+        self._taught = taught
+
+    async def _teach(self, learner: Learner, state: CatalogueState) -> bool:
+        """Teaches a release the watchers of a state; False where some are left for the next time."""
+        is_whole, has_learnt = True, False
+        for number in state.current.values():
+            watchers = state.slots[number].watchers
+            for watched in watchers[learner.slots.num_learnt(number) :]:
+                try:
+                    learner.slots.learn(number, await learner.embed(watched))
+                except RecallError as error:
+                    # tried again after the next reading of the log: the watcher stays in the state
+                    log.info("watcher_not_learnt", error=str(error))
+                    is_whole = False
+                    break
+                has_learnt = True
+        if has_learnt:
+            learner.items.refresh()
+        return is_whole

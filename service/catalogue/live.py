@@ -1,11 +1,12 @@
 """The snapshot of one release's items, made anew when the state has changed, and its masks of filters.
 
-Nothing is pushed: whoever asks for the snapshot gets that of the newest state, from any thread. Two threads that find
-it old both make the same one.
+Nothing is pushed: whoever asks for the snapshot gets that of the newest state, from any thread. The first that finds it
+old makes the new one, and the others wait for it.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,20 +31,26 @@ class LiveItems:
         self.catalogue, self._live, self._slot_vectors = catalogue, live or LiveState(), slot_vectors
         # with `alive`, kept for its id
         self._masks: OrderedDict[tuple[str, int], tuple[Flags, Flags | None]] = OrderedDict()
+        self._lock = Lock()  # of the masks: engines and event loops ask for them
+        self._taking = Lock()  # an older snapshot must not take the place of a newer one
         self._alive: tuple[tuple[int, ...], Flags] = (), np.ones(0, dtype=np.bool_)
         self._snapshot = self._take(self._live.current)
 
     @property
     def snapshot(self) -> ItemSnapshot:
         """The newest."""
-        state = self._live.current
-        if self._snapshot.state is not state:
-            self._snapshot = self._take(state)
-        return self._snapshot
+        newest = self._snapshot
+        if newest.state is not self._live.current:
+            with self._taking:
+                if self._snapshot.state is not self._live.current:
+                    self._snapshot = self._take(self._live.current)
+                newest = self._snapshot
+        return newest
 
     def refresh(self) -> None:
         """Has the vectors of the slots asked for anew."""
-        self._snapshot = self._take(self._live.current)
+        with self._taking:
+            self._snapshot = self._take(self._live.current)
 
     def main_mask(self, snapshot: ItemSnapshot, text: str | None) -> Flags | None:
         """(N,) the bundle's rows that pass a filter and are not long dead; the same array for the same question.
@@ -54,17 +61,19 @@ class LiveItems:
         if text is None:
             return alive
         key = text, id(alive)
-        if (kept := self._masks.get(key)) is not None:
-            self._masks.move_to_end(key)
-            return kept[0]
+        with self._lock:
+            if (kept := self._masks.get(key)) is not None:
+                self._masks.move_to_end(key)
+                return kept[0]
         attributes = required(self.catalogue.attributes)
         parsed = parse_filter(text)
         parsed.check(attributes)
         mask = parsed.allowed(attributes)
         mask = mask if alive is None else mask & alive
-        self._masks[key] = mask, alive
-        while len(self._masks) > MAX_MASKS:
-            self._masks.popitem(last=False)
+        with self._lock:
+            self._masks[key] = mask, alive
+            while len(self._masks) > MAX_MASKS:
+                self._masks.popitem(last=False)
         return mask
 
     def _take(self, state: CatalogueState) -> ItemSnapshot:

@@ -76,15 +76,18 @@ class Priors:
 
 
 class SlotVectors:
-    """Vectors of slots in the space of one bundle. Read by the engine's thread, taught by its event loop."""
+    """Vectors of slots in the space of one bundle. Taught by an event loop, read by any thread.
+
+    What follows from a slot is kept under its number: two threads that find it missing both compute the same.
+    """
 
     def __init__(self, arm: str, catalogue: Catalogue, exact: VectorTable, queries: NDArray[np.float32]) -> None:
         """queries: (R, D) such as the bundle's users ask, its golden ones."""
         self._arm, self._catalogue, self._exact, self._queries = arm, catalogue, exact, queries
         self._learnt: dict[int, Learnt] = {}
-        self._fixed: list[Vector | None] = []  # of each slot: its vector where that is given; longer only
+        self._fixed: dict[int, Vector | None] = {}  # by slot: its vector where that is given
         self._estimates: dict[int, tuple[tuple[int, int], Vector]] = {}  # with what they follow from
-        self._described: list[Vector] = []  # of each slot: the direction that its attributes say
+        self._described: dict[int, Vector] = {}  # by slot: the direction that its attributes say
 
     def learn(self, slot: int, queries: NDArray[np.float32]) -> None:
         """Moves a slot towards a watcher's query vectors (Q, D)."""
@@ -100,15 +103,13 @@ class SlotVectors:
 
     def of(self, state: CatalogueState) -> NDArray[np.float32]:
         """(M, D) the vectors of all slots."""
-        for slot in state.slots[len(self._fixed) :]:
-            self._described.append(self._describe(slot))
-            self._fixed.append(self._given(slot))
         vectors = np.zeros((len(state.slots), self._exact.dim), dtype=np.float32)
-        alive = {*state.current.values()}
-        for number, slot in enumerate(state.slots):
-            if number in alive:
-                given = self._fixed[number]
-                vectors[number] = self._estimate(number, slot) if given is None else given
+        for number in state.current.values():
+            slot = state.slots[number]
+            if number not in self._fixed:
+                self._fixed[number] = self._given(slot)
+            given = self._fixed[number]
+            vectors[number] = self._estimate(number, slot) if given is None else given
         return vectors
 
     def _estimate(self, number: int, slot: Slot) -> Vector:
@@ -119,6 +120,8 @@ class SlotVectors:
         return known[1]
 
     def _fit(self, number: int, slot: Slot) -> Vector:
+        if number not in self._described:
+            self._described[number] = self._describe(slot)
         learnt = self._learnt.get(number)
         direction = PRIOR_WATCHERS * self._described[number] + (learnt.total if learnt else 0)
         expected = max(self._priors.usual, float(len(slot.watchers)))

@@ -93,9 +93,11 @@ class ItemSnapshot:
         return self.catalogue.items.rows(ids) + self.slot_rows_of(ids)
 
     def slot_rows_of(self, ids: Iterable[ExternalId]) -> tuple[int, ...]:
-        """The rows of slots of known ids."""
-        current = self.state.current
-        return tuple(self.num_main + 1 + current[own] for own in ids if own in current) if current else ()
+        """The rows of slots of known ids, in either of their forms."""
+        if not (current := self.state.current):
+            return ()
+        slots = map(current.get, map(self.catalogue.items.own_form, ids))
+        return tuple(self.num_main + 1 + slot for slot in slots if slot is not None)
 
     def column(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """(K,) external ids of rows that are known to be inside."""

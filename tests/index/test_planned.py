@@ -6,7 +6,7 @@ import pytest
 from index.base import Exclusions
 from index.evaluate import recall_of
 from index.exact import ExactIndex
-from index.faiss_index import FaissIndex, SearchEffort
+from index.faiss_index import FaissIndex, SearchEffort, load_faiss
 from index.lists import ListsOfRows
 from index.planned import PlannedIndex
 
@@ -75,9 +75,10 @@ def test_a_query_far_from_all_passing_rows_still_finds_them(items, exact, lists)
     assert recall_of(hits.rows, exact.search(query, LIMIT, None, far).rows) >= 0.9
 
 
-def test_every_row_is_in_one_list(lists):
-    owners = ListsOfRows.of(lists)
-    assert owners.sizes.sum() == lists.num_items
+def test_every_row_is_in_the_list_that_faiss_put_it_into(items, lists):
+    owners, native = ListsOfRows.of(lists), load_faiss().downcast_index(lists.native)
+    assert owners.list_of_row.tolist() == native.quantizer.assign(items, 1)[:, 0].tolist()
+    assert owners.sizes.tolist() == [native.invlists.list_size(number) for number in range(native.nlist)]
     assert ListsOfRows.of(FaissIndex.build(np.eye(16, dtype=np.float32), "HNSW16")) is None
 
 

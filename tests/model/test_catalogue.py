@@ -45,6 +45,11 @@ def test_an_id_is_found_in_either_form(ids, asked):
     assert [IdMap.of(ids).row(external) for external in asked] == [3, 1, 0]
 
 
+def test_an_id_takes_the_form_of_the_others():
+    assert [IdMap.of([1]).own_form(external) for external in (7, "7", "07")] == [7, 7, "07"]
+    assert [IdMap.of(["a"]).own_form(external) for external in (7, "7", "07")] == ["7", "7", "07"]
+
+
 @pytest.mark.parametrize("text", ["07", "+7", " 7", "7.0", "٧", str(2**63)])
 def test_another_text_is_not_the_integer(text):
     assert IdMap.of([7]).rows([text, 7]) == (1,)

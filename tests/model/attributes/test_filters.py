@@ -128,6 +128,8 @@ def test_the_order_of_keys_makes_no_other_filter():
         ({"author": {"in": [*range(1001)]}}, "author.in: at most 1000 values"),
         ({"seconds": {"gt": "3"}}, "seconds.gt: a number"),
         ({"seconds": {"gt": float("inf")}}, "a number of a filter is finite"),
+        ({"seconds": {"gt": 10**400}}, "seconds.gt: a number"),
+        ({"author": {"lte": -(10**400)}}, "author.lte: a number"),
         ({"seconds": {"exists": 1}}, "seconds.exists: true or false"),
         ({"and": []}, "and: a list of filters"),
         ({"or": {"author": 7}}, "or: a list of filters"),
@@ -170,9 +172,14 @@ def test_columns_that_are_no_attributes_are_refused(columns, sentence):
         ({"tags": 1}, "tags: it holds lists of integers"),
         ({"tags": [*range(65)]}, "tags: at most 64 values"),
         ({"size": 1}, "no attribute 'size'"),
+        ({"author": 2**63}, "author: it holds integers, finite and of 64 bits"),
+        ({"tags": [1, -(2**63) - 1]}, "tags: it holds lists of integers, finite and of 64 bits"),
+        ({"seconds": 10**400}, "seconds: it holds numbers, finite and of 64 bits"),
+        ({"seconds": float("nan")}, "seconds: it holds numbers, finite and of 64 bits"),
     ],
 )
 def test_values_of_a_new_item_are_checked(item, sentence):
     TABLE.check({"author": 3, "seconds": 4, "tags": []})
+    TABLE.check({"author": -(2**63), "seconds": 2**63, "language": "", "live": True})
     with pytest.raises(BadAttribute, match=sentence):
         TABLE.check(item)

@@ -1,13 +1,17 @@
 """Changes become one state, whatever process reads them, and a state becomes a snapshot of a bundle's items."""
 
 import asyncio
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from threading import Event
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.catalogue import live
 from service.catalogue.changes import MAX_WATCHERS, DeleteItem, ItemWatched, PutItem, decode, encode
 from service.catalogue.live import BLOCK, LiveItems
 from service.catalogue.log import MemoryCatalogueLog
@@ -81,6 +85,54 @@ def test_many_deleted_rows_become_a_mask_that_changes_seldom(tiny, known):
     english = items.main_mask(items.snapshot, '{"language":"en"}')
     assert english is items.main_mask(items.snapshot, '{"language":"en"}')
     assert not english[:BLOCK].any()
+
+
+def test_a_snapshot_begun_earlier_does_not_take_the_place_of_a_newer_one(tiny):
+    began, may_end, state = Event(), Event(), LiveState()
+    vectors = iter([0.0, 1.0, 2.0])  # before the change, after it, and once a watcher is learnt
+
+    def slot_vectors(current):
+        value = next(vectors)
+        if value == 1:
+            began.set()
+            may_end.wait(20)
+        return np.full((len(current.slots), 4), value, dtype=np.float32)
+
+    items = LiveItems(tiny.catalogue, state, slot_vectors)
+    state.advance(numbered([PutItem(1)]))
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(lambda: items.snapshot)
+        began.wait(20)
+        refreshing = threads.submit(items.refresh)
+        wait([refreshing], timeout=0.1)  # it ends before the other, or after it
+        may_end.set()
+    assert (items.snapshot.vectors == 2).all()
+
+
+class SlowText(str):
+    """A text at whose every look-up other threads may get their turn."""
+
+    __slots__ = ()
+
+    def __hash__(self):
+        return super().__hash__()
+
+
+def test_threads_may_ask_for_masks_while_others_are_dropped(tiny, monkeypatch):
+    monkeypatch.setattr(live, "MAX_MASKS", 1)
+    items, texts = LiveItems(tiny.catalogue), [SlowText('{"language":"en"}'), SlowText('{"language":"de"}')]
+
+    def ask(text):
+        expected = items.main_mask(items.snapshot, text)
+        return all((items.main_mask(items.snapshot, text) == expected).all() for _ in range(8000))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            assert all(threads.map(ask, texts * 2))
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_who_waits_for_a_change_is_woken_or_told_that_it_is_not_here():

@@ -1,5 +1,8 @@
 """Items that came after a bundle: their vectors, their places among the others, the channel that is kept for them."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import numpy as np
 import pytest
 
@@ -97,6 +100,47 @@ def test_attributes_bring_a_new_item_near_those_that_share_them(loaded, tiny):
     put(state, PutItem(NEW, {"author": 7_007}), PutItem(NEW + 1, {"author": 7_008}), PutItem(NEW + 2))
     own = unit(slots.of(state.current)) @ unit(vectors[author].mean(0))
     assert own[0] > max(own[1], own[2])
+
+
+class Gathered:
+    """The vectors of an index; keeps how many were asked for at once, and lets each call wait for `meet`."""
+
+    def __init__(self, exact, meet=lambda: None):
+        self.exact, self.meet, self.sizes = exact, meet, []
+
+    @property
+    def dim(self):
+        return self.exact.dim
+
+    def gather(self, rows):
+        self.sizes.append(len(rows))
+        self.meet()
+        return self.exact.gather(rows)
+
+
+def slots_over(table, loaded, tiny):
+    return SlotVectors("recgpt", tiny.catalogue, table, query(loaded))
+
+
+def test_two_threads_that_ask_at_once_keep_each_vector_with_its_slot(loaded, tiny, known, state):
+    def given(number):
+        return {"recgpt": [float(number)] * loaded.release.dim}
+
+    put(state, PutItem(known[5]), PutItem(NEW, None, given(1)), PutItem(NEW + 1, None, given(2)))
+    exact, both = loaded.compute.served.exact, Barrier(2)
+    slots = slots_over(Gathered(exact, lambda: both.wait(20)), loaded, tiny)
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(slots.of, [state.current] * 2)
+    np.testing.assert_array_equal(first, second)
+    put(state, PutItem(NEW + 2, None, given(3)))
+    np.testing.assert_array_equal(slots.of(state.current), slots_over(exact, loaded, tiny).of(state.current))
+
+
+def test_an_item_with_a_trained_vector_costs_no_look_at_the_others(loaded, tiny, known, state):
+    put(state, PutItem(known[5], {"author": 7_007}))
+    table = Gathered(loaded.compute.served.exact)
+    slots_over(table, loaded, tiny).of(state.current)
+    assert table.sizes == [1]
 
 
 def test_a_new_item_scores_as_items_that_are_watched_as_often():

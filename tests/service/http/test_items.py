@@ -83,13 +83,25 @@ def test_a_new_item_with_the_query_as_its_vector_is_first(http, known):
     assert NEW + 2 not in seen["items"]
 
 
-def test_a_new_item_moves_towards_its_watchers(http, known):
-    item = NEW + 3
+def test_7_and_text_7_are_one_item_that_was_put(http, known):
+    number = put(http, str(NEW + 5), attributes={"author": 7_995})
+    body = {"filter": {"author": 7_995}, "min_catalogue": number, "top_n": 3}
+    assert recall(http, **body)["items"] == [NEW + 5]
+    assert recall(http, **body, exclude=[str(NEW + 5)])["items"] == []
+    assert recall(http, **body, history=[*known[3:6], str(NEW + 5)])["items"] == []
+    # lists of everything, in one block
+    requests = [{"history": [known[3], *more], "top_n": 400} for more in ([], [str(NEW + 5)])]
+    answers = http.post("/recall/batch", json={"requests": requests, "arm": "recgpt"}).json()["responses"]
+    assert [NEW + 5 in answer["items"] for answer in answers] == [True, False]
+
+
+@pytest.mark.parametrize(("item", "form"), [(NEW + 3, int), (NEW + 6, str)])
+def test_a_new_item_moves_towards_its_watchers(http, known, item, form):
     number = put(http, item)
     before = place(http, item, known[100:108], number)
     for user in range(6):
-        for watched in (*known[100:108], item):
-            body = {"user_id": 9_000 + user, "item_id": watched, "action": "play"}
+        for watched in map(form, (*known[100:108], item)):
+            body = {"user_id": f"{item} {user}", "item_id": watched, "action": "play"}
             assert http.post("/feedback", json=body).status_code == 202
     deadline = time.monotonic() + 20
     while not (after := place(http, item, known[100:108], number)) < before:
