@@ -41,8 +41,8 @@ def event(number):
     return b"%d" % number
 
 
-async def read_all(redis):
-    return [entry.event for entry in (await RedisEventReader(redis, STREAM, int).read(limit=100_000)).events]
+async def read_all(redis, stream=STREAM):
+    return [entry.event for entry in (await RedisEventReader(redis, stream, int).read(limit=100_000)).events]
 
 
 def put_all(outbox, numbers):
@@ -125,6 +125,26 @@ def test_events_wait_for_redis_to_come_back(tmp_path, with_spool):
         assert asyncio.run(main(server)) == (waiting, 0, [0, 1, 2], 3)
     finally:
         server.close()
+
+
+@pytest.mark.parametrize("with_spool", [True, False])
+def test_stream_that_redis_refuses_costs_the_others_nothing(server, tmp_path, with_spool):
+    async def main():
+        async with open_redis(server.url) as redis:
+            await redis.run(lambda client: client.set("recall:refused", "no stream"))
+            outbox = Outbox(redis, Spool(tmp_path / "spool", 1000) if with_spool else None, QUICK)
+            for number in range(3):
+                outbox.put("recall:refused", event(number))
+                outbox.put(STREAM, event(number))
+            await asyncio.sleep(0.3)
+            # tried again meanwhile, and what Redis has taken is not written again
+            waiting = await read_all(redis), outbox.written, outbox.num_queued, outbox.warnings()
+            await redis.run(lambda client: client.delete("recall:refused"))
+            lost = await empty(outbox) if with_spool else await outbox.close(limit_s=5)
+            return waiting, lost, await read_all(redis), await read_all(redis, "recall:refused")
+
+    told = (0, ["events_spooled"]) if with_spool else (3, [])
+    assert asyncio.run(main()) == (([0, 1, 2], 3, *told), 0, [0, 1, 2], [0, 1, 2])
 
 
 async def empty(outbox):
