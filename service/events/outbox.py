@@ -59,7 +59,7 @@ class Outbox:
         self._writer: asyncio.Task[None] | None = None
         self._is_closing = False
         self.written = self.dropped = self.spooled = 0
-        if spool and not spool.is_empty:
+        if self.spool_bytes:
             self._wake()
 
     @property

@@ -93,11 +93,8 @@ class Spool:
 
     @property
     def num_bytes(self) -> int:
+        """Bytes on disk; 0 once all that was read is forgotten."""
         return sum(file.num_bytes for file in self._files)
-
-    @property
-    def is_empty(self) -> bool:
-        return all(file.is_empty for file in self._files)
 
     def append(self, entries: Iterable[Entry]) -> int:
         """Keeps events in their order; returns how many: not all where the bound or the disk is reached."""
