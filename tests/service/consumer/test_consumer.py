@@ -12,8 +12,9 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from benchmarks.consumer_kills import EXPOSURE, FEEDBACK_EVENT, survive
+from model.folders.files import FRESH
 from service.consumer.consumer import GROUP, NAME, StreamConsumer
-from service.consumer.files import PART, EventFolder
+from service.consumer.files import EventFolder
 from service.consumer.process import open_consumer
 from service.consumer.tables import TABLES
 from service.errors import ConfigurationError
@@ -139,7 +140,7 @@ def test_a_group_that_was_lost_writes_nothing_twice(server, client, folder):
 
 
 def test_half_a_file_is_removed_at_start(client, folder):
-    part = folder / "feedback" / "2026-11-27" / f"1-0_2-0.parquet{PART}"
+    part = folder / "feedback" / "2026-11-27" / f".1-0_2-0.parquet.77{FRESH}"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"PAR1")
     with opened(client, folder):
