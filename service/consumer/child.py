@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -17,13 +18,21 @@ STOP_S, WATCH_S = 8.0, 1.0
 log = structlog.get_logger()
 
 
+def start_consumer(url: str, folder: Path, limits: ConsumerLimits, log_level: str) -> "subprocess.Popen[bytes]":
+    """Starts a consumer that ends with this process."""
+    told = {"url": url, "folder": str(folder), "limits": asdict(limits), "log_level": log_level, "parent": os.getpid()}
+    environment = child_environment(**{ENVIRONMENT: json.dumps(told)})
+    command = module_command("service.consumer.process")
+    # a session of its own: Ctrl-C is for the service, whose last events it still has to write
+    return subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603  (our own command)
+
+
 class ConsumerProcess:
     """A consumer beside the service. Belongs to one event loop."""
 
-    def __init__(self, url: str, folder: Path, limits: ConsumerLimits, log_level: str = "info") -> None:
+    def __init__(self, url: str, folder: Path, limits: ConsumerLimits, log_level: str) -> None:
         """Starts it; `watch` keeps it running."""
-        told = {"url": url, "folder": str(folder), "limits": asdict(limits), "log_level": log_level}
-        self._environment = child_environment(**{ENVIRONMENT: json.dumps(told | {"parent": os.getpid()})})
+        self._start = partial(start_consumer, url, folder, limits, log_level)
         self._process = self._start()
 
     async def watch(self, interval_s: float = WATCH_S) -> None:
@@ -42,8 +51,3 @@ class ConsumerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-    def _start(self) -> "subprocess.Popen[bytes]":
-        command = module_command("service.consumer.process")
-        # a session of its own: Ctrl-C is for the service, whose last events it still has to write
-        return subprocess.Popen(command, env=self._environment, start_new_session=True)  # noqa: S603  (our own command)
