@@ -18,7 +18,7 @@ from redis import Redis, exceptions
 from service.consumer.child import ENVIRONMENT, WATCH_S
 from service.consumer.consumer import Consumer
 from service.consumer.files import EventFolder
-from service.consumer.limits import ConsumerLimits
+from service.consumer.limits import DEFAULTS, ConsumerLimits
 from service.errors import ConfigurationError
 from service.stores.redis_client import UnknownOption, check_options
 from service.telemetry.logging import configure_logging
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 @contextmanager
-def open_consumer(url: str, folder: Path, limits: ConsumerLimits | None = None) -> Iterator[Consumer]:
+def open_consumer(url: str, folder: Path, limits: ConsumerLimits = DEFAULTS) -> Iterator[Consumer]:
     """A consumer of the streams at `url`. Raises ConfigurationError for a URL or a folder that is unusable."""
     try:
         check_options(url)
@@ -42,7 +42,7 @@ def open_consumer(url: str, folder: Path, limits: ConsumerLimits | None = None) 
         ) from None
     files = EventFolder(folder)
     try:
-        yield Consumer(client, files, limits or ConsumerLimits())
+        yield Consumer(client, files, limits)
     finally:
         files.close()
         client.close()
