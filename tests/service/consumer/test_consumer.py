@@ -212,7 +212,10 @@ def test_a_folder_has_one_consumer(server, folder):
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1/0?retry_on_timeout=1", "http://127.0.0.1"])
 def test_unusable_url_is_refused_with_a_sentence(folder, url):
-    with pytest.raises(ConfigurationError, match="the Redis URL of the events is unusable"), open_consumer(url, folder):
+    with (
+        pytest.raises(ConfigurationError, match="the Redis URL of the events role is unusable"),
+        open_consumer(url, folder),
+    ):
         pass
 
 
