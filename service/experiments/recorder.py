@@ -19,7 +19,7 @@ MAX_REMEMBERED = 200_000  # users of a process; about 15 MB
 
 
 class RecordedQuery(Protocol):
-    """The part of a query that is recorded (RecallQuery of service/pipeline.py)."""
+    """The part of a query that is recorded (RecallQuery of service/queries.py)."""
 
     @property
     def request_id(self) -> str: ...
@@ -29,7 +29,7 @@ class RecordedQuery(Protocol):
 
 
 class RecordedResult(Protocol):
-    """The part of an answer that is recorded (RecallResult of service/pipeline.py)."""
+    """The part of an answer that is recorded (RecallResult of service/queries.py)."""
 
     @property
     def bundle(self) -> str: ...
