@@ -35,10 +35,10 @@ class ConsumerProcess:
         self._start = partial(start_consumer, url, folder, limits, log_level)
         self._process = self._start()
 
-    async def watch(self, interval_s: float = WATCH_S) -> None:
+    async def watch(self) -> None:
         """Starts it again whenever it has ended, until this is cancelled."""
         while True:
-            await asyncio.sleep(interval_s)
+            await asyncio.sleep(WATCH_S)
             if (status := self._process.poll()) is not None:
                 log.warning("consumer_restarted", status=status)
                 self._process = self._start()

@@ -69,10 +69,10 @@ class RecentKeys:
 class ExposureRecorder:
     """Records the requests of one process."""
 
-    def __init__(self, sink: EventSink, sample_share: float = 0.1, max_remembered: int = MAX_REMEMBERED) -> None:
+    def __init__(self, sink: EventSink, sample_share: float = 0.1) -> None:
         """sample_share: of the answers whose list is recorded, chosen at random."""
         self._sink, self._sample_share = sink, sample_share
-        self._seen = RecentKeys(max_remembered)
+        self._seen = RecentKeys(MAX_REMEMBERED)
         self.unwritable = 0  # requests whose ids no event can hold
 
     def record(
