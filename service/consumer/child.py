@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import subprocess
+import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from service.subprocesses import child_environment, module_command
 
 ENVIRONMENT = "RECALL_CONSUMER"  # address, folder and limits for the process, as JSON: an address may hold a password
 STOP_S, WATCH_S = 8.0, 1.0
+STEADY_S, MAX_PAUSE_S = 10.0, 30.0
 log = structlog.get_logger()
 
 
@@ -36,12 +38,18 @@ class ConsumerProcess:
         self._process = self._start()
 
     async def watch(self) -> None:
-        """Starts it again whenever it has ended, until this is cancelled."""
+        """Starts it again when it has ended, after 1, 2, 4 .. s where it does not stay; until this is cancelled."""
+        started_at, pause_s = time.monotonic(), 0.0
         while True:
             await asyncio.sleep(WATCH_S)
-            if (status := self._process.poll()) is not None:
-                log.warning("consumer_restarted", status=status)
-                self._process = self._start()
+            if (status := self._process.poll()) is None:
+                continue
+            is_steady = time.monotonic() - started_at > STEADY_S
+            # one that cannot start takes half a second of CPU each time to find that out
+            pause_s = 0.0 if is_steady else min(MAX_PAUSE_S, max(1.0, 2 * pause_s))
+            log.warning("consumer_ended", status=status, again_in_s=pause_s)
+            await asyncio.sleep(pause_s)
+            self._process, started_at = self._start(), time.monotonic()
 
     def close(self) -> None:
         """Has it write what is left, and returns when it has ended. Blocks."""
