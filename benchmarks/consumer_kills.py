@@ -6,25 +6,21 @@ after a random time, and started again; at last it is told to stop. Then each ev
 
 import argparse
 import json
-import os
 import random
 import signal
-import subprocess
 import tempfile
 import threading
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import orjson
 import polars as pl
 from redis import Redis
 
-from service.consumer.child import ENVIRONMENT
+from service.consumer.child import start_consumer
 from service.consumer.limits import ConsumerLimits
 from service.events.streams import EXPOSURES, FEEDBACK
 from service.stores.embedded_redis import EmbeddedRedis
-from service.subprocesses import child_environment, module_command
 
 EXPOSURE = {
     **dict.fromkeys(("experiment", "phase", "config", "unit", "variation", "assigned", "served"), "x"),
@@ -59,26 +55,20 @@ class Writer(threading.Thread):
         return self.num_events
 
 
-def start(url: str, folder: Path) -> "subprocess.Popen[bytes]":
-    limits = asdict(ConsumerLimits(interval_s=0.05))
-    told = {"url": url, "folder": str(folder), "limits": limits, "log_level": "warning", "parent": os.getpid()}
-    environment = child_environment(**{ENVIRONMENT: json.dumps(told)})
-    return subprocess.Popen(module_command("service.consumer.process"), env=environment)
-
-
 def survive(num_kills: int, rate: float, longest_s: float, folder: Path) -> dict[str, float]:
     """The account of a run: events written, rows, rows that are there twice, events that are not there."""
     rng = random.Random(num_kills)
     with EmbeddedRedis(folder / "redis") as server:
+        told = server.url, folder / "events", ConsumerLimits(interval_s=0.05), "warning"
         writer = Writer(server.url, rate)
         writer.start()
         for _ in range(num_kills):
-            consumer = start(server.url, folder / "events")
+            consumer = start_consumer(*told)
             time.sleep(rng.uniform(0.2 * longest_s, longest_s))
             consumer.send_signal(signal.SIGKILL)
             consumer.wait()
         num_events = writer.stop()
-        consumer = start(server.url, folder / "events")
+        consumer = start_consumer(*told)
         client = Redis.from_url(server.url, protocol=2)
         while client.xlen(FEEDBACK) or client.xlen(EXPOSURES):
             time.sleep(0.1)

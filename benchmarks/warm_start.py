@@ -9,8 +9,9 @@ other half is measured. One thread; seconds are CPU time.
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from model.training.fit import fit
 from model.training.plans import measure_plan
 from model.training.warm import WarmStart, warm_recipe
 
+T = TypeVar("T")
 METRICS = ("recall@50", "ndcg@50", "recall@100")
 
 
@@ -69,7 +71,8 @@ def compare(system: str, seed: int, before: SequenceData, after: SequenceData) -
     } | figures
 
 
-def timed(work):  # noqa: ANN001, ANN201
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """The outcome of the work, and its seconds of CPU."""
     began = time.process_time()
     return work(), time.process_time() - began
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import typer
+from prometheus_client.core import Metric
 from typer.core import TyperGroup
 
 from docs import rooms
@@ -17,6 +18,8 @@ from recall.bench import plots
 from recall.reproduction import figures, provenance, report
 from recall.reproduction.results import Results
 from service import errors
+from service.admission.collector import AdmissionCollector
+from service.admission.gate import Gate
 from service.bootstrap import register
 from service.engine.collector import EngineCollector
 from service.engine.loading import load_arm
@@ -79,7 +82,7 @@ def routes() -> str:
     return table(["route", "what", "statuses"], rows)
 
 
-def metrics() -> str:
+def metric_families() -> list[Metric]:
     """The metrics counted while answering, then those that the parts count themselves."""
     # no arms: names and meanings are the same with any
     counted, client = Metrics(), RedisClient("redis://127.0.0.1/0", "cache")
@@ -87,8 +90,12 @@ def metrics() -> str:
     experiments = LiveAssigner(lambda: Assigner.from_file(DEFAULT_FILE, ["recgpt", "comirec"]), None)
     parts = (CacheCollector(MemoryVectorCache()), EngineCollector({}), reloads, RedisCollector([client]))
     register(counted, *parts, EventCollector(MemoryOutbox()), ExperimentsCollector(experiments))
-    families = counted.registry.collect()
-    rows = [[f"`{f.name}{'_total' * (f.type == 'counter')}`", f.type, f.documentation] for f in families]
+    register(counted, AdmissionCollector(Gate(1.0)))
+    return list(counted.registry.collect())
+
+
+def metrics() -> str:
+    rows = [[f"`{f.name}{'_total' * (f.type == 'counter')}`", f.type, f.documentation] for f in metric_families()]
     return table(["metric", "type", "meaning"], rows)
 
 

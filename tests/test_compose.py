@@ -14,24 +14,10 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from prometheus_client import CollectorRegistry
 
+from docs.generate import metric_families
 from recall.__main__ import app
-from service.bootstrap import register
-from service.engine.collector import EngineCollector
-from service.engine.loading import load_arm
-from service.events.collector import EventCollector
-from service.events.outbox import MemoryOutbox
-from service.experiments.assignment import DEFAULT_FILE, Assigner
-from service.experiments.collector import ExperimentsCollector
-from service.experiments.live import LiveAssigner
-from service.reload.collector import ReloadCollector
-from service.reload.reloader import Reloader
 from service.settings import Settings
-from service.stores.collectors import CacheCollector, RedisCollector
-from service.stores.redis_client import RedisClient
-from service.stores.vector_cache import MemoryVectorCache
-from service.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -237,15 +223,8 @@ def test_prometheus_asks_the_published_route(services: dict[str, Any]) -> None:
 
 @pytest.fixture
 def metric_names() -> set[str]:
-    link = RedisClient("redis://127.0.0.1:1/0", "cache")
-    metrics = Metrics()
-    registry: CollectorRegistry = metrics.registry
-    reloads = ReloadCollector(Reloader({}, {}, lambda _, folder: load_arm("", folder, "cpu").release))
-    experiments = LiveAssigner(lambda: Assigner.from_file(DEFAULT_FILE, ["recgpt", "comirec"]), None)
-    parts = (CacheCollector(MemoryVectorCache()), EngineCollector({}), reloads, RedisCollector([link]))
-    register(metrics, *parts, EventCollector(MemoryOutbox()), ExperimentsCollector(experiments))
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}
-    return {metric.name + suffix for metric in registry.collect() for suffix in suffixes[metric.type]}
+    return {metric.name + suffix for metric in metric_families() for suffix in suffixes[metric.type]}
 
 
 def test_the_dashboard_asks_for_metrics_that_exist(metric_names: set[str]) -> None:

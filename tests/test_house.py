@@ -61,7 +61,7 @@ ALLOWED = {
     "service.catalogue": "model.attributes model.catalogue service.errors service.stores",
     "service.clock": "",
     "service.consumer": (
-        "model.logs service.errors service.events service.stores service.subprocesses service.telemetry"
+        "model.folders model.logs service.errors service.events service.stores service.subprocesses service.telemetry"
     ),
     "service.embedded": "service.consumer service.settings service.stores",
     "service.engine": (

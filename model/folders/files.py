@@ -11,6 +11,7 @@ from io import BufferedReader
 from pathlib import Path
 
 SHA256 = re.compile("[0-9a-f]{64}")
+FRESH = ".tmp"  # ends the name of a file that is being written
 
 
 class FolderRefused(ValueError):  # noqa: N818 - named for what happened to the folder
@@ -66,11 +67,11 @@ def open_plain(path: Path) -> Iterator[BufferedReader]:
         yield file
 
 
-def write_file(path: Path, write: Callable[[Path], None]) -> None:
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Puts the file that `write` makes in the place of `path`, in one step and on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # of this process alone: runs side by side may write the same file
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    fresh = path.with_name(f".{path.name}.{os.getpid()}{FRESH}")
     try:
         write(fresh)
         sync(fresh)

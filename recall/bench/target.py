@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-WORKER, ENGINE = "service.processes.http", "service.processes.engine"
+WORKER, ENGINE, CONSUMER = "service.processes.http", "service.processes.engine", "service.consumer.process"
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,10 @@ class Target:
         return self.url.removeprefix("http://").rsplit(":", 1)[0]
 
     def usage(self) -> dict[str, float]:
-        """CPU seconds so far: `http` is the thread of the event loop, `compute` all others, `redis` the child.
+        """CPU seconds so far: `http` is the thread of the event loop, `compute` all others.
 
-        With HTTP processes `http` is all of them, and `engine` the event loop of the process that they ask.
+        `redis` is the embedded server, `events` the consumer of its events. With HTTP processes `http` is all of them,
+        and `engine` the event loop of the process that they ask.
         """
         if self.pid is None:
             return {}
@@ -51,7 +52,7 @@ class Target:
         spent = {"engine" if workers else "http": main, "compute": whole.user + whole.system - main}
         for child in children:
             times = child.cpu_times()
-            part = "http" if child in workers else "redis"
+            part = "http" if child in workers else "events" if is_running(CONSUMER, child) else "redis"
             spent[part] = spent.get(part, 0.0) + times.user + times.system
         return spent
 

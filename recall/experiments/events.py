@@ -8,6 +8,7 @@ import typer
 
 from recall.options import StrictCommand, takes
 from recall.terminal import err, last_line
+from service.consumer.limits import DEFAULTS, ConsumerLimits
 
 Option = typer.Option
 events = typer.Typer(
@@ -26,9 +27,13 @@ class ConsumeCommand:
         str, Option(help="Redis of the events, the service's --events-redis-url.", envvar="RECALL_EVENTS_REDIS_URL")
     ]
     output: Annotated[Path, Option(help="Folder of the event log; one consumer writes it.")] = FOLDER
-    interval_s: Annotated[float, Option(min=0, help="Longest wait for a file; shorter = more and smaller files.")] = 30
-    keep_days: Annotated[float, Option(min=0, help="Files older than this are deleted.")] = 90
-    keep_gb: Annotated[float, Option(min=0, help="Beyond this size the oldest files are deleted.")] = 10
+    interval_s: Annotated[float, Option(min=0, help="Longest wait for a file; shorter = more and smaller files.")] = (
+        DEFAULTS.interval_s
+    )
+    keep_days: Annotated[float, Option(min=0, help="Files older than this are deleted.")] = DEFAULTS.keep_days
+    keep_gb: Annotated[float, Option(min=0, help="Beyond this size the oldest files are deleted.")] = (
+        DEFAULTS.keep_bytes / 2**30
+    )
     once: Annotated[bool, Option("--once", help="Write what is there now, and stop.")] = False
 
 
@@ -39,7 +44,6 @@ def consume_events(options: ConsumeCommand) -> None:
 
     What is written is removed from Redis. With --once the last line is JSON: the rows of each table.
     """
-    from service.consumer.limits import ConsumerLimits
     from service.consumer.process import consume, open_consumer
     from service.telemetry.logging import configure_logging
 

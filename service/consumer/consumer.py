@@ -143,7 +143,7 @@ class StreamConsumer:
 class Consumer:
     """Consumes all tables until it is told to stop. Blocks: a process of its own."""
 
-    def __init__(self, client: Redis, folder: EventFolder, limits: ConsumerLimits = ConsumerLimits()) -> None:
+    def __init__(self, client: Redis, folder: EventFolder, limits: ConsumerLimits) -> None:
         self._folder, self._limits = folder, limits
         self._consumers = [StreamConsumer(client, table, folder) for table in TABLES]
         self._is_open = False

@@ -3,7 +3,7 @@
     events/feedback/2026-11-27/1795800000000-0_1795800031234-7.parquet      named by the stream's first and last id
     events/dead/feedback/1795800000000-3.json                               what could not be read
 
-A file is written beside its name, brought to the disk, and renamed: whoever lists `*.parquet` never meets half of one.
+A file is on the disk before it has its name (model/folders/files.py): who lists `*.parquet` never meets half of one.
 """
 
 import fcntl
@@ -17,10 +17,10 @@ from typing import Any
 
 import polars as pl
 
+from model.folders.files import FRESH, write_file
 from service.consumer.tables import TABLES, EventTable
 from service.errors import ConfigurationError
 
-PART = ".part"  # ends the name of a file that is being written
 StreamId = tuple[int, int]
 
 
@@ -30,9 +30,10 @@ def parse_id(text: str) -> StreamId:
     return int(milliseconds), int(number)
 
 
-def first_id(path: Path) -> StreamId:
-    """The id with which the entries of a file begin."""
-    return parse_id(path.stem.split("_")[0])
+def span_of(path: Path) -> tuple[StreamId, StreamId]:
+    """The ids with which the entries of a file begin and end."""
+    first, last = path.stem.split("_")
+    return parse_id(first), parse_id(last)
 
 
 class EventFolder:
@@ -51,30 +52,23 @@ class EventFolder:
         except OSError:
             os.close(self._lock)
             raise ConfigurationError(f"the event log {folder} is written by another consumer") from None
-        for path in folder.rglob(f"*{PART}"):
+        for path in folder.rglob(f".*{FRESH}"):
             path.unlink()
         self._last_ids = {table.name: self._newest(table) for table in TABLES}
 
-    def write(self, table: EventTable, rows: Sequence[dict[str, Any]]) -> Path:
+    def write(self, table: EventTable, rows: Sequence[dict[str, Any]]) -> None:
         """Writes rows in the order of their ids into one file; the same rows give the same file. Raises OSError."""
         first, last = rows[0]["stream_id"], rows[-1]["stream_id"]
         day = datetime.fromtimestamp(parse_id(first)[0] / 1000, UTC).date().isoformat()
         path = self._folder / table.name / day / f"{first}_{last}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + PART)
-        pl.DataFrame(rows, schema=table.schema, orient="row").write_parquet(part)
-        settle(part, path)
+        write_file(path, pl.DataFrame(rows, schema=table.schema, orient="row").write_parquet)
         self._last_ids[table.name] = max(self._last_ids[table.name], parse_id(last))
-        return path
 
     def bury(self, table: EventTable, stream_id: str, data: bytes, reason: str) -> None:
         """Keeps an entry that is no event, and why. Raises OSError."""
         path = self._folder / "dead" / table.name / f"{stream_id}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + PART)
         entry = {"stream_id": stream_id, "reason": reason, "event": data.decode(errors="backslashreplace")}
-        part.write_text(json.dumps(entry), encoding="utf-8")
-        settle(part, path)
+        write_file(path, lambda fresh: fresh.write_text(json.dumps(entry), encoding="utf-8"))
 
     def written(self, table: EventTable, stream_ids: Collection[str]) -> set[str]:
         """The ids, of those given, that are in a file already."""
@@ -84,7 +78,7 @@ class EventFolder:
         low, high = min(map(parse_id, wanted)), max(map(parse_id, wanted))
         known: set[str] = set()
         for path in self._files(table.name):
-            first, last = map(parse_id, path.stem.split("_"))
+            first, last = span_of(path)
             if first <= high and last >= low:
                 known |= wanted & set(pl.read_parquet(path, columns=["stream_id"], glob=False)["stream_id"])
         return known
@@ -96,14 +90,13 @@ class EventFolder:
         """
         tables = [self._files(table.name) for table in TABLES]
         sizes = {path: path.stat().st_size for files in tables for path in files}
-        files = sorted(
-            (path for files in tables for path in files[:-1]), key=lambda path: parse_id(path.stem.split("_")[0])
-        )
+        files = sorted((path for files in tables for path in files[:-1]), key=span_of)
         oldest_ms = (datetime.now(UTC) - timedelta(days=keep_days)).timestamp() * 1000
         excess = sum(sizes.values()) - keep_bytes
         gone = []
         for path in files:
-            if parse_id(path.stem.split("_")[1])[0] >= oldest_ms and excess <= 0:
+            _, (last_ms, _) = span_of(path)
+            if last_ms >= oldest_ms and excess <= 0:
                 break
             path.unlink()
             gone.append(path)
@@ -122,23 +115,7 @@ class EventFolder:
 
     def _files(self, table: str) -> list[Path]:
         """The files of a table, oldest first."""
-        return sorted((self._folder / table).glob("*/*.parquet"), key=first_id)
+        return sorted((self._folder / table).glob("*/*.parquet"), key=span_of)
 
     def _newest(self, table: EventTable) -> StreamId:
-        return max((parse_id(path.stem.split("_")[1]) for path in self._files(table.name)), default=(0, 0))
-
-
-def settle(part: Path, path: Path) -> None:
-    """Gives a file its name once it is on the disk, and brings the name there too."""
-    sync(part)
-    part.replace(path)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Brings a file, or the names in a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return max((span_of(path)[1] for path in self._files(table.name)), default=(0, 0))

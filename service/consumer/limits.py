@@ -7,6 +7,9 @@ from dataclasses import dataclass
 class ConsumerLimits:
     """How long events wait for a file, and how long files stay."""
 
-    interval_s: float = 30.0
-    keep_days: float = 90.0
-    keep_bytes: int = 1 << 30
+    interval_s: float = 30
+    keep_days: float = 90
+    keep_bytes: int = 10 << 30
+
+
+DEFAULTS = ConsumerLimits()

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
-from redis import Redis, exceptions
+from redis import Redis
 
 from service.consumer.child import ENVIRONMENT, WATCH_S
 from service.consumer.consumer import Consumer
 from service.consumer.files import EventFolder
-from service.consumer.limits import ConsumerLimits
+from service.consumer.limits import DEFAULTS, ConsumerLimits
 from service.errors import ConfigurationError
-from service.stores.redis_client import UnknownOption, check_options
+from service.stores.redis_client import usable_url
 from service.telemetry.logging import configure_logging
 
 TIMEOUT_S = 10.0
@@ -28,21 +28,13 @@ log = structlog.get_logger()
 
 
 @contextmanager
-def open_consumer(url: str, folder: Path, limits: ConsumerLimits | None = None) -> Iterator[Consumer]:
+def open_consumer(url: str, folder: Path, limits: ConsumerLimits = DEFAULTS) -> Iterator[Consumer]:
     """A consumer of the streams at `url`. Raises ConfigurationError for a URL or a folder that is unusable."""
-    try:
-        check_options(url)
+    with usable_url(url, "events"):
         client = Redis.from_url(url, socket_timeout=TIMEOUT_S, protocol=2)
-    except UnknownOption as error:
-        raise ConfigurationError(f"the Redis URL of the events is unusable: {error}") from None
-    except (TypeError, ValueError, AttributeError, exceptions.RedisError):
-        # the error of the library may quote the URL, and so the password in it
-        raise ConfigurationError(
-            "the Redis URL of the events is unusable; it is redis://.., rediss://.. or unix://.."
-        ) from None
     files = EventFolder(folder)
     try:
-        yield Consumer(client, files, limits or ConsumerLimits())
+        yield Consumer(client, files, limits)
     finally:
         files.close()
         client.close()

@@ -39,11 +39,11 @@ class FullnessWatch:
         filling = [f"stream_{level.name}_filling" for level in self.levels if level.is_filling]
         return [*filling, *(["redis_events_memory_filling"] if self._is_memory_filling else [])]
 
-    async def run(self, interval_s: float = INTERVAL_S) -> None:
-        """Measures every `interval_s` until it is cancelled."""
+    async def run(self) -> None:
+        """Measures every INTERVAL_S until it is cancelled."""
         while True:
             await self.measure()
-            await asyncio.sleep(interval_s)
+            await asyncio.sleep(INTERVAL_S)
 
     async def measure(self) -> None:
         """Measures once; what was measured before stands while Redis does not answer."""

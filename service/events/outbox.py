@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 
 from service.events.spool import Entry, Spool
 from service.events.streams import (
@@ -52,12 +52,14 @@ class Outbox:
         self._redis, self._spool, self._limits = redis, spool, limits
         self._queued: deque[Entry] = deque()
         self._queued_bytes = 0
+        self._replayed: Sequence[Entry] = ()  # the oldest of the spool that Redis has not taken yet
+        self._replayed_bytes = 0  # to forget when it has
         self._mean_bytes: dict[str, float] = {}  # of an event, by stream
         self._full = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
         self._is_closing = False
         self.written = self.dropped = self.spooled = 0
-        if spool and not spool.is_empty:
+        if self.spool_bytes:
             self._wake()
 
     @property
@@ -132,30 +134,33 @@ class Outbox:
                 await self._full.wait()
 
     async def _write_batch(self) -> bool:
-        """Writes the oldest that are queued, else the oldest of the spool; False when Redis does not take them."""
+        """Writes the oldest that are queued, else the oldest of the spool; False when Redis takes none of them."""
         batch = list(islice(self._queued, self._limits.max_batch))
         if not batch:
             return await self._replay()
-        is_sent = await self._send(batch)
-        if not is_sent:
-            # without a spool they stay queued: tried again, perhaps written twice
-            batch = batch[: await self._keep(batch)]
+        refused = await self._send(batch)
+        # without a spool they stay queued: tried again, perhaps written twice
+        waiting = refused[await self._keep(refused) :]
         for stream, data in batch:
             self._queued.popleft()
-            self._queued_bytes -= len(data)
-            # what the spool has taken is counted when Redis has it
-            self.written += is_sent
             self._note(stream, len(data))
-        return is_sent
+        self._queued.extendleft(reversed(waiting))
+        self._queued_bytes -= total_bytes(batch) - total_bytes(waiting)
+        # what the spool has taken is counted when Redis has it
+        self.written += len(batch) - len(refused)
+        return len(refused) < len(batch)
 
     async def _replay(self) -> bool:
         if self._spool is None:
             return True
-        entries, num_bytes = await asyncio.to_thread(self._spool.read)
-        if entries and not await self._send(entries):
+        if not self._replayed:
+            self._replayed, self._replayed_bytes = await asyncio.to_thread(self._spool.read)
+        refused = await self._send(self._replayed)
+        self.written += len(self._replayed) - len(refused)
+        self._replayed = refused
+        if refused:
             return False
-        self.written += len(entries)
-        await asyncio.to_thread(self._spool.forget, num_bytes)
+        await asyncio.to_thread(self._spool.forget, self._replayed_bytes)
         return True
 
     async def _keep(self, batch: Sequence[Entry]) -> int:
@@ -166,24 +171,31 @@ class Outbox:
         self.spooled += num_kept
         return num_kept
 
-    async def _send(self, batch: Sequence[Entry]) -> bool:
-        try:
-            await self._redis.run(lambda client: self._pipe(client, batch))
-        except RedisUnavailable:
-            return False
-        return True
+    async def _send(self, batch: Sequence[Entry]) -> Sequence[Entry]:
+        """The events that Redis did not take: all of them, or those of a stream that it refuses."""
+        if not batch:
+            return batch
 
-    async def _pipe(self, client: Redis, batch: Sequence[Entry]) -> None:
-        async with client.pipeline(transaction=False) as pipe:
+        def fill(pipe: Pipeline) -> None:
             for stream, data in batch:
                 pipe.xadd(stream, {FIELD: data}, maxlen=self._max_entries(stream, len(data)), approximate=True)
-            await pipe.execute()
+
+        try:
+            replies = await self._redis.pipeline(fill)
+        except RedisUnavailable:
+            return batch
+        return [entry for entry, reply in zip(batch, replies, strict=True) if isinstance(reply, RedisUnavailable)]
 
     def _note(self, stream: str, num_bytes: int) -> None:
         self._mean_bytes[stream] = 0.99 * self._mean_bytes.get(stream, num_bytes) + 0.01 * num_bytes
 
     def _max_entries(self, stream: str, num_bytes: int) -> int:
         return int(self._limits.max_stream_bytes / (self._mean_bytes.get(stream, num_bytes) + ENTRY_BYTES)) + 1
+
+
+def total_bytes(batch: Sequence[Entry]) -> int:
+    """The bytes of these events, as a queue counts them."""
+    return sum(len(data) for _, data in batch)
 
 
 class MemoryOutbox:

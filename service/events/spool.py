@@ -15,6 +15,7 @@ from service.errors import ConfigurationError
 
 Entry = tuple[str, bytes]  # stream, event as JSON: neither holds a tab or a line feed
 SUFFIX = ".spool"
+READ_BYTES = 1 << 20  # at once
 
 
 class SpoolFile:
@@ -93,11 +94,8 @@ class Spool:
 
     @property
     def num_bytes(self) -> int:
+        """Bytes on disk; 0 once all that was read is forgotten."""
         return sum(file.num_bytes for file in self._files)
-
-    @property
-    def is_empty(self) -> bool:
-        return all(file.is_empty for file in self._files)
 
     def append(self, entries: Iterable[Entry]) -> int:
         """Keeps events in their order; returns how many: not all where the bound or the disk is reached."""
@@ -114,12 +112,12 @@ class Spool:
             return 0
         return len(lines)
 
-    def read(self, max_bytes: int = 2**20) -> tuple[Sequence[Entry], int]:
+    def read(self) -> tuple[Sequence[Entry], int]:
         """The oldest events, and the number of bytes to forget once they are delivered."""
         file = self._first()
         if file is None:
             return [], 0
-        lines, num_bytes = file.read(max_bytes)
+        lines, num_bytes = file.read(READ_BYTES)
         pairs = [line.partition(b"\t") for line in lines]
         return [(stream.decode(errors="replace"), data) for stream, mark, data in pairs if mark], num_bytes
 

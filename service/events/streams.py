@@ -1,4 +1,4 @@
-"""Reading what exposures and feedback wrote, in order, page by page: the seam of the verdict.
+"""The streams of events, and reading what waits in them, in order, page by page, without taking it out.
 
 Two readers with one behaviour: over a Redis stream, and over a bounded log in the memory of this process. Knows no
 kind of event: events are decoded by the function given.

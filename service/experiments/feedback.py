@@ -107,13 +107,13 @@ class FeedbackLimits:
 class RedisFeedback:
     """Events that arrive together go in one pipeline; the stream is never trimmed here, its consumer does that."""
 
-    def __init__(self, redis: RedisClient, limits: FeedbackLimits = FeedbackLimits(), stream: str = FEEDBACK) -> None:
-        self._redis, self._limits, self._stream = redis, limits, stream
+    def __init__(self, redis: RedisClient, limits: FeedbackLimits = FeedbackLimits()) -> None:
+        self._redis, self._limits = redis, limits
         self._writes = Microbatcher(self._write, limits.max_batch)
 
     @property
     def events(self) -> EventReader[FeedbackEvent]:
-        return RedisEventReader(self._redis, self._stream, FeedbackEvent.from_json)
+        return RedisEventReader(self._redis, FEEDBACK, FeedbackEvent.from_json)
 
     async def keep(self, event: FeedbackEvent) -> bool:
         try:
@@ -143,7 +143,7 @@ class RedisFeedback:
         is_hide = event.action is Action.HIDE
         item = encode_item(event.item) if event.is_history or is_hide else b""
         kept, limit = (hidden_key, MAX_HIDDEN) if is_hide else (history_key, self._limits.max_history)
-        keys = (mark_key(event), self._stream, kept(event.user))
+        keys = (mark_key(event), FEEDBACK, kept(event.user))
         return (*keys, orjson.dumps(event), self._limits.mark_ttl_s, item, limit)
 
 

@@ -19,7 +19,7 @@ MAX_REMEMBERED = 200_000  # users of a process; about 15 MB
 
 
 class RecordedQuery(Protocol):
-    """The part of a query that is recorded (RecallQuery of service/pipeline.py)."""
+    """The part of a query that is recorded (RecallQuery of service/queries.py)."""
 
     @property
     def request_id(self) -> str: ...
@@ -29,7 +29,7 @@ class RecordedQuery(Protocol):
 
 
 class RecordedResult(Protocol):
-    """The part of an answer that is recorded (RecallResult of service/pipeline.py)."""
+    """The part of an answer that is recorded (RecallResult of service/queries.py)."""
 
     @property
     def bundle(self) -> str: ...
@@ -69,10 +69,10 @@ class RecentKeys:
 class ExposureRecorder:
     """Records the requests of one process."""
 
-    def __init__(self, sink: EventSink, sample_share: float = 0.1, max_remembered: int = MAX_REMEMBERED) -> None:
+    def __init__(self, sink: EventSink, sample_share: float = 0.1) -> None:
         """sample_share: of the answers whose list is recorded, chosen at random."""
         self._sink, self._sample_share = sink, sample_share
-        self._seen = RecentKeys(max_remembered)
+        self._seen = RecentKeys(MAX_REMEMBERED)
         self.unwritable = 0  # requests whose ids no event can hold
 
     def record(

@@ -9,8 +9,8 @@ deadline.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -105,17 +105,30 @@ def cause_of(error: BaseException) -> FailureCause:
     return next((cause for mark, cause in QUOTED_CAUSES.items() if mark in str(error)), unnamed)
 
 
-class UnknownOption(ValueError):  # noqa: N818 - named for what it says
-    """A URL has an option that a Redis client of this service does not take."""
-
-
-def check_options(url: str) -> None:
-    """Raises UnknownOption for an option that would fail, or change what the service relies on, with each request."""
+def check_options(url: str, role: str) -> None:
+    """Raises ConfigurationError for an option that would fail, or change what the service relies on, each request."""
     parts = urlsplit(url)
     known = URL_OPTIONS | TLS_OPTIONS if parts.scheme == "rediss" else URL_OPTIONS
     unknown = [name for name in parse_qs(parts.query, keep_blank_values=True) if name not in known]
     if unknown:
-        raise UnknownOption(f"it has the option {unknown[0][:40]!r}; it may have {', '.join(sorted(known))}")
+        raise ConfigurationError(
+            f"the Redis URL of the {role} role is unusable: it has the option {unknown[0][:40]!r}; "
+            f"it may have {', '.join(sorted(known))}"
+        )
+
+
+@contextmanager
+def usable_url(url: str, role: str) -> Iterator[None]:
+    """For the block that makes a client of `url`. Raises ConfigurationError, which never quotes the URL."""
+    try:
+        check_options(url, role)
+        yield
+    except (TypeError, ValueError, AttributeError, exceptions.RedisError):
+        # the error of the library may quote the URL, and so the password in it
+        raise ConfigurationError(
+            f"the Redis URL of the {role} role is unusable; it is redis://[[user]:password@]host[:port][/db], "
+            "rediss:// for TLS or unix://path, with special characters of a password as %23 for #, %40 for @"
+        ) from None
 
 
 class CircuitBreaker:
@@ -175,8 +188,7 @@ class RedisClient:
         self.failures: Counter[FailureCause] = Counter()
 
     def _open_pool(self, url: str, limits: RedisLimits) -> ConnectionPool:
-        try:
-            check_options(url)
+        with usable_url(url, self.role):
             pool = ConnectionPool.from_url(
                 url,
                 max_connections=limits.max_connections,
@@ -188,15 +200,7 @@ class RedisClient:
             )
             # made and thrown away: options that a connection does not take are told now, not by every request
             pool.connection_class(**pool.connection_kwargs)
-        except UnknownOption as error:
-            raise ConfigurationError(f"the Redis URL of the {self.role} role is unusable: {error}") from None
-        except (TypeError, ValueError, AttributeError, exceptions.RedisError):
-            # the error of the library may quote the URL, and so the password in it
-            raise ConfigurationError(
-                f"the Redis URL of the {self.role} role is unusable; it is redis://[[user]:password@]host[:port][/db], "
-                "rediss:// for TLS or unix://path, with special characters of a password as %23 for #, %40 for @"
-            ) from None
-        return pool
+            return pool
 
     @property
     def is_down(self) -> bool:

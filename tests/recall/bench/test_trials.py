@@ -30,8 +30,12 @@ FINE = Measured(
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory):
-    bundle = make_bundle(tmp_path_factory.mktemp("bench"), Sizes(num_items=500, dim=16, num_layers=1, max_length=20))
+def bundle(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("bench"), Sizes(num_items=500, dim=16, num_layers=1, max_length=20))
+
+
+@pytest.fixture(scope="module")
+def target(bundle):
     with serving({"recgpt": bundle}, "--redis-url", "memory", "--request-timeout-ms", "10000") as running:
         yield running
 
@@ -46,6 +50,11 @@ def test_a_trial_says_what_was_answered_and_what_it_cost(target):
     assert sum(trial.batch_sizes.values()) > 0
     assert "busy" in trial.binding or "none" in trial.binding
     assert trial.stall_p99_ms > 0
+
+
+def test_the_consumer_of_events_is_no_part_of_redis(bundle):
+    with serving({"recgpt": bundle}) as running:
+        assert running.usage().keys() == {"http", "compute", "redis", "events"}
 
 
 def test_several_generators_make_one_trial(target):

@@ -1,19 +1,26 @@
 """From streams to files: each event is one row, wherever the consumer ends, and what is no event is put aside."""
 
+import asyncio
 import json
-from contextlib import contextmanager
+import os
+import signal
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import orjson
 import polars as pl
+import psutil
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from benchmarks.consumer_kills import EXPOSURE, FEEDBACK_EVENT, survive
+from model.folders.files import FRESH
+from service.consumer.child import ENVIRONMENT, ConsumerProcess
 from service.consumer.consumer import GROUP, NAME, StreamConsumer
-from service.consumer.files import PART, EventFolder
+from service.consumer.files import EventFolder
+from service.consumer.limits import ConsumerLimits
 from service.consumer.process import open_consumer
 from service.consumer.tables import TABLES
 from service.errors import ConfigurationError
@@ -139,7 +146,7 @@ def test_a_group_that_was_lost_writes_nothing_twice(server, client, folder):
 
 
 def test_half_a_file_is_removed_at_start(client, folder):
-    part = folder / "feedback" / "2026-11-27" / f"1-0_2-0.parquet{PART}"
+    part = folder / "feedback" / "2026-11-27" / f".1-0_2-0.parquet.77{FRESH}"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"PAR1")
     with opened(client, folder):
@@ -211,7 +218,10 @@ def test_a_folder_has_one_consumer(server, folder):
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1/0?retry_on_timeout=1", "http://127.0.0.1"])
 def test_unusable_url_is_refused_with_a_sentence(folder, url):
-    with pytest.raises(ConfigurationError, match="the Redis URL of the events is unusable"), open_consumer(url, folder):
+    with (
+        pytest.raises(ConfigurationError, match="the Redis URL of the events role is unusable"),
+        open_consumer(url, folder),
+    ):
         pass
 
 
@@ -242,6 +252,33 @@ def test_beyond_its_size_the_oldest_files_go(folder):
     size = max(path.stat().st_size for path in folder.glob("feedback/*/*.parquet"))
     files.expire(30, int(2.5 * size))
     assert ids(folder) == ["1", "0"]
+
+
+def consumers_of(folder):
+    """The ids of the consumers that this process has started for a folder."""
+    pids = set()
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it has ended
+            pids |= {child.pid} if str(folder) in child.environ().get(ENVIRONMENT, "") else set()
+    return pids
+
+
+def test_a_consumer_that_dies_is_started_again(server, folder):
+    async def main():
+        process = ConsumerProcess(server.url, folder, ConsumerLimits(), "warning")
+        watcher = asyncio.create_task(process.watch())
+        try:
+            [first] = consumers_of(folder)
+            os.kill(first, signal.SIGKILL)
+            async with asyncio.timeout(60):
+                while not consumers_of(folder) - {first}:  # noqa: ASYNC110  (nothing tells of another process)
+                    await asyncio.sleep(0.05)
+        finally:
+            watcher.cancel()
+            process.close()
+
+    asyncio.run(main())
+    assert consumers_of(folder) == set()
 
 
 def test_killed_consumer_loses_nothing_and_writes_nothing_twice(tmp_path):

@@ -62,4 +62,16 @@ def test_memory_warns_where_nothing_is_evicted(server, policy, warnings):
 
 
 def test_what_was_measured_stands_while_redis_is_away(tmp_path):
-    assert measured(f"unix://{tmp_path}/nobody.sock", 1).warnings() == []
+    async def main(server):
+        redis = RedisClient(server.url, "events", RedisLimits(timeout_ms=2000))
+        watch = FullnessWatch(redis, STREAMS, 1000)
+        await redis.run(fill)
+        await watch.measure()
+        levels = watch.levels
+        await asyncio.to_thread(server.close)
+        await watch.measure()
+        await redis.close()
+        return watch.levels is levels, redis.failures.total(), watch.warnings()
+
+    with EmbeddedRedis(tmp_path) as server:
+        assert asyncio.run(main(server)) == (True, 1, ["stream_exposures_filling"])

@@ -41,8 +41,8 @@ def event(number):
     return b"%d" % number
 
 
-async def read_all(redis):
-    return [entry.event for entry in (await RedisEventReader(redis, STREAM, int).read(limit=100_000)).events]
+async def read_all(redis, stream=STREAM):
+    return [entry.event for entry in (await RedisEventReader(redis, stream, int).read(limit=100_000)).events]
 
 
 def put_all(outbox, numbers):
@@ -127,6 +127,26 @@ def test_events_wait_for_redis_to_come_back(tmp_path, with_spool):
         server.close()
 
 
+@pytest.mark.parametrize("with_spool", [True, False])
+def test_stream_that_redis_refuses_costs_the_others_nothing(server, tmp_path, with_spool):
+    async def main():
+        async with open_redis(server.url) as redis:
+            await redis.run(lambda client: client.set("recall:refused", "no stream"))
+            outbox = Outbox(redis, Spool(tmp_path / "spool", 1000) if with_spool else None, QUICK)
+            for number in range(3):
+                outbox.put("recall:refused", event(number))
+                outbox.put(STREAM, event(number))
+            await asyncio.sleep(0.3)
+            # tried again meanwhile, and what Redis has taken is not written again
+            waiting = await read_all(redis), outbox.written, outbox.num_queued, outbox.warnings()
+            await redis.run(lambda client: client.delete("recall:refused"))
+            lost = await empty(outbox) if with_spool else await outbox.close(limit_s=5)
+            return waiting, lost, await read_all(redis), await read_all(redis, "recall:refused")
+
+    told = (0, ["events_spooled"]) if with_spool else (3, [])
+    assert asyncio.run(main()) == (([0, 1, 2], 3, *told), 0, [0, 1, 2], [0, 1, 2])
+
+
 async def empty(outbox):
     """Closes it once the spool is empty; fails when that takes too long."""
     async with asyncio.timeout(10):
@@ -200,7 +220,7 @@ def test_spool_gives_back_what_it_took(tmp_path):
     read, num_bytes = spool.read()
     assert read == entries
     spool.forget(num_bytes)
-    assert (spool.is_empty, spool.read()) == (True, ([], 0))
+    assert (spool.num_bytes, spool.read()) == (0, ([], 0))
 
 
 def test_spool_takes_what_fits(tmp_path):
@@ -217,14 +237,14 @@ def test_torn_end_is_passed_over(tmp_path):
     spool.forget(num_bytes)
     assert spool.read()[0] == []
     spool.forget(spool.read()[1])
-    assert spool.is_empty
+    assert spool.num_bytes == 0
 
 
 def test_spool_of_a_running_process_is_left_to_it(tmp_path):
     first = Spool(tmp_path, 1000)
     first.append([("a", b"1")])
     second = Spool(tmp_path, 1000)
-    assert second.is_empty
+    assert second.num_bytes == 0
     second.close()
     first.close()
     assert Spool(tmp_path, 1000).read()[0] == [("a", b"1")]

@@ -1,7 +1,9 @@
 """POST /recall, /recall/{arm}, /recall/batch and /feedback of a running service: what a good request gets."""
 
+import re
 import time
 from itertools import groupby, pairwise
+from pathlib import Path
 
 import orjson
 import ormsgpack
@@ -240,3 +242,12 @@ def test_log_and_metrics_hold_no_id_of_a_user_or_an_item(client, recall, service
     recall("/recall/batch", requests=[{"user_id": "very-private-user"}])
     written = service.log.read_text() + client.get("/metrics").text
     assert "very-private" not in written
+
+
+def test_the_reference_has_every_metric_of_a_running_service(client):
+    page = (Path(__file__).parents[3] / "docs" / "reference.md").read_text()
+    names = re.findall(r"^# HELP (recall_\w+)", client.get("/metrics").text, re.MULTILINE)
+    assert len(names) > 20
+    # the client library adds the time at which each counter began
+    names = [name for name in names if not name.endswith("_created")]
+    assert [name for name in names if f"| `{name}` |" not in page] == []
