@@ -18,6 +18,9 @@ from recall.bench import plots
 from recall.reproduction import figures, provenance, report
 from recall.reproduction.results import Results
 from service import errors
+from service.access.collector import KeyCollector
+from service.access.keys import new_key
+from service.access.ring import KeyRing
 from service.admission.collector import AdmissionCollector
 from service.admission.gate import Gate
 from service.bootstrap import register
@@ -30,6 +33,7 @@ from service.experiments.assignment import DEFAULT_FILE, Assigner
 from service.experiments.collector import ExperimentsCollector
 from service.experiments.live import LiveAssigner
 from service.http.app import create_app
+from service.http.auth import NEEDED
 from service.reload.collector import ReloadCollector
 from service.reload.reloader import Reloader
 from service.settings import Settings
@@ -39,6 +43,7 @@ from service.stores.vector_cache import MemoryVectorCache
 from service.telemetry.metrics import Metrics
 
 FOLDER = Path(__file__).parent
+_, EXAMPLE_KEY = new_key("example", ["recall"])
 ROWS = Results(FOLDER.parent / "benchmarks" / "results" / "quality.jsonl")
 
 
@@ -78,8 +83,9 @@ def routes() -> str:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             statuses = ", ".join(sorted(operation["responses"]))
-            rows.append([f"`{method.upper()} {path}`", operation.get("description", ""), statuses])
-    return table(["route", "what", "statuses"], rows)
+            scope = " or ".join(NEEDED[path]) or "none"
+            rows.append([f"`{method.upper()} {path}`", operation.get("description", ""), scope, statuses])
+    return table(["route", "what", "scope of its API key", "statuses"], rows)
 
 
 def metric_families() -> list[Metric]:
@@ -90,7 +96,7 @@ def metric_families() -> list[Metric]:
     experiments = LiveAssigner(lambda: Assigner.from_file(DEFAULT_FILE, ["recgpt", "comirec"]), None)
     parts = (CacheCollector(MemoryVectorCache()), EngineCollector({}), reloads, RedisCollector([client]))
     register(counted, *parts, EventCollector(MemoryOutbox()), ExperimentsCollector(experiments))
-    register(counted, AdmissionCollector(Gate(1.0)))
+    register(counted, AdmissionCollector(Gate(1.0)), KeyCollector(KeyRing(lambda: EXAMPLE_KEY.line, "example")))
     return list(counted.registry.collect())
 
 

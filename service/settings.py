@@ -56,6 +56,14 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = Field(
         None, description="Key, sent as X-Admin-Key, that lets POST /admin/reload change bundles; unset = nobody can."
     )
+    api_keys_file: Path | None = Field(
+        None,
+        description="File of API keys by their hashes, a line each (`recall keys new`), read again when it changes; "
+        "with it every route needs a key with its scope.",
+    )
+    api_keys: SecretStr | None = Field(
+        None, description="The same lines with semicolons between them; RECALL_API_KEYS_FILE changes without a restart."
+    )
     watch_bundles_s: float = Field(
         0, ge=0, description="Look this often whether an arm's folder or link holds another bundle; 0 = never."
     )
@@ -134,6 +142,15 @@ class Settings(BaseSettings):
         bad = [name for name in self.arms if not name.isidentifier() or name in {"batch", "fallback"}]
         if bad:
             raise ValueError(f"arm names are words such as recgpt, not {', '.join(map(repr, bad))}")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_are_of_one_kind(self) -> Self:
+        if self.api_keys is not None and self.api_keys_file is not None:
+            raise ValueError("API keys are in api_keys or in api_keys_file, not in both")
+        others = [name for name in ("qa_key", "admin_key") if getattr(self, name) is not None]
+        if others and (self.api_keys is not None or self.api_keys_file is not None):
+            raise ValueError(f"{others[0]} has no meaning beside API keys: give one of them the scope {others[0][:-4]}")
         return self
 
     @property
