@@ -94,7 +94,9 @@ class Settings(BaseSettings):
     request_timeout_ms: float = Field(1000, gt=0, description="Deadline when the client sends no X-Request-Timeout-Ms.")
 
     redis_url: str | None = Field(
-        None, description="Redis for the vector cache; unset = an embedded redis-server; 'memory' = none."
+        None,
+        description="Redis for the vector cache: redis://, rediss:// (TLS), unix://, redis+sentinel:// or "
+        "redis+cluster://; unset = an embedded redis-server; 'memory' = none.",
     )
     events_redis_url: str | None = Field(
         None, description="Redis for histories and streams (noeviction, AOF); unset = redis_url."
