@@ -39,9 +39,10 @@ MODES = ("unix", "acl", "tls", "sentinel", "cluster")
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """A server with a socket and a user who may do everything."""
+    """A server with a socket and a user who has the rights that docs/deployment.md names."""
     folder = tmp_path_factory.mktemp("plain")
-    user = ("--user", "app", "on", ">s%cret", "~*", "&*", "+@all")
+    rights = "-@all +@read +@write +@scripting +@transaction +@connection +info".split()
+    user = ("--user", "app", "on", ">s%cret", "~*", *rights)
     limited = ("--user", "reader", "on", ">read", "~*", "&*", "+@read", "+ping")
     with servers.running(folder, "--unixsocket", folder / "redis.sock", *user, *limited) as server:
         yield server, folder
