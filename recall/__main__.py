@@ -33,6 +33,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     data.prepare,
     train.train,
     build.build,
+    build.sign,
     build.evaluate,
     comparing.compare,
     serving.serve,

@@ -64,6 +64,11 @@ class Settings(BaseSettings):
     api_keys: SecretStr | None = Field(
         None, description="The same lines with semicolons between them; RECALL_API_KEYS_FILE changes without a restart."
     )
+    trust_key: Path | None = Field(
+        None,
+        description="PEM file of public ed25519 keys: only bundles that one of them signed (`recall build --sign-key`) "
+        "are served; unset = any.",
+    )
     watch_bundles_s: float = Field(
         0, ge=0, description="Look this often whether an arm's folder or link holds another bundle; 0 = never."
     )

@@ -73,7 +73,8 @@ ALLOWED = {
         "service.catalogue service.errors service.lists service.scheduling service.stores"
     ),
     "service.engine_process": (
-        "service.bootstrap service.catalogue service.embedded service.engine service.items service.reload "
+        "index.bundle service.bootstrap service.catalogue service.embedded service.engine service.errors "
+        "service.items service.reload "
         "service.settings service.stores service.telemetry"
     ),
     "service.errors": "",
