@@ -200,32 +200,69 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def reload(
-    arm: Annotated[str | None, typer.Argument(help="Arm that gets another bundle. Default: each, one by one.")] = None,
-    url: Annotated[str, Option(help="Address of a running service.")] = "http://127.0.0.1:8080",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadCommand:
+    """The options of `recall reload`."""
+
+    arm: Annotated[str | None, typer.Argument(help="Arm that gets another bundle. Default: each, one by one.")] = None
+    url: Annotated[str, Option(help="Address of a running service.")] = "http://127.0.0.1:8080"
     bundle: Annotated[
         str | None,
         Option(help="Name of a folder beside the arm's own. Default: the arm's own."),
-    ] = None,
-    rollback: Annotated[bool, Option("--rollback", help="Take the bundle that was served before this one.")] = False,
+    ] = None
+    rollback: Annotated[
+        bool,
+        Option("--rollback", help="End the trial of a canary, or take the bundle that was served before this one."),
+    ] = False
+    canary: Annotated[
+        float | None,
+        Option(help="Share of the users whom the bundle answers first; a bad one is rolled back by itself."),
+    ] = None
+    canary_s: Annotated[float | None, Option(help="A canary within its bounds for so long is in force.")] = None
+    promote: Annotated[bool, Option("--promote", help="The canary is in force now.")] = False
     admin_key: Annotated[
         str | None, Option(help="The --admin-key of the service; better in the variable.", envvar="RECALL_ADMIN_KEY")
-    ] = None,
-    api_key: ApiKeyOption = None,
-    timeout_s: Annotated[float, Option(help="Longest wait for an arm; a large bundle takes a minute.")] = 600,
-) -> None:
+    ] = None
+    api_key: ApiKeyOption = None
+    timeout_s: Annotated[float, Option(help="Longest wait for an arm; a large bundle takes a minute.")] = 600
+
+    def __post_init__(self) -> None:
+        if self.canary_s is not None and self.canary is None:
+            raise typer.BadParameter("--canary-s is the time of a canary: give --canary SHARE too")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return bearing(self.api_key) | ({"X-Admin-Key": self.admin_key} if self.admin_key else {})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        body: dict[str, Any] = {"bundle": self.bundle, "rollback": self.rollback, "promote": self.promote}
+        if self.canary is not None:
+            seconds = {} if self.canary_s is None else {"seconds": self.canary_s}
+            body["canary"] = {"share": self.canary} | seconds
+        return body
+
+
+@takes(ReloadCommand)
+def reload(options: ReloadCommand) -> None:
     """Have a running service serve another bundle.
 
     No request is lost. The bundle is proven first, as at start; a refused one changes nothing. The last line is JSON:
     the state of each arm asked.
     """
-    headers = bearing(api_key) | ({"X-Admin-Key": admin_key} if admin_key else {})
-    outcomes = []
-    for name in [arm] if arm else call("GET", f"{url}/arms", headers=headers)["arms"]:
-        body = {"arm": name, "bundle": bundle, "rollback": rollback}
-        outcome = call("POST", f"{url}/admin/reload", timeout_s, json=body, headers=headers)
-        said = "serves" if outcome["changed"] else "served already"
-        err.print(f"arm {name} {said} bundle {outcome['bundle']} ({outcome['seconds']:.1f} s)", markup=False)
+    url, headers, outcomes = options.url, options.headers, []
+    for name in [options.arm] if options.arm else call("GET", f"{url}/arms", headers=headers)["arms"]:
+        body = {"arm": name} | options.body
+        outcome = call("POST", f"{url}/admin/reload", options.timeout_s, json=body, headers=headers)
+        said = (
+            "serves"
+            if outcome["changed"]
+            else "goes on with"
+            if options.canary or options.rollback
+            else "served already"
+        )
+        beside = f", {outcome['canary']} is on trial" if outcome["canary"] else ""
+        err.print(f"arm {name} {said} bundle {outcome['bundle']} ({outcome['seconds']:.1f} s){beside}", markup=False)
         outcomes.append(outcome)
     last_line({"reloaded": outcomes})
 

@@ -61,6 +61,7 @@ async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[En
         changes, log_clients = open_changes(settings, stack)
         await follow(CatalogueFollower(changes, state, lambda: learners(arms)), stack)
         reloader = Reloader(arms, settings.arms, load)
+        stack.push_async_callback(reloader.close)
         if settings.watch_bundles_s:
             watching = asyncio.create_task(Watcher(reloader, settings.arms).run(settings.watch_bundles_s))
             stack.callback(watching.cancel)

@@ -57,10 +57,14 @@ ALLOWED = {
     "service.access": "service.errors service.settings",
     "service.admission": "",
     "service.bootstrap": (
-        "service.catalogue service.engine service.errors service.events service.experiments service.items "
-        "service.pipeline service.queries service.remote service.settings service.stores service.telemetry"
+        "service.canary service.catalogue service.engine service.errors service.events service.experiments "
+        "service.items service.pipeline service.queries service.remote service.settings service.stores "
+        "service.telemetry"
     ),
-    "service.catalogue": "model.attributes model.catalogue service.errors service.stores",
+    "service.canary": (
+        "service.engine service.errors service.experiments service.fallback service.pipeline service.queries"
+    ),
+    "service.catalogue": "model.attributes model.catalogue model.rules service.errors service.stores",
     "service.clock": "",
     "service.consumer": (
         "model.folders model.logs service.errors service.events service.stores service.subprocesses service.telemetry"

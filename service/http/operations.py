@@ -56,6 +56,7 @@ class ArmDescription(Body):
     kind: str = Field(description="The system: recgpt, comirec ..")
     bundle: str = Field(description="Digest of the release that is served.")
     previous: str | None = Field(description="Digest of the release that a roll back puts in its place.")
+    canary: dict[str, JsonValue] | None = Field(description="The release on trial, and the terms of its trial.")
     num_items: int
     window: int = Field(description="Newest history items that can change the answer.")
     plan: dict[str, JsonValue] = Field(description="Prompts, quotas and diversity, with the digest of all three.")

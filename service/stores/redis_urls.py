@@ -166,7 +166,7 @@ def open_async(address: RedisAddress, role: str, timeout_s: float, max_connectio
             return AsyncClients(aio.Redis.from_pool(pool))
         if address.mode is Mode.SENTINEL:
             options = address.sentinel_options(timeout_s) | {"retry": retry, "protocol": 2}
-            manager = AsyncSentinel(address.nodes, sentinel_kwargs=options)
+            manager = AsyncSentinel(address.nodes, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
             client = manager.master_for(address.service, retry=retry, **address.options, **bounds)
             return AsyncClients(client, tuple(manager.sentinels))
         nodes = [AsyncNode(host, port) for host, port in address.nodes]
@@ -189,8 +189,9 @@ def open_blocking(address: RedisAddress, role: str, timeout_s: float) -> redis.R
             return redis.Redis.from_url(address.url, **bounds)
     if address.mode is Mode.SENTINEL:
         options = address.sentinel_options(timeout_s) | {"protocol": 2}
-        manager = Sentinel(address.nodes, sentinel_kwargs=options)
-        client: redis.Redis = manager.master_for(address.service, **address.options, **bounds)
+        manager = Sentinel(address.nodes, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+        kept = address.options | dict(bounds)
+        client: redis.Redis = manager.master_for(address.service, **kept)  # type: ignore[no-untyped-call]
         return client
-    nodes = [ClusterNode(host, port) for host, port in address.nodes]
+    nodes = [ClusterNode(host, port) for host, port in address.nodes]  # type: ignore[no-untyped-call]
     return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **address.options, **bounds)
