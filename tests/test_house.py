@@ -72,7 +72,7 @@ ALLOWED = {
     "service.embedded": "service.consumer service.settings service.stores",
     "service.engine": (
         "index.base index.best index.bundle index.exact index.next_item index.planned index.watched "
-        "model.attributes model.catalogue model.checkpoint model.columns model.data model.device model.encoder "
+        "model.catalogue model.checkpoint model.columns model.data model.device model.encoder "
         "model.evaluation model.folders model.kernels model.merging model.metadata model.records model.rules "
         "service.catalogue service.errors service.lists service.scheduling service.stores"
     ),

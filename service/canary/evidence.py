@@ -55,6 +55,10 @@ class Evidence:
         self.num_overlaps += 1
         self.sum_overlaps += share
 
+    def take_raised(self, total: int) -> None:
+        """Takes the number of requests that the canary ended by an exception since the trial began."""
+        self.num_raised = total
+
     def verdict(self, terms: CanaryTerms) -> str | None:
         """The reason why the trial has to end, in a sentence; None while the canary is within its bounds."""
         return self._errors(terms) or self._slowdown(terms) or self._strangeness(terms)

@@ -73,7 +73,7 @@ class CanaryWatch:
         terms = next(state.canary.terms for state in self._releases.states() if state.arm == arm and state.canary)
         evidence, trial = self._evidence(arm, bundle), self.arms[arm].trial
         if trial and trial.release.bundle == bundle:
-            evidence.num_raised = trial.num_failed
+            evidence.take_raised(trial.num_failed)
         return evidence.verdict(terms)
 
     async def _end(self, arm: str, reason: str) -> None:
