@@ -48,7 +48,7 @@ class PrepareCommand:
     ] = None
     column: Annotated[
         list[str] | None,
-        Option(help="The file's name of a column: user=viewer,item=clip_id. Default: names that are known."),
+        Option(help="The file's name of a column: item=clip,play_time_ms=watched_ms. Default: names that are known."),
     ] = None
     header: Annotated[
         str | None,

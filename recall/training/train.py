@@ -32,7 +32,10 @@ class TrainCommand:
     output: Annotated[Path, Option(help="Checkpoint folder to write; an older one there is replaced in one step.")]
     recipe: Annotated[
         str,
-        Option(help="Name of a recipe (demo, beauty, kuairand, default) or a .yaml file; beauty:paper is the paper's."),
+        Option(
+            help="Name of a recipe (`recall train --help` lists them below), or a .yaml file; beauty:paper has the "
+            "paper's settings."
+        ),
     ] = "default"
     seed: Annotated[
         int | None,
@@ -42,7 +45,10 @@ class TrainCommand:
     max_epochs: Annotated[int | None, Option(help="Cut every stage to this many epochs: quicker, and worse.")] = None
     resume: Annotated[
         bool,
-        Option(help="Go on after the last epoch of an interrupted run of the same command, or train from the start."),
+        Option(
+            help="Go on after the last finished epoch of an interrupted run of the same command; --no-resume deletes "
+            "what such a run has left and trains from the start."
+        ),
     ] = True
     start_from: Annotated[
         Path | None,
