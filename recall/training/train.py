@@ -2,15 +2,16 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from model.data.sequences import SequenceData
 from model.recipes.files import load_recipe
 from model.recipes.schema import Recipe
+from model.records import ServingPlan
 from recall.options import takes
 from recall.terminal import err, last_line, progress_bar
 
@@ -190,10 +191,15 @@ def run_training(training: Training, output: Path) -> None:
         {
             "checkpoint": str(output),
             "seconds": round(provenance.training_seconds, 1),
-            "plan": {"quotas": checkpoint.plan.quotas, "num_prompts": checkpoint.plan.prompts.num_prompts},
+            "plan": describe_plan(checkpoint.plan),
             "valid": provenance.metrics,
         }
     )
+
+
+def describe_plan(plan: ServingPlan) -> dict[str, Any]:
+    """The whole plan that was chosen, as one flat record."""
+    return {**asdict(plan.prompts), "quotas": plan.quotas, "diversity": plan.diversity}
 
 
 def describe_unfinished(folder: Path, num_epochs: int) -> str:
