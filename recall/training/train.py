@@ -11,7 +11,6 @@ import typer
 from model.data.sequences import SequenceData
 from model.recipes.files import load_recipe
 from model.recipes.schema import Recipe
-from model.records import ServingPlan
 from recall.options import takes
 from recall.terminal import err, last_line, progress_bar
 
@@ -191,14 +190,15 @@ def run_training(training: Training, output: Path) -> None:
         {
             "checkpoint": str(output),
             "seconds": round(provenance.training_seconds, 1),
-            "plan": describe_plan(checkpoint.plan),
+            "plan": describe_plan(checkpoint),
             "valid": provenance.metrics,
         }
     )
 
 
-def describe_plan(plan: ServingPlan) -> dict[str, Any]:
+def describe_plan(checkpoint: "Checkpoint") -> dict[str, Any]:
     """The whole plan that was chosen, as one flat record."""
+    plan = checkpoint.plan
     return {**asdict(plan.prompts), "quotas": plan.quotas, "diversity": plan.diversity}
 
 
