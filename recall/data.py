@@ -138,7 +138,7 @@ def read_columns(words: list[str]) -> dict[str, str]:
     """['user=viewer,item=clip id'] -> {'user': 'viewer', 'item': 'clip id'}."""
     pairs = [pair.partition("=") for word in words for pair in word.split(",")]
     if not all(ours.strip() and theirs.strip() for ours, _, theirs in pairs):
-        raise DataError(f"--column is {','.join(words)!r}; it takes pairs such as user=viewer,item=clip_id")
+        raise DataError(f"--column is {','.join(words)!r}; it takes pairs such as item=clip,time=seen_at")
     names = [ours.strip() for ours, _, _ in pairs]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise DataError(f"--column names {twice} twice")

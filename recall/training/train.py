@@ -33,8 +33,8 @@ class TrainCommand:
     recipe: Annotated[
         str,
         Option(
-            help="Name of a recipe (`recall train --help` lists them below), or a .yaml file; beauty:paper has the "
-            "paper's settings."
+            help="Name of a recipe (`recall train --help` ends with a list of them), or a .yaml file; beauty:paper "
+            "has the paper's settings."
         ),
     ] = "default"
     seed: Annotated[
