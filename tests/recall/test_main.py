@@ -227,7 +227,7 @@ MISTAKES = {
     ),
     "no pair of columns": (
         ["prepare", "--input", "a", "--column", "user", "--output", "out"],
-        "it takes pairs such as user=viewer,item=clip_id",
+        "it takes pairs such as item=clip,time=seen_at",
     ),
     "unknown column": (
         ["prepare", "--input", "a", "--column", "viewer=user", "--output", "out"],
