@@ -1,4 +1,5 @@
-"""Keys: API keys with scopes where the service has some; else the QA key and the admin key of old.
+"""Keys: API keys with scopes where the service has some; else the QA key, which forces a
+variation of the experiment, and the admin key, which changes what is served, bundles and items.
 
 With API keys every route needs a key with one of its scopes, in `Authorization: Bearer ..` and nowhere else. They are
 checked before anything else of a request is looked at, in one place that stands before the router and before the fast
@@ -149,8 +150,10 @@ def check_admin(request: Request, admin_key: SecretStr | None) -> None:
 
 def _check_key(request: Request, header: str, key: SecretStr | None, right: str) -> None:
     given = request.headers.get(header)
+    if key is None:  # said before the caller looks for a key that there is not
+        raise Forbidden(f"this service has no --{header.removeprefix('X-').lower()}, so nobody may use {right}")
     if given is None:
         raise Unauthorized(f"{right} needs {header}")
     # compared in constant time
-    if key is None or not hmac.compare_digest(given.encode(), key.get_secret_value().encode()):
+    if not hmac.compare_digest(given.encode(), key.get_secret_value().encode()):
         raise Forbidden(f"{header} does not allow {right}")
