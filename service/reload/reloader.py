@@ -170,10 +170,12 @@ class Reloader:
         return True
 
     async def _end_trial(self, arm: str, reason: str | None) -> None:
-        """The old release answers everybody again, and the canary ends. Does nothing where there is none."""
+        """The old release answers everybody again, and the canary ends. Where there is none, that is told once more."""
         slot = self._arms[arm]
         gone = slot.end_trial()
         if gone is None:
+            # who asked knows of a trial that another engine process had, and is gone with it
+            await self._tell(self._states[arm])
             return
         self._count(arm, Result.TRIAL_ENDED, reason or gone.release.bundle)
         await self._tell(replace(self._states[arm], canary=None, refusal=reason))

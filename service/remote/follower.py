@@ -6,6 +6,7 @@ that missed it (it was starting) finds out from the refusal of its next request,
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -59,8 +60,9 @@ class Follower:
         """Returns once another bundle than `stale` is served here, or none could be read; whoever waits asks again."""
         slot = self.arms[arm]
         if slot.trial and slot.trial.release.bundle == stale:
-            # the canary is gone: the bundle in force answers
+            # the canary is gone, perhaps with its engine process: the bundle in force answers
             slot.end_trial()
+            self._states = tuple(replace(s, canary=None) if s.arm == arm else s for s in self._states)
             return
         if slot.current.bundle != stale:
             return

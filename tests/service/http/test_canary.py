@@ -5,8 +5,10 @@ import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx
+import psutil
 import pytest
 
 ADMIN_KEY = "only-for-admins"
@@ -135,6 +137,54 @@ def test_a_trial_is_ended_by_hand_and_the_command_says_so(served, admin, run_rec
     assert admin.get("/ready").json()["refused"] == {}
     without = run_recall(*given, "--canary-s", "5", RECALL_ADMIN_KEY=ADMIN_KEY)
     assert (without.status, "give --canary SHARE too" in without.sentence) == (2, True)
+
+
+def process_of(served, module):
+    """A process of the service that runs a module."""
+    children = psutil.Process(served.process.pid).children(recursive=True)
+    return next((child for child in children if f"service.processes.{module}" in words_of(child)), None)
+
+
+def words_of(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        # it has just ended
+        return []
+
+
+@pytest.mark.parametrize("killed", ["http", "engine"])
+def test_a_trial_outlives_an_http_process_and_ends_with_the_engine_process(served, admin, known, killed):
+    victim = process_of(served, killed)
+    if victim is None:
+        pytest.skip("one process: its end is that of the service")
+    started = reload(admin, bundle="other", canary=TERMS | {"min_overlap": 0, "max_errors": 1})
+    victim.kill()
+    wait_for(lambda: process_of(served, killed) not in (victim, None))
+
+    def is_ready():
+        # connections that a killed process had not taken yet are reset
+        with suppress(httpx.TransportError):
+            return admin.get("/ready").status_code == 200
+
+    wait_for(lambda: all(is_ready() for _ in range(10)))
+
+    def ask(user):
+        body = {"user_id": f"u{user}", "history": known[:3], "top_n": 5}
+        with httpx.Client(base_url=served.url, timeout=60) as client, suppress(httpx.TransportError):
+            answer = client.post("/recall", json=body).json()
+            return answer["bundle"], answer["degraded"]
+
+    wait_for(lambda: all(ask(user) for user in range(20)))
+    answers = [ask(user) for user in range(60)]
+    bundles = {started["bundle"], started["canary"]} if killed == "http" else {started["bundle"]}
+    assert {bundle for bundle, _ in answers} == bundles
+    assert [degraded for _, degraded in answers if degraded] == []
+    if killed == "engine":
+        wait_for(lambda: all(canary_of(admin) is None for _ in range(10)))
+    else:
+        assert all(canary_of(admin)["bundle"] == started["canary"] for _ in range(10))
+        reload(admin, rollback=True)
 
 
 @pytest.mark.parametrize(
