@@ -3,6 +3,8 @@
 from hashlib import sha256
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from service.access.keys import Scope, digest_of, new_key, parse_keys
 from service.errors import ConfigurationError
@@ -57,6 +59,20 @@ def test_what_is_no_key_is_refused_with_its_place_and_not_quoted(text, reason):
         parse_keys(text, "here")
     assert "S3CRET" not in str(refused.value)
     assert HASH[:-1].lower() not in str(refused.value).lower()
+
+
+words = st.sampled_from([GOOD, "feed", "recall", "qa,admin", f"sha256:{HASH}", "500/s", ";", "#", "\n", " ", "1e309/s"])
+
+
+@given(st.lists(words | st.text(max_size=8), max_size=12).map("".join))
+@settings(max_examples=300)
+def test_any_text_is_keys_or_refused(text):
+    try:
+        keys = parse_keys(text, "here")
+    except ConfigurationError:
+        return
+    again = parse_keys("\n".join(key.line for key in keys.values()), "here")
+    assert again == keys
 
 
 def test_the_command_prints_a_key_and_the_line_of_its_hash(run_recall):

@@ -10,6 +10,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from model.records import History
 from service.catalogue.changes import DeleteItem
@@ -392,6 +394,24 @@ def test_what_is_no_address_is_refused_without_a_word_of_it(url):
     with pytest.raises(ConfigurationError, match="the Redis URL of the cache role is unusable") as refused:
         RedisClient(url, "cache")
     assert "s3cret" not in str(refused.value)
+
+
+SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster", "http")
+HOSTS = ("a", "a,b:7", ":6379", "u:p@a", "[::1]:5,b", "[", "@", ",", "")
+PATHS = ("", "/", "/0", "/feed", "/feed/3", "//", "/x/y/z")
+QUERIES = ("", "?", "?db=1", "?db=x", "?ssl_ca_certs=x", "?sentinel_password=s", "?a=b&a=b", "#x")
+pieces = st.tuples(*(st.sampled_from(words) | st.text(max_size=6) for words in (HOSTS, PATHS, QUERIES)))
+
+
+@given(st.builds(lambda scheme, rest: f"{scheme}://{''.join(rest)}", st.sampled_from(SCHEMES), pieces))
+@settings(max_examples=300)
+def test_any_text_is_an_address_or_refused(text):
+    try:
+        address = parse_address(text, "cache")
+    except ConfigurationError:
+        return
+    assert address.options["ssl"] is text.startswith("rediss")
+    assert (address.mode is Mode.SERVER) != bool(address.nodes)
 
 
 # --- the whole service
