@@ -2,11 +2,17 @@
 
 import json
 import time
+import warnings
 from contextlib import closing
 from http.client import HTTPConnection
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of its own imports
+    import schemathesis
 
 from service.access.keys import Scope, new_key
 from service.bootstrap import engines_at
@@ -260,6 +266,21 @@ def test_keys_change_while_they_are_used(guarded, http, keys):
     finally:
         keys.write(*keys.all)
     assert "S3CRET" not in guarded.log.read_text()
+
+
+@pytest.mark.parametrize("path", ["/arms", "/version", "/ready", "/health"])
+def test_what_the_document_says_is_what_is_answered(guarded, keys, path):
+    api = schemathesis.openapi.from_url(f"{guarded.url}/openapi.json")
+
+    @settings(max_examples=1, database=None, suppress_health_check=list(HealthCheck))
+    @given(case=api[path]["GET"].as_strategy())
+    def check(case):
+        # with the right key, the wrong one and none
+        for secret in (keys.only[Scope.MONITOR][0], keys.only[Scope.RECALL][0], "rk_wrong"):
+            case.validate_response(case.call(headers=bearing(secret)))
+        case.validate_response(case.call(headers={"Authorization": ""}))
+
+    check()
 
 
 def test_a_service_without_keys_says_nothing_of_them(client):
