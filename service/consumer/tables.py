@@ -47,6 +47,8 @@ class ShownRow(msgspec.Struct, frozen=True):
     share: float
     items: list[int | str]
     scores: list[float]
+    asked: int | None = None  # None: an older service wrote the event
+    took_ms: float | None = None
 
 
 class FeedbackRow(msgspec.Struct, frozen=True):
@@ -98,6 +100,8 @@ SHOWN_COLUMNS: dict[str, pl.DataType] = {
     "share": REAL,
     "items": pl.List(TEXT),
     "scores": pl.List(REAL),
+    "asked": INTEGER,
+    "took_ms": REAL,
 }
 FEEDBACK_COLUMNS: dict[str, pl.DataType] = {
     **dict.fromkeys(("event_id", "user", "item", "action", "request_id"), TEXT),

@@ -1,4 +1,4 @@
-"""The event log as one row a user: what `recall experiment judge` reads.
+"""The event log as one row a user: what `recall experiment judge` and `recall experiment report` read.
 
 A user counts in the variation of the first exposure, with all feedback from then on and with 0 where there was none.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from model.logs.feedback import FEEDBACK, FEEDBACK_KEY, read_table, without_testers
+from service.consumer.tables import SHOWN_COLUMNS
 from service.errors import BadStatistics
 
 ACTIONS = {
@@ -20,21 +21,69 @@ ACTIONS = {
     "comments": "comment",
     "hides": "hide",
 }
+# sums of a user; answers are those of which the list was sampled
+ANSWERS = ("answers", "latencies_ms", "empties", "shorts")
+RATES = {
+    "latency_ms": ("latencies_ms", "answers"),
+    "error_rate": ("errors", "requests"),
+    "fallback_rate": ("fallbacks", "requests"),
+    "empty_rate": ("empties", "answers"),
+    "short_rate": ("shorts", "answers"),
+}
 
 
 @dataclass(frozen=True)
 class ExposedUsers:
     """One row a user, and those who are left out of it."""
 
-    # user_id, variation, ACTIONS, watch_time_s; days with a request, and of these: errors and fallbacks
+    # user_id, variation, ACTIONS, watch_time_s; days with a request, and of these: errors and fallbacks; ANSWERS
     frame: pl.DataFrame
     phase: str
     num_testers: int
     num_moved: int  # met more than one variation of the phase; they count where they began
 
 
+@dataclass(frozen=True)
+class ExperimentLog:
+    """What the event log holds of an experiment's phase, without testers; times are milliseconds since 1970."""
+
+    experiment: str
+    phase: str
+    exposures: pl.DataFrame
+    shown: pl.DataFrame
+    actions: pl.DataFrame  # feedback of exposed users from the first exposure on
+    num_testers: int
+
+    @property
+    def last_ms(self) -> int:
+        """The newest event's time."""
+        tables = (self.exposures, self.shown, self.actions)
+        return max(int(table["ts_ms"].max()) for table in tables if table.height)  # type: ignore[arg-type]
+
+    def users_until(self, ts_ms: int | None = None) -> ExposedUsers:
+        """One row for each user who was exposed by then, with what they did by then; None = to the end."""
+        exposures, shown, actions = (_until(table, ts_ms) for table in (self.exposures, self.shown, self.actions))
+        users = exposures.group_by("unit", maintain_order=True).agg(
+            pl.col("variation").first(),
+            pl.col("variation").n_unique().alias("variations"),
+            pl.len().alias("requests"),
+            pl.col("served").str.contains(r"^\d").sum().alias("errors"),
+            (pl.col("served") == "fallback").sum().alias("fallbacks"),
+        )
+        rows = users
+        for sums in (_sum_actions(actions), _sum_answers(shown)):
+            rows = rows.join(sums, on="unit", how="left", maintain_order="left")
+        frame = rows.fill_null(0).drop("variations").rename({"unit": "user_id"})
+        return ExposedUsers(frame, self.phase, self.num_testers, users.filter(pl.col("variations") > 1).height)
+
+
 def read_users(folder: Path, experiment: str, phase: str | None = None) -> ExposedUsers:
-    """The users of an experiment's phase, the last one by default.
+    """The users of an experiment's phase, the last one by default. Raises what `read_experiment` raises."""
+    return read_experiment(folder, experiment, phase).users_until()
+
+
+def read_experiment(folder: Path, experiment: str, phase: str | None = None) -> ExperimentLog:
+    """The events of an experiment's phase, the last one by default.
 
     Raises BadStatistics where nobody was exposed, and DataError for files that are no event log.
     """
@@ -45,31 +94,59 @@ def read_users(folder: Path, experiment: str, phase: str | None = None) -> Expos
         raise BadStatistics(f"{folder} has no exposure of the experiment {experiment!r}")
     phase = str(exposures["phase"][-1]) if phase is None else phase
     exposures = exposures.filter(pl.col("phase") == phase)
+    if not exposures.height:
+        raise BadStatistics(f"{folder} has no exposure of phase {phase!r} of the experiment {experiment!r}")
     counted = without_testers(exposures, folder, user="unit")
-    users = counted.group_by("unit", maintain_order=True).agg(
-        pl.col("variation").first(),
-        pl.col("variation").n_unique().alias("variations"),
-        pl.col("ts_ms").min().alias("since_ms"),
-        pl.len().alias("requests"),
-        pl.col("served").str.contains(r"^\d").sum().alias("errors"),
-        (pl.col("served") == "fallback").sum().alias("fallbacks"),
-    )
-    num_moved = users.filter(pl.col("variations") > 1).height
-    rows = users.join(_actions(folder, users), on="unit", how="left", maintain_order="left").fill_null(0)
-    frame = rows.drop("variations", "since_ms").rename({"unit": "user_id"})
-    return ExposedUsers(frame, phase, exposures["unit"].n_unique() - users.height, num_moved)
+    num_testers = exposures["unit"].n_unique() - counted["unit"].n_unique()
+    shown, actions = _read_shown(folder, experiment, phase), _read_actions(folder, counted)
+    return ExperimentLog(experiment, phase, counted, shown, actions, num_testers)
 
 
-def _actions(folder: Path, users: pl.DataFrame) -> pl.DataFrame:
-    """The sums of each user's feedback from the first exposure on."""
+def _until(table: pl.DataFrame, ts_ms: int | None) -> pl.DataFrame:
+    return table if ts_ms is None else table.filter(pl.col("ts_ms") <= ts_ms)
+
+
+def _read_shown(folder: Path, experiment: str, phase: str) -> pl.DataFrame:
+    """The sampled lists; those of an older service say neither their time nor how long they should be."""
+    empty = pl.DataFrame(schema={"stream_id": pl.String(), **SHOWN_COLUMNS})
+    shown = read_table(folder, "shown", ("request_id",))
+    if shown is None:
+        return empty
+    ours = shown.filter((pl.col("experiment") == experiment) & (pl.col("phase") == phase))
+    return without_testers(pl.concat([empty, ours], how="diagonal"), folder, user="unit")
+
+
+def _read_actions(folder: Path, exposures: pl.DataFrame) -> pl.DataFrame:
+    """The feedback of each exposed user from the first exposure on."""
+    columns: dict[str, pl.DataType] = {"unit": pl.String(), "item": pl.String(), "request_id": pl.String()}
+    columns |= {"action": pl.String(), "ts_ms": pl.Int64(), "watch_time_ms": pl.Int64()}
     feedback = read_table(folder, FEEDBACK, FEEDBACK_KEY)
+    if feedback is None:
+        return pl.DataFrame(schema=columns)
+    since = exposures.group_by("unit").agg(pl.col("ts_ms").min().alias("since_ms"))
+    # a request that a tester forced counts for nobody, whoever sends feedback on it
+    counted = without_testers(feedback, folder).join(since, left_on="user", right_on="unit")
+    return counted.filter(pl.col("ts_ms") >= pl.col("since_ms")).rename({"user": "unit"}).select(*columns)
+
+
+def _sum_actions(actions: pl.DataFrame) -> pl.DataFrame:
     sums: Sequence[pl.Expr] = [
         *((pl.col("action") == action).sum().alias(name) for name, action in ACTIONS.items()),
         (pl.col("watch_time_ms").sum() / 1e3).alias("watch_time_s"),
     ]
-    if feedback is None:
-        return users.select("unit", *(pl.lit(0).alias(name) for name in (*ACTIONS, "watch_time_s")))
-    # a request that a tester forced counts for nobody, whoever sends feedback on it
-    counted = without_testers(feedback, folder).join(users, left_on="user", right_on="unit")
-    since = counted.filter(pl.col("ts_ms") >= pl.col("since_ms"))
-    return since.group_by("user").agg(sums).rename({"user": "unit"})
+    return actions.group_by("unit").agg(sums)
+
+
+def _sum_answers(shown: pl.DataFrame) -> pl.DataFrame:
+    """ANSWERS of each user, over the lists that tell them."""
+    length = pl.col("items").list.len()
+    return (
+        shown.filter(pl.col("asked").is_not_null())
+        .group_by("unit")
+        .agg(
+            pl.len().alias("answers"),
+            pl.col("took_ms").sum().alias("latencies_ms"),
+            (length == 0).sum().alias("empties"),
+            (length < pl.col("asked")).sum().alias("shorts"),
+        )
+    )

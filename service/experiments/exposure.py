@@ -58,6 +58,8 @@ class Shown:
     share: float  # the chance that an answer is sampled: its weight is 1 / share
     items: Sequence[ExternalId] | NDArray[Any]
     scores: Sequence[float] | NDArray[Any]
+    asked: int = 0  # items that the request wanted; a list may be shorter
+    took_ms: float = 0.0  # until the answer was there
 
     @classmethod
     def from_json(cls, data: bytes) -> "Shown":

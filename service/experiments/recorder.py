@@ -6,6 +6,7 @@ within a bound: a user who is forgotten is written again under the same id, and 
 
 import random
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import orjson
@@ -27,6 +28,9 @@ class RecordedQuery(Protocol):
     @property
     def unit(self) -> str | None: ...
 
+    @property
+    def top_n(self) -> int: ...
+
 
 class RecordedResult(Protocol):
     """The part of an answer that is recorded (RecallResult of service/queries.py)."""
@@ -39,6 +43,9 @@ class RecordedResult(Protocol):
 
     @property
     def scores(self) -> NDArray[Any]: ...
+
+    @property
+    def timings_ms(self) -> Mapping[str, float]: ...
 
 
 class EventSink(Protocol):
@@ -141,5 +148,7 @@ class ExposureRecorder:
             share=self._sample_share,
             items=ids if ids.dtype.kind == "i" else ids.tolist(),
             scores=result.scores,
+            asked=query.top_n,
+            took_ms=result.timings_ms.get("total", 0.0),
         )
         return orjson.dumps(shown, option=orjson.OPT_SERIALIZE_NUMPY)
