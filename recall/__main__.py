@@ -12,7 +12,7 @@ import typer
 
 from model import __version__
 from recall import benchmarking, comparing, data, demo, doctor, reproducing, serving, tuning
-from recall.experiments import events, verdict
+from recall.experiments import events, report, verdict
 from recall.options import StrictCommand
 from recall.terminal import err, out
 from recall.training import build, train
@@ -46,6 +46,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 for command in COMMANDS:
     app.command(cls=TrainHelp if command is train.train else StrictCommand)(command)
 app.add_typer(benchmarking.bench, name="bench")
+verdict.experiment.command("report", cls=StrictCommand)(report.report_experiment)
 app.add_typer(verdict.experiment, name="experiment")
 app.add_typer(events.events, name="events")
 

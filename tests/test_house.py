@@ -34,7 +34,8 @@ ALLOWED = {
     ),
     "recall.doctor": "recall.terminal service.engine service.errors service.stores",
     "recall.experiments": (
-        "recall.options recall.terminal service.consumer service.experiments.verdict service.telemetry"
+        "recall.options recall.serving recall.terminal service.consumer service.experiments.report "
+        "service.experiments.verdict service.telemetry"
     ),
     "recall.options": "model.ids",
     "recall.reproducing": "recall.options recall.reproduction recall.terminal service.engine",
@@ -78,6 +79,7 @@ ALLOWED = {
     "service.fallback": "model.merging model.rules service.engine service.errors service.lists",
     "service.events": "service.errors service.stores",
     "service.experiments": "model.catalogue service.errors service.events service.stores",
+    "service.experiments.report": "service.consumer service.errors service.experiments service.experiments.verdict",
     "service.experiments.verdict": "service.errors",
     "service.http": (
         "model model.attributes model.ids model.rules service.admission service.bootstrap service.catalogue "

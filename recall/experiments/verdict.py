@@ -206,29 +206,46 @@ def columns_of(frame: pl.DataFrame, options: JudgeCommand) -> list["MetricColumn
         )
         for name in read_words(options.metrics) or numbers
     ]
-    for name, parts in read_pairs(options.ratio or [], "NAME=COLUMN/COLUMN").items():
+    return [*columns, *read_ratios(options.ratio)]
+
+
+def read_ratios(given: list[str] | None) -> list["MetricColumns"]:
+    """['NAME=COLUMN/COLUMN', ..] as metrics."""
+    from service.experiments.verdict.statistics import Kind, MetricColumns
+
+    columns = []
+    for name, parts in read_pairs(given or [], "NAME=COLUMN/COLUMN").items():
         value, _, denominator = parts.partition("/")
         columns.append(MetricColumns(metric=name, value=value, denominator=denominator, kind=Kind.RATIO))
     return columns
 
 
 def make_plan(rows: Iterable["MetricStatistics"], options: JudgeCommand) -> "AnalysisPlan":
-    from service.experiments.verdict.guardrails import GUARDRAILS
     from service.experiments.verdict.judge import AnalysisPlan
 
-    names = sorted({row.variation for row in rows})
-    given = read_pairs(read_words(options.weights) or [], "VARIATION=SHARE")
-    rails = {rail.metric: rail for rail in GUARDRAILS}
-    rails |= {rail.metric: rail for rail in map(parse_guardrail, options.guardrail or [])}
     return AnalysisPlan(
-        weights={name: float(share) for name, share in given.items()} or dict.fromkeys(names, 1 / len(names)),
+        weights=make_weights(options.weights, sorted({row.variation for row in rows})),
         control=options.control,
         primary=options.primary,
         lower_is_better=frozenset(read_words(options.lower_is_better) or ()),
-        guardrails=tuple(rails.values()),
+        guardrails=read_guardrails(options.guardrail),
         alpha=options.alpha,
         final=options.final,
     )
+
+
+def make_weights(given: str | None, variations: list[str]) -> dict[str, float]:
+    """'control=.5,recgpt=.5' as shares; equal ones without it."""
+    shares = read_pairs(read_words(given) or [], "VARIATION=SHARE")
+    return {name: float(share) for name, share in shares.items()} or dict.fromkeys(variations, 1 / len(variations))
+
+
+def read_guardrails(given: list[str] | None) -> tuple["Guardrail", ...]:
+    """The guard rails known by name, some of them changed, and more."""
+    from service.experiments.verdict.guardrails import GUARDRAILS
+
+    rails = {rail.metric: rail for rail in GUARDRAILS}
+    return tuple((rails | {rail.metric: rail for rail in map(parse_guardrail, given or [])}).values())
 
 
 def parse_guardrail(text: str) -> "Guardrail":

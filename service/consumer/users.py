@@ -45,7 +45,7 @@ class ExposedUsers:
 
 @dataclass(frozen=True)
 class ExperimentLog:
-    """What the event log holds of an experiment's phase, without testers; times are milliseconds since 1970."""
+    """The events of an experiment's phase, without testers; times are milliseconds since 1970."""
 
     experiment: str
     phase: str
