@@ -25,7 +25,7 @@ from service.events.collector import EventCollector
 from service.events.fullness import FullnessWatch
 from service.events.outbox import MemoryOutbox, Outbox, OutboxLimits
 from service.events.spool import Spool
-from service.events.streams import EXPOSURES, FEEDBACK, FORCED, SHOWN
+from service.events.streams import STREAMS
 from service.experiments.assignment import DEFAULT_FILE, Assigner
 from service.experiments.collector import ExperimentsCollector
 from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
@@ -198,7 +198,7 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     spool = open_spool(settings)
     outbox = Outbox(events, spool, OutboxLimits(max_stream_bytes=max_bytes))
     stack.push_async_callback(outbox.close)
-    fullness = FullnessWatch(events, (EXPOSURES, SHOWN, FORCED, FEEDBACK), max_bytes)
+    fullness = FullnessWatch(events, STREAMS, max_bytes)
     watching = asyncio.create_task(fullness.run())
     stack.callback(watching.cancel)
     return Stores(

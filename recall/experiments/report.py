@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recall.experiments.events import FOLDER
-from recall.experiments.verdict import Json, make_weights, read_guardrails, read_ratios
-from recall.experiments.verdict_table import lift_cells, narrow_table, show_verdict
+from recall.experiments.verdict import Json, make_interleaving_plan, make_weights, read_guardrails, read_ratios
+from recall.experiments.verdict_table import lift_cells, narrow_table, show_preferences, show_verdict
 from recall.options import read_words, takes
 from recall.serving import call
 from recall.terminal import err, last_line, out
 
 if TYPE_CHECKING:
+    from service.consumer.users import ExperimentLog
     from service.experiments.report.records import Report
     from service.experiments.verdict.judge import AnalysisPlan
 
@@ -56,19 +57,28 @@ def report_experiment(options: ReportCommand) -> None:
     With --html as one page that loads nothing, with --json as one line.
     """
     from service.consumer.users import read_experiment
-    from service.experiments.report.build import build_report
     from service.experiments.report.page import render_page
 
-    log = read_experiment(options.log, options.key, options.phase)
-    seen = log.exposures["variation"].unique().sort().to_list()
-    settings = call("GET", f"{options.url}/arms")["arms"] if options.url else None
-    report = build_report(log, plan_of(options, log.phase, seen), read_ratios(options.ratio), settings)
+    report = make_report(read_experiment(options.log, options.key, options.phase), options)
     show_report(report)
     if options.html:
         options.html.write_text(render_page(report), encoding="utf-8")
         err.print(f"the page is {options.html}")
     if options.json:
         last_line(report.as_json())
+
+
+def make_report(log: "ExperimentLog", options: ReportCommand) -> "Report":
+    from service.consumer.credits import read_credits
+    from service.experiments.report.build import build_report
+    from service.experiments.report.interleaved import build_interleaving_report
+
+    settings = call("GET", f"{options.url}/arms")["arms"] if options.url else None
+    if log.is_interleaving:
+        credit_log = read_credits(log)
+        return build_interleaving_report(credit_log, make_interleaving_plan(options, credit_log.teams), settings)
+    seen = log.exposures["variation"].unique().sort().to_list()
+    return build_report(log, plan_of(options, log.phase, seen), read_ratios(options.ratio), settings)
 
 
 def plan_of(options: ReportCommand, phase: str, seen: list[str]) -> "AnalysisPlan":
@@ -103,7 +113,10 @@ def show_report(report: "Report") -> None:
     out.print(
         f"{report.experiment}, phase {report.phase or '(none)'}: {since:%d %b %Y %H:%M} to {until:%d %b %Y %H:%M} UTC"
     )
-    show_verdict(report.verdict)
+    if report.verdict is not None:
+        show_verdict(report.verdict)
+    if report.preferences is not None:
+        show_preferences(report.preferences)
     show_progress(report)
     table = narrow_table("variation", "arm", "share", "users", "answered by (first request of a day)", "bundle")
     for arm in report.arms:
@@ -113,8 +126,8 @@ def show_report(report: "Report") -> None:
     out.print(table)
     for overlap in report.overlap:
         out.print(
-            f"{overlap.treatment} and {report.verdict.control} share {overlap.share:.1%} of their impressions "
-            f"({overlap.lists:,} sampled lists)"
+            f"{overlap.treatment} and {report.judged.control} share {overlap.share:.1%} of "
+            f"{'their impressions' if report.verdict else 'the items of a request'} ({overlap.lists:,} lists)"
         )
     if report.testers:
         out.print(f"{report.testers} testers are left out: they forced a variation")

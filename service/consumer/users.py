@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from model.logs.feedback import FEEDBACK, FEEDBACK_KEY, read_table, without_testers
-from service.consumer.tables import SHOWN_COLUMNS
+from service.consumer.tables import INTERLEAVED_COLUMNS, SHOWN_COLUMNS
 from service.errors import BadStatistics
 
 ACTIONS = {
@@ -52,7 +52,12 @@ class ExperimentLog:
     exposures: pl.DataFrame
     shown: pl.DataFrame
     actions: pl.DataFrame  # feedback of exposed users from the first exposure on
+    interleaved: pl.DataFrame  # lists of two teams; none in an experiment that splits its users
     num_testers: int
+
+    @property
+    def is_interleaving(self) -> bool:
+        return bool(self.interleaved.height)
 
     @property
     def last_ms(self) -> int:
@@ -98,21 +103,24 @@ def read_experiment(folder: Path, experiment: str, phase: str | None = None) -> 
         raise BadStatistics(f"{folder} has no exposure of phase {phase!r} of the experiment {experiment!r}")
     counted = without_testers(exposures, folder, user="unit")
     num_testers = exposures["unit"].n_unique() - counted["unit"].n_unique()
-    shown, actions = _read_shown(folder, experiment, phase), _read_actions(folder, counted)
-    return ExperimentLog(experiment, phase, counted, shown, actions, num_testers)
+    lists = [
+        _read_lists(folder, name, columns, (experiment, phase))
+        for name, columns in (("shown", SHOWN_COLUMNS), ("interleaved", INTERLEAVED_COLUMNS))
+    ]
+    return ExperimentLog(experiment, phase, counted, lists[0], _read_actions(folder, counted), lists[1], num_testers)
 
 
 def _until(table: pl.DataFrame, ts_ms: int | None) -> pl.DataFrame:
     return table if ts_ms is None else table.filter(pl.col("ts_ms") <= ts_ms)
 
 
-def _read_shown(folder: Path, experiment: str, phase: str) -> pl.DataFrame:
-    """The sampled lists; those of an older service say neither their time nor how long they should be."""
-    empty = pl.DataFrame(schema={"stream_id": pl.String(), **SHOWN_COLUMNS})
-    shown = read_table(folder, "shown", ("request_id",))
-    if shown is None:
+def _read_lists(folder: Path, name: str, columns: dict[str, pl.DataType], of: tuple[str, str]) -> pl.DataFrame:
+    """A table of lists of an experiment and its phase; files of an older service lack columns."""
+    empty = pl.DataFrame(schema={"stream_id": pl.String(), **columns})
+    lists = read_table(folder, name, ("request_id",))
+    if lists is None:
         return empty
-    ours = shown.filter((pl.col("experiment") == experiment) & (pl.col("phase") == phase))
+    ours = lists.filter((pl.col("experiment") == of[0]) & (pl.col("phase") == of[1]))
     return without_testers(pl.concat([empty, ours], how="diagonal"), folder, user="unit")
 
 

@@ -23,7 +23,7 @@ from service.experiments.feedback import Action, FeedbackEvent
 from service.http.bodies import JSON, MSGPACK, BodyReader
 from service.http.schemas import BoostBody, FeedbackRequest, ItemBody, RecallRequest, ReloadBody
 from service.lists.reasons import columns_of
-from service.queries import RecallQuery, RecallResult
+from service.queries import Answer, RecallQuery, RecallResult
 from service.settings import Settings
 from service.stores.vector_codec import CachedVectors
 
@@ -209,9 +209,9 @@ def to_reload(body: ReloadBody) -> ReloadRequest:
     return ReloadRequest(body.arm, body.bundle, body.rollback)
 
 
-def to_columns(result: RecallResult, explain: bool, settings: Settings) -> dict[str, Any]:
+def to_columns(result: Answer, explain: bool, settings: Settings) -> dict[str, Any]:
     """The body of RecallResponse."""
-    arm, assignment, listed = result.arm, result.assignment, result.listed
+    assignment = result.assignment
     experiment = {
         "key": assignment.experiment,
         "assigned": assignment.arm,
@@ -220,22 +220,41 @@ def to_columns(result: RecallResult, explain: bool, settings: Settings) -> dict[
     }
     columns: dict[str, Any] = {
         "request_id": result.request_id,
-        "bundle": arm.bundle,
-        "arm": arm.name,
+        "bundle": result.bundle,
+        "arm": result.arm_name,
         "experiment": experiment,
         "items": ids_column(result, settings),
-        "scores": listed.scores,
+        "scores": result.scores,
         "catalogue": result.catalogue,
         "cache": result.cache,
         "degraded": result.degraded,
         "timings_ms": result.timings_ms,
     }
     if explain:
-        columns["sources"] = [arm.source_name(source) for source in listed.sources.tolist()]
-        columns["prompts"] = listed_ids(result.prompts, settings)
-        reasons = columns_of(result.reasons, result.listed.rows, arm.catalogue)
-        columns["reasons"] = reasons | {"similar": [listed_ids(own, settings) for own in reasons["similar"]]}
+        columns |= explained(result, settings)
     return columns
+
+
+def explained(result: Answer, settings: Settings) -> dict[str, Any]:
+    """The columns that `explain` adds; of a list out of two lists each item has what its own arm says of it."""
+    parts = [_explained_part(part, settings) for part in result.parts]
+    if isinstance(result, RecallResult):
+        return parts[0]
+    arms = [part.arm_name for part in result.parts]
+    sources = [[f"{arm}:{source}" for source in part["sources"]] for arm, part in zip(arms, parts, strict=True)]
+    reasons = {name: result.chosen([part["reasons"][name] for part in parts]) for name in parts[0]["reasons"]}
+    prompts = [item for part in parts for item in part["prompts"]]
+    return {"sources": result.chosen(sources), "prompts": prompts, "reasons": reasons}
+
+
+def _explained_part(result: RecallResult, settings: Settings) -> dict[str, Any]:
+    arm = result.arm
+    reasons = columns_of(result.reasons, result.listed.rows, arm.catalogue)
+    return {
+        "sources": [arm.source_name(source) for source in result.listed.sources.tolist()],
+        "prompts": listed_ids(result.prompts, settings),
+        "reasons": reasons | {"similar": [listed_ids(own, settings) for own in reasons["similar"]]},
+    }
 
 
 def to_vectors(arm: Release, vectors: CachedVectors, settings: Settings) -> dict[str, Any]:
@@ -244,7 +263,7 @@ def to_vectors(arm: Release, vectors: CachedVectors, settings: Settings) -> dict
     return {"bundle": arm.bundle, "arm": arm.name, "vectors": listed, "prompts": prompts}
 
 
-def ids_column(result: RecallResult, settings: Settings) -> Any:
+def ids_column(result: Answer, settings: Settings) -> Any:
     """The ids listed: integers as an array, which orjson writes as it is; strings as a list."""
     ids = result.item_ids
     return ids if ids.dtype.kind == "i" and not settings.string_ids else listed_ids(ids.tolist(), settings)
@@ -269,7 +288,7 @@ def problem(error: RecallError, request_id: str | None) -> Response:
     return reply(to_problem(error, request_id), error.status, headers)
 
 
-def experiment_headers(result: RecallResult) -> dict[str, str]:
+def experiment_headers(result: Answer) -> dict[str, str]:
     """The headers X-AB-*: only where an experiment, or a forced variation of an experiment, decided."""
     assignment = result.assignment
     if assignment.experiment is None or assignment.variation is None:

@@ -47,8 +47,8 @@ def build_report(
         testers=users.num_testers,
         moved=users.num_moved,
         primary=plan.primary,
-        arms=tuple(arms_of(log, users, plan, settings or {})),
-        exposures=tuple(exposures_of(log, plan, moments)),
+        arms=tuple(arms_of(log, users, plan.weights, settings or {})),
+        exposures=tuple(exposures_of(log, plan.weights, moments)),
         verdict=verdict,
         progress=tuple(progress_of(log, primary, plan, moments)) if is_shown else (),
         overlap=tuple(overlaps_of(log, plan)) if is_shown else (),
@@ -87,9 +87,9 @@ def moments_of(log: ExperimentLog) -> list[int]:
     return [first + (log.last_ms - first) * number // MOMENTS for number in range(MOMENTS + 1)]
 
 
-def exposures_of(log: ExperimentLog, plan: AnalysisPlan, moments: Sequence[int]) -> Iterable[ExposurePoint]:
+def exposures_of(log: ExperimentLog, shares: Mapping[str, float], moments: Sequence[int]) -> Iterable[ExposurePoint]:
     first = log.exposures.group_by("unit", maintain_order=True).agg(pl.col("variation").first(), pl.col("ts_ms").min())
-    times = {name: np.sort(first.filter(pl.col("variation") == name)["ts_ms"].to_numpy()) for name in plan.weights}
+    times = {name: np.sort(first.filter(pl.col("variation") == name)["ts_ms"].to_numpy()) for name in shares}
     for moment in moments:
         yield ExposurePoint(
             ts_ms=moment, users={name: int(np.searchsorted(own, moment, "right")) for name, own in times.items()}
@@ -116,14 +116,16 @@ def progress_of(
 
 
 def arms_of(
-    log: ExperimentLog, users: ExposedUsers, plan: AnalysisPlan, settings: Mapping[str, Mapping[str, Any]]
+    log: ExperimentLog, users: ExposedUsers, shares: Mapping[str, float], settings: Mapping[str, Mapping[str, Any]]
 ) -> Iterable[ArmFacts]:
     counts = dict(users.frame.group_by("variation").len().iter_rows())
-    for name, share in plan.weights.items():
+    for name, share in shares.items():
         own = log.exposures.filter(pl.col("variation") == name)
         bundles = own.filter(pl.col("bundle") != "").group_by("bundle", maintain_order=True)
         arms = tuple(own["assigned"].unique(maintain_order=True))
-        described = {arm: settings[arm] for arm in arms if arm in settings}
+        # of an interleaving the arms are known by their bundles
+        digests = {digest for bundle in own["bundle"].unique() for digest in bundle.split("+")}
+        described = {arm: told for arm, told in settings.items() if arm in arms or told.get("bundle") in digests}
         yield ArmFacts(
             variation=name,
             arms=arms,

@@ -27,8 +27,9 @@ from service.experiments.report.charts import (
 )
 from service.experiments.report.records import LiftPoint, Report
 from service.experiments.verdict.guardrails import GuardrailVerdict
-from service.experiments.verdict.judge import MetricVerdict
-from service.experiments.verdict.sample_ratio import RED, YELLOW, RatioState
+from service.experiments.verdict.judge import MetricVerdict, Verdict
+from service.experiments.verdict.preference import Preferences, PreferenceVerdict
+from service.experiments.verdict.sample_ratio import RED, YELLOW, RatioState, SampleRatio
 
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -56,9 +57,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """The metrics of one treatment."""
+    """The metrics of one treatment, with what their estimates mean."""
 
     treatment: str
+    meaning: str  # of the dot
     rows: tuple[Row, ...]
     ticks: tuple[Tick, ...]
 
@@ -76,24 +78,53 @@ class Chart:
     edges: tuple[tuple[float, str], ...] = ()  # labels of the band's ends
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The check that comes first: while it is red there is nothing else to look at."""
+
+    title: str
+    ratio: SampleRatio
+    counts: str
+    hidden: str  # why there is no verdict while it is red
+
+    @property
+    def is_red(self) -> bool:
+        return self.ratio.state is RatioState.RED
+
+
 def render_page(report: Report) -> str:
     """The page as text."""
-    verdict = report.verdict
+    judged, rails = report.judged, report.verdict.guardrails if report.verdict else ()
     return ENVIRONMENT.get_template("page.html").render(
         report=report,
-        verdict=verdict,
-        is_red=verdict.sample_ratio.state is RatioState.RED,
+        judged=judged,
+        check=check_of(report),
         limits=(YELLOW, RED),
-        confidence=f"{100 * (1 - verdict.alpha):g} %",
+        confidence=f"{100 * (1 - judged.alpha):g} %",
         forests=forests_of(report),
-        rails=[rail_row(rail) for rail in verdict.guardrails],
+        pause=report.verdict.pause if report.verdict else (),
+        rails=[rail_row(rail) for rail in rails],
         exposures=exposure_chart(report),
         progress=[progress_chart(report, treatment) for treatment in treatments_of(report.progress)],
         settings=settings_of(report),
-        less=[name for name in report.lower_is_better if name in {row.metric for row in verdict.metrics}],
+        less=[name for name in report.lower_is_better if name in {row.metric for row in judged.metrics}],
         show_time=show_time,
         percent=show_share,
     )
+
+
+def check_of(report: Report) -> Check:
+    judged = report.judged
+    if isinstance(judged, Verdict):
+        hidden = "users are missing from a variation, and who is missing decides the difference"
+        return Check("Sample ratio", judged.sample_ratio, counts_of(judged.sample_ratio, "users"), hidden)
+    hidden = "one team begins more lists than a fair coin lets it, and what is seen first is liked first"
+    return Check("Draft balance", judged.balance, counts_of(judged.balance, "lists begun"), hidden)
+
+
+def counts_of(ratio: SampleRatio, what: str) -> str:
+    counts = [f"{name} {count:,} {what}, {ratio.expected[name]:,.0f} expected" for name, count in ratio.users.items()]
+    return "; ".join(counts)
 
 
 def treatments_of(points: Sequence[LiftPoint]) -> list[str]:
@@ -101,14 +132,40 @@ def treatments_of(points: Sequence[LiftPoint]) -> list[str]:
 
 
 def forests_of(report: Report) -> list[Forest]:
-    forests = []
-    for treatment in dict.fromkeys(row.treatment for row in report.verdict.metrics):
-        rows = [row for row in report.verdict.metrics if row.treatment == treatment]
+    if report.preferences is not None:
+        return [preference_forest(report.preferences)] if report.preferences.metrics else []
+    forests, metrics = [], report.verdict.metrics if report.verdict else ()
+    for treatment in dict.fromkeys(row.treatment for row in metrics):
+        rows = [row for row in metrics if row.treatment == treatment]
         lifts = [row.relative for row in rows if row.relative is not None]
         scale = forest_scale([lift.always_valid for lift in lifts]) if lifts else Scale(-1.0, 1.0)
         lines = tuple(metric_row(row, scale) for row in rows)
-        forests.append(Forest(treatment, lines, tuple(scale.ticks(show_percent))))
+        forests.append(Forest(treatment, "the lift", lines, tuple(scale.ticks(show_percent))))
     return forests
+
+
+def preference_forest(preferences: Preferences) -> Forest:
+    shown = [row.preference.always_valid for row in preferences.metrics if row.preference]
+    scale = forest_scale(shown) if shown else Scale(-1.0, 1.0)
+    teams = (preferences.control, preferences.treatment)
+    rows = tuple(preference_row(row, scale, teams) for row in preferences.metrics)
+    meaning = f"users who prefer {teams[1]} less those who prefer {teams[0]}, of all"
+    return Forest(teams[1], meaning, rows, tuple(scale.ticks(show_percent)))
+
+
+def preference_row(row: PreferenceVerdict, scale: Scale, teams: tuple[str, str]) -> Row:
+    lift = row.preference
+    tests = f" (sign test p {row.p_sign:.2g}, signed rank p {row.p_signed_rank:.2g})" if row.p_sign is not None else ""
+    return Row(
+        name=row.metric + " (primary)" * row.primary,
+        values=f"{row.prefer_control:,} prefer {teams[0]}, {row.prefer_treatment:,} {teams[1]}, of {row.users:,}",
+        figure=show_percent(lift.estimate) if lift else "–",
+        fixed=f"one look {show_interval(lift.fixed, show_percent)}" if lift else "–",
+        wide=show_interval(lift.always_valid, show_percent) if lift else "–",
+        sentence=row.decision + tests,
+        whiskers=whiskers_of(scale, lift.estimate, lift.fixed, lift.always_valid) if lift else None,
+        strong=row.primary,
+    )
 
 
 def metric_row(row: MetricVerdict, scale: Scale) -> Row:
@@ -176,7 +233,8 @@ def progress_chart(report: Report, treatment: str) -> Chart:
     edges = ((places[0], show(highs[-1][1])), (places[2], show(lows[-1][1])))
     # the title names the one line
     drawn = Line(line.points, "", line.figure, places[1], line.dash)
-    title = f"{report.primary}: lift of {treatment} over {report.verdict.control} so far"
+    what = "lift of" if report.verdict else "preference for"
+    title = f"{report.primary}: {what} {treatment} over {report.judged.control} so far"
     zero = round(100 - y.at(0.0), 2)
     return Chart(
         title, (drawn,), tuple(time_ticks(x)), tuple(y.ticks(show, 5)), zero, band_of(lows, highs, x, y), edges

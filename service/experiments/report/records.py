@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from service.experiments.verdict.judge import Lift, Verdict
+from service.experiments.verdict.preference import Preferences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,7 @@ class ExposurePoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiftPoint:
-    """The primary metric's lift of a treatment as of a moment; relative where `relative` says so."""
+    """The primary metric's lift of a treatment, or the preference for it, as of a moment; a fraction if `relative`."""
 
     treatment: str
     ts_ms: int
@@ -50,10 +51,14 @@ class LiftPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlap:
-    """The items that sampled lists of a treatment and of the control have in common, and how many each has shown."""
+    """The items that lists of a treatment and of the control have in common, and how many each has shown.
+
+    share: of users who were split, of the impressions in sampled lists: the sum over items of the smaller share, 1 =
+    the same items equally often. Of an interleaving, of the items in the two lists of one request.
+    """
 
     treatment: str
-    share: float  # of impressions: the sum over items of the smaller share; 1 = the same items equally often
+    share: float
     control_items: int
     treatment_items: int
     lists: int  # of both
@@ -73,10 +78,19 @@ class Report:
     primary: str
     arms: tuple[ArmFacts, ...]
     exposures: tuple[ExposurePoint, ...]
-    verdict: Verdict
+    verdict: Verdict | None  # of users who were split; an interleaving has `preferences`
+    preferences: Preferences | None = None
     progress: tuple[LiftPoint, ...] = ()
     overlap: tuple[Overlap, ...] = ()
     lower_is_better: tuple[str, ...] = field(default=())
+
+    @property
+    def judged(self) -> Verdict | Preferences:
+        """The verdict, of whichever kind the experiment is."""
+        judged = self.verdict or self.preferences
+        if judged is None:
+            raise ValueError("a report has a verdict, or preferences")
+        return judged
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -12,6 +12,7 @@ from service.events.streams import EXPOSURES, FORCED, SHOWN
 from service.experiments.assignment import Assignment, Reason
 from service.experiments.exposure import Exposure, Shown, exposure_id
 from service.experiments.recorder import ExposureRecorder, RecentKeys
+from service.queries import Provenance
 
 COUNTED = Assignment("recgpt", Reason.EXPERIMENT, "config", "exp", "1", "treatment")
 DECODERS = {EXPOSURES: Exposure.from_json, FORCED: Exposure.from_json, SHOWN: Shown.from_json}
@@ -29,6 +30,7 @@ class Result:
     item_ids: np.ndarray
     scores: np.ndarray
     bundle: str = "b1"
+    provenance: Provenance | None = None
     timings_ms: Mapping[str, float] = field(default_factory=lambda: {"find": 1.0, "total": 2.5})
 
 
