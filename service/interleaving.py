@@ -3,14 +3,22 @@
 service/experiments/team_draft.py says which item comes next; here are the requests that it can answer and the record.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
+from model.catalogue import ExternalId
 from service.clock import Clock
 from service.errors import BadRequest
 from service.experiments.assignment import Assignment, Reason
 from service.experiments.team_draft import draft, seed_of
-from service.fallback import FALLBACK
-from service.queries import InterleavedResult, Provenance, RecallQuery, RecallResult
+from service.fallback import FALLBACK, turning_point
+from service.queries import AnyResult, InterleavedResult, Provenance, RecallQuery, RecallResult
+
+# steps of the pipeline: the history of a query, with its shortfalls put into the list, and the answer of one arm
+ReadHistory = Callable[[RecallQuery, float, list[str]], Awaitable[Sequence[ExternalId]]]
+RecallOne = Callable[[RecallQuery, Assignment, Sequence[str]], Awaitable[RecallResult]]
 
 
 def fitting(assignment: Assignment, query: RecallQuery) -> Assignment:
@@ -29,6 +37,26 @@ def fitting(assignment: Assignment, query: RecallQuery) -> Assignment:
 def is_alike(query: RecallQuery, assignment: Assignment) -> bool:
     """True where a block of many users can carry the query."""
     return query.is_plain and not assignment.teams
+
+
+async def recall_both(
+    query: RecallQuery, assignment: Assignment, read: ReadHistory, recall: RecallOne
+) -> InterleavedResult:
+    """One list out of those of both arms, which are made at the same time from one history.
+
+    Raises what either raises: an answer needs both lists.
+    """
+    clock, degraded = Clock(), list[str]()
+    history = await read(query, turning_point(query.deadline), degraded)
+    clock.lap("history")
+    query = replace(query, history=history)
+    making = [recall(query, assignment.of(team), degraded) for team in assignment.teams]
+    # both are waited for, so that no work is left behind by an error of the other
+    made = await asyncio.gather(*making, return_exceptions=True)
+    for outcome in made:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return interleave(query, assignment, [part for part in made if isinstance(part, RecallResult)], clock)
 
 
 def interleave(
@@ -51,3 +79,16 @@ def interleave(
         ),
         timings_ms={**slower.timings_ms, **clock.timings_ms({})},
     )
+
+
+def join_explained(result: AnyResult, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The columns that explain an answer, from those of each part: what its own arm says of each item."""
+    if isinstance(result, RecallResult):
+        return parts[0]
+    sources = [
+        [f"{part.arm_name}:{source}" for source in columns["sources"]]
+        for part, columns in zip(result.parts, parts, strict=True)
+    ]
+    reasons = {name: result.chosen([columns["reasons"][name] for columns in parts]) for name in parts[0]["reasons"]}
+    prompts = [item for columns in parts for item in columns["prompts"]]
+    return {"sources": result.chosen(sources), "prompts": prompts, "reasons": reasons}

@@ -20,8 +20,8 @@ from service.engine.messages import EngineRequest, EngineResult
 from service.errors import CatalogueBehind, DeadlineExceeded, EngineFailed, RecallError, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.fallback import FALLBACK, filled, is_filled, reasons, shortfalls, turning_point
-from service.interleaving import fitting, interleave, is_alike
-from service.queries import Answer, Asked, InterleavedResult, Read, RecallQuery, RecallResult, without_hidden
+from service.interleaving import fitting, is_alike, recall_both
+from service.queries import AnyResult, Asked, Read, RecallQuery, RecallResult, outcome_of, without_hidden
 from service.stores.history import HistoryStore
 from service.stores.vector_codec import CachedVectors
 
@@ -50,7 +50,7 @@ class RecallPipeline:
         self.arms, self.assigner, self._histories = arms, assigner, histories
         self._changes = changes or LiveState()
 
-    async def recall(self, query: RecallQuery, assignment: Assignment | None = None) -> Answer:
+    async def recall(self, query: RecallQuery, assignment: Assignment | None = None) -> AnyResult:
         """Raises UnknownArm, Overloaded or DeadlineExceeded.
 
         A failed engine is answered by the labelled fallback, and so is a deadline that is too near to compute anything.
@@ -58,26 +58,8 @@ class RecallPipeline:
         """
         assignment = assignment or self.assign(query)
         if assignment.teams:
-            return await self._interleave(query, assignment)
+            return await recall_both(query, assignment, self._history, self._recall_one)
         return await self._recall_one(query, assignment)
-
-    async def _interleave(self, query: RecallQuery, assignment: Assignment) -> InterleavedResult:
-        """One list out of those of both arms, which are made at the same time from one history.
-
-        Raises what either raises: an answer needs both lists.
-        """
-        clock, degraded = Clock(), list[str]()
-        history = await self._history(query, turning_point(query.deadline), degraded)
-        clock.lap("history")
-        read = replace(query, history=history)
-        making = [self._recall_one(read, assignment.of(team), degraded) for team in assignment.teams]
-        # both are waited for, so that no work is left behind by an error of the other
-        made = await asyncio.gather(*making, return_exceptions=True)
-        for outcome in made:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        parts = tuple(part for part in made if isinstance(part, RecallResult))
-        return interleave(query, assignment, parts, clock)
 
     async def _recall_one(self, query: RecallQuery, assignment: Assignment, known: Sequence[str] = ()) -> RecallResult:
         """The list of one arm. known: shortfalls of what the query was given."""
@@ -130,11 +112,10 @@ class RecallPipeline:
 
     async def recall_many(
         self, queries: Sequence[RecallQuery], assignments: Sequence[Assignment] | None = None
-    ) -> list[Answer | RecallError]:
+    ) -> list[AnyResult | RecallError]:
         """The outcomes in order, each what `recall` returns or raises; the queries of one arm are one piece of work.
 
-        assignments: of each query, as in `recall`. Those with rules or two arms are asked one by one.
-        Raises UnknownArm.
+        assignments: of each query, as in `recall`. Those with rules or two arms go one by one. Raises UnknownArm.
         """
         assignments = assignments or [self.assign(query) for query in queries]
         if not all(map(is_alike, queries, assignments)):
@@ -161,23 +142,17 @@ class RecallPipeline:
 
     async def _recall_mixed(
         self, queries: Sequence[RecallQuery], assignments: Sequence[Assignment]
-    ) -> list[Answer | RecallError]:
+    ) -> list[AnyResult | RecallError]:
         """The same, where some have rules or an answer of two arms."""
         pairs = list(zip(queries, assignments, strict=True))
-        alike = [pair for pair in pairs if is_alike(*pair)]
-        others = [self._outcome(*pair) for pair in pairs if not is_alike(*pair)]
-        block = self.recall_many([query for query, _ in alike], [assignment for _, assignment in alike])
+        plain = [pair for pair in pairs if is_alike(*pair)]
+        others = [outcome_of(self.recall(*pair)) for pair in pairs if not is_alike(*pair)]
+        block = self.recall_many([query for query, _ in plain], [assignment for _, assignment in plain])
         together, apart = await asyncio.gather(block, asyncio.gather(*others))
         left = {True: iter(together), False: iter(apart)}
         return [next(left[is_alike(*pair)]) for pair in pairs]
 
-    async def _outcome(self, query: RecallQuery, assignment: Assignment) -> Answer | RecallError:
-        try:
-            return await self.recall(query, assignment)
-        except RecallError as error:
-            return error
-
-    async def _answer_block(self, arm: str, reads: Sequence[Read], clock: Clock) -> Sequence[Answer | RecallError]:
+    async def _answer_block(self, arm: str, reads: Sequence[Read], clock: Clock) -> Sequence[AnyResult | RecallError]:
         """The outcomes of queries to one arm, from one block."""
         started = time.perf_counter()
         members = [Member(r.query.user_id, r.history, r.query.exclude, r.query.top_n) for r in reads]
@@ -204,7 +179,7 @@ class RecallPipeline:
             # the users of a block share the times of their batch
             batch_ms, outcomes = results.timings_ms, results.outcomes()
         timings_ms = clock.timings_ms({**find_ms, **batch_ms})
-        answers: list[Answer | RecallError] = []
+        answers: list[AnyResult | RecallError] = []
         for read, request, outcome in zip(reads, block.requests(), outcomes, strict=True):
             result = outcome if isinstance(outcome, EngineResult) else None
             if isinstance(outcome, RecallError) and not is_filled(outcome, deadline):

@@ -1,6 +1,6 @@
 """Records of the spine: a checked request, its steps, and everything that its response says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from model.merging import Merged
 from model.rules import NO_RULES, ListRules
 from service.engine.arms import Release
 from service.engine.messages import EngineRequest, EngineResult
+from service.errors import RecallError
 from service.experiments.assignment import Assignment
 from service.experiments.team_draft import Draft
 from service.lists.reasons import Reasons
@@ -157,7 +158,15 @@ class InterleavedResult:
         return [columns[team][place] for team, place in zip(*self.draft, strict=True)]
 
 
-Answer = RecallResult | InterleavedResult
+AnyResult = RecallResult | InterleavedResult
+
+
+async def outcome_of(answer: Awaitable[AnyResult]) -> AnyResult | RecallError:
+    """The answer, or the error that it raises: of many, one must not end the others."""
+    try:
+        return await answer
+    except RecallError as error:
+        return error
 
 
 class Read(NamedTuple):

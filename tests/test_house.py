@@ -83,8 +83,11 @@ ALLOWED = {
     "service.experiments.verdict": "service.errors",
     "service.http": (
         "model model.attributes model.ids model.rules service.admission service.bootstrap service.catalogue "
-        "service.engine service.errors service.experiments service.lists service.queries service.settings "
-        "service.stores service.telemetry"
+        "service.engine service.errors service.experiments service.interleaving service.lists service.queries "
+        "service.settings service.stores service.telemetry"
+    ),
+    "service.interleaving": (
+        "model.catalogue service.clock service.errors service.experiments service.fallback service.queries"
     ),
     "service.items": (
         "model.attributes model.catalogue model.ids service.catalogue service.engine service.errors "
@@ -93,13 +96,15 @@ ALLOWED = {
     "service.lists": "index.base model.catalogue model.merging model.records model.rules service.catalogue",
     "service.pipeline": (
         "model.catalogue model.records service.catalogue service.clock service.engine service.errors "
-        "service.experiments service.fallback service.queries service.stores"
+        "service.experiments service.fallback service.interleaving service.queries service.stores"
     ),
     "service.processes": (
         "service.bootstrap service.embedded service.engine service.engine_process service.errors service.http "
         "service.remote service.settings service.stores service.subprocesses service.telemetry"
     ),
-    "service.queries": "model.catalogue model.merging model.rules service.engine service.experiments service.lists",
+    "service.queries": (
+        "model.catalogue model.merging model.rules service.engine service.errors service.experiments service.lists"
+    ),
     "service.reload": "service.engine service.errors",
     "service.remote": (
         "model.columns model.merging model.rules service.catalogue service.engine service.errors service.lists "

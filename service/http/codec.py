@@ -22,8 +22,9 @@ from service.experiments.exposure import DAY_MS
 from service.experiments.feedback import Action, FeedbackEvent
 from service.http.bodies import JSON, MSGPACK, BodyReader
 from service.http.schemas import BoostBody, FeedbackRequest, ItemBody, RecallRequest, ReloadBody
+from service.interleaving import join_explained
 from service.lists.reasons import columns_of
-from service.queries import Answer, RecallQuery, RecallResult
+from service.queries import AnyResult, RecallQuery, RecallResult
 from service.settings import Settings
 from service.stores.vector_codec import CachedVectors
 
@@ -209,7 +210,7 @@ def to_reload(body: ReloadBody) -> ReloadRequest:
     return ReloadRequest(body.arm, body.bundle, body.rollback)
 
 
-def to_columns(result: Answer, explain: bool, settings: Settings) -> dict[str, Any]:
+def to_columns(result: AnyResult, explain: bool, settings: Settings) -> dict[str, Any]:
     """The body of RecallResponse."""
     assignment = result.assignment
     experiment = {
@@ -231,23 +232,12 @@ def to_columns(result: Answer, explain: bool, settings: Settings) -> dict[str, A
         "timings_ms": result.timings_ms,
     }
     if explain:
-        columns |= explained(result, settings)
+        columns |= join_explained(result, [explained(part, settings) for part in result.parts])
     return columns
 
 
-def explained(result: Answer, settings: Settings) -> dict[str, Any]:
-    """The columns that `explain` adds; of a list out of two lists each item has what its own arm says of it."""
-    parts = [_explained_part(part, settings) for part in result.parts]
-    if isinstance(result, RecallResult):
-        return parts[0]
-    arms = [part.arm_name for part in result.parts]
-    sources = [[f"{arm}:{source}" for source in part["sources"]] for arm, part in zip(arms, parts, strict=True)]
-    reasons = {name: result.chosen([part["reasons"][name] for part in parts]) for name in parts[0]["reasons"]}
-    prompts = [item for part in parts for item in part["prompts"]]
-    return {"sources": result.chosen(sources), "prompts": prompts, "reasons": reasons}
-
-
-def _explained_part(result: RecallResult, settings: Settings) -> dict[str, Any]:
+def explained(result: RecallResult, settings: Settings) -> dict[str, Any]:
+    """The columns that `explain` adds to the list of one arm."""
     arm = result.arm
     reasons = columns_of(result.reasons, result.listed.rows, arm.catalogue)
     return {
@@ -263,7 +253,7 @@ def to_vectors(arm: Release, vectors: CachedVectors, settings: Settings) -> dict
     return {"bundle": arm.bundle, "arm": arm.name, "vectors": listed, "prompts": prompts}
 
 
-def ids_column(result: Answer, settings: Settings) -> Any:
+def ids_column(result: AnyResult, settings: Settings) -> Any:
     """The ids listed: integers as an array, which orjson writes as it is; strings as a list."""
     ids = result.item_ids
     return ids if ids.dtype.kind == "i" and not settings.string_ids else listed_ids(ids.tolist(), settings)
@@ -288,7 +278,7 @@ def problem(error: RecallError, request_id: str | None) -> Response:
     return reply(to_problem(error, request_id), error.status, headers)
 
 
-def experiment_headers(result: Answer) -> dict[str, str]:
+def experiment_headers(result: AnyResult) -> dict[str, str]:
     """The headers X-AB-*: only where an experiment, or a forced variation of an experiment, decided."""
     assignment = result.assignment
     if assignment.experiment is None or assignment.variation is None:

@@ -37,7 +37,7 @@ from service.http.schemas import (
     RecallResponse,
 )
 from service.http.tickets import record_wait, ticket_of
-from service.queries import Answer, RecallQuery, RecallResult
+from service.queries import AnyResult, RecallQuery, RecallResult
 
 MEMBERS_A_TURN = 8  # of a batch, read or written; then the event loop turns to others
 UNANSWERED = RecallError("internal error")  # the outcome of a request that a bug, or the stop of the service, ended
@@ -62,13 +62,13 @@ def settle(service: Service, ticket: Ticket, history: Sequence[object] | None) -
     ticket.settle(window // 2 if history is None else min(len(history), window))
 
 
-async def answer_query(service: Service, query: RecallQuery, ticket: Ticket) -> Answer:
+async def answer_query(service: Service, query: RecallQuery, ticket: Ticket) -> AnyResult:
     """The answer of the pipeline, made known to all that listen: the gate, metrics, exposures, the shadow comparison.
 
     An exposure is recorded whatever becomes of the request: who is refused under one arm alone would be missing there.
     """
     assignment = service.pipeline.assign(query)
-    outcome: Answer | RecallError = UNANSWERED
+    outcome: AnyResult | RecallError = UNANSWERED
     try:
         outcome = await service.pipeline.recall(query, assignment)
     except RecallError as error:
@@ -81,7 +81,7 @@ async def answer_query(service: Service, query: RecallQuery, ticket: Ticket) -> 
     return outcome
 
 
-def tell_gate(ticket: Ticket, outcome: Answer | RecallError) -> None:
+def tell_gate(ticket: Ticket, outcome: AnyResult | RecallError) -> None:
     """Tells how long a request waited; one that was given up, since its caller has gone, tells nothing."""
     if not isinstance(outcome, RecallError):
         record_wait(ticket, outcome.timings_ms)
@@ -90,7 +90,7 @@ def tell_gate(ticket: Ticket, outcome: Answer | RecallError) -> None:
 
 
 def record_exposure(
-    service: Service, query: RecallQuery, assignment: Assignment, outcome: Answer | RecallError
+    service: Service, query: RecallQuery, assignment: Assignment, outcome: AnyResult | RecallError
 ) -> None:
     if isinstance(outcome, RecallError):
         service.stores.exposures.record(query, assignment, str(outcome.status))
@@ -98,7 +98,7 @@ def record_exposure(
         service.stores.exposures.record(query, assignment, outcome.served, outcome)
 
 
-def make_known(service: Service, query: RecallQuery, result: Answer) -> None:
+def make_known(service: Service, query: RecallQuery, result: AnyResult) -> None:
     service.metrics.answered(result)
     if isinstance(result, RecallResult):
         # an answer of two arms is compared already
@@ -107,10 +107,10 @@ def make_known(service: Service, query: RecallQuery, result: Answer) -> None:
 
 async def answer_queries(
     service: Service, queries: Sequence[RecallQuery], ticket: Ticket
-) -> Sequence[Answer | RecallError]:
+) -> Sequence[AnyResult | RecallError]:
     """The outcomes of many queries, made known in the same way."""
     assignments = [service.pipeline.assign(query) for query in queries]
-    outcomes: Sequence[Answer | RecallError] = [UNANSWERED] * len(queries)
+    outcomes: Sequence[AnyResult | RecallError] = [UNANSWERED] * len(queries)
     try:
         outcomes = await service.pipeline.recall_many(queries, assignments)
     finally:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from index.watched import Mean
 from service.engine.protocols import DropReason
-from service.queries import Answer, RecallResult
+from service.queries import AnyResult, RecallResult
 from service.telemetry.quality import LiveQuality
 
 BUCKETS = tuple(15e-6 * 2**step for step in range(18))  # 15 us .. 2 s
@@ -57,7 +57,7 @@ class Metrics:
     def overlap(self) -> Mean:
         return self._quality.overlap
 
-    def answered(self, result: Answer) -> None:
+    def answered(self, result: AnyResult) -> None:
         """Counts the list of each arm in one answer; encode, search and merge are a batch's (`EngineMetrics`)."""
         for part in result.parts:
             self._listed(part)

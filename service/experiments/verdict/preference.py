@@ -117,9 +117,9 @@ def read_credits(frame: pl.DataFrame, plan: AnalysisPlan) -> dict[str, Credits]:
     if frame["user_id"].is_duplicated().any():
         raise BadStatistics("a user has more than one row: sum up each user first")
     names = dict.fromkeys(name.partition(BETWEEN)[0] for name in frame.columns if BETWEEN in name)
-    found = {name: (_column(frame, name, plan.control), _column(frame, name, plan.treatments[0])) for name in names}
+    columns = {name: (_column(frame, name, plan.control), _column(frame, name, plan.treatments[0])) for name in names}
     return {
-        name: pair for name, pair in found.items() if name in (plan.primary, BEGUN) or pair[0].any() or pair[1].any()
+        name: pair for name, pair in columns.items() if name in (plan.primary, BEGUN) or pair[0].any() or pair[1].any()
     }
 
 
