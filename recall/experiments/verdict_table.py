@@ -42,7 +42,8 @@ def show_preferences(preferences: "Preferences") -> None:
     out.print(f"{preferences.summary} (look: {preferences.look})", markup=False)
     if not preferences.metrics:
         return
-    table = narrow_table("metric", *(f"prefer {name}" for name in teams), "preference", "fixed", "always valid", "p")
+    out.print("users who prefer either, and their balance over all users:")
+    table = narrow_table("metric", *teams, "balance", "fixed", "always valid", "p")
     for row in preferences.metrics:
         p = "-" if row.p_holm is None else f"{row.p_holm:.2g}"
         counts = (f"{row.prefer_control:,}", f"{row.prefer_treatment:,}")

@@ -90,7 +90,7 @@ def test_result_is_the_draft_of_its_parts():
 
 
 def test_failed_arm_has_the_fallback_as_its_list():
-    """As its users would have it in a split: what an arm shows when it fails is part of the arm."""
+    """Its users have that in a split too: what an arm shows when it fails is part of the arm."""
     result = recall(query(), error=RuntimeError("broken"))
     assert (result.served, [part.served for part in result.parts]) == ("fallback", ["one", "fallback"])
     assert result.degraded == ["fallback", "filled"]

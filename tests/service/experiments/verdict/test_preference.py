@@ -118,9 +118,9 @@ def test_no_preference_is_found_where_there_is_none():
 
 def test_preference_of_one_user_in_ten_is_found_in_six_hundred():
     rng = np.random.default_rng(9)
-    found = 0
+    detected = 0
     for _ in range(200):
         control, treatment = rng.random((2, 600))
         lift = preference_of((control, np.where(rng.random(600) < 0.2, control + 1, treatment)), plan(final=True))
-        found += lift.fixed[0] > 0
-    assert found >= 190
+        detected += lift.fixed[0] > 0
+    assert detected >= 190
