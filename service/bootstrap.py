@@ -38,6 +38,7 @@ from service.pipeline import RecallPipeline
 from service.queries import RecallQuery
 from service.remote.follower import Follower, follow_engine
 from service.remote.link import EngineLink
+from service.reports import ReportMaker
 from service.settings import Settings
 from service.stores.collectors import RedisCollector
 from service.stores.history import HistoryStore, MemoryHistory, RedisHistory
@@ -105,6 +106,7 @@ class Service:
     items: ItemEditor
     metrics: Metrics
     shadow: ShadowComparison[RecallQuery]
+    reports: ReportMaker
     link: EngineLink | None = None  # to the process that computes, where that is another
 
     async def scrape(self) -> bytes:
@@ -133,7 +135,18 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
         shadow = ShadowComparison(pipeline, metrics.overlap)
         stack.push_async_callback(shadow.close)
         stores = replace(stores, redis_clients=clients)
-        yield Service(settings, pipeline, stores, engines.releases, experiments, items, metrics, shadow, engines.link)
+        yield Service(
+            settings=settings,
+            pipeline=pipeline,
+            stores=stores,
+            releases=engines.releases,
+            experiments=experiments,
+            items=items,
+            metrics=metrics,
+            shadow=shadow,
+            reports=ReportMaker(),
+            link=engines.link,
+        )
 
 
 def freeze_loaded() -> None:

@@ -57,7 +57,8 @@ ALLOWED = {
     "service.admission": "",
     "service.bootstrap": (
         "service.catalogue service.engine service.errors service.events service.experiments service.items "
-        "service.pipeline service.queries service.remote service.settings service.stores service.telemetry"
+        "service.pipeline service.queries service.remote service.reports service.settings service.stores "
+        "service.telemetry"
     ),
     "service.catalogue": "model.attributes model.catalogue service.errors service.stores",
     "service.clock": "",
@@ -79,12 +80,14 @@ ALLOWED = {
     "service.fallback": "model.merging model.rules service.engine service.errors service.lists",
     "service.events": "service.errors service.stores",
     "service.experiments": "model.catalogue service.errors service.events service.stores",
-    "service.experiments.report": "service.consumer service.errors service.experiments service.experiments.verdict",
+    "service.experiments.report": (
+        "model.logs service.consumer service.errors service.experiments service.experiments.verdict service.reports"
+    ),
     "service.experiments.verdict": "service.errors",
     "service.http": (
         "model model.attributes model.ids model.rules service.admission service.bootstrap service.catalogue "
         "service.engine service.errors service.experiments service.interleaving service.lists service.queries "
-        "service.settings service.stores service.telemetry"
+        "service.reports service.settings service.stores service.telemetry"
     ),
     "service.interleaving": (
         "model.catalogue service.clock service.errors service.experiments service.fallback service.queries"
@@ -110,6 +113,7 @@ ALLOWED = {
         "model.columns model.merging model.rules service.catalogue service.engine service.errors service.lists "
         "service.stores"
     ),
+    "service.reports": "service.errors service.subprocesses",
     "service.scheduling": "",
     "service.settings": "service.errors",
     "service.stores": "model.catalogue model.records service.errors",

@@ -83,20 +83,15 @@ def make_report(log: "ExperimentLog", options: ReportCommand) -> "Report":
 
 def plan_of(options: ReportCommand, phase: str, seen: list[str]) -> "AnalysisPlan":
     """The plan of the options; shares come from the file, from --weights, or are equal."""
-    from service.experiments.report.planned import read_planned
+    from service.experiments.report.planned import read_shares
     from service.experiments.verdict.judge import AnalysisPlan
 
     weights, control = make_weights(options.weights, seen), options.control
     if options.experiments is not None:
         if options.weights is not None:
             raise ValueError("--weights and --experiments both say the planned shares; leave one of them out")
-        planned = read_planned(options.experiments, options.key)
-        if planned.phase != phase:
-            raise ValueError(
-                f"{options.experiments} has phase {planned.phase!r} of {options.key}, the report is of {phase!r}: "
-                "name that one with --phase, or say its shares with --weights"
-            )
-        weights, control = dict(planned.weights), control or next(iter(planned.weights))
+        weights = read_shares(options.experiments, options.key, phase)
+        control = control or next(iter(weights))
     return AnalysisPlan(
         weights=weights,
         control=control or "control",

@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from service.errors import ConfigurationError
 from service.experiments.report.charts import (
     LABEL_GAP,
     Line,
@@ -30,6 +29,11 @@ from service.experiments.verdict.guardrails import GuardrailVerdict
 from service.experiments.verdict.judge import MetricVerdict, Verdict
 from service.experiments.verdict.preference import Preferences, PreferenceVerdict
 from service.experiments.verdict.sample_ratio import RED, YELLOW, RatioState, SampleRatio
+
+try:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+except ImportError as error:
+    raise ConfigurationError("a report's page needs Jinja: pip install 'recgpt-recall[analysis]'") from error
 
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent),

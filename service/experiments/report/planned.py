@@ -1,7 +1,5 @@
 """The shares that an experiments' file plans for an experiment; the sample ratio is judged by them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -11,16 +9,11 @@ from service.errors import ConfigurationError
 from service.experiments.rules import FEATURE, Experiment
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedExperiment:
-    """Shares by variation in the file's order, the first of which is the control."""
+def read_shares(path: Path, key: str, phase: str) -> dict[str, float]:
+    """Shares by variation in the file's order, the first of which is the control.
 
-    phase: str
-    weights: Mapping[str, float]
-
-
-def read_planned(path: Path, key: str) -> PlannedExperiment:
-    """The experiment `key` of a file. Raises ConfigurationError where it is not there, or is none."""
+    Raises ConfigurationError where the experiment is not in the file, is none, or is in another phase.
+    """
     try:
         content = orjson.loads(path.read_bytes())
         rules = content["features"][FEATURE]["rules"]
@@ -32,5 +25,9 @@ def read_planned(path: Path, key: str) -> PlannedExperiment:
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, ValidationError) as error:
         raise ConfigurationError(f"{path} has no experiment {key!r} that could be served") from error
     names = [experiment.variation_key(index) for index in range(len(experiment.variations))]
-    weights = experiment.weights or [1 / len(names)] * len(names)
-    return PlannedExperiment(experiment.phase, dict(zip(names, weights, strict=True)))
+    if experiment.phase != phase:
+        raise ConfigurationError(
+            f"{path} has phase {experiment.phase!r} of {key}, the report is of {phase!r}: "
+            "name that one with --phase, or say the shares of the other with --weights"
+        )
+    return dict(zip(names, experiment.weights or [1 / len(names)] * len(names), strict=True))

@@ -13,15 +13,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from service.errors import BadStatistics, ConfigurationError
+from service.errors import BadStatistics
+from service.experiments.verdict.distributions import sign_test_p, signed_rank_p
 from service.experiments.verdict.estimates import Effect
 from service.experiments.verdict.judge import NOT_SHOWN, AnalysisPlan, Lift, holm, lift_of
 from service.experiments.verdict.sample_ratio import RatioState, SampleRatio, judge_ratio
-
-try:
-    from scipy import stats
-except ImportError as error:
-    raise ConfigurationError("judging experiments needs SciPy: pip install 'recgpt-recall[analysis]'") from error
 
 BEGUN, BETWEEN = "begun", ":"  # the columns of users: begun:TEAM and METRIC:TEAM
 TUNED_USERS = 500  # N* here: an interleaving is decided by some hundred users (estimates.py has that of a split)
@@ -137,16 +133,14 @@ def tally(metric: str, pair: Credits, plan: AnalysisPlan) -> Tallied:
     if difference.size < 2 or not np.isfinite(difference).all():
         raise BadStatistics(f"{metric} needs the credits of 2 users at least, all of them finite numbers")
     wins = (int((difference < 0).sum()), int((difference > 0).sum()))
-    decided = sum(wins)
-    rank = stats.wilcoxon(difference[difference != 0], method="approx").pvalue if decided else None
     return Tallied(
         metric,
         (float(control.sum()), float(treatment.sum())),
         wins,
         difference.size,
         preference_of(pair, plan),
-        float(stats.binomtest(wins[1], decided).pvalue) if decided else None,
-        None if rank is None else float(rank),
+        sign_test_p(*wins) if any(wins) else None,
+        signed_rank_p(difference) if any(wins) else None,
     )
 
 
