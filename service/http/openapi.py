@@ -7,7 +7,6 @@ from pydantic.json_schema import models_json_schema
 
 from service.errors import (
     BadRequest,
-    BadStatistics,
     BodyTooLarge,
     CatalogueFull,
     DeadlineExceeded,
@@ -149,7 +148,7 @@ def item_answers(*more: type[RecallError]) -> Responses:
 
 def report_answers() -> Responses:
     """The page, and the refusals of GET /experiments/{key}/report."""
-    kinds = (Unauthorized, Forbidden, NoEventLog, BadStatistics, Overloaded, Unavailable, DeadlineExceeded)
+    kinds = (Unauthorized, Forbidden, NoEventLog, BadRequest, Overloaded, Unavailable, DeadlineExceeded)
     problems: Responses = {kind.status: _problem(kind) for kind in kinds}
     forms = {"text/html": {"schema": {"type": "string"}}, "application/json": {"schema": {"type": "object"}}}
     page = {"description": "The report", "content": forms}

@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import Field, JsonValue
 
@@ -151,7 +151,6 @@ async def reload(request: Request) -> Response:
 
 @router.get(
     "/experiments/{key}/report",
-    response_class=HTMLResponse,
     responses=report_answers(),
     openapi_extra={"parameters": REPORT_PARAMETERS},
     tags=["operations"],
