@@ -34,7 +34,9 @@ class PlanCommand:
     alpha: Annotated[float, Option(help="False alarms, two-sided.")] = 0.05
     power: Annotated[float, Option(help="Chance to find the lift.")] = 0.8
     users_per_day: Annotated[float | None, Option(help="New users a day in both arms: gives days.")] = None
-    users: Annotated[int | None, Option(min=2, help="Users an arm at hand: gives the smallest lift they show.")] = None
+    users: Annotated[
+        int | None, Option(min=2, help="Users that each arm will have: gives the smallest lift they show.")
+    ] = None
     json: Json = False
 
 

@@ -41,9 +41,11 @@ class JudgeCommand:
     control: Annotated[
         str | None, Option(help="The variation that others are compared with. Default: 'control', or the first team.")
     ] = None
-    weights: Annotated[str | None, Option(help="Planned shares: control=.5,recgpt=.5. Default: equal.")] = None
+    weights: Annotated[str | None, Option(help="Planned shares of users: control=.5,recgpt=.5. Default: equal.")] = None
     metrics: Annotated[str | None, Option(help="Columns of per-user rows, with commas. Default: all numbers.")] = None
-    ratio: Annotated[list[str] | None, Option(help="NAME=COLUMN/COLUMN of per-user rows; may be repeated.")] = None
+    ratio: Annotated[
+        list[str] | None, Option(help="NAME=COLUMN/COLUMN: a ratio of two sums over users; may be repeated.")
+    ] = None
     lower_is_better: Annotated[str | None, Option(help="Metrics that should fall, with commas: hides.")] = None
     guardrail: Annotated[
         list[str] | None, Option(help="METRIC=.01 (absolute) or METRIC=10% (relative): the rise allowed; repeatable.")
@@ -56,7 +58,7 @@ class JudgeCommand:
 @experiment.command("judge", cls=StrictCommand)
 @takes(JudgeCommand)
 def judge_experiment(options: JudgeCommand) -> None:
-    """The verdict: sample ratio first, lifts with fixed and always-valid intervals, guard rails.
+    """Judge a test: sample ratio first, then lifts with fixed and always-valid intervals, then guard rails.
 
     Of an interleaving: the draft's balance first, then which team users prefer.
     """

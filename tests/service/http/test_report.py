@@ -8,7 +8,7 @@ import pytest
 from benchmarks.consumer_kills import EXPOSURE, FEEDBACK_EVENT
 from service.consumer.files import EventFolder
 from service.consumer.tables import TABLES
-from service.errors import DeadlineExceeded, Overloaded
+from service.errors import DeadlineExceeded, Overloaded, Unavailable
 from service.reports import ReportMaker, ReportRequest
 
 KEY, ADMIN = "recgpt-vs-comirec", {"X-Admin-Key": "key"}
@@ -106,6 +106,13 @@ def test_second_report_at_once_is_refused(tmp_path):
         return maker
 
     assert not asyncio.run(main())._is_busy
+
+
+def test_without_scipy_the_sentence_names_the_extra(tmp_path, monkeypatch):
+    (tmp_path / "scipy.py").write_text("raise ImportError('not installed')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(Unavailable, match=r"recgpt-recall\[analysis\]"):
+        asyncio.run(ReportMaker().make(request(write_log(tmp_path / "log"))))
 
 
 def test_report_that_takes_too_long_is_ended(tmp_path):
