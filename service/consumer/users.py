@@ -3,8 +3,9 @@
 A user counts in the variation of the first exposure, with all feedback from then on and with 0 where there was none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -21,6 +22,7 @@ ACTIONS = {
     "comments": "comment",
     "hides": "hide",
 }
+Span = tuple[int | None, int | None]  # after the first time, until the second; None = no bound
 # sums of a user; answers are those of which the list was sampled
 ANSWERS = ("answers", "latencies_ms", "empties", "shorts")
 RATES = {
@@ -67,19 +69,44 @@ class ExperimentLog:
 
     def users_until(self, ts_ms: int | None = None) -> ExposedUsers:
         """One row for each user who was exposed by then, with what they did by then; None = to the end."""
-        exposures, shown, actions = (_until(table, ts_ms) for table in (self.exposures, self.shown, self.actions))
-        users = exposures.group_by("unit", maintain_order=True).agg(
-            pl.col("variation").first(),
-            pl.col("variation").n_unique().alias("variations"),
-            pl.len().alias("requests"),
-            pl.col("served").str.contains(r"^\d").sum().alias("errors"),
-            (pl.col("served") == "fallback").sum().alias("fallbacks"),
+        frame = _exposed(self._sums((None, ts_ms)))
+        exposures = _within(self.exposures, (None, ts_ms))
+        met = exposures.group_by("unit").agg(pl.col("variation").n_unique().alias("variations"))
+        return ExposedUsers(frame, self.phase, self.num_testers, met.filter(pl.col("variations") > 1).height)
+
+    def users_at(self, moments: Sequence[int]) -> Iterator[pl.DataFrame]:
+        """The same rows at each of these moments, which grow; each event is looked at once."""
+        total = None
+        for span in pairwise([None, *moments]):
+            sums = self._sums(span)
+            total = sums if total is None else _added(pl.concat([total, sums], how="vertical_relaxed"))
+            yield _exposed(total)
+
+    def _sums(self, span: Span) -> pl.DataFrame:
+        """The sums of each user within a span of time; without a variation where no exposure is in it."""
+        exposed = (
+            _within(self.exposures, span)
+            .group_by("unit", maintain_order=True)
+            .agg(
+                pl.col("variation").first(),
+                pl.len().alias("requests"),
+                pl.col("served").str.contains(r"^\d").sum().alias("errors"),
+                (pl.col("served") == "fallback").sum().alias("fallbacks"),
+            )
         )
-        rows = users
-        for sums in (_sum_actions(actions), _sum_answers(shown)):
-            rows = rows.join(sums, on="unit", how="left", maintain_order="left")
-        frame = rows.fill_null(0).drop("variations").rename({"unit": "user_id"})
-        return ExposedUsers(frame, self.phase, self.num_testers, users.filter(pl.col("variations") > 1).height)
+        others = (_sum_actions(_within(self.actions, span)), _sum_answers(_within(self.shown, span)))
+        return _added(pl.concat([exposed, *others], how="diagonal_relaxed"))
+
+
+def _added(sums: pl.DataFrame) -> pl.DataFrame:
+    """One row a user, in the order of the rows."""
+    numbers = pl.exclude("unit", "variation").sum()
+    return sums.group_by("unit", maintain_order=True).agg(pl.col("variation").drop_nulls().first(), numbers)
+
+
+def _exposed(sums: pl.DataFrame) -> pl.DataFrame:
+    """Those who were exposed: a list whose exposure was lost makes nobody a user of the experiment."""
+    return sums.filter(pl.col("variation").is_not_null()).rename({"unit": "user_id"})
 
 
 def read_users(folder: Path, experiment: str, phase: str | None = None) -> ExposedUsers:
@@ -110,8 +137,11 @@ def read_experiment(folder: Path, experiment: str, phase: str | None = None) -> 
     return ExperimentLog(experiment, phase, counted, lists[0], _read_actions(folder, counted), lists[1], num_testers)
 
 
-def _until(table: pl.DataFrame, ts_ms: int | None) -> pl.DataFrame:
-    return table if ts_ms is None else table.filter(pl.col("ts_ms") <= ts_ms)
+def _within(table: pl.DataFrame, span: Span) -> pl.DataFrame:
+    after, until = span
+    if after is not None:
+        table = table.filter(pl.col("ts_ms") > after)
+    return table if until is None else table.filter(pl.col("ts_ms") <= until)
 
 
 def _read_lists(folder: Path, name: str, columns: dict[str, pl.DataType], of: tuple[str, str]) -> pl.DataFrame:

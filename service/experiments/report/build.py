@@ -100,8 +100,7 @@ def progress_of(
     log: ExperimentLog, primary: Sequence[MetricColumns], plan: AnalysisPlan, moments: Sequence[int]
 ) -> Iterable[LiftPoint]:
     """The primary metric's lift at each moment, of the users exposed by then with what they had done by then."""
-    for moment in moments[1:]:
-        frame = log.users_until(moment).frame
+    for moment, frame in zip(moments[1:], log.users_at(moments[1:]), strict=True):
         counts = dict(frame.group_by("variation").len().iter_rows())
         if any(counts.get(name, 0) < MIN_USERS for name in plan.weights):
             continue

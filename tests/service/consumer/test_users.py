@@ -98,6 +98,20 @@ def test_users_of_an_earlier_moment_have_what_they_did_by_then(write):
     assert (log.users_until().frame["plays"].to_list(), log.last_ms) == ([2, 0], 301)
 
 
+def test_users_at_moments_are_those_until_each(write):
+    write("exposures", exposure("a", ts_ms=100), exposure("b", "recgpt", 250), exposure("a", ts_ms=300, served="429"))
+    write("shown", shown("a", ["1"]), shown("lost", ["1"]))
+    folder = write("feedback", *(action(user, ts_ms=at) for user in "ab" for at in (150, 250, 260, 400)))
+    log, moments = read_experiment(folder, "exp"), [99, 100, 200, 250, 300, 500]
+    for moment, frame in zip(moments, log.users_at(moments), strict=True):
+        assert frame.rows() == log.users_until(moment).frame.rows()
+    assert frame.columns == log.users_until().frame.columns
+    assert frame.select("user_id", "plays", "requests", "errors", "shorts").rows() == [
+        ("a", 4, 2, 1, 1),
+        ("b", 3, 1, 0, 0),
+    ]
+
+
 def test_testers_are_left_out_with_all_they_did(write):
     write("exposures", exposure("a"), exposure("tester"))
     write("forced", exposure("tester", reason="forced", request_id="r9"))
