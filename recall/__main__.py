@@ -12,7 +12,7 @@ import typer
 
 from model import __version__
 from recall import benchmarking, comparing, data, demo, doctor, reproducing, serving, tuning
-from recall.experiments import events, planning, report, verdict
+from recall.experiments import events, guarding, planning, report, verdict
 from recall.options import StrictCommand
 from recall.terminal import err, out
 from recall.training import build, train
@@ -46,7 +46,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 for command in COMMANDS:
     app.command(cls=TrainHelp if command is train.train else StrictCommand)(command)
 app.add_typer(benchmarking.bench, name="bench")
-for own in (planning.plan_experiment, report.report_experiment):
+for own in (planning.plan_experiment, report.report_experiment, guarding.guard_experiment):
     verdict.experiment.command(own.__name__.partition("_")[0], cls=StrictCommand)(own)
 app.add_typer(verdict.experiment, name="experiment")
 app.add_typer(events.events, name="events")

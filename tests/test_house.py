@@ -34,8 +34,8 @@ ALLOWED = {
     ),
     "recall.doctor": "recall.terminal service.engine service.errors service.stores",
     "recall.experiments": (
-        "recall.options recall.serving recall.terminal service.consumer service.experiments.report "
-        "service.experiments.verdict service.telemetry"
+        "model.folders recall.options recall.serving recall.terminal service.consumer service.errors "
+        "service.experiments.report service.experiments.verdict service.telemetry"
     ),
     "recall.options": "model.ids",
     "recall.reproducing": "recall.options recall.reproduction recall.terminal service.engine",

@@ -49,7 +49,7 @@ class CreditLog:
 
 def read_credits(log: ExperimentLog) -> CreditLog:
     """Raises BadStatistics where no list was interleaved."""
-    if not log.is_interleaving:
+    if not log.interleaved.height:
         raise BadStatistics(f"the log has no interleaved list of the experiment {log.experiment!r}")
     return CreditLog(log, tuple(log.interleaved["teams"][0]), _with_teams(log.actions, log.interleaved))
 

@@ -22,6 +22,7 @@ ACTIONS = {
     "comments": "comment",
     "hides": "hide",
 }
+INTERLEAVED = "interleaved"  # the variation of everybody in an interleaving (service/experiments/rules.py)
 Span = tuple[int | None, int | None]  # after the first time, until the second; None = no bound
 # sums of a user; answers are those of which the list was sampled
 ANSWERS = ("answers", "latencies_ms", "empties", "shorts")
@@ -59,7 +60,7 @@ class ExperimentLog:
 
     @property
     def is_interleaving(self) -> bool:
-        return bool(self.interleaved.height)
+        return bool((self.exposures["variation"] == INTERLEAVED).any())
 
     @property
     def last_ms(self) -> int:
@@ -105,7 +106,7 @@ def _added(sums: pl.DataFrame) -> pl.DataFrame:
 
 
 def _exposed(sums: pl.DataFrame) -> pl.DataFrame:
-    """Those who were exposed: a list whose exposure was lost makes nobody a user of the experiment."""
+    """Leaves out whoever was not exposed: a list whose exposure was lost makes nobody a user of the experiment."""
     return sums.filter(pl.col("variation").is_not_null()).rename({"unit": "user_id"})
 
 

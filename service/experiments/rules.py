@@ -199,6 +199,8 @@ class Experiment(Strict):
             return self
         if len(self.meta) != len(self.variations):
             raise refusal(f"{self.key} needs one meta entry for each variation")
+        if INTERLEAVED in {entry.key for entry in self.meta}:
+            raise refusal(f"{self.key} has the variation key {INTERLEAVED!r}, which is that of every interleaved list")
         if len({entry.key for entry in self.meta}) < len(self.meta):
             raise refusal(f"{self.key} needs a variation key of its own in each meta entry")
         return self
@@ -211,8 +213,6 @@ class Experiment(Strict):
             raise refusal(f"{self.key} interleaves, and needs two variations that are different arms")
         if self.weights is not None and self.weights[0] != self.weights[1]:
             raise refusal(f"{self.key} interleaves: both arms have half of each list; leave the weights out")
-        if INTERLEAVED in map(self.variation_key, range(2)):
-            raise refusal(f"{self.key} interleaves, and none of its variations may have the key {INTERLEAVED!r}")
         return self
 
     @model_validator(mode="after")

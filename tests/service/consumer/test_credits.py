@@ -105,8 +105,8 @@ def test_share_of_items_in_both_lists(tmp_path):
     assert read_credits(log).in_both == pytest.approx((1 / 3 + 1 / 2) / 2)
 
 
-def test_a_split_has_no_credits(tmp_path):
+def test_where_every_request_failed_there_are_no_credits(tmp_path):
     log = read_experiment(make_log(tmp_path, [], [played("2")]), "exp")
-    assert not log.is_interleaving
+    assert log.is_interleaving
     with pytest.raises(BadStatistics, match="no interleaved list"):
         read_credits(log)

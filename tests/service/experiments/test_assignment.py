@@ -427,7 +427,7 @@ def test_tester_may_force_one_team_or_the_mixed_list():
         ({"variations": ["comirec", "recgpt", "sasrec"], "meta": None}, "needs two variations that are different arms"),
         ({"variations": ["comirec", "comirec"]}, "needs two variations that are different arms"),
         ({"weights": [0.9, 0.1]}, "both arms have half of each list; leave the weights out"),
-        ({"meta": [{"key": "control"}, {"key": "interleaved"}]}, "may have the key 'interleaved'"),
+        ({"meta": [{"key": "control"}, {"key": "interleaved"}]}, "the variation key 'interleaved', which is that"),
         ({"kind": "mixed"}, "exp has kind 'mixed'; it is split or interleaving"),
     ],
 )

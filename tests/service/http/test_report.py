@@ -18,7 +18,9 @@ TABLE = {table.name: table for table in TABLES}
 def write_log(folder):
     own = {"experiment": KEY, "phase": "0", "config": "c0ffee", "ts_ms": 1_795_000_000_000}
     users = [(f"u{n}", ("control", "recgpt")[n % 2]) for n in range(200)]
-    exposures = [EXPOSURE | own | {"id": unit, "unit": unit, "variation": name} for unit, name in users]
+    arms = {"control": "comirec", "recgpt": "recgpt"}
+    named = [{"id": unit, "unit": unit, "variation": name, "assigned": arms[name]} for unit, name in users]
+    exposures = [EXPOSURE | own | names for names in named]
     event = FEEDBACK_EVENT | {"item": "7", "ts_ms": own["ts_ms"] + 1}
     feedback = [event | {"user": f"u{n}", "event_id": "e", "request_id": "r"} for n in range(0, 200, 3)]
     files = EventFolder(folder)
@@ -53,6 +55,7 @@ def test_report_is_a_page_with_the_settings_of_the_arms(logged):
     reply = logged()
     assert (reply.status_code, reply.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert "Sample ratio green" in reply.text
+    assert all(f"Settings of {arm}, as served now" in reply.text for arm in ("comirec", "recgpt"))
     assert reply.text.startswith("<!doctype html>")
 
 
