@@ -96,6 +96,7 @@ class Line:
     dash: str  # of the stroke: lines are told apart without colour
 
 
+TIME_FORMS = ((3 * 86_400_000, "%d %b"), (86_400_000, "%d %b %H:%M"), (600_000, "%H:%M"), (-1, "%H:%M:%S"))
 DASHES = ("", "7 4", "2 3", "10 3 2 3")
 
 
@@ -129,8 +130,8 @@ def band_of(lows: Sequence[tuple[float, float]], highs: Sequence[tuple[float, fl
 
 
 def time_ticks(x: Scale, most: int = 4) -> list[Tick]:
-    """Ticks of times in ms since 1970, UTC: by day, or by hour and minute where all is on one day."""
+    """Ticks of times in ms since 1970, UTC: by day, or finer where they would say the same."""
     span = x.high - x.low
-    form = "%d %b" if span > 3 * 86_400_000 else "%d %b %H:%M" if span > 86_400_000 else "%H:%M"
+    form = next(form for longer_ms, form in TIME_FORMS if span > longer_ms)
     moments = [x.low + span * (number + 0.5) / most for number in range(most)]
     return [Tick(x.at(moment), datetime.fromtimestamp(moment / 1e3, UTC).strftime(form)) for moment in moments]

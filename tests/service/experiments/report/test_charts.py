@@ -1,13 +1,22 @@
 """Places of marks: within the chart, in the order of the values, labels apart."""
 
 import math
+import re
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.experiments.report.charts import Scale, forest_scale, nice_step, scale_of, spread, whiskers_of
+from service.experiments.report.charts import (
+    Scale,
+    forest_scale,
+    nice_step,
+    scale_of,
+    spread,
+    time_ticks,
+    whiskers_of,
+)
 
 NUMBERS = st.floats(-1e9, 1e9, allow_subnormal=False)
 
@@ -51,6 +60,15 @@ def test_labels_are_moved_apart_in_their_order(places):
 
 def test_labels_that_do_not_meet_stay():
     assert spread([10.0, 80.0, 40.0], 9.0) == [10.0, 80.0, 40.0]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "form"), [(5, r"..:..:.."), (60, r"..:.."), (2_000, r".. ... ..:.."), (9_000, r".. ...")]
+)
+def test_times_are_told_as_finely_as_they_differ(minutes, form):
+    labels = [tick.label for tick in time_ticks(Scale(0, 60_000 * minutes))]
+    assert all(re.fullmatch(form, label) for label in labels)
+    assert len({*labels}) == 4
 
 
 def test_a_rare_metric_does_not_flatten_the_others():
