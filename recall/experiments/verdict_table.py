@@ -35,9 +35,7 @@ def show_verdict(verdict: "Verdict") -> None:
 def show_preferences(preferences: "Preferences") -> None:
     """An interleaving's verdict: who prefers which of two teams."""
     balance, teams = preferences.balance, (preferences.control, preferences.treatment)
-    begun = ", ".join(
-        f"{name} begins {count:,} of {balance.expected[name]:,.0f}" for name, count in balance.users.items()
-    )
+    begun = ", ".join(f"{name} {count:,} of {balance.expected[name]:,.0f}" for name, count in balance.users.items())
     out.print(f"draft balance {balance.state}: lists begun by {begun} expected (p {balance.p:.3g})", markup=False)
     out.print(f"{preferences.summary} (look: {preferences.look})", markup=False)
     if not preferences.metrics:

@@ -139,10 +139,11 @@ def forests_of(report: Report) -> list[Forest]:
     if report.preferences is not None:
         return [preference_forest(report.preferences)] if report.preferences.metrics else []
     forests, metrics = [], report.verdict.metrics if report.verdict else ()
+    # one scale for all treatments, so that they can be compared
+    lifts = [row.relative for row in metrics if row.relative is not None]
+    scale = forest_scale([lift.always_valid for lift in lifts]) if lifts else Scale(-1.0, 1.0)
     for treatment in dict.fromkeys(row.treatment for row in metrics):
         rows = [row for row in metrics if row.treatment == treatment]
-        lifts = [row.relative for row in rows if row.relative is not None]
-        scale = forest_scale([lift.always_valid for lift in lifts]) if lifts else Scale(-1.0, 1.0)
         lines = tuple(metric_row(row, scale) for row in rows)
         forests.append(Forest(treatment, "the lift", lines, tuple(scale.ticks(show_percent))))
     return forests
