@@ -1,7 +1,8 @@
 """The `recall` command: prepare, train, build, evaluate, serve, query; each step reads what the one before wrote.
 
-`demo` does it all on synthetic logs, `doctor` checks the machine, `reproduce` and `tune` make the table of systems,
-`bench` measures, `experiment` plans and judges an A/B test, `events` keeps what users did.
+`export` writes the lists of all users to a file, `demo` does it all on synthetic logs, `doctor` checks the machine,
+`reproduce` and `tune` make the table of systems, `bench` measures, `experiment` plans and judges an A/B test, `events`
+keeps what users did.
 """
 
 import sys
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from model import __version__
-from recall import benchmarking, comparing, data, demo, doctor, reproducing, serving, tuning
+from recall import benchmarking, comparing, data, demo, doctor, exporting, reproducing, serving, tuning
 from recall.experiments import events, verdict
 from recall.options import StrictCommand
 from recall.terminal import err, out
@@ -35,6 +36,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     build.build,
     build.evaluate,
     comparing.compare,
+    exporting.export,
     serving.serve,
     serving.query,
     serving.reload,

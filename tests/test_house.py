@@ -17,8 +17,8 @@ ALLOWED = {
     "recall": "",
     "recall.__main__": (
         "model recall.benchmarking recall.comparing recall.data recall.demo recall.doctor recall.experiments "
-        "recall.options recall.reproducing recall.serving recall.terminal recall.training recall.tuning "
-        "service.errors service.telemetry"
+        "recall.exporting recall.options recall.reproducing recall.serving recall.terminal recall.training "
+        "recall.tuning service.errors service.telemetry"
     ),
     "recall.bench": (
         "index.auto index.bundle index.evaluate index.exact index.factory index.faiss_index index.next_item "
@@ -36,6 +36,7 @@ ALLOWED = {
     "recall.experiments": (
         "recall.options recall.terminal service.consumer service.experiments.verdict service.telemetry"
     ),
+    "recall.exporting": "model.data recall.data recall.options recall.terminal service.engine service.export",
     "recall.options": "model.ids",
     "recall.reproducing": "recall.options recall.reproduction recall.terminal service.engine",
     "recall.reproduction": (
@@ -75,6 +76,10 @@ ALLOWED = {
         "service.settings service.stores service.telemetry"
     ),
     "service.errors": "",
+    "service.export": (
+        "model model.catalogue model.data model.folders model.logs model.merging service.engine service.fallback "
+        "service.lists"
+    ),
     "service.fallback": "model.merging model.rules service.engine service.errors service.lists",
     "service.events": "service.errors service.stores",
     "service.experiments": "model.catalogue service.errors service.events service.stores",

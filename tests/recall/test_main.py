@@ -17,6 +17,7 @@ COMMANDS = [
     "build",
     "evaluate",
     "compare",
+    "export",
     "serve",
     "query",
     "reload",
