@@ -7,7 +7,7 @@ DATA   ?= ../shared/data
 RUNS   ?= runs
 WORKERS ?= 2
 
-.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps faults filters kills warm-start export-lists
+.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps faults filters kills warm-start export-lists diversity
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -103,6 +103,9 @@ kills: $(STAMP) ## kill -9 at 100 random moments of prepare, train and build: th
 
 export-lists: $(STAMP) ## the rate of recall export beside the engine's, and 20 kills that must leave the same file
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.export_lists --output benchmarks/results/export_lists.json
+
+diversity: $(STAMP) ## maximal marginal relevance, 100 of 500: microseconds, and the lists against the definition's
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.diversity --output benchmarks/results/diversity.jsonl
 
 verdict-study: $(STAMP) ## error rates of the A/B verdict on simulated experiments: a minute; needs no data
 	$(BIN)/python -m benchmarks.verdict_study
