@@ -13,16 +13,19 @@ from typing import Protocol
 from model.catalogue import ExternalId
 from model.records import History
 from service.catalogue.state import LiveState
-from service.clock import Clock, within
+from service.clock import Clock
 from service.engine.arms import ArmSlot, Member, Release, with_current
 from service.engine.blocks import RequestBlock, ResultBlock
 from service.engine.messages import EngineRequest, EngineResult
 from service.errors import CatalogueBehind, DeadlineExceeded, EngineFailed, RecallError, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.fallback import FALLBACK, filled, is_filled, reasons, shortfalls, turning_point
+from service.kept import KeptOfUsers
 from service.queries import Asked, Read, RecallQuery, RecallResult, without_hidden
 from service.stores.history import HistoryStore
+from service.stores.shown import MemoryShown, ShownStore
 from service.stores.vector_codec import CachedVectors
+from service.unshown import UnshownLists, without_shown
 
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
 CHANGE_SECONDS = 2.0  # that a request waits for a change of the catalogue which it demands to see
@@ -44,10 +47,14 @@ class RecallPipeline:
         assigner: AssignmentPolicy,
         histories: HistoryStore,
         changes: LiveState | None = None,
+        shown: ShownStore | None = None,
     ) -> None:
-        """changes: of the catalogue, as far as this process knows them; None = there are none."""
-        self.arms, self.assigner, self._histories = arms, assigner, histories
-        self._changes = changes or LiveState()
+        """changes: of the catalogue, as far as this process knows them; None = there are none.
+
+        shown: the memory of what users were shown; None = in this process.
+        """
+        self.arms, self.assigner, self._kept = arms, assigner, KeptOfUsers(histories)
+        self._changes, self._unshown = changes or LiveState(), UnshownLists(shown or MemoryShown(), histories)
 
     async def recall(self, query: RecallQuery, assignment: Assignment | None = None) -> RecallResult:
         """Raises UnknownArm, Overloaded or DeadlineExceeded.
@@ -55,15 +62,20 @@ class RecallPipeline:
         A failed engine is answered by the labelled fallback, and so is a deadline that is too near to compute anything.
         assignment: of this query, where the caller has to know it even if this raises.
         """
+        assignment = assignment or self.assign(query)
+        if query.not_shown:
+            return await self._unshown.recall(query, lambda own: self._recall(own, assignment))
+        return await self._recall(query, assignment)
+
+    async def _recall(self, query: RecallQuery, assignment: Assignment) -> RecallResult:
         clock, degraded = Clock(), list[str]()
         until = turning_point(query.deadline)
-        assignment = assignment or self.assign(query)
         if query.min_catalogue:
             await self._changes.wait_for(query.min_catalogue, min(query.deadline, time.monotonic() + CHANGE_SECONDS))
         # what the user has hidden is read while the engine computes: hardly any list holds such an item
-        reading = asyncio.ensure_future(self._hidden([query], until))
+        reading = asyncio.ensure_future(self._kept.hidden([query], until))
         try:
-            read = Read(query, assignment, await self._history(query, until, degraded), degraded)
+            read = Read(query, assignment, await self._kept.history(query, until, degraded), degraded)
             clock.lap("history")
             asked = await self._find(read, until)
             [hidden] = await reading
@@ -85,6 +97,7 @@ class RecallPipeline:
             )
             request = replace(request, min_catalogue=query.min_catalogue) if query.min_catalogue else request
             request = request.in_bulk() if query.is_bulk else request
+            request = await without_shown(release, request, query)
             return Asked(release, request, await self._ask(release, request, query.deadline, read.degraded))
 
         return await self._with_names(await with_current(self.arms[read.assignment.arm], find))
@@ -118,8 +131,8 @@ class RecallPipeline:
         # a task each, so only for those who have to wait for the store
         absent = [n for n, query in enumerate(queries) if query.history is None and query.unit is not None]
         until = turning_point(min((query.deadline for query in queries), default=float("inf")))
-        reading = asyncio.gather(*(self._history(queries[n], until, degraded[n]) for n in absent))
-        hidden, kept = await asyncio.gather(self._hidden(queries, until), reading)
+        reading = asyncio.gather(*(self._kept.history(queries[n], until, degraded[n]) for n in absent))
+        hidden, kept = await asyncio.gather(self._kept.hidden(queries, until), reading)
         queries = without_hidden(queries, hidden, degraded)
         histories = [query.history or () for query in queries]
         for n, history in zip(absent, kept, strict=True):
@@ -255,23 +268,6 @@ class RecallPipeline:
         if arm not in self.arms:
             raise UnknownArm(f"no arm is called {arm[:64]!r}; there are {', '.join(self.arms)}")
         return self.arms[arm]
-
-    async def _history(self, query: RecallQuery, until: float, degraded: list[str]) -> Sequence[ExternalId]:
-        """The history sent, or the one kept; a history that was sent is taken as it is."""
-        if query.history is not None or query.unit is None:
-            return query.history or ()
-        # None is not the same as empty: the store could not be asked
-        kept = await within(until, self._histories.recent(query.unit))
-        if kept is None:
-            degraded.append("history_unavailable")
-        return kept or ()
-
-    async def _hidden(self, queries: Sequence[RecallQuery], until: float) -> Sequence[Sequence[ExternalId] | None]:
-        """The items that the user of each query has hidden, read in one call; None where the store could not say."""
-        users = [query.unit for query in queries if query.unit is not None]
-        kept = await within(until, self._histories.hidden(users)) if users else ()
-        left = iter([None] * len(users) if kept is None else kept)
-        return [next(left) if query.unit is not None else () for query in queries]
 
     async def _with_names(self, asked: Asked) -> Asked:
         """The same once the names of its items are known here.

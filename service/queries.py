@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from model.catalogue import ExternalId
@@ -31,19 +32,22 @@ class RecallQuery:
     rules: ListRules = NO_RULES
     min_catalogue: int = 0  # the change of the catalogue that the answer has to know
     is_bulk: bool = False  # a member of a batch
+    not_shown: bool = False  # without what the user was shown before, of which this answer is then a part
+    shown: NDArray[np.uint32] | None = None  # marks of items to leave out; read where `not_shown` asks for it
 
     @property
     def is_plain(self) -> bool:
         """True when nothing is asked that a block of many users cannot carry."""
-        return self.rules == NO_RULES and not self.explain and not self.min_catalogue
+        is_ruled = self.rules != NO_RULES or self.not_shown
+        return not (is_ruled or self.explain or self.min_catalogue)
 
     @property
     def unit(self) -> str | None:
         return None if self.user_id is None else str(self.user_id)
 
     def pinned_to(self, arm: str) -> "RecallQuery":
-        """The same query to one arm, outside any experiment."""
-        return replace(self, pinned=arm, forced=None)
+        """The same query to one arm, outside any experiment; nobody is shown its answer."""
+        return replace(self, pinned=arm, forced=None, not_shown=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ ALLOWED = {
         "service.catalogue service.engine service.errors service.events service.experiments service.items "
         "service.pipeline service.queries service.remote service.settings service.stores service.telemetry"
     ),
-    "service.catalogue": "model.attributes model.catalogue service.errors service.stores",
+    "service.catalogue": "model.attributes model.catalogue model.ids service.errors service.stores",
     "service.clock": "",
     "service.consumer": (
         "model.folders model.logs service.errors service.events service.stores service.subprocesses service.telemetry"
@@ -93,10 +93,11 @@ ALLOWED = {
         "model.attributes model.catalogue model.ids service.catalogue service.engine service.errors "
         "service.settings service.stores"
     ),
+    "service.kept": "model.catalogue service.clock service.queries service.stores",
     "service.lists": "index.base model.catalogue model.merging model.records model.rules service.catalogue",
     "service.pipeline": (
         "model.catalogue model.records service.catalogue service.clock service.engine service.errors "
-        "service.experiments service.fallback service.queries service.stores"
+        "service.experiments service.fallback service.kept service.queries service.stores service.unshown"
     ),
     "service.processes": (
         "service.bootstrap service.embedded service.engine service.engine_process service.errors service.http "
@@ -110,9 +111,12 @@ ALLOWED = {
     ),
     "service.scheduling": "",
     "service.settings": "service.errors",
-    "service.stores": "model.catalogue model.records service.errors",
+    "service.stores": "model.catalogue model.ids model.records service.errors",
     "service.subprocesses": "",
     "service.telemetry": "index.watched service.engine service.queries",
+    "service.unshown": (
+        "model.ids service.clock service.engine service.errors service.fallback service.queries service.stores"
+    ),
     "index": "",
     "index.auto": "index.base index.evaluate index.exact index.factory index.faiss_index",
     "index.base": "",

@@ -141,6 +141,7 @@ def to_query(
         deadline=deadline,
         rules=to_rules(body),
         min_catalogue=body.min_catalogue,
+        not_shown=body.not_shown,
     )
 
 

@@ -100,7 +100,9 @@ def record_exposure(
 
 def make_known(service: Service, query: RecallQuery, result: RecallResult) -> None:
     service.metrics.answered(result)
-    service.shadow.sample(query, result)
+    # lists without what was shown have no counterpart in an arm that has shown nothing
+    if not query.not_shown:
+        service.shadow.sample(query, result)
 
 
 async def answer_queries(

@@ -18,6 +18,8 @@ Milliseconds = Annotated[int, Field(strict=True, ge=0, le=86_400_000)]
 
 EXAMPLE: dict[str, JsonValue] = {"user_id": "u42", "history": [101, 2044, 77], "top_n": 5, "explain": True}
 
+UNSHOWN: dict[str, JsonValue] = {"user_id": "u42", "history": [101, 2044, 77], "top_n": 20, "not_shown": True}
+
 FILTERED: dict[str, JsonValue] = {
     "history": [101, 2044, 77],
     "filter": {"duration_s": {"lt": 60}, "or": [{"language": "en"}, {"category": {"in": [3, 8]}}]},
@@ -50,7 +52,7 @@ class BoostBody(Body):
 class RecallRequest(Body):
     """A request of one user who opens the app."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [EXAMPLE, FILTERED]})
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [EXAMPLE, FILTERED, UNSHOWN]})
 
     user_id: UserId | None = Field(None, description="Unit of the experiment; without it the control arm answers.")
     history: list[ItemId] | None = Field(
@@ -75,6 +77,11 @@ class RecallRequest(Body):
     boost: list[BoostBody] = Field(default_factory=list, max_length=MAX_BOOSTS, description="Nudges, added up.")
     diversity: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0, description="Share of novelty against relevance (maximal marginal relevance); 0 changes nothing."
+    )
+    not_shown: Annotated[bool, Field(strict=True)] = Field(
+        False,
+        description="Leave out what earlier answers with not_shown have listed for this user, and what is kept of the "
+        "user's history; this answer counts as shown.",
     )
     min_catalogue: Annotated[int, Field(strict=True, ge=0, le=ids.MAX_INTEGER)] = Field(
         0, description="The change of the catalogue, as POST /items numbers it, that the answer has to know."

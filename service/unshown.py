@@ -1,0 +1,83 @@
+"""Lists without what their user was shown before: the memory is read, the list chosen, and added before it leaves.
+
+Knows the memory, the histories and a way to ask; of an arm, that it has items.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from model.ids import marks_of
+from service.clock import within
+from service.engine.arms import Release
+from service.engine.messages import EngineRequest
+from service.errors import BadRequest, Overloaded
+from service.fallback import turning_point
+from service.queries import RecallQuery, RecallResult
+from service.stores.history import HistoryStore
+from service.stores.shown import MAX_SHOWN, Shown, ShownStore, packed
+
+NUM_TRIES = 8  # of one list, while others of the same user come between
+UNAVAILABLE, NOT_KEPT = "shown_unavailable", "shown_not_kept"
+AskFor = Callable[[RecallQuery], Awaitable[RecallResult]]
+
+
+class UnshownLists:
+    """Answers queries with `not_shown`. Belongs to one event loop."""
+
+    def __init__(self, memory: ShownStore, histories: HistoryStore) -> None:
+        self._memory, self._histories = memory, histories
+
+    async def recall(self, query: RecallQuery, ask: AskFor) -> RecallResult:
+        """The answer to a query without what its user was shown, watched or has hidden; it is added to the memory.
+
+        Raises BadRequest for a query without a user or for too long a list, Overloaded where too many lists of one user
+        are made at once, and what `ask` raises.
+        """
+        user, until, degraded = query.unit, turning_point(query.deadline), list[str]()
+        if user is None:
+            raise BadRequest("not_shown: needs a user_id, whose memory it is")
+        if query.top_n > MAX_SHOWN:
+            raise BadRequest(f"top_n: at most {MAX_SHOWN} with not_shown, which remembers no more")
+        query, shown = await self._read(query, user, until, degraded)
+        if shown is None:
+            return replace_degraded(await ask(query), [UNAVAILABLE, *degraded])
+        for _ in range(NUM_TRIES):
+            result = await ask(replace(query, shown=shown.items))
+            added = await within(query.deadline, self._memory.add(user, shown, packed(marks_of(result.item_ids))))
+            if added is None:
+                return replace_degraded(result, [NOT_KEPT, *degraded])
+            if added.is_done:
+                return replace_degraded(result, degraded)
+            shown = added.state
+        raise Overloaded(f"{NUM_TRIES} other lists of this user were made meanwhile")
+
+    async def _read(
+        self, query: RecallQuery, user: str, until: float, degraded: list[str]
+    ) -> tuple[RecallQuery, Shown | None]:
+        """The query without what is kept of the user's history, and the memory; None where the store does not say."""
+        if query.history is None:
+            # it is read, and left out, as it is without a memory
+            return query, await within(until, self._memory.recall(user))
+        reads = asyncio.gather(self._memory.recall(user), self._histories.recent(user))
+        shown, kept = await within(until, reads) or (None, None)
+        if kept is None:
+            degraded.append("history_unavailable")
+        return replace(query, exclude=(*query.exclude, *kept)) if kept else query, shown
+
+
+def replace_degraded(result: RecallResult, more: list[str]) -> RecallResult:
+    """The same result with more reasons why it is less than it could be."""
+    return replace(result, degraded=[*result.degraded, *more]) if more else result
+
+
+async def without_shown(release: Release, request: EngineRequest, query: RecallQuery) -> EngineRequest:
+    """The request without the items that have a mark of the query's; the same where it has none."""
+    if query.shown is None or not len(query.shown):
+        return request
+    items = release.catalogue.items
+    if not items.are_marked:
+        # a moment's work for a large catalogue, once a release: other requests go on meanwhile
+        await asyncio.to_thread(items.rows_of_marks, query.shown[:1])
+    rows = release.items.rows_of_marks(query.shown)
+    return replace(request, excluded=frozenset(rows).union(request.excluded)) if rows else request
