@@ -131,7 +131,7 @@ ALLOWED = {
     "index.exact_device": "index.base model.kernels",
     "index.factory": "index.base index.exact index.faiss_index",
     "index.faiss_index": "index.base index.checks",
-    "index.lists": "index.base index.checks index.faiss_index",
+    "index.lists": "index.base index.checks index.exact index.faiss_index",
     "index.next_item": "index.base index.faiss_index",
     "index.planned": "index.base index.checks index.exact index.faiss_index index.lists",
     "index.watched": "index.base index.evaluate",
