@@ -17,7 +17,8 @@ from index.checks import empty_hits, first_permitted
 from index.exact import ExactIndex
 from index.faiss_index import FaissIndex, load_faiss
 
-EVEN = 0.9  # share of the lists that hold passing rows from which on a filter has nothing to do with where rows lie
+EVEN = 0.98  # share of the lists that hold passing rows from which on a filter has nothing to do with where rows lie
+THIN = 0.45  # power of twice the passing share, which fewer rows are visited for
 FAR, FAR_THIN, FAR_POWER = 2.15, 5.5, 0.6  # lists visited for a query far from what passes: a power of their number
 EASY_EFFORT = 2.0  # lists visited without a filter, for the root of their number, up to which FAR is enough
 SCORED_AGAIN = 1.3  # hits scored again for each wanted: 8 bits swap neighbours, they lose none
@@ -76,9 +77,9 @@ class ListsOfRows:
         num_used = int(np.count_nonzero(is_used))
         thickness = len(places) / num_used
         share = len(places) / float(self.sizes[is_used].sum())
-        near = self.num_visited * min(1.0, 2 * share) ** 0.5 / thickness
+        near = self.num_visited * min(1.0, 2 * share) ** THIN / thickness
         far = near
-        if num_used < EVEN * len(self.centres):
+        if is_used.mean() < EVEN:
             effort = max(1.0, self.index.effort.nprobe / (EASY_EFFORT * len(self.centres) ** 0.5))
             far = max(near, effort * (FAR + FAR_THIN / thickness**0.5) * num_used**FAR_POWER)
         return ListPlan(is_used, thickness, min(int(near) + 1, num_used), min(int(far) + 1, num_used))
@@ -111,6 +112,11 @@ class ListPlan:
     thickness: float  # passing rows in each of those
     num_near: int  # lists that a query visits whose nearest list holds some
     num_far: int  # that any other visits
+
+    @property
+    def is_even(self) -> bool:
+        """True when passing rows lie everywhere: then the nearest lists are as good for any query."""
+        return bool(self.is_used.mean() >= EVEN)
 
     @property
     def cost_us(self) -> float:

@@ -2,11 +2,11 @@
 
     none, or all pass        the index as it is
     few pass                 exact search over a copy of the passing rows, kept while their filter is asked again
-    most pass                the index, deeper by what may fall out, with more probes
+    most pass, everywhere    the index, deeper by what may fall out, with more probes
     between                  inverted lists of the passing rows alone, kept in the same way; other kinds exact
 
 A list that comes back short of rows that pass is searched again exactly: it is always full.
-Measured in benchmarks/filters.py (docs/decisions/0056-filters.md).
+Measured in benchmarks/filters.py (docs/decisions/0066-filtered-lists.md).
 """
 
 from collections import OrderedDict
@@ -25,7 +25,7 @@ from index.lists import ListPlan, ListsOfRows, PassingLists
 
 FEW_ROWS, EXACT_ROWS = 3_000, 100_000  # passing rows that are searched exactly; and where the index has no lists
 EXACT_US, EXACT_ROW_US = 50.0, 0.025  # of an exact search, and of a row in it; measured, as those of lists are
-MOST, MOST_IN_GRAPHS = 0.7, 0.3  # share from which on the index is asked deeper: lists of so many rows gain nothing
+MOST, MOST_IN_GRAPHS = 0.7, 0.3  # share from which on the index is asked deeper
 DEEPER, PROBES, GRAPH_PROBES = 1.3, 1.25, 1.6  # by what, with how many probes
 MAX_TABLES_BYTES, MAX_KNOWN = 256 * 2**20, 256  # of copies, and filters, that are kept
 FEWER = 8  # exact search copies where at most an eighth of the rows pass
@@ -149,11 +149,14 @@ class PlannedIndex(OuterIndex):
     def _read(self, allowed: NDArray[np.bool_]) -> PassingRows:
         places, nothing = np.flatnonzero(allowed), np.zeros(0, dtype=np.int64)
         count = len(places)
-        lists = self._lists if self._few_rows < count < MOST * self.num_items else None
+        lists = self._lists if self._few_rows < count < self.num_items else None
         plan = lists.plan(places) if lists else None
         if count and self._is_exact(count, plan):
             return PassingRows(allowed, count, places + 1, self.exact.part(places))
-        return PassingRows(allowed, count, nothing, None, lists.passing(places, plan) if lists and plan else None)
+        # where most rows pass everywhere, as where items were deleted, a copy of nearly all would gain little
+        if lists and plan and not (count >= MOST * self.num_items and plan.is_even):
+            return PassingRows(allowed, count, nothing, None, lists.passing(places, plan))
+        return PassingRows(allowed, count, nothing)
 
     def _is_exact(self, count: int, plan: ListPlan | None) -> bool:
         """Tells if so many passing rows are best copied and searched exactly."""
