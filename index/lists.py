@@ -77,12 +77,12 @@ class ListsOfRows:
         num_used = int(np.count_nonzero(is_used))
         thickness = len(places) / num_used
         share = len(places) / float(self.sizes[is_used].sum())
-        near = self.num_visited * min(1.0, 2 * share) ** THIN / thickness
-        far = near
+        usual = self.num_visited * min(1.0, 2 * share) ** THIN / thickness
+        far = usual
         if is_used.mean() < EVEN:
             effort = max(1.0, self.index.effort.nprobe / (EASY_EFFORT * len(self.centres) ** 0.5))
-            far = max(near, effort * (FAR + FAR_THIN / thickness**0.5) * num_used**FAR_POWER)
-        return ListPlan(is_used, thickness, min(int(near) + 1, num_used), min(int(far) + 1, num_used))
+            far = max(usual, effort * (FAR + FAR_THIN / thickness**0.5) * num_used**FAR_POWER)
+        return ListPlan(is_used, thickness, min(int(usual) + 1, num_used), min(int(far) + 1, num_used))
 
     def passing(self, places: NDArray[np.int64], plan: "ListPlan") -> "PassingLists":
         """Copies the rows at `places`."""
