@@ -42,9 +42,10 @@ from service.settings import Settings
 from service.stores.collectors import RedisCollector
 from service.stores.history import HistoryStore, MemoryHistory, RedisHistory
 from service.stores.redis_client import RedisClient, RedisLimits
-from service.stores.shown import MemoryShown, RedisShown, ShownStore
+from service.stores.shown import MemoryShown, RedisShown
 from service.telemetry.collectors import add_up
 from service.telemetry.metrics import Metrics
+from service.unshown import UnshownLists
 
 DAY_S = 86_400
 COLLECTOR = (50_000, 20, 20)  # thresholds of the garbage collector's generations
@@ -76,7 +77,7 @@ class Stores:
     """The state that outlives a request, in Redis or in this process."""
 
     histories: HistoryStore
-    shown: ShownStore
+    unshown: UnshownLists
     feedback: FeedbackSink
     exposures: ExposureRecorder
     outbox: Outbox | MemoryOutbox
@@ -131,7 +132,7 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
         clients = (*engines.redis_clients, *stores.redis_clients)
         register(metrics, *engines.collectors, *stores.collectors(), RedisCollector(clients))
         register(metrics, ExperimentsCollector(experiments))
-        pipeline = RecallPipeline(engines.arms, experiments, stores.histories, engines.state, stores.shown)
+        pipeline = RecallPipeline(engines.arms, experiments, stores.histories, engines.state, stores.unshown)
         items = ItemEditor(engines.changes, engines.state, engines.arms, stores.histories)
         shadow = ShadowComparison(pipeline, metrics.overlap)
         stack.push_async_callback(shadow.close)
@@ -190,7 +191,11 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
         memory = MemoryHistory(settings.max_history)
         kept = MemoryOutbox()
         return Stores(
-            memory, MemoryShown(), MemoryFeedback(memory), ExposureRecorder(kept, settings.exposure_sample), kept
+            memory,
+            UnshownLists(MemoryShown(), memory),
+            MemoryFeedback(memory),
+            ExposureRecorder(kept, settings.exposure_sample),
+            kept,
         )
     url = settings.events_redis_url or settings.redis_url or ""
     # clients of their own: a slow event must not open the breaker of history reads, nor of the cache
@@ -209,7 +214,9 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     return Stores(
         RedisHistory(history, settings.max_history),
         # as patient as events are: a list that is not kept may be shown again
-        RedisShown(events, round(settings.shown_days * DAY_S)),
+        UnshownLists(
+            RedisShown(events, round(settings.shown_days * DAY_S)), RedisHistory(events, settings.max_history)
+        ),
         RedisFeedback(events, FeedbackLimits(max_history=settings.max_history)),
         ExposureRecorder(outbox, settings.exposure_sample),
         outbox,

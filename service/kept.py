@@ -26,8 +26,12 @@ class KeptOfUsers:
         return kept or ()
 
     async def hidden(self, queries: Sequence[RecallQuery], until: float) -> Sequence[Sequence[ExternalId] | None]:
-        """The items that the user of each query has hidden, read in one call; None where the store could not say."""
-        users = [query.unit for query in queries if query.unit is not None]
+        """The items that the user of each query has hidden, read in one call; None where the store could not say.
+
+        Nothing for a query with marks of what was shown: it has left them out already (service/unshown.py).
+        """
+        read = [query.unit is not None and query.shown is None for query in queries]
+        users = [query.unit for query, is_read in zip(queries, read, strict=True) if is_read and query.unit is not None]
         kept = await within(until, self.histories.hidden(users)) if users else ()
         left = iter([None] * len(users) if kept is None else kept)
-        return [next(left) if query.unit is not None else () for query in queries]
+        return [next(left) if is_read else () for is_read in read]

@@ -23,7 +23,7 @@ from service.fallback import FALLBACK, filled, is_filled, reasons, shortfalls, t
 from service.kept import KeptOfUsers
 from service.queries import Asked, Read, RecallQuery, RecallResult, without_hidden
 from service.stores.history import HistoryStore
-from service.stores.shown import MemoryShown, ShownStore
+from service.stores.shown import MemoryShown
 from service.stores.vector_codec import CachedVectors
 from service.unshown import UnshownLists, without_shown
 
@@ -47,14 +47,14 @@ class RecallPipeline:
         assigner: AssignmentPolicy,
         histories: HistoryStore,
         changes: LiveState | None = None,
-        shown: ShownStore | None = None,
+        unshown: UnshownLists | None = None,
     ) -> None:
         """changes: of the catalogue, as far as this process knows them; None = there are none.
 
-        shown: the memory of what users were shown; None = in this process.
+        unshown: makes lists without what their users were shown; None = with a memory in this process.
         """
         self.arms, self.assigner, self._kept = arms, assigner, KeptOfUsers(histories)
-        self._changes, self._unshown = changes or LiveState(), UnshownLists(shown or MemoryShown(), histories)
+        self._changes, self._unshown = changes or LiveState(), unshown or UnshownLists(MemoryShown(), histories)
 
     async def recall(self, query: RecallQuery, assignment: Assignment | None = None) -> RecallResult:
         """Raises UnknownArm, Overloaded or DeadlineExceeded.

@@ -26,6 +26,7 @@ class UnshownLists:
     """Answers queries with `not_shown`. Belongs to one event loop."""
 
     def __init__(self, memory: ShownStore, histories: HistoryStore) -> None:
+        """histories: a patient one; what it does not tell in time is a broken promise, not a worse list."""
         self._memory, self._histories = memory, histories
 
     async def recall(self, query: RecallQuery, ask: AskFor) -> RecallResult:
@@ -41,7 +42,7 @@ class UnshownLists:
             raise BadRequest(f"top_n: at most {MAX_SHOWN} with not_shown, which remembers no more")
         query, shown = await self._read(query, user, until, degraded)
         if shown is None:
-            return replace_degraded(await ask(query), [UNAVAILABLE, *degraded])
+            return replace_degraded(await ask(replace(query, shown=Shown().items)), [UNAVAILABLE, *degraded])
         for _ in range(NUM_TRIES):
             result = await ask(replace(query, shown=shown.items))
             added = await within(query.deadline, self._memory.add(user, shown, packed(marks_of(result.item_ids))))
@@ -55,15 +56,14 @@ class UnshownLists:
     async def _read(
         self, query: RecallQuery, user: str, until: float, degraded: list[str]
     ) -> tuple[RecallQuery, Shown | None]:
-        """The query without what is kept of the user's history, and the memory; None where the store does not say."""
-        if query.history is None:
-            # it is read, and left out, as it is without a memory
-            return query, await within(until, self._memory.recall(user))
-        reads = asyncio.gather(self._memory.recall(user), self._histories.recent(user))
-        shown, kept = await within(until, reads) or (None, None)
-        if kept is None:
-            degraded.append("history_unavailable")
-        return replace(query, exclude=(*query.exclude, *kept)) if kept else query, shown
+        """The query without what is kept of its user, and the memory; None where the store does not say."""
+        store = self._histories
+        reads = asyncio.gather(self._memory.recall(user), store.recent(user), store.hidden([user]))
+        shown, kept, [hidden] = await within(until, reads) or (None, None, [None])
+        degraded += [f"{name}_unavailable" for name, own in (("history", kept), ("hidden", hidden)) if own is None]
+        exclude = (*query.exclude, *(kept or ()), *(hidden or ()))
+        history = (kept or ()) if query.history is None else query.history
+        return replace(query, exclude=exclude, history=history), shown
 
 
 def replace_degraded(result: RecallResult, more: list[str]) -> RecallResult:

@@ -57,7 +57,8 @@ ALLOWED = {
     "service.admission": "",
     "service.bootstrap": (
         "service.catalogue service.engine service.errors service.events service.experiments service.items "
-        "service.pipeline service.queries service.remote service.settings service.stores service.telemetry"
+        "service.pipeline service.queries service.remote service.settings service.stores service.telemetry "
+        "service.unshown"
     ),
     "service.catalogue": "model.attributes model.catalogue model.ids service.errors service.stores",
     "service.clock": "",
