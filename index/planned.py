@@ -3,10 +3,10 @@
     none, or all pass        the index as it is
     few pass                 exact search over a copy of the passing rows, kept while their filter is asked again
     most pass, everywhere    the index, deeper by what may fall out, with more probes
-    between                  inverted lists that hold passing rows, until they hold enough; other kinds exact
+    between                  inverted lists of the passing rows alone, kept in the same way; other kinds exact
 
 A list that comes back short of rows that pass is searched again exactly: it is always full.
-Measured in benchmarks/filters.py (docs/decisions/0056-filters.md).
+Measured in benchmarks/filters.py (docs/decisions/0066-filtered-lists.md).
 """
 
 from collections import OrderedDict
@@ -21,11 +21,12 @@ from index.base import Exclusions, Hits, ItemIndex, OuterIndex
 from index.checks import check_allowed, check_search, empty_hits, first_permitted
 from index.exact import ExactIndex
 from index.faiss_index import FaissIndex
-from index.lists import ListsOfRows, PassingLists
+from index.lists import ListPlan, ListsOfRows, PassingLists
 
-FEW_ROWS, EXACT_ROWS = 10_000, 100_000  # passing rows that are always searched exactly, and at most
-MOST, DEEPER, PROBES = 0.3, 1.3, 1.6  # share from which on the index is asked deeper; by what; with how many probes
-EXACT_NS, LISTS_NS = 22.0, 24.0  # a passing row searched exactly, a row of a visited list; their ratio decides
+FEW_ROWS, EXACT_ROWS = 3_000, 100_000  # passing rows that are searched exactly; and where the index has no lists
+EXACT_US, EXACT_ROW_US = 50.0, 0.025  # of an exact search, and of a row in it; measured, as those of lists are
+MOST, MOST_IN_GRAPHS = 0.7, 0.3  # share from which on the index is asked deeper
+DEEPER, PROBES, GRAPH_PROBES = 1.3, 1.25, 1.6  # by what, with how many probes
 MAX_TABLES_BYTES, MAX_KNOWN = 256 * 2**20, 256  # of copies, and filters, that are kept
 FEWER = 8  # exact search copies where at most an eighth of the rows pass
 
@@ -42,7 +43,8 @@ class PassingRows:
 
     @property
     def num_bytes(self) -> int:
-        return len(self.allowed) + (self.table.num_bytes if self.table else 0)
+        copies = (copy.num_bytes for copy in (self.table, self.lists) if copy)
+        return len(self.allowed) + sum(copies)
 
 
 class PlannedIndex(OuterIndex):
@@ -81,7 +83,7 @@ class PlannedIndex(OuterIndex):
         if passing.lists is not None:
             return passing.lists.search(queries, limit, excluded)
         share = passing.count / self.num_items
-        if share < MOST:
+        if share < self._most:
             return self.exact.search(queries, limit, excluded, passing.allowed)
         deep = int(DEEPER * (limit + (excluded.most if excluded is not None else 0)) / share)
         hits = self._harder.search(queries, min(deep, self.num_items))
@@ -92,13 +94,17 @@ class PlannedIndex(OuterIndex):
         """The index, looked through harder: the hits that remain lie further away."""
         if not isinstance(self.inner, FaissIndex):
             return self.inner
-        effort = self.inner.effort
-        more = replace(effort, nprobe=int(PROBES * effort.nprobe), ef_search=int(PROBES * effort.ef_search / MOST))
+        effort, ef = self.inner.effort, GRAPH_PROBES / MOST_IN_GRAPHS
+        more = replace(effort, nprobe=int(PROBES * effort.nprobe), ef_search=int(ef * effort.ef_search))
         return self.inner.with_effort(more)
+
+    @property
+    def _most(self) -> float:
+        return MOST if self._lists else MOST_IN_GRAPHS
 
     @cached_property
     def _lists(self) -> ListsOfRows | None:
-        return ListsOfRows.of(self.inner) if isinstance(self.inner, FaissIndex) else None
+        return ListsOfRows.of(self.inner, self.exact) if isinstance(self.inner, FaissIndex) else None
 
     def _filled_up(
         self,
@@ -109,6 +115,8 @@ class PlannedIndex(OuterIndex):
         passing: PassingRows,
     ) -> Hits:
         """The hits, with those of queries that lack some which exist searched exactly."""
+        if hits.rows.all():
+            return hits
         own = np.zeros(len(queries), dtype=np.int64)
         if excluded is not None:
             np.add.at(own, excluded.queries, passing.allowed[excluded.rows - 1])
@@ -139,23 +147,24 @@ class PlannedIndex(OuterIndex):
         return len(self._known) > MAX_KNOWN or sum(kept.num_bytes for kept in self._known.values()) > MAX_TABLES_BYTES
 
     def _read(self, allowed: NDArray[np.bool_]) -> PassingRows:
-        count = int(np.count_nonzero(allowed))
-        lists = self._lists.passing(allowed) if self._lists and self._few_rows < count < self.num_items else None
-        if lists is not None and lists.is_even and count >= MOST * self.num_items:
-            # the index itself, deeper
-            lists = None
-        if count and self._is_exact(count, lists):
-            places = np.flatnonzero(allowed)
+        places, nothing = np.flatnonzero(allowed), np.zeros(0, dtype=np.int64)
+        count = len(places)
+        lists = self._lists if self._few_rows < count < self.num_items else None
+        plan = lists.plan(places) if lists else None
+        if count and self._is_exact(count, plan):
             return PassingRows(allowed, count, places + 1, self.exact.part(places))
-        return PassingRows(allowed, count, np.zeros(0, dtype=np.int64), None, lists)
+        # where most rows pass everywhere, as where items were deleted, a copy of nearly all would gain little
+        if lists and plan and not (count >= MOST * self.num_items and plan.is_even):
+            return PassingRows(allowed, count, nothing, None, lists.passing(places, plan))
+        return PassingRows(allowed, count, nothing)
 
-    def _is_exact(self, count: int, lists: PassingLists | None) -> bool:
+    def _is_exact(self, count: int, plan: ListPlan | None) -> bool:
         """Tells if so many passing rows are best copied and searched exactly."""
         if self.inner is self.exact:
             return count * FEWER <= self.num_items
-        if lists is None:
-            return count <= self._few_rows or (count <= EXACT_ROWS and count < MOST * self.num_items)
-        return count <= EXACT_ROWS and count * EXACT_NS <= lists.num_visited * LISTS_NS
+        if plan or self._lists:
+            return count <= self._few_rows or bool(plan and EXACT_US + EXACT_ROW_US * count <= plan.cost_us)
+        return count <= self._few_rows or (count <= EXACT_ROWS and count < MOST_IN_GRAPHS * self.num_items)
 
 
 def search_rows(passing: PassingRows, queries: NDArray[np.float32], limit: int, excluded: Exclusions | None) -> Hits:

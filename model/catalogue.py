@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.attributes.table import Attributes
-from model.ids import other_form
+from model.ids import marks_of, other_form
 
 ATTRIBUTES = "items.parquet"  # beside the file of the ids
 ExternalId = int | str
@@ -126,6 +127,27 @@ class IdMap:
         rows = tuple(filter(None, map(self._rows.get, external)))
         # the other form of an id is looked for where some are unknown as they are
         return rows if len(rows) == len(external) else tuple(filter(None, map(self.row, external)))
+
+    @property
+    def are_marked(self) -> bool:
+        """True once `rows_of_marks` answers at once; before, its first call takes .1 us an integer, .5 us a string."""
+        return "_by_mark" in self.__dict__
+
+    def rows_of_marks(self, marks: NDArray[np.uint32]) -> tuple[int, ...]:
+        """Rows of all ids that have one of the marks (model/ids.py): those meant, and others that share their mark."""
+        known, rows = self._by_mark
+        first, last = np.searchsorted(known, marks, "left"), np.searchsorted(known, marks, "right")
+        meant = rows[first[first < last]].tolist()
+        several = np.flatnonzero(last - first > 1)
+        others = (rows[first[n] + 1 : last[n]].tolist() for n in several.tolist())
+        return (*meant, *chain.from_iterable(others))
+
+    @cached_property
+    def _by_mark(self) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
+        """(N,) marks in order, and the row of each."""
+        marks = marks_of(self.ids if self.are_integers else self.ids.tolist())
+        order = np.argsort(marks, kind="stable")
+        return marks[order], (order + 1).astype(np.int32)
 
     def column(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """(K,) external ids of rows 1..N that are known to be inside; for answers, without a list of Python objects."""

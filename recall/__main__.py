@@ -1,7 +1,8 @@
 """The `recall` command: prepare, train, build, evaluate, serve, query; each step reads what the one before wrote.
 
-`demo` does it all on synthetic logs, `doctor` checks the machine, `reproduce` and `tune` make the table of systems,
-`bench` measures, `experiment` plans and judges an A/B test, `events` keeps what users did, `keys` makes API keys.
+`export` writes the lists of all users to a file, `demo` does it all on synthetic logs, `doctor` checks the machine,
+`reproduce` and `tune` make the table of systems, `bench` measures, `experiment` plans and judges an A/B test, `events`
+keeps what users did, `keys` makes API keys.
 """
 
 import sys
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from model import __version__
-from recall import benchmarking, comparing, data, demo, doctor, keys, reproducing, serving, tuning
+from recall import benchmarking, comparing, data, demo, doctor, exporting, keys, reproducing, serving, tuning
 from recall.experiments import events, guarding, planning, report, verdict
 from recall.options import StrictCommand
 from recall.terminal import err, out
@@ -36,6 +37,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     build.sign,
     build.evaluate,
     comparing.compare,
+    exporting.export,
     serving.serve,
     serving.query,
     serving.reload,

@@ -42,12 +42,15 @@ from service.remote.follower import Follower, follow_engine
 from service.remote.link import EngineLink
 from service.reports import ReportMaker
 from service.settings import Settings
+from service.steps.unshown import UnshownLists
 from service.stores.collectors import RedisCollector
 from service.stores.history import HistoryStore, MemoryHistory, RedisHistory
 from service.stores.redis_client import RedisClient, RedisLimits
+from service.stores.shown import MemoryShown, RedisShown
 from service.telemetry.collectors import add_up
 from service.telemetry.metrics import Metrics
 
+DAY_S = 86_400
 COLLECTOR = (50_000, 20, 20)  # thresholds of the garbage collector's generations
 # between threads, of the interpreter: computing threads would hold it for 5 ms while replies wait to be written
 SWITCH_S = 0.0003
@@ -77,6 +80,7 @@ class Stores:
     """The state that outlives a request, in Redis or in this process."""
 
     histories: HistoryStore
+    unshown: UnshownLists
     feedback: FeedbackSink
     exposures: ExposureRecorder
     outbox: Outbox | MemoryOutbox
@@ -133,7 +137,7 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
         clients = (*engines.redis_clients, *stores.redis_clients)
         register(metrics, *engines.collectors, *stores.collectors(), RedisCollector(clients))
         register(metrics, ExperimentsCollector(experiments))
-        pipeline = RecallPipeline(engines.arms, experiments, stores.histories, engines.state)
+        pipeline = RecallPipeline(engines.arms, experiments, stores.histories, engines.state, stores.unshown)
         items = ItemEditor(engines.changes, engines.state, engines.arms, stores.histories)
         shadow = ShadowComparison(pipeline, metrics.overlap)
         stack.push_async_callback(shadow.close)
@@ -216,7 +220,13 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     if settings.keeps_events_in_memory:
         memory = MemoryHistory(settings.max_history)
         kept = MemoryOutbox()
-        return Stores(memory, MemoryFeedback(memory), ExposureRecorder(kept, settings.exposure_sample), kept)
+        return Stores(
+            memory,
+            UnshownLists(MemoryShown(), memory),
+            MemoryFeedback(memory),
+            ExposureRecorder(kept, settings.exposure_sample),
+            kept,
+        )
     url = settings.events_redis_url or settings.redis_url or ""
     # clients of their own: a slow event must not open the breaker of history reads, nor of the cache
     events = RedisClient(url, "events", RedisLimits(settings.events_timeout_ms))
@@ -233,6 +243,10 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     stack.callback(watching.cancel)
     return Stores(
         RedisHistory(history, settings.max_history),
+        # as patient as events are: a list that is not kept may be shown again
+        UnshownLists(
+            RedisShown(events, round(settings.shown_days * DAY_S)), RedisHistory(events, settings.max_history)
+        ),
         RedisFeedback(events, FeedbackLimits(max_history=settings.max_history)),
         ExposureRecorder(outbox, settings.exposure_sample),
         outbox,

@@ -13,16 +13,19 @@ from typing import Protocol
 from model.catalogue import ExternalId
 from model.records import History
 from service.catalogue.state import LiveState
-from service.clock import Clock, within
+from service.clock import Clock
 from service.engine.arms import ArmSlot, Member, Release, with_current
 from service.engine.blocks import RequestBlock, ResultBlock
 from service.engine.messages import EngineRequest, EngineResult
 from service.errors import CatalogueBehind, DeadlineExceeded, EngineFailed, RecallError, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.fallback import FALLBACK, filled, is_filled, reasons, shortfalls, turning_point
-from service.interleaving import fitting, is_alike, recall_both
 from service.queries import AnyResult, Asked, Read, RecallQuery, RecallResult, outcome_of, without_hidden
+from service.steps.interleaving import fitting, is_alike, recall_both
+from service.steps.kept import KeptOfUsers
+from service.steps.unshown import UnshownLists, without_shown
 from service.stores.history import HistoryStore
+from service.stores.shown import MemoryShown
 from service.stores.vector_codec import CachedVectors
 
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
@@ -45,10 +48,14 @@ class RecallPipeline:
         assigner: AssignmentPolicy,
         histories: HistoryStore,
         changes: LiveState | None = None,
+        unshown: UnshownLists | None = None,
     ) -> None:
-        """changes: of the catalogue, as far as this process knows them; None = there are none."""
-        self.arms, self.assigner, self._histories = arms, assigner, histories
-        self._changes = changes or LiveState()
+        """changes: of the catalogue, as far as this process knows them; None = there are none.
+
+        unshown: makes lists without what their users were shown; None = with a memory in this process.
+        """
+        self.arms, self.assigner, self._kept = arms, assigner, KeptOfUsers(histories)
+        self._changes, self._unshown = changes or LiveState(), unshown or UnshownLists(MemoryShown(), histories)
 
     async def recall(self, query: RecallQuery, assignment: Assignment | None = None) -> AnyResult:
         """Raises UnknownArm, Overloaded or DeadlineExceeded.
@@ -57,9 +64,13 @@ class RecallPipeline:
         assignment: of this query, where the caller has to know it even if this raises.
         """
         assignment = assignment or self.assign(query)
-        if assignment.teams:
-            return await recall_both(query, assignment, self._history, self._recall_one)
-        return await self._recall_one(query, assignment)
+
+        async def ask(own: RecallQuery) -> AnyResult:
+            if assignment.teams:
+                return await recall_both(own, assignment, self._kept.history, self._recall_one)
+            return await self._recall_one(own, assignment)
+
+        return await (self._unshown.recall(query, ask) if query.not_shown else ask(query))
 
     async def _recall_one(self, query: RecallQuery, assignment: Assignment, known: Sequence[str] = ()) -> RecallResult:
         """The list of one arm. known: shortfalls of what the query was given."""
@@ -68,9 +79,9 @@ class RecallPipeline:
         if query.min_catalogue:
             await self._changes.wait_for(query.min_catalogue, min(query.deadline, time.monotonic() + CHANGE_SECONDS))
         # what the user has hidden is read while the engine computes: hardly any list holds such an item
-        reading = asyncio.ensure_future(self._hidden([query], until))
+        reading = asyncio.ensure_future(self._kept.hidden([query], until))
         try:
-            read = Read(query, assignment, await self._history(query, until, degraded), degraded)
+            read = Read(query, assignment, await self._kept.history(query, until, degraded), degraded)
             clock.lap("history")
             asked = await self._find(read, until)
             [hidden] = await reading
@@ -92,6 +103,7 @@ class RecallPipeline:
             )
             request = replace(request, min_catalogue=query.min_catalogue) if query.min_catalogue else request
             request = request.in_bulk() if query.is_bulk else request
+            request = await without_shown(release, request, query)
             return Asked(release, request, await self._ask(release, request, query.deadline, read.degraded))
 
         return await self._with_names(await with_current(self.arms[read.assignment.arm], find, query.canary_user))
@@ -125,8 +137,8 @@ class RecallPipeline:
         # a task each, so only for those who have to wait for the store
         absent = [n for n, query in enumerate(queries) if query.history is None and query.unit is not None]
         until = turning_point(min((query.deadline for query in queries), default=float("inf")))
-        reading = asyncio.gather(*(self._history(queries[n], until, degraded[n]) for n in absent))
-        hidden, kept = await asyncio.gather(self._hidden(queries, until), reading)
+        reading = asyncio.gather(*(self._kept.history(queries[n], until, degraded[n]) for n in absent))
+        hidden, kept = await asyncio.gather(self._kept.hidden(queries, until), reading)
         queries = without_hidden(queries, hidden, degraded)
         histories = [query.history or () for query in queries]
         for n, history in zip(absent, kept, strict=True):
@@ -254,23 +266,6 @@ class RecallPipeline:
         if arm not in self.arms:
             raise UnknownArm(f"no arm is called {arm[:64]!r}; there are {', '.join(self.arms)}")
         return self.arms[arm]
-
-    async def _history(self, query: RecallQuery, until: float, degraded: list[str]) -> Sequence[ExternalId]:
-        """The history sent, or the one kept; a history that was sent is taken as it is."""
-        if query.history is not None or query.unit is None:
-            return query.history or ()
-        # None is not the same as empty: the store could not be asked
-        kept = await within(until, self._histories.recent(query.unit))
-        if kept is None:
-            degraded.append("history_unavailable")
-        return kept or ()
-
-    async def _hidden(self, queries: Sequence[RecallQuery], until: float) -> Sequence[Sequence[ExternalId] | None]:
-        """The items that the user of each query has hidden, read in one call; None where the store could not say."""
-        users = [query.unit for query in queries if query.unit is not None]
-        kept = await within(until, self._histories.hidden(users)) if users else ()
-        left = iter([None] * len(users) if kept is None else kept)
-        return [next(left) if query.unit is not None else () for query in queries]
 
     async def _with_names(self, asked: Asked) -> Asked:
         """The same once the names of its items are known here.

@@ -35,6 +35,8 @@ class RecallQuery:
     min_catalogue: int = 0  # the change of the catalogue that the answer has to know
     is_bulk: bool = False  # a member of a batch
     in_force: bool = False  # the bundle in force answers, though a canary may have this user
+    not_shown: bool = False  # without what the user was shown before, of which this answer is then a part
+    shown: NDArray[np.uint32] | None = None  # marks of items to leave out; read where `not_shown` asks for it
 
     @property
     def canary_user(self) -> str | None:
@@ -44,7 +46,8 @@ class RecallQuery:
     @property
     def is_plain(self) -> bool:
         """True when nothing is asked that a block of many users cannot carry."""
-        return self.rules == NO_RULES and not self.explain and not self.min_catalogue
+        is_ruled = self.rules != NO_RULES or self.not_shown
+        return not (is_ruled or self.explain or self.min_catalogue)
 
     @property
     def can_interleave(self) -> bool:
@@ -56,8 +59,8 @@ class RecallQuery:
         return None if self.user_id is None else str(self.user_id)
 
     def pinned_to(self, arm: str) -> "RecallQuery":
-        """The same query to one arm, outside any experiment."""
-        return replace(self, pinned=arm, forced=None)
+        """The same query to one arm, outside any experiment; nobody is shown its answer."""
+        return replace(self, pinned=arm, forced=None, not_shown=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,10 @@ class RecallResult:
     def scores(self) -> NDArray[Any]:
         """The score of each item listed."""
         return self.listed.scores
+
+    def with_degraded(self, more: Sequence[str]) -> "RecallResult":
+        """The same with more reasons why it is less than it could be."""
+        return replace(self, degraded=[*self.degraded, *more]) if more else self
 
 
 class Provenance(NamedTuple):
@@ -158,6 +165,10 @@ class InterleavedResult:
     @property
     def catalogue(self) -> int:
         return min(part.catalogue for part in self.parts)
+
+    def with_degraded(self, more: Sequence[str]) -> "InterleavedResult":
+        """The same with more reasons why it is less than it could be."""
+        return replace(self, parts=(self.parts[0].with_degraded(more), *self.parts[1:]))
 
     def chosen(self, columns: Sequence[Any]) -> list[Any]:
         """The column of the mixed list out of that of each part."""

@@ -112,6 +112,11 @@ class Settings(BaseSettings):
     feedback_days: float = Field(
         7, gt=0, description="Feedback on what happened longer ago is refused, as is what lies in the future."
     )
+    shown_days: float = Field(
+        30,
+        ge=0,
+        description="What a user was shown is forgotten so long after the last list with not_shown; 0 = never.",
+    )
     state_dir: Path = Field(
         Path(".recall"), description="Where the embedded redis-server and the spool of events keep their files."
     )

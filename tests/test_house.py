@@ -17,8 +17,8 @@ ALLOWED = {
     "recall": "",
     "recall.__main__": (
         "model recall.benchmarking recall.comparing recall.data recall.demo recall.doctor recall.experiments "
-        "recall.keys recall.options recall.reproducing recall.serving recall.terminal recall.training recall.tuning "
-        "service.errors service.telemetry"
+        "recall.exporting recall.keys recall.options recall.reproducing recall.serving recall.terminal recall.training "
+        "recall.tuning service.errors service.telemetry"
     ),
     "recall.bench": (
         "index.auto index.bundle index.evaluate index.exact index.factory index.faiss_index index.next_item "
@@ -37,6 +37,7 @@ ALLOWED = {
         "model.folders recall.options recall.serving recall.terminal service.consumer service.errors "
         "service.experiments.report service.experiments.verdict service.telemetry"
     ),
+    "recall.exporting": "model.data recall.data recall.options recall.terminal service.engine service.export",
     "recall.keys": "recall.options recall.terminal service.access",
     "recall.options": "model.ids",
     "recall.reproducing": "recall.options recall.reproduction recall.terminal service.engine",
@@ -60,12 +61,12 @@ ALLOWED = {
     "service.bootstrap": (
         "service.canary service.catalogue service.engine service.errors service.events service.experiments "
         "service.items service.pipeline service.queries service.remote service.reports service.settings service.stores "
-        "service.telemetry"
+        "service.steps service.telemetry"
     ),
     "service.canary": (
         "service.engine service.errors service.experiments service.fallback service.pipeline service.queries"
     ),
-    "service.catalogue": "model.attributes model.catalogue model.rules service.errors service.stores",
+    "service.catalogue": "model.attributes model.catalogue model.ids model.rules service.errors service.stores",
     "service.clock": "",
     "service.consumer": (
         "model.folders model.logs service.errors service.events service.stores service.subprocesses service.telemetry"
@@ -83,6 +84,10 @@ ALLOWED = {
         "service.settings service.stores service.telemetry"
     ),
     "service.errors": "",
+    "service.export": (
+        "model model.catalogue model.data model.folders model.logs model.merging service.engine service.fallback "
+        "service.lists"
+    ),
     "service.fallback": "model.merging model.rules service.engine service.errors service.lists",
     "service.events": "service.errors service.stores",
     "service.experiments": "model.catalogue service.errors service.events service.stores",
@@ -92,11 +97,8 @@ ALLOWED = {
     "service.experiments.verdict": "service.errors",
     "service.http": (
         "model model.attributes model.ids model.rules service.access service.admission service.bootstrap "
-        "service.catalogue service.engine service.errors service.experiments service.interleaving service.lists "
-        "service.queries service.reports service.settings service.stores service.telemetry"
-    ),
-    "service.interleaving": (
-        "model.catalogue service.clock service.errors service.experiments service.fallback service.queries"
+        "service.catalogue service.engine service.errors service.experiments service.lists "
+        "service.queries service.reports service.settings service.steps service.stores service.telemetry"
     ),
     "service.items": (
         "model.attributes model.catalogue model.ids service.catalogue service.engine service.errors "
@@ -105,7 +107,7 @@ ALLOWED = {
     "service.lists": "index.base model.catalogue model.merging model.records model.rules service.catalogue",
     "service.pipeline": (
         "model.catalogue model.records service.catalogue service.clock service.engine service.errors "
-        "service.experiments service.fallback service.interleaving service.queries service.stores"
+        "service.experiments service.fallback service.queries service.steps service.stores"
     ),
     "service.processes": (
         "service.bootstrap service.embedded service.engine service.engine_process service.errors service.http "
@@ -122,7 +124,11 @@ ALLOWED = {
     "service.reports": "service.errors service.subprocesses",
     "service.scheduling": "",
     "service.settings": "service.errors",
-    "service.stores": "model.catalogue model.records service.errors",
+    "service.steps": (
+        "model.catalogue model.ids service.clock service.engine service.errors service.experiments service.fallback "
+        "service.queries service.stores"
+    ),
+    "service.stores": "model.catalogue model.ids model.records service.errors",
     "service.subprocesses": "",
     "service.telemetry": "index.watched service.engine service.queries",
     "index": "",
@@ -139,7 +145,7 @@ ALLOWED = {
     "index.exact_device": "index.base model.kernels",
     "index.factory": "index.base index.exact index.faiss_index",
     "index.faiss_index": "index.base index.checks",
-    "index.lists": "index.base index.checks index.faiss_index",
+    "index.lists": "index.base index.checks index.exact index.faiss_index",
     "index.next_item": "index.base index.faiss_index",
     "index.planned": "index.base index.checks index.exact index.faiss_index index.lists",
     "index.watched": "index.base index.evaluate",

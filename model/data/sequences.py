@@ -82,11 +82,7 @@ class SequenceData:
     def all_in_train(self) -> "SequenceData":
         """The same events, all of them to train on: nothing is left to measure by."""
         nothing = Ragged(np.zeros(len(self.train) + 1, dtype=np.int64), np.zeros(0, dtype=np.int32))
-        parts = (self.train, self.valid, self.test)
-        # stable: a user's events stay in the order of the parts
-        order = np.argsort(np.concatenate([_owners(part) for part in parts]), kind="stable")
-        offsets = sum((part.offsets for part in parts), np.zeros_like(self.train.offsets))
-        train = Ragged(offsets, np.concatenate([part.values for part in parts])[order])
+        train = joined(self.train, self.valid, self.test)
         counts = np.bincount(train.values, minlength=len(self.catalogue.items) + 1)[1:].astype(np.int64)
         return replace(self, catalogue=replace(self.catalogue, counts=counts), train=train, valid=nothing, test=nothing)
 
@@ -166,6 +162,14 @@ def _is_bound(folder: Path) -> bool:
             f"{folder} has data format {number}; this version reads {UNBOUND} and {FORMAT}: prepare it again"
         )
     return bool(number == FORMAT)
+
+
+def joined(*parts: Ragged) -> Ragged:
+    """The events of all parts, each user's in the order of the parts."""
+    # stable: within a part they stay as they are
+    order = np.argsort(np.concatenate([_owners(part) for part in parts]), kind="stable")
+    offsets = sum((part.offsets for part in parts), np.zeros_like(parts[0].offsets))
+    return Ragged(offsets, np.concatenate([part.values for part in parts])[order])
 
 
 def _owners(part: Ragged) -> NDArray[np.int64]:

@@ -93,7 +93,9 @@ class RowEvents:
         np.cumsum(np.bincount(users - 1, minlength=len(self.users)), out=offsets[1:])
         return Ragged(offsets, items[order].astype(np.int32))
 
-    def to_data(self, name: str, protocol: Protocol, categories: Ragged | None = None) -> SequenceData:
+    def to_data(
+        self, name: str, protocol: Protocol | Literal["given"], categories: Ragged | None = None
+    ) -> SequenceData:
         """The prepared data set; popularity counts the train part only."""
         train, valid, test = (self.sequences(part) for part in (TRAIN, VALID, TEST))
         counts = np.bincount(train.values, minlength=len(self.items) + 1)[1:].astype(np.int64)
@@ -119,6 +121,14 @@ def split_log(name: str, log: EventLog, rule: SplitRule, categories: Categories 
     data = replace(data, seen_targets=rule.seen_targets)
     _check_targets(data)
     return data
+
+
+def undivided(name: str, log: EventLog) -> SequenceData:
+    """The log with all of its events in train, oldest first: histories, and nothing to measure by."""
+    ordered = log.frame.select("user", "item", "time").sort("time", maintain_order=True)
+    (items, item_rows), (users, user_rows) = _number(ordered["item"]), _number(ordered["user"])
+    parts = np.full(ordered.height, TRAIN, dtype=np.int8)
+    return RowEvents(items, users, user_rows, item_rows, parts).to_data(name, "given")
 
 
 def keep_core(frame: pl.DataFrame, k: int) -> pl.DataFrame:

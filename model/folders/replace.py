@@ -23,22 +23,22 @@ def folder_beside(target: Path) -> Iterator[Path]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in target.parent.glob(f".{escape(target.name)}.*.new"):
-        with _lock(left) as is_free:
+        with lock_folder(left) as is_free:
             if is_free:
                 shutil.rmtree(left, ignore_errors=True)
     folder = target.parent / f".{target.name}.{uuid4().hex[:8]}.new"
     folder.mkdir()
     try:
         # held while this process writes, and let go by its death
-        with _lock(folder):
+        with lock_folder(folder):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[bool]:
-    """Holds the lock of a folder; False where it is gone, or another process holds it."""
+def lock_folder(folder: Path) -> Iterator[bool]:
+    """Holds the lock of a folder within a `with` block; False where it is gone, or another process holds it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

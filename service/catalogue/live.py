@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from model.attributes.filters import parse_filter
 from model.catalogue import Catalogue
+from model.ids import marks_of
 from service.catalogue.snapshot import Flags, ItemSnapshot, MainRows, required
 from service.catalogue.state import CatalogueState, LiveState
 
@@ -31,6 +32,7 @@ class LiveItems:
         self.catalogue, self._live, self._slot_vectors = catalogue, live or LiveState(), slot_vectors
         # with `alive`, kept for its id
         self._masks: OrderedDict[tuple[str, int], tuple[Flags, Flags | None]] = OrderedDict()
+        self._slot_marks = np.zeros(0, dtype=np.uint32)  # of the slots so far: they are only ever added to
         self._lock = Lock()  # of the masks: engines and event loops ask for them
         self._taking = Lock()  # an older snapshot must not take the place of a newer one
         self._alive: tuple[tuple[int, ...], Flags] = (), np.ones(0, dtype=np.bool_)
@@ -75,6 +77,15 @@ class LiveItems:
             while len(self._masks) > MAX_MASKS:
                 self._masks.popitem(last=False)
         return mask
+
+    def rows_of_marks(self, marks: NDArray[np.uint32]) -> tuple[int, ...]:
+        """Rows, those of slots behind those of the bundle, of all ids that have one of the marks (model/ids.py)."""
+        snapshot, known = self.snapshot, self._slot_marks
+        if len(known) < snapshot.num_slots:
+            new = marks_of([slot.id for slot in snapshot.state.slots[len(known) :]])
+            self._slot_marks = known = np.append(known, new)
+        slots = np.flatnonzero(np.isin(known[: snapshot.num_slots], marks)) + snapshot.num_main + 1
+        return (*self.catalogue.items.rows_of_marks(marks), *slots.tolist())
 
     def _take(self, state: CatalogueState) -> ItemSnapshot:
         vectors = self._slot_vectors(state) if self._slot_vectors else None

@@ -21,10 +21,10 @@ from service.experiments.exposure import DAY_MS
 from service.experiments.feedback import Action, FeedbackEvent
 from service.http.bodies import JSON, MSGPACK, BodyReader
 from service.http.schemas import BoostBody, FeedbackRequest, ItemBody, RecallRequest, ReloadBody
-from service.interleaving import join_explained
 from service.lists.reasons import columns_of
 from service.queries import AnyResult, RecallQuery, RecallResult
 from service.settings import Settings
+from service.steps.interleaving import join_explained
 from service.stores.vector_codec import CachedVectors
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -141,6 +141,7 @@ def to_query(
         deadline=deadline,
         rules=to_rules(body),
         min_catalogue=body.min_catalogue,
+        not_shown=body.not_shown,
     )
 
 

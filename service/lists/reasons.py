@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.catalogue import Catalogue
-from service.lists.shaping import Gather
+from service.lists.diversity import Gather
 
 NUM_SIMILAR, MAX_HISTORY = 3, 100  # items named, and newest items of the history that are looked at
 

@@ -2,12 +2,12 @@
 
 Boosts change the order of each query vector's hits; then items are taken one after the other, each step of a plan with
 quotas its share, by score or by maximal marginal relevance, without those whose author or category has had its share.
-Source of MMR: Carbonell and Goldstein, SIGIR 1998.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,9 @@ from model.records import ServingPlan
 from model.rules import Boost, Cap, ListRules
 from service.catalogue.live import LiveItems
 from service.catalogue.snapshot import ItemSnapshot
+from service.lists.diversity import Gather, Novelty
 
 POOL, MIN_POOL, MAX_POOL = 5, 200, 20_000  # hits for each place of the list, at first; and bounds of a deeper look
-Gather = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
 
 def pool_size(limit: int, rules: ListRules) -> int:
@@ -40,9 +40,8 @@ class Shaper:
     def choose(self, limit: int, rules: ListRules, hits: Hits) -> Merged:
         """The list of a request from its own hits (Q, K); shorter than `limit` where the caps leave no more."""
         rows, scores = self._boosted(hits, rules) if rules.boosts else (hits.rows, hits.scores)
-        picker = Picker(rules, rows.ravel(), scores.ravel(), self._groups(rules.caps, rows.ravel()))
-        if rules.diversity:
-            picker = picker.with_vectors(self.gather)
+        groups = self._groups(rules.caps, rows.ravel()) if rules.caps else []
+        picker = Picker(rules, rows.ravel(), scores.ravel(), groups, self.gather, rows.ravel().tolist())
         for phase, most in self._phases(rows, scores, limit):
             picker.take(phase, min(most, limit - len(picker.places)))
         places = np.array(picker.places, dtype=np.int64)
@@ -108,59 +107,52 @@ class Picker:
     rows: NDArray[np.int64]  # (P,)
     scores: NDArray[np.float32]
     groups: list[tuple[Cap, list[tuple[object, ...]]]]  # of each place, by cap
-    vectors: NDArray[np.float32] | None = None  # (P, D) of length 1, for diversity
+    gather: Gather
+    items: list[int]  # the rows, for loops of Python
     places: list[int] = field(default_factory=list)
     taken: set[int] = field(default_factory=set)
     counts: Counter[tuple[str, object]] = field(default_factory=Counter)
 
-    def with_vectors(self, gather: Gather) -> "Picker":
-        unique, inverse = np.unique(self.rows, return_inverse=True)
-        vectors = gather(np.maximum(unique, 1))
-        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return Picker(self.rules, self.rows, self.scores, self.groups, vectors[inverse])
+    @cached_property
+    def most(self) -> dict[str, int]:
+        """How many items may share a value, by attribute."""
+        return {cap.attribute: cap.most for cap in self.rules.caps}
 
     def take(self, places: NDArray[np.int64], most: int) -> None:
         """Takes up to `most` of the places, which stand best first."""
         if most <= 0 or not len(places):
             return
-        order = self._by_score(places) if self.vectors is None else self._by_novelty(places, self.vectors)
-        for place in order:
-            self.places.append(place)
-            self.taken.add(int(self.rows[place]))
-            self.counts.update(key for key in self._keys(place))
-            most -= 1
-            if not most:
+        if self.rules.diversity:
+            self._take_novel(places, most)
+            return
+        left = most
+        for place in places.tolist():
+            left -= self._take(place)
+            if not left:
                 return
 
-    def _may_be_taken(self, place: int) -> bool:
-        if int(self.rows[place]) in self.taken:
+    def _take(self, place: int) -> bool:
+        """Takes a place; False where its item was taken before, or a cap is reached."""
+        item = self.items[place]
+        if item in self.taken:
             return False
-        return all(
-            self.counts[cap.attribute, value] < cap.most for cap, groups in self.groups for value in groups[place]
-        )
+        if self.groups:
+            keys = [(cap.attribute, value) for cap, groups in self.groups for value in groups[place]]
+            if any(self.counts[key] >= self.most[key[0]] for key in keys):
+                return False
+            self.counts.update(keys)
+        self.taken.add(item)
+        self.places.append(place)
+        return True
 
-    def _keys(self, place: int) -> Iterator[tuple[str, object]]:
-        return ((cap.attribute, value) for cap, groups in self.groups for value in groups[place])
-
-    def _by_score(self, places: NDArray[np.int64]) -> Iterator[int]:
-        return (place for place in places.tolist() if self._may_be_taken(place))
-
-    def _by_novelty(self, places: NDArray[np.int64], vectors: NDArray[np.float32]) -> Iterator[int]:
-        """Again and again the best of (1 - d) * relevance - d * likeness to the nearest item taken."""
-        share, own = self.rules.diversity, vectors[places]
-        scores = self.scores[places].astype(np.float64)
-        low, high = float(scores.min()), float(scores.max())
-        relevance = (scores - low) / (high - low) if high > low else np.ones(len(scores))
-        nearest = np.zeros(len(places))
-        if self.places:
-            nearest = np.maximum(nearest, (own @ vectors[self.places].T).max(1))
-        values = (1 - share) * relevance
-        while True:
-            best = int(np.argmax(values - share * nearest))
-            if values[best] == -np.inf:
-                return
-            place = int(places[best])
-            values[best] = -np.inf
-            if self._may_be_taken(place):
-                yield place
-                nearest = np.maximum(nearest, own @ vectors[place])
+    def _take_novel(self, places: NDArray[np.int64], most: int) -> None:
+        """The same by relevance and novelty."""
+        flat, items = places.tolist(), self.rows[places].tolist()
+        novelty = Novelty.of(self.rows[places], self.scores[places], self.rules.diversity, self.gather)
+        if self.groups or self.taken or len({*items}) < len(items):
+            novelty.choose(most, self.rows[self.places].tolist(), lambda n: self._take(flat[n]))
+            return
+        # nothing to look at item by item
+        chosen = novelty.choose(most, ())
+        self.places += [flat[n] for n in chosen]
+        self.taken.update(items[n] for n in chosen)

@@ -75,11 +75,44 @@ def test_a_query_far_from_all_passing_rows_still_finds_them(items, exact, lists)
     assert recall_of(hits.rows, exact.search(query, LIMIT, None, far).rows) >= 0.9
 
 
-def test_every_row_is_in_the_list_that_faiss_put_it_into(items, lists):
-    owners, native = ListsOfRows.of(lists), load_faiss().downcast_index(lists.native)
+def plan_of(exact, lists, mask):
+    owners = ListsOfRows.of(lists, exact)
+    return owners, owners.plan(np.flatnonzero(mask))
+
+
+def test_queries_far_from_what_passes_visit_more_lists_and_others_no_more_than_without_a_filter(items, exact, lists):
+    owners = ListsOfRows.of(lists, exact)
+    cluster = np.isin(owners.list_of_row, range(12))
+    plan = owners.plan(np.flatnonzero(cluster))
+    assert plan.is_used.tolist() == [number < 12 for number in range(32)]
+    assert plan.num_near * plan.thickness <= owners.num_visited + plan.thickness
+    assert plan.num_far > plan.num_near
+    everywhere = owners.plan(np.arange(0, len(items), 2))
+    assert everywhere.num_far == everywhere.num_near > plan.num_near
+
+
+def test_scores_of_copied_rows_are_those_of_their_vectors(items, queries, exact, lists):
+    owners = ListsOfRows.of(lists, exact)
+    places = np.arange(0, len(items), 3)
+    passing = owners.passing(places, owners.plan(places))
+    hits = passing.search(queries, LIMIT, None)
+    expected = np.einsum("qkd,qd->qk", items[hits.rows - 1], queries)
+    np.testing.assert_allclose(hits.scores, expected, rtol=1e-5)
+    assert (np.diff(hits.scores, axis=1) <= 0).all()
+    assert (hits.rows % 3 == 1).all()
+
+
+def test_a_copy_takes_about_a_quarter_of_its_vectors(items, exact, lists):
+    owners, plan = plan_of(exact, lists, np.ones(len(items), bool))
+    passing = owners.passing(np.arange(len(items)), plan)
+    assert len(items) * items.shape[1] <= passing.num_bytes <= 0.6 * items.nbytes + 32 * 4 * items.shape[1]
+
+
+def test_every_row_is_in_the_list_that_faiss_put_it_into(items, exact, lists):
+    owners, native = ListsOfRows.of(lists, exact), load_faiss().downcast_index(lists.native)
     assert owners.list_of_row.tolist() == native.quantizer.assign(items, 1)[:, 0].tolist()
     assert owners.sizes.tolist() == [native.invlists.list_size(number) for number in range(native.nlist)]
-    assert ListsOfRows.of(FaissIndex.build(np.eye(16, dtype=np.float32), "HNSW16")) is None
+    assert ListsOfRows.of(FaissIndex.build(np.eye(16, dtype=np.float32), "HNSW16"), exact) is None
 
 
 def test_many_filters_do_not_pile_up(items, queries, exact):

@@ -18,6 +18,7 @@ COMMANDS = [
     "sign",
     "evaluate",
     "compare",
+    "export",
     "serve",
     "query",
     "reload",

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.ids import marks_of
 from service.catalogue import live
 from service.catalogue.changes import MAX_WATCHERS, DeleteItem, ItemWatched, PutItem, decode, encode
 from service.catalogue.live import BLOCK, LiveItems
@@ -161,3 +162,15 @@ def test_the_log_of_a_process_hands_out_each_change_once_and_in_order():
         assert await changes.read() == []
 
     asyncio.run(main())
+
+
+def test_marks_mean_items_that_were_put_too(tiny):
+    live = LiveState()
+    items = LiveItems(tiny.catalogue, live)
+    known = tiny.catalogue.items.ids.tolist()
+    assert items.rows_of_marks(marks_of([known[4], 900_001])) == (5,)
+    live.advance(numbered([PutItem(900_000), PutItem(900_001)]))
+    assert items.rows_of_marks(marks_of([known[4], 900_001])) == (5, len(known) + 2)
+    # put again it has another row, and both are left out; more slots are marked as they come
+    live.advance(numbered([PutItem(900_001), PutItem(900_002)], first=3))
+    assert items.rows_of_marks(marks_of(["900001", "900002"])) == tuple(len(known) + n for n in (2, 3, 4))
