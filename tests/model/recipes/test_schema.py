@@ -83,7 +83,7 @@ def test_packaged_recipe_searches_plans_that_exist(packaged):
 
 
 def test_the_packaged_recipes_are_there():
-    assert {*TABLE, "demo", "default"} == {*recipe_names()}
+    assert {*TABLE, "leave-one-out", "demo", "default"} == {*recipe_names()}
 
 
 @pytest.mark.parametrize("name", TABLE)
