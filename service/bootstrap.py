@@ -15,6 +15,8 @@ from typing import Generic, TypeVar
 import structlog
 from prometheus_client.registry import Collector
 
+from service.canary.collector import CanaryCollector
+from service.canary.watch import CanaryWatch
 from service.catalogue.follower import CatalogueFollower
 from service.catalogue.log import CatalogueLog
 from service.catalogue.state import LiveState
@@ -105,6 +107,7 @@ class Service:
     items: ItemEditor
     metrics: Metrics
     shadow: ShadowComparison[RecallQuery]
+    canaries: CanaryWatch
     link: EngineLink | None = None  # to the process that computes, where that is another
 
     async def scrape(self) -> bytes:
@@ -132,8 +135,22 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
         items = ItemEditor(engines.changes, engines.state, engines.arms, stores.histories)
         shadow = ShadowComparison(pipeline, metrics.overlap)
         stack.push_async_callback(shadow.close)
+        canaries = watch_canaries(pipeline, engines.releases, metrics, stack)
         stores = replace(stores, redis_clients=clients)
-        yield Service(settings, pipeline, stores, engines.releases, experiments, items, metrics, shadow, engines.link)
+        parts = (settings, pipeline, stores, engines.releases, experiments, items, metrics, shadow, canaries)
+        yield Service(*parts, engines.link)
+
+
+def watch_canaries(
+    pipeline: RecallPipeline, releases: Releases, metrics: Metrics, stack: AsyncExitStack
+) -> CanaryWatch:
+    """Judges the canaries of this process until the stack closes."""
+    canaries = CanaryWatch(pipeline, releases)
+    register(metrics, CanaryCollector(canaries))
+    stack.push_async_callback(canaries.close)
+    judging = asyncio.create_task(canaries.run())
+    stack.callback(judging.cancel)
+    return canaries
 
 
 def freeze_loaded() -> None:

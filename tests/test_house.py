@@ -17,7 +17,7 @@ ALLOWED = {
     "recall": "",
     "recall.__main__": (
         "model recall.benchmarking recall.comparing recall.data recall.demo recall.doctor recall.experiments "
-        "recall.options recall.reproducing recall.serving recall.terminal recall.training recall.tuning "
+        "recall.keys recall.options recall.reproducing recall.serving recall.terminal recall.training recall.tuning "
         "service.errors service.telemetry"
     ),
     "recall.bench": (
@@ -36,6 +36,7 @@ ALLOWED = {
     "recall.experiments": (
         "recall.options recall.terminal service.consumer service.experiments.verdict service.telemetry"
     ),
+    "recall.keys": "recall.options recall.terminal service.access",
     "recall.options": "model.ids",
     "recall.reproducing": "recall.options recall.reproduction recall.terminal service.engine",
     "recall.reproduction": (
@@ -43,8 +44,8 @@ ALLOWED = {
         "model.recipes model.records model.training"
     ),
     "recall.serving": (
-        "recall.options recall.terminal service.engine service.engine_process service.errors service.http "
-        "service.processes service.settings service.telemetry"
+        "recall.options recall.terminal service.access service.engine service.engine_process service.errors "
+        "service.http service.processes service.settings service.telemetry"
     ),
     "recall.terminal": "",
     "recall.training": (
@@ -53,12 +54,17 @@ ALLOWED = {
     ),
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
     "service": "",
+    "service.access": "service.errors service.settings",
     "service.admission": "",
     "service.bootstrap": (
-        "service.catalogue service.engine service.errors service.events service.experiments service.items "
-        "service.pipeline service.queries service.remote service.settings service.stores service.telemetry"
+        "service.canary service.catalogue service.engine service.errors service.events service.experiments "
+        "service.items service.pipeline service.queries service.remote service.settings service.stores "
+        "service.telemetry"
     ),
-    "service.catalogue": "model.attributes model.catalogue service.errors service.stores",
+    "service.canary": (
+        "service.engine service.errors service.experiments service.fallback service.pipeline service.queries"
+    ),
+    "service.catalogue": "model.attributes model.catalogue model.rules service.errors service.stores",
     "service.clock": "",
     "service.consumer": (
         "model.folders model.logs service.errors service.events service.stores service.subprocesses service.telemetry"
@@ -66,12 +72,13 @@ ALLOWED = {
     "service.embedded": "service.consumer service.settings service.stores",
     "service.engine": (
         "index.base index.best index.bundle index.exact index.next_item index.planned index.watched "
-        "model.attributes model.catalogue model.checkpoint model.columns model.data model.device model.encoder "
+        "model.catalogue model.checkpoint model.columns model.data model.device model.encoder "
         "model.evaluation model.folders model.kernels model.merging model.metadata model.records model.rules "
         "service.catalogue service.errors service.lists service.scheduling service.stores"
     ),
     "service.engine_process": (
-        "service.bootstrap service.catalogue service.embedded service.engine service.items service.reload "
+        "index.bundle service.bootstrap service.catalogue service.embedded service.engine service.errors "
+        "service.items service.reload "
         "service.settings service.stores service.telemetry"
     ),
     "service.errors": "",
@@ -80,7 +87,8 @@ ALLOWED = {
     "service.experiments": "model.catalogue service.errors service.events service.stores",
     "service.experiments.verdict": "service.errors",
     "service.http": (
-        "model model.attributes model.ids model.rules service.admission service.bootstrap service.catalogue "
+        "model model.attributes model.ids model.rules service.access service.admission service.bootstrap "
+        "service.catalogue "
         "service.engine service.errors service.experiments service.lists service.queries service.settings "
         "service.stores service.telemetry"
     ),

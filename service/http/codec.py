@@ -16,7 +16,7 @@ from model.ids import RULE
 from model.rules import NO_RULES, Boost, Cap, ListRules
 from service.catalogue.changes import PutItem
 from service.engine.arms import Release
-from service.engine.releases import ReleaseState, ReloadRequest
+from service.engine.releases import CanaryTerms, ReleaseState, ReloadRequest
 from service.errors import BadRequest, MalformedBody, RecallError
 from service.experiments.exposure import DAY_MS
 from service.experiments.feedback import Action, FeedbackEvent
@@ -203,10 +203,15 @@ def to_put(body: ItemBody) -> PutItem:
 
 
 def to_reload(body: ReloadBody) -> ReloadRequest:
-    """The wish in a body. Raises BadRequest where it names two bundles."""
+    """The wish in a body. Raises BadRequest where it names two bundles, or two things to do with one."""
     if body.rollback and body.bundle is not None:
         raise BadRequest("bundle: not together with rollback, which takes the one served before")
-    return ReloadRequest(body.arm, body.bundle, body.rollback)
+    if body.promote and (body.rollback or body.bundle is not None):
+        raise BadRequest("promote: by itself, for the canary that is on trial")
+    if body.canary and (body.rollback or body.promote):
+        raise BadRequest("canary: not together with rollback or promote, which end a trial")
+    terms = CanaryTerms(**body.canary.model_dump()) if body.canary else None
+    return ReloadRequest(body.arm, body.bundle, body.rollback, terms, body.promote)
 
 
 def to_columns(result: RecallResult, explain: bool, settings: Settings) -> dict[str, Any]:
@@ -284,6 +289,7 @@ def describe_arm(arm: Release, state: ReleaseState) -> dict[str, Any]:
         "kind": arm.kind,
         "bundle": arm.bundle,
         "previous": state.previous,
+        "canary": {"bundle": state.canary.bundle, **asdict(state.canary.terms)} if state.canary else None,
         "num_items": len(arm.catalogue.items),
         "window": arm.window,
         "plan": plan,

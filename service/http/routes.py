@@ -77,6 +77,8 @@ async def answer_query(service: Service, query: RecallQuery, ticket: Ticket) -> 
     finally:
         tell_gate(ticket, outcome)
         record_exposure(service, query, assignment, outcome)
+        if isinstance(outcome, RecallError) and outcome is not UNANSWERED:
+            service.canaries.failed(query, assignment.arm, outcome)
     make_known(service, query, outcome)
     return outcome
 
@@ -99,7 +101,7 @@ def record_exposure(
 
 
 def make_known(service: Service, query: RecallQuery, result: RecallResult) -> None:
-    service.metrics.answered(result)
+    service.metrics.answered(result, is_canary=service.canaries.answered(query, result))
     service.shadow.sample(query, result)
 
 
