@@ -7,7 +7,7 @@ DATA   ?= ../shared/data
 RUNS   ?= runs
 WORKERS ?= 2
 
-.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps canary faults filters kills warm-start
+.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps canary faults filters kills warm-start interleaving-study
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -106,3 +106,6 @@ kills: $(STAMP) ## kill -9 at 100 random moments of prepare, train and build: th
 
 verdict-study: $(STAMP) ## error rates of the A/B verdict on simulated experiments: a minute; needs no data
 	$(BIN)/python -m benchmarks.verdict_study
+
+interleaving-study: $(STAMP) ## interleaving against the truth on KuaiRec's complete matrix: a minute (DATA=...)
+	$(BIN)/python -m benchmarks.interleaving_study --data $(DATA)/kuairec/kuairec_fully_observed.npz

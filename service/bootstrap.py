@@ -27,7 +27,7 @@ from service.events.collector import EventCollector
 from service.events.fullness import FullnessWatch
 from service.events.outbox import MemoryOutbox, Outbox, OutboxLimits
 from service.events.spool import Spool
-from service.events.streams import EXPOSURES, FEEDBACK, FORCED, SHOWN
+from service.events.streams import STREAMS
 from service.experiments.assignment import DEFAULT_FILE, Assigner
 from service.experiments.collector import ExperimentsCollector
 from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
@@ -40,6 +40,7 @@ from service.pipeline import RecallPipeline
 from service.queries import RecallQuery
 from service.remote.follower import Follower, follow_engine
 from service.remote.link import EngineLink
+from service.reports import ReportMaker
 from service.settings import Settings
 from service.stores.collectors import RedisCollector
 from service.stores.history import HistoryStore, MemoryHistory, RedisHistory
@@ -108,6 +109,7 @@ class Service:
     metrics: Metrics
     shadow: ShadowComparison[RecallQuery]
     canaries: CanaryWatch
+    reports: ReportMaker
     link: EngineLink | None = None  # to the process that computes, where that is another
 
     async def scrape(self) -> bytes:
@@ -137,8 +139,19 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
         stack.push_async_callback(shadow.close)
         canaries = watch_canaries(pipeline, engines.releases, metrics, stack)
         stores = replace(stores, redis_clients=clients)
-        parts = (settings, pipeline, stores, engines.releases, experiments, items, metrics, shadow, canaries)
-        yield Service(*parts, engines.link)
+        yield Service(
+            settings=settings,
+            pipeline=pipeline,
+            stores=stores,
+            releases=engines.releases,
+            experiments=experiments,
+            items=items,
+            metrics=metrics,
+            shadow=shadow,
+            canaries=canaries,
+            reports=ReportMaker(),
+            link=engines.link,
+        )
 
 
 def watch_canaries(
@@ -215,7 +228,7 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     spool = open_spool(settings)
     outbox = Outbox(events, spool, OutboxLimits(max_stream_bytes=max_bytes))
     stack.push_async_callback(outbox.close)
-    fullness = FullnessWatch(events, (EXPOSURES, SHOWN, FORCED, FEEDBACK), max_bytes)
+    fullness = FullnessWatch(events, STREAMS, max_bytes)
     watching = asyncio.create_task(fullness.run())
     stack.callback(watching.cancel)
     return Stores(

@@ -152,7 +152,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _arms_have_names(self) -> Self:
-        bad = [name for name in self.arms if not name.isidentifier() or name in {"batch", "fallback"}]
+        bad = [name for name in self.arms if not name.isidentifier() or name in {"batch", "fallback", "interleaved"}]
         if bad:
             raise ValueError(f"arm names are words such as recgpt, not {', '.join(map(repr, bad))}")
         return self

@@ -34,7 +34,8 @@ ALLOWED = {
     ),
     "recall.doctor": "recall.terminal service.engine service.errors service.stores",
     "recall.experiments": (
-        "recall.options recall.terminal service.consumer service.experiments.verdict service.telemetry"
+        "model.folders recall.options recall.serving recall.terminal service.consumer service.errors "
+        "service.experiments.report service.experiments.verdict service.telemetry"
     ),
     "recall.keys": "recall.options recall.terminal service.access",
     "recall.options": "model.ids",
@@ -58,7 +59,7 @@ ALLOWED = {
     "service.admission": "",
     "service.bootstrap": (
         "service.canary service.catalogue service.engine service.errors service.events service.experiments "
-        "service.items service.pipeline service.queries service.remote service.settings service.stores "
+        "service.items service.pipeline service.queries service.remote service.reports service.settings service.stores "
         "service.telemetry"
     ),
     "service.canary": (
@@ -85,12 +86,17 @@ ALLOWED = {
     "service.fallback": "model.merging model.rules service.engine service.errors service.lists",
     "service.events": "service.errors service.stores",
     "service.experiments": "model.catalogue service.errors service.events service.stores",
+    "service.experiments.report": (
+        "model.logs service.consumer service.errors service.experiments service.experiments.verdict service.reports"
+    ),
     "service.experiments.verdict": "service.errors",
     "service.http": (
         "model model.attributes model.ids model.rules service.access service.admission service.bootstrap "
-        "service.catalogue "
-        "service.engine service.errors service.experiments service.lists service.queries service.settings "
-        "service.stores service.telemetry"
+        "service.catalogue service.engine service.errors service.experiments service.interleaving service.lists "
+        "service.queries service.reports service.settings service.stores service.telemetry"
+    ),
+    "service.interleaving": (
+        "model.catalogue service.clock service.errors service.experiments service.fallback service.queries"
     ),
     "service.items": (
         "model.attributes model.catalogue model.ids service.catalogue service.engine service.errors "
@@ -99,18 +105,21 @@ ALLOWED = {
     "service.lists": "index.base model.catalogue model.merging model.records model.rules service.catalogue",
     "service.pipeline": (
         "model.catalogue model.records service.catalogue service.clock service.engine service.errors "
-        "service.experiments service.fallback service.queries service.stores"
+        "service.experiments service.fallback service.interleaving service.queries service.stores"
     ),
     "service.processes": (
         "service.bootstrap service.embedded service.engine service.engine_process service.errors service.http "
         "service.remote service.settings service.stores service.subprocesses service.telemetry"
     ),
-    "service.queries": "model.catalogue model.merging model.rules service.engine service.experiments service.lists",
+    "service.queries": (
+        "model.catalogue model.merging model.rules service.engine service.errors service.experiments service.lists"
+    ),
     "service.reload": "service.engine service.errors",
     "service.remote": (
         "model.columns model.merging model.rules service.catalogue service.engine service.errors service.lists "
         "service.stores"
     ),
+    "service.reports": "service.errors service.subprocesses",
     "service.scheduling": "",
     "service.settings": "service.errors",
     "service.stores": "model.catalogue model.records service.errors",

@@ -14,11 +14,13 @@ from service.errors import (
     EventsUnavailable,
     Forbidden,
     MalformedBody,
+    NoEventLog,
     Overloaded,
     RecallError,
     ReloadRefused,
     ReloadUnderWay,
     Unauthorized,
+    Unavailable,
     UnknownArm,
     UnsupportedEncoding,
 )
@@ -91,6 +93,7 @@ QA_HEADERS = (
     ("X-AB-Bucket", "Forces a variation; needs X-QA-Key, is never analysed.", {"type": "string"}),
     ("X-QA-Key", "Key of those who may force a variation.", {"type": "string"}),
 )
+PRIMARY = "The one metric that decides, declared before the test; left out: plays."
 ADMIN_HEADERS = (("X-Admin-Key", "Key of those who may change bundles and items.", {"type": "string"}),)
 # of bodies whose routes have no deadline
 OTHER_HEADERS = {FeedbackRequest: (), FeedbackBatch: (), ItemBody: ADMIN_HEADERS, ReloadBody: ADMIN_HEADERS}
@@ -144,7 +147,21 @@ def item_answers(*more: type[RecallError]) -> Responses:
     return {200: {"model": ChangeResponse, "description": "Kept"}, **problems}
 
 
+def report_answers() -> Responses:
+    """The page, and the refusals of GET /experiments/{key}/report."""
+    kinds = (Unauthorized, Forbidden, NoEventLog, BadRequest, Overloaded, Unavailable, DeadlineExceeded)
+    problems: Responses = {kind.status: _problem(kind) for kind in kinds}
+    forms = {"text/html": {"schema": {"type": "string"}}, "application/json": {"schema": {"type": "object"}}}
+    page = {"description": "The report", "content": forms}
+    return {200: page, **problems}
+
+
 ITEM_REFUSALS = (MalformedBody, BodyTooLarge, UnsupportedEncoding, CatalogueFull)
+REPORT_PARAMETERS = [
+    {"name": "primary", "in": "query", "required": False, "description": PRIMARY, "schema": {"type": "string"}},
+    {"name": "format", "in": "query", "required": False, "schema": {"type": "string", "enum": ["html", "json"]}},
+    {"name": "X-Admin-Key", "in": "header", "required": False, "schema": {"type": "string"}},
+]
 DELETE_PARAMETERS = [
     {"name": name, "in": "header", "required": False, "description": text, "schema": kind}
     for name, text, kind in ADMIN_HEADERS

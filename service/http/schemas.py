@@ -223,8 +223,8 @@ class RecallResponse(Body):
     """The list as columns, not objects: the n-th id, score and source belong together."""
 
     request_id: str
-    bundle: str = Field(description="Digest of the release that answered.")
-    arm: str
+    bundle: str = Field(description="Digest of the release that answered; of an interleaved list both, with + between.")
+    arm: str = Field(description="The arm that answered; `interleaved` for a list of two arms.")
     experiment: Experiment
     items: list[int | str]
     scores: list[float]
