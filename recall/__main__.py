@@ -1,7 +1,7 @@
 """The `recall` command: prepare, train, build, evaluate, serve, query; each step reads what the one before wrote.
 
 `demo` does it all on synthetic logs, `doctor` checks the machine, `reproduce` and `tune` make the table of systems,
-`bench` measures, `experiment` plans and judges an A/B test, `events` keeps what users did.
+`bench` measures, `experiment` plans and judges an A/B test, `events` keeps what users did, `keys` makes API keys.
 """
 
 import sys
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from model import __version__
-from recall import benchmarking, comparing, data, demo, doctor, reproducing, serving, tuning
+from recall import benchmarking, comparing, data, demo, doctor, keys, reproducing, serving, tuning
 from recall.experiments import events, guarding, planning, report, verdict
 from recall.options import StrictCommand
 from recall.terminal import err, out
@@ -33,6 +33,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     data.prepare,
     train.train,
     build.build,
+    build.sign,
     build.evaluate,
     comparing.compare,
     serving.serve,
@@ -50,6 +51,7 @@ for own in (planning.plan_experiment, report.report_experiment, guarding.guard_e
     verdict.experiment.command(own.__name__.partition("_")[0], cls=StrictCommand)(own)
 app.add_typer(verdict.experiment, name="experiment")
 app.add_typer(events.events, name="events")
+app.add_typer(keys.keys, name="keys")
 
 
 @app.callback(invoke_without_command=True)

@@ -15,6 +15,8 @@ from typing import Generic, TypeVar
 import structlog
 from prometheus_client.registry import Collector
 
+from service.canary.collector import CanaryCollector
+from service.canary.watch import CanaryWatch
 from service.catalogue.follower import CatalogueFollower
 from service.catalogue.log import CatalogueLog
 from service.catalogue.state import LiveState
@@ -106,6 +108,7 @@ class Service:
     items: ItemEditor
     metrics: Metrics
     shadow: ShadowComparison[RecallQuery]
+    canaries: CanaryWatch
     reports: ReportMaker
     link: EngineLink | None = None  # to the process that computes, where that is another
 
@@ -134,6 +137,7 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
         items = ItemEditor(engines.changes, engines.state, engines.arms, stores.histories)
         shadow = ShadowComparison(pipeline, metrics.overlap)
         stack.push_async_callback(shadow.close)
+        canaries = watch_canaries(pipeline, engines.releases, metrics, stack)
         stores = replace(stores, redis_clients=clients)
         yield Service(
             settings=settings,
@@ -144,9 +148,22 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
             items=items,
             metrics=metrics,
             shadow=shadow,
+            canaries=canaries,
             reports=ReportMaker(),
             link=engines.link,
         )
+
+
+def watch_canaries(
+    pipeline: RecallPipeline, releases: Releases, metrics: Metrics, stack: AsyncExitStack
+) -> CanaryWatch:
+    """Judges the canaries of this process until the stack closes."""
+    canaries = CanaryWatch(pipeline, releases)
+    register(metrics, CanaryCollector(canaries))
+    stack.push_async_callback(canaries.close)
+    judging = asyncio.create_task(canaries.run())
+    stack.callback(judging.cancel)
+    return canaries
 
 
 def freeze_loaded() -> None:

@@ -94,7 +94,7 @@ class RecallPipeline:
             request = request.in_bulk() if query.is_bulk else request
             return Asked(release, request, await self._ask(release, request, query.deadline, read.degraded))
 
-        return await self._with_names(await with_current(self.arms[read.assignment.arm], find))
+        return await self._with_names(await with_current(self.arms[read.assignment.arm], find, query.canary_user))
 
     async def _leave_out(
         self, read: Read, asked: Asked, hidden: Sequence[ExternalId] | None, until: float
@@ -167,7 +167,7 @@ class RecallPipeline:
                 return release, block, error
 
         try:
-            release, block, results = await with_current(self.arms[arm], find)
+            release, block, results = await with_current(self.arms[arm], find, reads[0].query.canary_user)
         except RecallError as error:
             return [error] * len(reads)
         find_ms = {"find": 1e3 * (time.perf_counter() - started)}

@@ -34,6 +34,12 @@ class RecallQuery:
     rules: ListRules = NO_RULES
     min_catalogue: int = 0  # the change of the catalogue that the answer has to know
     is_bulk: bool = False  # a member of a batch
+    in_force: bool = False  # the bundle in force answers, though a canary may have this user
+
+    @property
+    def canary_user(self) -> str | None:
+        """The user by whom a canary is chosen; a request without one is its own. None = no canary."""
+        return None if self.in_force else self.unit or self.request_id
 
     @property
     def is_plain(self) -> bool:

@@ -17,7 +17,7 @@ ALLOWED = {
     "recall": "",
     "recall.__main__": (
         "model recall.benchmarking recall.comparing recall.data recall.demo recall.doctor recall.experiments "
-        "recall.options recall.reproducing recall.serving recall.terminal recall.training recall.tuning "
+        "recall.keys recall.options recall.reproducing recall.serving recall.terminal recall.training recall.tuning "
         "service.errors service.telemetry"
     ),
     "recall.bench": (
@@ -37,6 +37,7 @@ ALLOWED = {
         "model.folders recall.options recall.serving recall.terminal service.consumer service.errors "
         "service.experiments.report service.experiments.verdict service.telemetry"
     ),
+    "recall.keys": "recall.options recall.terminal service.access",
     "recall.options": "model.ids",
     "recall.reproducing": "recall.options recall.reproduction recall.terminal service.engine",
     "recall.reproduction": (
@@ -44,8 +45,8 @@ ALLOWED = {
         "model.recipes model.records model.training"
     ),
     "recall.serving": (
-        "recall.options recall.terminal service.engine service.engine_process service.errors service.http "
-        "service.processes service.settings service.telemetry"
+        "recall.options recall.terminal service.access service.engine service.engine_process service.errors "
+        "service.http service.processes service.settings service.telemetry"
     ),
     "recall.terminal": "",
     "recall.training": (
@@ -54,13 +55,17 @@ ALLOWED = {
     ),
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
     "service": "",
+    "service.access": "service.errors service.settings",
     "service.admission": "",
     "service.bootstrap": (
-        "service.catalogue service.engine service.errors service.events service.experiments service.items "
-        "service.pipeline service.queries service.remote service.reports service.settings service.stores "
+        "service.canary service.catalogue service.engine service.errors service.events service.experiments "
+        "service.items service.pipeline service.queries service.remote service.reports service.settings service.stores "
         "service.telemetry"
     ),
-    "service.catalogue": "model.attributes model.catalogue service.errors service.stores",
+    "service.canary": (
+        "service.engine service.errors service.experiments service.fallback service.pipeline service.queries"
+    ),
+    "service.catalogue": "model.attributes model.catalogue model.rules service.errors service.stores",
     "service.clock": "",
     "service.consumer": (
         "model.folders model.logs service.errors service.events service.stores service.subprocesses service.telemetry"
@@ -68,12 +73,13 @@ ALLOWED = {
     "service.embedded": "service.consumer service.settings service.stores",
     "service.engine": (
         "index.base index.best index.bundle index.exact index.next_item index.planned index.watched "
-        "model.attributes model.catalogue model.checkpoint model.columns model.data model.device model.encoder "
+        "model.catalogue model.checkpoint model.columns model.data model.device model.encoder "
         "model.evaluation model.folders model.kernels model.merging model.metadata model.records model.rules "
         "service.catalogue service.errors service.lists service.scheduling service.stores"
     ),
     "service.engine_process": (
-        "service.bootstrap service.catalogue service.embedded service.engine service.items service.reload "
+        "index.bundle service.bootstrap service.catalogue service.embedded service.engine service.errors "
+        "service.items service.reload "
         "service.settings service.stores service.telemetry"
     ),
     "service.errors": "",
@@ -85,9 +91,9 @@ ALLOWED = {
     ),
     "service.experiments.verdict": "service.errors",
     "service.http": (
-        "model model.attributes model.ids model.rules service.admission service.bootstrap service.catalogue "
-        "service.engine service.errors service.experiments service.interleaving service.lists service.queries "
-        "service.reports service.settings service.stores service.telemetry"
+        "model model.attributes model.ids model.rules service.access service.admission service.bootstrap "
+        "service.catalogue service.engine service.errors service.experiments service.interleaving service.lists "
+        "service.queries service.reports service.settings service.stores service.telemetry"
     ),
     "service.interleaving": (
         "model.catalogue service.clock service.errors service.experiments service.fallback service.queries"

@@ -16,7 +16,7 @@ from model.ids import RULE
 from model.rules import NO_RULES, Boost, Cap, ListRules
 from service.catalogue.changes import PutItem
 from service.engine.arms import Release
-from service.engine.releases import ReleaseState, ReloadRequest
+from service.engine.releases import CanaryTerms, ReleaseState, ReloadRequest
 from service.errors import BadRequest, MalformedBody, RecallError
 from service.experiments.exposure import DAY_MS
 from service.experiments.feedback import Action, FeedbackEvent
@@ -204,21 +204,21 @@ def to_put(body: ItemBody) -> PutItem:
 
 
 def to_reload(body: ReloadBody) -> ReloadRequest:
-    """The wish in a body. Raises BadRequest where it names two bundles."""
+    """The wish in a body. Raises BadRequest where it names two bundles, or two things to do with one."""
     if body.rollback and body.bundle is not None:
         raise BadRequest("bundle: not together with rollback, which takes the one served before")
-    return ReloadRequest(body.arm, body.bundle, body.rollback)
+    if body.promote and (body.rollback or body.bundle is not None):
+        raise BadRequest("promote: by itself, for the canary that is on trial")
+    if body.canary and (body.rollback or body.promote):
+        raise BadRequest("canary: not together with rollback or promote, which end a trial")
+    terms = CanaryTerms(**body.canary.model_dump()) if body.canary else None
+    return ReloadRequest(body.arm, body.bundle, body.rollback, terms, body.promote)
 
 
 def to_columns(result: AnyResult, explain: bool, settings: Settings) -> dict[str, Any]:
     """The body of RecallResponse."""
-    assignment = result.assignment
-    experiment = {
-        "key": assignment.experiment,
-        "assigned": assignment.arm,
-        "served": result.served,
-        "reason": assignment.reason,
-    }
+    own = result.assignment
+    experiment = {"key": own.experiment, "assigned": own.arm, "served": result.served, "reason": own.reason}
     columns: dict[str, Any] = {
         "request_id": result.request_id,
         "bundle": result.bundle,
@@ -236,15 +236,12 @@ def to_columns(result: AnyResult, explain: bool, settings: Settings) -> dict[str
     return columns
 
 
-def explained(result: RecallResult, settings: Settings) -> dict[str, Any]:
+def explained(part: RecallResult, settings: Settings) -> dict[str, Any]:
     """The columns that `explain` adds to the list of one arm."""
-    arm = result.arm
-    reasons = columns_of(result.reasons, result.listed.rows, arm.catalogue)
-    return {
-        "sources": [arm.source_name(source) for source in result.listed.sources.tolist()],
-        "prompts": listed_ids(result.prompts, settings),
-        "reasons": reasons | {"similar": [listed_ids(own, settings) for own in reasons["similar"]]},
-    }
+    reasons = columns_of(part.reasons, part.listed.rows, part.arm.catalogue)
+    reasons["similar"] = [listed_ids(own, settings) for own in reasons["similar"]]
+    sources = [part.arm.source_name(source) for source in part.listed.sources.tolist()]
+    return {"sources": sources, "prompts": listed_ids(part.prompts, settings), "reasons": reasons}
 
 
 def to_vectors(arm: Release, vectors: CachedVectors, settings: Settings) -> dict[str, Any]:
@@ -293,6 +290,7 @@ def describe_arm(arm: Release, state: ReleaseState) -> dict[str, Any]:
         "kind": arm.kind,
         "bundle": arm.bundle,
         "previous": state.previous,
+        "canary": {"bundle": state.canary.bundle, **asdict(state.canary.terms)} if state.canary else None,
         "num_items": len(arm.catalogue.items),
         "window": arm.window,
         "plan": plan,

@@ -1,5 +1,6 @@
 """The parts of the OpenAPI document that FastAPI cannot see: bodies are parsed from bytes, answers written as bytes."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -188,6 +189,40 @@ def complete_openapi(document: dict[str, Any], settings: Settings) -> dict[str, 
         schemas["$defs"][model.__name__]["properties"][name] |= bound
     document["components"].setdefault("schemas", {}).update(schemas["$defs"])
     return document
+
+
+KEY_SCHEME = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key of the service; the scopes are those of which a route needs one.",
+}
+FORCED = "Forces a variation; needs a key with the scope qa, is never analysed."
+KEY_HEADERS = {name for name, *_ in (*QA_HEADERS, *ADMIN_HEADERS)} - {"X-AB-Bucket"}
+
+
+def with_keys(document: dict[str, Any], needed: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The document of a service that asks for API keys: their scheme, and what each route needs; returns it.
+
+    needed: by path, the scopes of which a key needs one. The headers of the other keys have no meaning then.
+    """
+    document["components"]["securitySchemes"] = {"ApiKey": KEY_SCHEME}
+    refusals = {str(kind.status): _refusal(kind) for kind in (Unauthorized, Forbidden, Overloaded)}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if "parameters" in operation:
+                own = [entry for entry in operation["parameters"] if entry["name"] not in KEY_HEADERS]
+                operation["parameters"] = [
+                    entry | {"description": FORCED} if entry["name"] == "X-AB-Bucket" else entry for entry in own
+                ]
+            if needed[path]:
+                operation["security"] = [{"ApiKey": [scope]} for scope in needed[path]]
+                operation["responses"] = refusals | operation["responses"]
+    return document
+
+
+def _refusal(kind: type[RecallError]) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": _problem(kind)["description"], "content": {"application/json": {"schema": schema}}}
 
 
 def _bounds(settings: Settings) -> list[tuple[type[BaseModel], str, dict[str, int]]]:

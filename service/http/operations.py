@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import Field, JsonValue
 
 from model import __version__
+from service.access.ring import KeyRing
 from service.bootstrap import Service
 from service.errors import BadRequest
 from service.experiments.assignment import DEFAULT_FILE
@@ -70,6 +71,7 @@ class ArmDescription(Body):
     kind: str = Field(description="The system: recgpt, comirec ..")
     bundle: str = Field(description="Digest of the release that is served.")
     previous: str | None = Field(description="Digest of the release that a roll back puts in its place.")
+    canary: dict[str, JsonValue] | None = Field(description="The release on trial, and the terms of its trial.")
     num_items: int
     window: int = Field(description="Newest history items that can change the answer.")
     plan: dict[str, JsonValue] = Field(description="Prompts, quotas and diversity, with the digest of all three.")
@@ -102,13 +104,14 @@ async def health(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """200 once all arms are proven (the port is closed before) and while they compute; what runs below its best."""
     service = service_of(request)
+    keys: KeyRing | None = request.app.keys
     failing = service.pipeline.problems()
     refused = {state.arm: state.refusal for state in service.releases.states() if state.refusal}
     state = {
         "ready": not failing,
         "failing": failing,
         "arms": list(service.pipeline.arms),
-        "degraded": service.stores.warnings(),
+        "degraded": [*service.stores.warnings(), *(keys.warnings() if keys else ())],
         "refused": refused,
         "experiments": {"config": service.experiments.config, "refused": service.experiments.refusal},
     }

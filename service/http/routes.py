@@ -77,6 +77,9 @@ async def answer_query(service: Service, query: RecallQuery, ticket: Ticket) -> 
     finally:
         tell_gate(ticket, outcome)
         record_exposure(service, query, assignment, outcome)
+        # of two arms that make one list it is not known which has failed
+        if isinstance(outcome, RecallError) and outcome is not UNANSWERED and not assignment.teams:
+            service.canaries.failed(query, assignment.arm, outcome)
     make_known(service, query, outcome)
     return outcome
 
@@ -99,7 +102,8 @@ def record_exposure(
 
 
 def make_known(service: Service, query: RecallQuery, result: AnyResult) -> None:
-    service.metrics.answered(result)
+    for part in result.parts:
+        service.metrics.answered(part, is_canary=service.canaries.answered(query, part))
     if isinstance(result, RecallResult):
         # an answer of two arms is compared already
         service.shadow.sample(query, result)

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from index.watched import Mean
 from service.engine.protocols import DropReason
-from service.queries import AnyResult, RecallResult
+from service.queries import RecallResult
 from service.telemetry.quality import LiveQuality
 
 BUCKETS = tuple(15e-6 * 2**step for step in range(18))  # 15 us .. 2 s
@@ -57,17 +57,15 @@ class Metrics:
     def overlap(self) -> Mean:
         return self._quality.overlap
 
-    def answered(self, result: AnyResult) -> None:
-        """Counts the list of each arm in one answer; encode, search and merge are a batch's (`EngineMetrics`)."""
-        for part in result.parts:
-            self._listed(part)
-
-    def _listed(self, result: RecallResult) -> None:
+    def answered(self, result: RecallResult, is_canary: bool = False) -> None:
+        """Counts one answer; encode, search and merge are a batch's (`EngineMetrics`)."""
         for stage in REQUEST_STAGES:
             if stage in result.timings_ms:
                 self.observe_stage(result.arm.name, stage, result.timings_ms[stage])
         self._served_as(result.arm.name, result.served, result.cache).inc()
-        self._quality.answered(result.arm, result.listed.rows)
+        if not is_canary:
+            # coverage is that of one catalogue, the one in force
+            self._quality.answered(result.arm, result.listed.rows)
         for cause in result.degraded:
             self._degraded.labels(cause).inc()
 
