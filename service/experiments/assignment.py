@@ -66,6 +66,11 @@ class Assignment:
     def in_experiment(self) -> bool:
         return self.reason is Reason.EXPERIMENT
 
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms that are asked: one, or those of the teams."""
+        return tuple(team.arm for team in self.teams) or (self.arm,)
+
     def alone(self) -> "Assignment":
         """The control's arm outside the experiment, for a request that cannot be interleaved."""
         return Assignment(self.teams[0].arm, Reason.NOT_INTERLEAVED, self.config)

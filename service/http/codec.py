@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, TypeVar
 
 import orjson
@@ -16,7 +15,7 @@ from model.ids import RULE
 from model.rules import NO_RULES, Boost, Cap, ListRules
 from service.catalogue.changes import PutItem
 from service.engine.arms import Release
-from service.engine.releases import CanaryTerms, ReleaseState, ReloadRequest
+from service.engine.releases import CanaryTerms, ReloadRequest
 from service.errors import BadRequest, MalformedBody, RecallError
 from service.experiments.exposure import DAY_MS
 from service.experiments.feedback import Action, FeedbackEvent
@@ -281,17 +280,3 @@ def experiment_headers(result: AnyResult) -> dict[str, str]:
     if assignment.experiment is None or assignment.variation is None:
         return {}
     return {"X-AB-Experiment": assignment.experiment, "X-AB-Bucket": assignment.variation}
-
-
-def describe_arm(arm: Release, state: ReleaseState) -> dict[str, Any]:
-    """An entry of GET /arms."""
-    plan = {**asdict(arm.plan), "digest": arm.plan_digest}
-    return {
-        "kind": arm.kind,
-        "bundle": arm.bundle,
-        "previous": state.previous,
-        "canary": {"bundle": state.canary.bundle, **asdict(state.canary.terms)} if state.canary else None,
-        "num_items": len(arm.catalogue.items),
-        "window": arm.window,
-        "plan": plan,
-    }

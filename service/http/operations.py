@@ -15,6 +15,8 @@ from pydantic import Field, JsonValue
 from model import __version__
 from service.access.ring import KeyRing
 from service.bootstrap import Service
+from service.engine.arms import Release
+from service.engine.releases import ReleaseState
 from service.errors import BadRequest
 from service.experiments.assignment import DEFAULT_FILE
 from service.http import codec
@@ -132,7 +134,21 @@ async def arms(request: Request) -> Response:
 
 def describe_arms(service: Service) -> dict[str, dict[str, Any]]:
     states = {state.arm: state for state in service.releases.states()}
-    return {name: codec.describe_arm(slot.current, states[name]) for name, slot in service.pipeline.arms.items()}
+    return {name: describe_arm(slot.current, states[name]) for name, slot in service.pipeline.arms.items()}
+
+
+def describe_arm(arm: Release, state: ReleaseState) -> dict[str, Any]:
+    """An entry of GET /arms."""
+    plan = {**asdict(arm.plan), "digest": arm.plan_digest}
+    return {
+        "kind": arm.kind,
+        "bundle": arm.bundle,
+        "previous": state.previous,
+        "canary": {"bundle": state.canary.bundle, **asdict(state.canary.terms)} if state.canary else None,
+        "num_items": len(arm.catalogue.items),
+        "window": arm.window,
+        "plan": plan,
+    }
 
 
 @router.get("/version", response_model=VersionResponse, tags=["operations"])

@@ -77,9 +77,9 @@ async def answer_query(service: Service, query: RecallQuery, ticket: Ticket) -> 
     finally:
         tell_gate(ticket, outcome)
         record_exposure(service, query, assignment, outcome)
-        # of two arms that make one list it is not known which has failed
-        if isinstance(outcome, RecallError) and outcome is not UNANSWERED and not assignment.teams:
-            service.canaries.failed(query, assignment.arm, outcome)
+        if isinstance(outcome, RecallError) and outcome is not UNANSWERED:
+            for arm in assignment.arms:
+                service.canaries.failed(query, arm, outcome)
     make_known(service, query, outcome)
     return outcome
 

@@ -58,7 +58,7 @@ class Metrics:
         return self._quality.overlap
 
     def answered(self, result: RecallResult, is_canary: bool = False) -> None:
-        """Counts one answer; encode, search and merge are a batch's (`EngineMetrics`)."""
+        """Counts the list of one arm; encode, search and merge are a batch's (`EngineMetrics`)."""
         for stage in REQUEST_STAGES:
             if stage in result.timings_ms:
                 self.observe_stage(result.arm.name, stage, result.timings_ms[stage])
