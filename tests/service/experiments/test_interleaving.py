@@ -111,6 +111,12 @@ def test_forced_mixed_list_with_such_rules_is_refused(client):
     assert "caps and diversity hold for one arm's list" in reply.json()["message"]
 
 
+def test_request_that_both_arms_refuse_is_refused(client):
+    body = {"user_id": 6, "history": HISTORY, "min_catalogue": 1_000_000}
+    reply = client.post("/recall", json=body, headers={"X-Request-Timeout-Ms": "300"})
+    assert (reply.status_code, reply.json()["code"]) == (503, "catalogue_behind")
+
+
 def test_filters_hold_for_every_item(ask):
     whole = ask(user_id=6, history=HISTORY, filter={"language": "en"}, top_n=30)
     assert len(whole["items"]) == 30
