@@ -7,7 +7,7 @@ DATA   ?= ../shared/data
 RUNS   ?= runs
 WORKERS ?= 2
 
-.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps faults filters kills warm-start
+.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps faults filters kills warm-start replay
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -100,6 +100,12 @@ warm-start: $(STAMP) ## a warm start on six more days of KuaiRand against a whol
 
 kills: $(STAMP) ## kill -9 at 100 random moments of prepare, train and build: the old folder or the new one
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kills --output benchmarks/results/kills.jsonl
+
+replay: $(STAMP) ## the online A/B test with KuaiRec's and KuaiRand's users: 20 minutes of training, then as long again (DATA=...)
+	OMP_NUM_THREADS=1 $(BIN)/recall experiment replay kuairec --data $(DATA) --work $(RUNS)/replay/kuairec \
+		--dropped 0,50,200 --users-a-request 1 --output benchmarks/results/replay.jsonl
+	OMP_NUM_THREADS=1 $(BIN)/recall experiment replay kuairand --data $(DATA) --work $(RUNS)/replay/kuairand \
+		--sessions 3 --output benchmarks/results/replay.jsonl
 
 verdict-study: $(STAMP) ## error rates of the A/B verdict on simulated experiments: a minute; needs no data
 	$(BIN)/python -m benchmarks.verdict_study

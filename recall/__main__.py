@@ -14,6 +14,7 @@ from model import __version__
 from recall import benchmarking, comparing, data, demo, doctor, reproducing, serving, tuning
 from recall.experiments import events, verdict
 from recall.options import StrictCommand
+from recall.replay.command import replay
 from recall.terminal import err, out
 from recall.training import build, train
 from recall.training.listing import TrainHelp
@@ -46,6 +47,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 for command in COMMANDS:
     app.command(cls=TrainHelp if command is train.train else StrictCommand)(command)
 app.add_typer(benchmarking.bench, name="bench")
+verdict.experiment.command("replay", cls=StrictCommand)(replay)
 app.add_typer(verdict.experiment, name="experiment")
 app.add_typer(events.events, name="events")
 
