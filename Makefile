@@ -103,9 +103,9 @@ kills: $(STAMP) ## kill -9 at 100 random moments of prepare, train and build: th
 
 replay: $(STAMP) ## the online A/B test with KuaiRec's and KuaiRand's users: 20 minutes of training, then as long again (DATA=...)
 	OMP_NUM_THREADS=1 $(BIN)/recall experiment replay kuairec --data $(DATA) --work $(RUNS)/replay/kuairec \
-		--dropped 0,50,200 --users-a-request 1 --output benchmarks/results/replay.jsonl
+		--dropped 0,50,200 --output benchmarks/results/replay.jsonl
 	OMP_NUM_THREADS=1 $(BIN)/recall experiment replay kuairand --data $(DATA) --work $(RUNS)/replay/kuairand \
-		--sessions 3 --output benchmarks/results/replay.jsonl
+		--sessions 3 --users-a-request 64 --output benchmarks/results/replay.jsonl
 
 verdict-study: $(STAMP) ## error rates of the A/B verdict on simulated experiments: a minute; needs no data
 	$(BIN)/python -m benchmarks.verdict_study

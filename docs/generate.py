@@ -12,7 +12,7 @@ import typer
 from prometheus_client.core import Metric
 from typer.core import TyperGroup
 
-from docs import rooms
+from docs import online_ab, rooms
 from recall.__main__ import app as command
 from recall.bench import plots
 from recall.reproduction import figures, provenance, report
@@ -179,6 +179,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "results-provenance.md": results_provenance,
     "architecture.md": architecture,
     "decisions/README.md": decisions,
+    "online-ab.md": online_ab.page,
     "figures/rooms.svg": picture,
 }
 

@@ -69,6 +69,10 @@ class Audience(Protocol):
 
     def past(self, user: int) -> Past: ...
 
+    def calibrations(self) -> Mapping[str, Sequence[tuple[float, float]]]:
+        """Metric -> (modelled, observed) rate by fifths of unseen pairs; nothing where nothing is modelled."""
+        ...
+
     def react(self, users: Ids, items: Ids) -> Reactions:
         """Reactions of users[k] to items[k]."""
         ...

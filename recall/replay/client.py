@@ -58,9 +58,9 @@ class AppClient:
     async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         await self._client.aclose()
 
-    async def ask(self, request: Mapping[str, Any]) -> ShownList:
-        """The list of one user, of the arm that the experiment gives."""
-        return ShownList.of(await self._post("/recall", request))
+    async def ask(self, request: Mapping[str, Any], arm: str | None = None) -> ShownList:
+        """The list of one user, of the arm that the experiment gives, or of the one that is named."""
+        return ShownList.of(await self._post(f"/recall/{arm}" if arm else "/recall", request))
 
     async def ask_all(self, requests: Sequence[Mapping[str, Any]], arm: str | None) -> list[ShownList]:
         """The lists of many users in one call; an arm that is named keeps them out of the experiment."""

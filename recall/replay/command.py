@@ -46,8 +46,9 @@ class ReplayCommand:
     ] = "0"
     users: Annotated[int | None, Option(min=100, help="The first so many users alone: a try.")] = None
     users_a_request: Annotated[
-        int, Option(min=1, max=256, help="1 = POST /recall for each user; more = POST /recall/batch: quicker.")
-    ] = 64
+        int,
+        Option(min=1, max=256, help="Of the A/B run: 1 = POST /recall for each user; more = /recall/batch: quicker."),
+    ] = 1
     salts: Annotated[int, Option(min=1, help="Salts under which the A/B test is run again offline.")] = 200
     seed: Annotated[int, Option(help="Seed of training, of the users' order, of what is drawn, and of the salt.")] = 0
     output: Annotated[Path | None, Option(help="JSON Lines file to which the result is appended.")] = None
@@ -67,21 +68,24 @@ def replay(options: ReplayCommand) -> None:
     given = {name: Path(path) for name, path in read_pairs(options.arm or [], "NAME=BUNDLE").items()}
     if unknown := set(given) - {"comirec", "recgpt"}:
         raise ValueError(f"--arm {min(unknown)}: the arms of a replay are comirec and recgpt")
+    dropped = read_dropped(options.dropped)
     audience = open_audience(workshop, options)
-    script = Script(sessions=options.sessions, top_n=options.top_n, users_a_request=options.users_a_request)
+    for number in dropped:
+        audience.rules(number)  # before hours of work, not after them
+    script = Script(sessions=options.sessions, top_n=options.top_n)
     say = lambda text: err.print(text, markup=False)  # noqa: E731
     study = Study(audience, workshop.bundles(given), script, options.work, options.seed, say)
-    worlds = {dropped: study.twins(dropped) for dropped in read_dropped(options.dropped)}
-    lifts = {dropped: study.lifts(twins) for dropped, twins in worlds.items()}
-    for dropped, rows in lifts.items():
-        show_twins(rows, len(audience.users), dropped)
+    worlds = {number: study.twins(number) for number in dropped}
+    lifts = {number: study.lifts(twins) for number, twins in worlds.items()}
+    for number, rows in lifts.items():
+        show_twins(rows, len(audience.users), number)
     everything = worlds[0]
-    trial = study.trial(everything)
+    trial = study.trial(everything, options.users_a_request)
     show_trial(trial)
     tallies = study.salts(everything, options.salts)
     show_salts(tallies)
     facts = facts_of(study, options) | {"digest": digest_of([*everything.values()]), **shares(everything)}
-    result = as_row(lifts, trial, tallies) | facts
+    result = as_row(lifts, trial, tallies) | {"calibration": audience.calibrations()} | facts
     if options.output:
         with options.output.open("a", encoding="utf-8") as file:
             file.write(json.dumps(result) + "\n")

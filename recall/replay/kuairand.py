@@ -43,7 +43,9 @@ class LogAudience:
     def rules(self, dropped: int) -> Mapping[str, Any]:
         """Nothing: the whole catalogue is listed. Raises ValueError for popular videos to leave out."""
         if dropped:
-            raise ValueError("only KuaiRec's videos have a rank by popularity to leave the first of them out")
+            raise ValueError(
+                "--dropped: only KuaiRec's videos have a rank by popularity to leave the first of them out"
+            )
         return {}
 
     def past(self, user: int) -> Past:
@@ -71,8 +73,8 @@ class LogAudience:
         view_ms = np.where(is_real, self._logged["play_time_ms"][real], times)
         return Reactions(plays, view_ms, durations, actions, expected, is_real)
 
-    def calibrations(self) -> dict[str, list[tuple[float, float]]]:
-        """Metric -> (modelled, observed) rate by fifths, in the days that the model was not fitted on."""
+    def calibrations(self) -> Mapping[str, Sequence[tuple[float, float]]]:
+        """Rates in the days that the model was not fitted on."""
         users, items, views = self._parts(self._checked)
         by_metric = {PLAYS: calibration(self._models[PLAYS].chances(self._tables.view_features(users, items)), views)}
         long = views > 0

@@ -84,6 +84,9 @@ class MatrixAudience:
         plays = shown[self._likes[self._places(np.stack([np.full(NUM_RANDOM, user), shown], 1))]]
         return Past([*map(int, log), *plays.tolist()], shown.tolist(), float(len(plays)))
 
+    def calibrations(self) -> Mapping[str, Sequence[tuple[float, float]]]:
+        return {}
+
     def react(self, users: Ids, items: Ids) -> Reactions:
         places = self._places(np.stack([users, items], 1))
         plays, known = self._likes[places], self._ratios[places]

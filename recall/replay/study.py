@@ -44,11 +44,12 @@ class Study:
         """Arm -> what everybody does in the world in which all have it."""
         return {arm: self._world(replace(self.script, arm=arm, dropped=dropped)) for arm in self.arms}
 
-    def trial(self, twins: Mapping[str, pl.DataFrame]) -> TrialRun:
+    def trial(self, twins: Mapping[str, pl.DataFrame], users_a_request: int) -> TrialRun:
         """The A/B run; not kept, so that every replay goes through the platform once."""
+        script = replace(self.script, users_a_request=users_a_request)
         self.say("A/B run: assignment, exposures, feedback, consumer, verdict")
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            played, logged = run_trial(self.arms, self.audience, self.script, Path(folder), f"replay-{self.seed}")
+            played, logged = run_trial(self.arms, self.audience, script, Path(folder), f"replay-{self.seed}")
         verdict = judge_trial(self.audience, played, logged, TREATMENT)
         by_variation = {CONTROL_KEY: twins[CONTROL], TREATMENT: twins[TREATMENT]}
         return TrialRun(verdict, logged.height, differing(logged, by_variation, in_log(self.audience.metrics())))

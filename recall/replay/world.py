@@ -131,7 +131,7 @@ class Group:
             for user, seen in zip(self._users, self._seen, strict=True)
         ]
         if self._script.users_a_request == 1:
-            return list(await asyncio.gather(*map(self._client.ask, bodies)))
+            return list(await asyncio.gather(*(self._client.ask(body, self._script.arm) for body in bodies)))
         return await self._client.ask_all(bodies, self._script.arm)
 
     def _react(self, answers: Sequence[ShownList]) -> tuple[Reactions, np.ndarray, np.ndarray]:

@@ -114,6 +114,13 @@ def test_the_model_is_calibrated_on_days_that_it_has_not_seen(log):
 
 
 @pytest.mark.data
+def test_popular_videos_are_left_out_of_the_matrix_alone(log):
+    assert log.rules(0) == {}
+    with pytest.raises(ValueError, match="--dropped: only KuaiRec's videos"):
+        log.rules(50)
+
+
+@pytest.mark.data
 def test_a_pair_of_the_log_has_its_own_reaction(log):
     shown = log._log.filter(log._log["long_view"] == 1)[:500]
     users, items = shown["user_id"].to_numpy(), shown["video_id"].to_numpy()

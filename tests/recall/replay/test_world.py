@@ -49,8 +49,9 @@ def test_the_verdict_counts_everybody(trial, made_up):
     assert verdict.metrics[0].variance_reduction is not None
 
 
-def test_an_arm_that_is_named_is_everybodys(service, made_up):
-    frame = live(service.url, made_up, Script(sessions=1, top_n=5, arm="comirec", users_a_request=50))
+@pytest.mark.parametrize("users_a_request", [1, 50])
+def test_an_arm_that_is_named_is_everybodys(service, made_up, users_a_request):
+    frame = live(service.url, made_up, Script(sessions=1, top_n=5, arm="comirec", users_a_request=users_a_request))
     assert frame["user"].to_list() == made_up.users.tolist()
     assert set(frame["arm"]) == {"comirec"}
     assert (frame["shown"] == 5).all()
