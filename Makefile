@@ -101,11 +101,11 @@ warm-start: $(STAMP) ## a warm start on six more days of KuaiRand against a whol
 kills: $(STAMP) ## kill -9 at 100 random moments of prepare, train and build: the old folder or the new one
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kills --output benchmarks/results/kills.jsonl
 
-replay: $(STAMP) ## the online A/B test with KuaiRec's and KuaiRand's users: 20 minutes of training, then as long again (DATA=...)
+replay: $(STAMP) ## the online A/B test with KuaiRec's and KuaiRand's users: half an hour of training, then as long again (DATA=...)
 	OMP_NUM_THREADS=1 $(BIN)/recall experiment replay kuairec --data $(DATA) --work $(RUNS)/replay/kuairec \
-		--dropped 0,50,200 --output benchmarks/results/replay.jsonl
+		--dropped 0,50,200 --salts 1000 --output benchmarks/results/replay.jsonl
 	OMP_NUM_THREADS=1 $(BIN)/recall experiment replay kuairand --data $(DATA) --work $(RUNS)/replay/kuairand \
-		--sessions 3 --users-a-request 64 --output benchmarks/results/replay.jsonl
+		--users 20480 --sessions 2 --users-a-request 64 --output benchmarks/results/replay.jsonl
 
 verdict-study: $(STAMP) ## error rates of the A/B verdict on simulated experiments: a minute; needs no data
 	$(BIN)/python -m benchmarks.verdict_study

@@ -45,7 +45,8 @@ def interval(bounds: list[float]) -> str:
 
 
 def title(metric: str) -> str:
-    """'likes_expected' -> 'likes, expected'."""
+    """'likes_expected' -> 'likes, expected'; 'plays_list_2' -> 'plays of list 2'."""
+    metric = metric.replace("_list_", " of list ")
     return metric.removesuffix(EXPECTED).replace("_", " ") + (", expected" if metric.endswith(EXPECTED) else "")
 
 

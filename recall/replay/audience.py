@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 PLAYS, WATCHED, VIEWED = "plays", "watch_time_s", "view_time_s"
 # metric -> action of the API, beside a play
 ACTIONS = {"likes": "like", "comments": "comment", "follows": "follow", "shares": "share"}
+OF_LIST = "_list_"  # between `plays` and the number of a list: how a lift comes about
 EXPECTED = "_expected"  # ends the name of a metric's probability under the model
 Ids = NDArray[np.int64]
 Numbers = NDArray[np.float64]

@@ -152,10 +152,10 @@ def shares(twins: Mapping[str, pl.DataFrame]) -> dict[str, float]:
 
 
 def facts_of(study: "Study", options: ReplayCommand) -> dict[str, Any]:
-    from index.bundle.manifest import Manifest
+    from recall.replay.study import digest_of_bundle
     from recall.reproduction.facts import machine, versions
 
-    bundles = {arm: Manifest.parse((path / "manifest.json").read_bytes()).digest for arm, path in study.arms.items()}
+    bundles = {arm: digest_of_bundle(path) for arm, path in study.arms.items()}
     sizes = {"users": len(study.audience.users), "sessions": options.sessions, "top_n": options.top_n}
     place = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine("cpu")} | versions()
     return {"audience": options.audience, "seed": options.seed, "bundles": bundles} | sizes | place

@@ -18,7 +18,7 @@ import polars as pl
 
 from index.bundle.manifest import Manifest
 from recall.replay.arms import CONTROL, TREATMENT
-from recall.replay.audience import ACTIONS, EXPECTED, PLAYS, Audience
+from recall.replay.audience import ACTIONS, EXPECTED, OF_LIST, PLAYS, Audience
 from recall.replay.lifts import TwinLift, twin_lifts
 from recall.replay.salts import CONTROL as CONTROL_KEY
 from recall.replay.salts import Outcomes, Tally, try_salts
@@ -42,7 +42,7 @@ class Study:
 
     def twins(self, dropped: int) -> dict[str, pl.DataFrame]:
         """Arm -> what everybody does in the world in which all have it."""
-        return {arm: self._world(replace(self.script, arm=arm, dropped=dropped)) for arm in self.arms}
+        return {arm: self._world(arm, replace(self.script, arm=arm, dropped=dropped)) for arm in self.arms}
 
     def trial(self, twins: Mapping[str, pl.DataFrame], users_a_request: int) -> TrialRun:
         """The A/B run; not kept, so that every replay goes through the platform once."""
@@ -55,8 +55,9 @@ class Study:
         return TrialRun(verdict, logged.height, differing(logged, by_variation, in_log(self.audience.metrics())))
 
     def lifts(self, twins: Mapping[str, pl.DataFrame]) -> list[TwinLift]:
-        """The true lift of every metric, and where the model draws it, of its chance too."""
-        names = [*self.audience.metrics(), *self._expected(twins[CONTROL])]
+        """The true lift of every metric, of its chance where it is drawn from one, and of plays list by list."""
+        lists = [f"{PLAYS}{OF_LIST}{number}" for number in range(1, self.script.sessions + 1)]
+        names = [*self.audience.metrics(), *self._expected(twins[CONTROL]), *lists]
         return twin_lifts(twins[CONTROL], twins[TREATMENT], names)
 
     def salts(self, twins: Mapping[str, pl.DataFrame], salts: int) -> dict[str, Tally]:
@@ -77,23 +78,29 @@ class Study:
         names = [f"{name}{EXPECTED}" for name in (PLAYS, *ACTIONS)]
         return [name for name in names if name in frame.columns]
 
-    def _world(self, script: Script) -> pl.DataFrame:
-        kept = KeptWorld(self.folder / "worlds", self._facts(script))
+    def _world(self, arm: str, script: Script) -> pl.DataFrame:
+        """The rows of the world in which everybody has this arm; no other is served there."""
+        kept = KeptWorld(self.folder / "worlds", self._facts(arm, script))
         if (frame := kept.read()) is not None:
-            self.say(f"{script.arm}, {script.dropped} dropped: played before")
+            self.say(f"{arm}, {script.dropped} dropped: played before")
             return frame
-        self.say(f"{script.arm}, {script.dropped} dropped: {len(self.audience.users):,} users")
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder, open_world(self.arms, Path(folder)) as place:
+        self.say(f"{arm}, {script.dropped} dropped: {len(self.audience.users):,} users")
+        served = {arm: self.arms[arm]}
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder, open_world(served, Path(folder)) as place:
             frame = live(place.url, self.audience, script)
         kept.write(frame)
         return frame
 
-    def _facts(self, script: Script) -> dict[str, object]:
-        bundles = {arm: Manifest.parse((path / "manifest.json").read_bytes()).digest for arm, path in self.arms.items()}
+    def _facts(self, arm: str, script: Script) -> dict[str, object]:
         # in which groups users ask changes no list
         script_facts = {name: value for name, value in asdict(script).items() if name != "users_a_request"}
         users = hashlib.sha256(self.audience.users.tobytes()).hexdigest()[:16]
-        return {"audience": self.audience.name, "seed": self.seed, "users": users, "bundles": bundles, **script_facts}
+        return {
+            "audience": self.audience.name,
+            "seed": self.seed,
+            "users": users,
+            "bundle": digest_of_bundle(self.arms[arm]),
+        } | script_facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,10 @@ class KeptWorld:
         frame.write_parquet(fresh)
         # in one step: a replay that was interrupted leaves no half of a world
         fresh.replace(self.path)
+
+
+def digest_of_bundle(path: Path) -> str:
+    return Manifest.parse((path / "manifest.json").read_bytes()).digest
 
 
 def digest_of(frames: Sequence[pl.DataFrame]) -> str:

@@ -17,7 +17,7 @@ import orjson
 import polars as pl
 
 from recall.bench.target import serving
-from recall.replay.audience import ACTIONS, Audience, Past, Reactions
+from recall.replay.audience import ACTIONS, OF_LIST, PLAYS, Audience, Past, Reactions
 from recall.replay.client import LONG_AGO_MS, AppClient, ShownList, now_ms
 from service.stores.embedded_redis import EmbeddedRedis
 
@@ -68,8 +68,8 @@ def open_world(arms: Mapping[str, Path], folder: Path, experiment: Mapping[str, 
 def live(url: str, audience: Audience, script: Script) -> pl.DataFrame:
     """Plays a world; one row a user, in the order of the audience.
 
-    Columns: user, arm (as assigned), shown, plays_before, the sums of every metric, `disturbed` (lists that the
-    machine's state changed) and `real` (shown items whose reaction was read from a log).
+    Columns: user, arm (as assigned), shown, plays_before, the sums of every metric, plays of each list, `disturbed`
+    (lists that the machine's state changed) and `real` (shown items whose reaction was read from a log).
     """
     return asyncio.run(_live(url, audience, script))
 
@@ -105,9 +105,10 @@ class Group:
     async def play(self) -> pl.DataFrame:
         pasts = [self._audience.past(user) for user in self._users]
         await self._begin(pasts)
-        for _ in range(self._script.sessions):
+        for number in range(1, self._script.sessions + 1):
             answers = await self._ask()
             reactions, owners, items = self._react(answers)
+            self._sums[f"{PLAYS}{OF_LIST}{number}"] += np.bincount(owners, reactions.plays, len(answers))
             await self._client.tell([*self._events(answers, reactions, owners, items)])
         before = [past.plays_before for past in pasts]
         return pl.DataFrame({"user": self._users, "arm": self._arms, "plays_before": before, **self._sums})
