@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -10,13 +11,15 @@ import httpx
 import orjson
 
 TIMEOUT_S = 120.0
+IDLE_S = 2.0  # a connection is not used again after so long: the service closes those that say nothing for 5 s
+TRIES = 3
 MAX_EVENTS = 256  # of a batch, the service's default
 # reasons of a degraded list that follow from the request: the same request gets the same list again
 LASTING = frozenset({"cold_start", "unknown_items", "filled", "rules_leave_fewer"})
 LONG_AGO_MS = 3_600_000  # before the replay, so that no clock takes it for a part of the experiment
 
 
-class ReplayError(RuntimeError):
+class ReplayError(ValueError):
     """The service did not do what a replay needs; the sentence says what it answered."""
 
 
@@ -48,7 +51,9 @@ class AppClient:
     """Asks and tells; every answer that is no acknowledgement raises ReplayError."""
 
     def __init__(self, url: str, connections: int) -> None:
-        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        limits = httpx.Limits(
+            max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=IDLE_S
+        )
         # trust_env: a proxy of the environment knows nothing of this machine's own ports
         self._client = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, limits=limits, trust_env=False)
 
@@ -76,14 +81,21 @@ class AppClient:
                 raise ReplayError(f"feedback was refused: {refused[0].get('code')}: {refused[0].get('message')}")
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            reply = await self._client.post(path, content=orjson.dumps(body))
-        except httpx.HTTPError as error:
-            raise ReplayError(f"{path} is not answered: {error!r}") from error
+        reply = await self._send(path, orjson.dumps(body))
         if reply.status_code >= 300:
             raise ReplayError(f"{path} is answered with {reply.status_code}: {reply.text[:300]}")
         answer: dict[str, Any] = orjson.loads(reply.content)
         return answer
+
+    async def _send(self, path: str, content: bytes) -> httpx.Response:
+        """Sends again what a closed connection took: asking twice changes nothing, events have their ids."""
+        for _ in range(TRIES - 1):
+            with suppress(httpx.NetworkError, httpx.RemoteProtocolError):
+                return await self._client.post(path, content=content)
+        try:
+            return await self._client.post(path, content=content)
+        except httpx.HTTPError as error:
+            raise ReplayError(f"{path} is not answered: {error!r}") from error
 
 
 def now_ms() -> int:

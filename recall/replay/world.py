@@ -80,15 +80,20 @@ async def _live(url: str, audience: Audience, script: Script) -> pl.DataFrame:
     groups = [users[start : start + size] for start in range(0, len(users), size)]
     left, rows = iter(range(len(groups))), {}
 
-    async with AppClient(url, connections=WORKERS * 16) as client, asyncio.TaskGroup() as tasks:
+    async with AppClient(url, connections=WORKERS * 16) as client:
 
         async def work() -> None:
             # groups are taken in turn; a user's sessions follow each other
             for number in left:
                 rows[number] = await Group(client, audience, script, groups[number]).play()
 
-        for _ in range(WORKERS):
-            tasks.create_task(work())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(WORKERS):
+                    tasks.create_task(work())
+        except ExceptionGroup as failed:
+            # the first says why; the others were stopped for its sake
+            raise failed.exceptions[0] from failed
     return pl.concat([rows[number] for number in range(len(groups))])
 
 
