@@ -39,6 +39,7 @@ class Reactions:
     actions: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)  # metric -> (K,); on plays alone
     expected: Mapping[str, Numbers] = field(default_factory=dict)  # metric -> (K,) its chance under the model
     is_real: NDArray[np.bool_] | None = None  # (K,) read from a log; None = all are
+    modelled: Numbers | None = None  # (K,) the chance of a play under the model, of pairs of the log too
 
     def sums(self) -> dict[str, Numbers]:
         """Adds up nothing yet: metric -> (K,), one value a pair."""
@@ -46,7 +47,9 @@ class Reactions:
         counts = {PLAYS: self.plays.astype(np.float64), WATCHED: self.view_ms * self.plays / 1e3}
         real = np.ones(len(self.plays)) if self.is_real is None else self.is_real.astype(np.float64)
         chances = {name + EXPECTED: values for name, values in self.expected.items()}
-        return {**counts, VIEWED: self.view_ms / 1e3, **drawn, **chances, "real": real}
+        # where both are known: does the model see the pairs that an arm chooses as they are?
+        met = {} if self.modelled is None else {"real_plays": real * self.plays, "real_modelled": real * self.modelled}
+        return {**counts, VIEWED: self.view_ms / 1e3, **drawn, **chances, "real": real, **met}
 
 
 class Audience(Protocol):

@@ -85,7 +85,9 @@ def replay(options: ReplayCommand) -> None:
     tallies = study.salts(everything, options.salts)
     show_salts(tallies)
     facts = facts_of(study, options) | {"digest": digest_of([*everything.values()]), **shares(everything)}
-    result = as_row(lifts, trial, tallies) | {"calibration": audience.calibrations()} | facts
+    result = (
+        as_row(lifts, trial, tallies) | {"calibration": audience.calibrations(), "met": met_pairs(everything)} | facts
+    )
     if options.output:
         with options.output.open("a", encoding="utf-8") as file:
             file.write(json.dumps(result) + "\n")
@@ -149,6 +151,20 @@ def shares(twins: Mapping[str, pl.DataFrame]) -> dict[str, float]:
     names = ("shown", "real", "disturbed")
     shown, real, disturbed = (sum(float(twin[name].sum()) for twin in twins.values()) for name in names)
     return {"shown": shown, "real_share": round(real / shown, 5), "disturbed": disturbed}
+
+
+def met_pairs(twins: Mapping[str, pl.DataFrame]) -> dict[str, dict[str, float]]:
+    """Arm -> pairs of the log that it showed, and their rate of plays: modelled and observed."""
+    sums = {arm: twin.sum() for arm, twin in twins.items() if "real_plays" in twin.columns}
+    return {
+        arm: {
+            "pairs": row["real"].item(),
+            "modelled": row["real_modelled"].item() / row["real"].item(),
+            "observed": row["real_plays"].item() / row["real"].item(),
+        }
+        for arm, row in sums.items()
+        if row["real"].item() > 0
+    }
 
 
 def facts_of(study: "Study", options: ReplayCommand) -> dict[str, Any]:

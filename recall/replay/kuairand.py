@@ -59,7 +59,7 @@ class LogAudience:
         real = self._real_rows(users, items)
         is_real = real >= 0
         plays = np.where(is_real, self._logged[PLAYS][real] > 0, uniform(self._seed, 0, users, items) < chances)
-        chances = np.where(is_real, self._logged[PLAYS][real], chances)
+        modelled, chances = chances, np.where(is_real, self._logged[PLAYS][real], chances)
         durations = self._tables.durations(items)
         expected, actions = {PLAYS: chances}, {}
         for purpose, metric in enumerate(LOGGED, 1):
@@ -71,7 +71,7 @@ class LogAudience:
             expected[metric] = np.where(is_real, logged, chances * given)
         times = np.where(plays, self._times(True, durations), self._times(False, durations))
         view_ms = np.where(is_real, self._logged["play_time_ms"][real], times)
-        return Reactions(plays, view_ms, durations, actions, expected, is_real)
+        return Reactions(plays, view_ms, durations, actions, expected, is_real, modelled)
 
     def calibrations(self) -> Mapping[str, Sequence[tuple[float, float]]]:
         """Rates in the days that the model was not fitted on."""

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from docs import online_ab
+from recall.replay.command import met_pairs
 from recall.replay.study import KeptWorld, digest_of
 
 
@@ -54,6 +55,12 @@ def test_tables_of_the_page_are_written_between_their_marks(monkeypatch, tmp_pat
     assert "| plays | 0.1000 / 0.2000 | 0.3000 / 0.4000 |\n<!-- / -->" in text
     assert "old" not in text
     assert "<!-- twins kuairec -->\nkept\n<!-- / -->" in text
+
+
+def test_pairs_of_the_log_that_an_arm_showed():
+    frame = pl.DataFrame({"real": [3.0, 1.0], "real_plays": [1.0, 1.0], "real_modelled": [0.9, 0.3]})
+    met = met_pairs({"comirec": frame, "recgpt": frame.head(0), "other": frame.select("real")})
+    assert met == {"comirec": {"pairs": 4, "modelled": pytest.approx(0.3), "observed": 0.5}}
 
 
 def test_twins_of_other_users_are_refused():

@@ -130,6 +130,10 @@ def test_a_pair_of_the_log_has_its_own_reaction(log):
     assert reactions.view_ms == pytest.approx(shown["play_time_ms"].to_numpy())
     assert reactions.actions["likes"].tolist() == (shown["is_like"] == 1).to_list()
     assert (reactions.expected["plays"] == 1).all()
+    sums = reactions.sums()
+    # the model's chance stands beside what happened
+    assert sums["real_plays"].sum() == 500
+    assert 0.2 < sums["real_modelled"].mean() < 0.7
 
 
 @pytest.mark.data
