@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import typer
+from click import Parameter
 from prometheus_client.core import Metric
 from typer.core import TyperGroup
 
@@ -68,8 +69,22 @@ def describe(parent: str, group: TyperGroup) -> Iterator[str]:
         if isinstance(part, TyperGroup):
             yield from describe(f"{parent} {name}", part)
             continue
-        rows = [[f"`{'/'.join(p.opts)}`", getattr(p, "help", "") or ""] for p in part.params if p.name != "help"]
-        yield f"### {parent} {name}\n\n{(part.help or '').strip()}\n\n{table(['option', 'meaning'], rows)}"
+        rows = [option_row(option) for option in part.params if option.name != "help"]
+        yield f"### {parent} {name}\n\n{(part.help or '').strip()}\n\n{table(['option', 'default', 'meaning'], rows)}"
+
+
+def option_row(option: Parameter) -> list[str]:
+    """An option under all its names, with its default and its meaning."""
+    names = "/".join([*option.opts, *option.secondary_opts])
+    # `recall serve` has its defaults from the settings, and names them to the help alone
+    named = getattr(option, "show_default", None)
+    default = named if isinstance(named, str) else option.default
+    if option.secondary_opts:  # a switch with an opposite: the one of the two that holds
+        default = (option.opts if default else option.secondary_opts)[0]
+    values = default if isinstance(default, list | tuple) else [default]
+    shown = " ".join(str(value) for value in values if value is not None and value is not False and value != "unset")
+    meaning = getattr(option, "help", "") or ""
+    return [f"`{names}`", "required" if option.required else f"`{shown}`" if shown else "", meaning]
 
 
 def routes() -> str:

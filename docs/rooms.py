@@ -126,7 +126,7 @@ def table(files: Sequence[Source]) -> str:
 
 
 def reduced(rooms: Arrows) -> dict[str, set[str]]:
-    """The arrows without those that a chain of others says already. The rooms have no cycle."""
+    """The arrows without those to rooms that a chain of others leads to as well. The rooms have no cycle."""
     below = reachable(rooms)
     return {room: {b for b in targets if not any(b in below[c] for c in targets)} for room, targets in rooms.items()}
 
@@ -147,7 +147,7 @@ def rows_of(rooms: Arrows) -> list[list[str]]:
 
 
 def picture(rooms: Arrows) -> str:
-    """SVG: a band a floor, its rooms as boxes, and the arrows inside the floor that no chain of others says already."""
+    """SVG: a band a floor, its rooms as boxes, and the arrows inside the floor, as `reduced` leaves them."""
     parts, top = [HEAD], 10
     for floor in FLOORS:
         inside = reduced({a: {b for b in rooms[a] if on(floor, b)} for a in rooms if on(floor, a)})

@@ -10,7 +10,7 @@ graph: one launch instead of some hundred. What either computes is what the eage
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from model.batch import Batch, Queries
 from model.generation.greedy import NextItem
-from model.kernels import available
 from model.networks.base import Network
+from model.products import products
 from model.records import PromptPlan
 
 WARM_CALLS = 3
@@ -35,17 +35,8 @@ class _Answers(nn.Module):
         self.network, self.plan, self.next_item = network, plan, next_item
 
     def forward(self, rows: Tensor, lengths: Tensor, users: Tensor) -> tuple[Tensor, Tensor]:
-        with products(rows.device):
+        with products(rows.device, len(rows)):
             return self.network.queries(Batch(rows, lengths, users), self.plan, self.next_item)
-
-
-def products(device: torch.device) -> AbstractContextManager[None]:
-    """On a card, matrix products whose bits do not depend on the batch; elsewhere torch's own."""
-    if device.type != "cuda" or not available("cuda"):
-        return nullcontext()
-    from model.kernels.invariant import invariant  # noqa: PLC0415  (needs Triton)
-
-    return invariant()
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,9 @@ class HttpCommand:
     ] = 30.0
     seconds: Annotated[float, Option(min=1, help="Length of a trial of the search; longer is steadier.")] = 4.0
     runs: Annotated[int, Option(min=1, help="Number of longer trials of the rate that is reported.")] = 3
-    only: Annotated[str, Option(help="Curves to measure, with commas.")] = "uncached,cached,batch"
+    only: Annotated[str, Option(help="Curves to measure, of uncached, cached and batch, with commas.")] = (
+        "uncached,cached,batch"
+    )
     generators: Annotated[
         int, Option(min=1, help="Processes that send the load together; one sends some 10,000 requests/s.")
     ] = 1

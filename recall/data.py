@@ -48,7 +48,7 @@ class PrepareCommand:
     ] = None
     column: Annotated[
         list[str] | None,
-        Option(help="The file's name of a column: user=viewer,item=clip_id. Default: names that are known."),
+        Option(help="The file's name of a column: item=clip,play_time_ms=watched_ms. Default: names that are known."),
     ] = None
     header: Annotated[
         str | None,
@@ -138,7 +138,7 @@ def read_columns(words: list[str]) -> dict[str, str]:
     """['user=viewer,item=clip id'] -> {'user': 'viewer', 'item': 'clip id'}."""
     pairs = [pair.partition("=") for word in words for pair in word.split(",")]
     if not all(ours.strip() and theirs.strip() for ours, _, theirs in pairs):
-        raise DataError(f"--column is {','.join(words)!r}; it takes pairs such as user=viewer,item=clip_id")
+        raise DataError(f"--column is {','.join(words)!r}; it takes pairs such as item=clip,time=seen_at")
     names = [ours.strip() for ours, _, _ in pairs]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise DataError(f"--column names {twice} twice")

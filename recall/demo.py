@@ -18,7 +18,9 @@ def demo(
     output: Annotated[
         Path, Option(help="Folder for data, checkpoints and bundles; those that are there already are kept.")
     ] = Path(".recall/demo"),
-    start: Annotated[bool, Option("--serve/--no-serve", help="Serve the bundles, or only make them.")] = True,
+    start: Annotated[
+        bool, Option("--serve/--no-serve", help="Serve the bundles once they are made; --no-serve ends there.")
+    ] = True,
     port: Annotated[int, Option(help="TCP port of the service; 0 takes any free one.")] = 8080,
     seed: Annotated[int, Option(help="Seed of the synthetic logs and of training.")] = 0,
 ) -> None:

@@ -36,7 +36,10 @@ class ReproduceCommand:
     seeds: Annotated[int, Option(min=1, help="Number of seeds, 0 .. N-1; each trains anew.")] = 3
     results: Annotated[
         Path,
-        Option(help="File of rows (JSON Lines), settings.jsonl beside it; a run that it has is not made again."),
+        Option(
+            help="File of rows (JSON Lines) to read and to append to; a run that it has is not made again. The "
+            "settings of each run go into settings.jsonl in the same folder."
+        ),
     ] = Path("benchmarks/results/quality.jsonl")
     report: Annotated[Path, Option(help="Page to write from the rows; NAME-provenance.md stands beside it.")] = Path(
         "docs/results.md"

@@ -113,7 +113,7 @@ def announce(url: str) -> None:
 def query(
     url: Annotated[str, Option(help="Address of a running service.")] = "http://127.0.0.1:8080",
     user: Annotated[
-        str | None, Option(help="User id; without --history the service takes the history that it keeps of the user.")
+        str | None, Option(help="User id; without --history the service reads the history that it keeps for the user.")
     ] = None,
     history: Annotated[
         str | None, Option(help="Item ids, oldest first, with commas: 101,2044,77; quotes around an id with a comma.")

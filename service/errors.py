@@ -131,7 +131,7 @@ class CatalogueFull(RecallError):
 
 
 class Overloaded(RecallError):
-    """The queue is full; nothing was computed."""
+    """More requests come than are answered in time; nothing was computed."""
 
     code, retryable, status = "overloaded", True, 429
 

@@ -61,7 +61,10 @@ class ItemEditor:
         if unknown := item.vectors.keys() - self._arms.keys():
             raise BadRequest(f"vectors: no arm is called {min(unknown)[:64]!r}; there are {', '.join(self._arms)}")
         if len(self._state.current.slots) >= MAX_SLOTS:
-            raise CatalogueFull(f"{MAX_SLOTS} items were put since the stream began; build a bundle and start it anew")
+            raise CatalogueFull(
+                f"{MAX_SLOTS} items were put since the log of changes began: build bundles that have them, stop the "
+                "service and delete that log (docs/catalogue.md has the command)"
+            )
         return await self._changes.append(item)
 
     async def delete(self, item: ExternalId) -> int:

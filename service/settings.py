@@ -54,7 +54,9 @@ class Settings(BaseSettings):
     )
     qa_key: SecretStr | None = Field(None, description="Key that lets X-AB-Bucket force an arm; unset = nobody can.")
     admin_key: SecretStr | None = Field(
-        None, description="Key, sent as X-Admin-Key, that lets POST /admin/reload change bundles; unset = nobody can."
+        None,
+        description="Key, sent as X-Admin-Key, that lets POST /admin/reload change bundles, and POST and DELETE /items "
+        "the items; unset = nobody can.",
     )
     watch_bundles_s: float = Field(
         0, ge=0, description="Look this often whether an arm's folder or link holds another bundle; 0 = never."
@@ -64,7 +66,8 @@ class Settings(BaseSettings):
     max_batch_tokens: int | None = Field(
         None,
         ge=64,
-        description="History items computed at once; more = throughput, less = latency; unset = 4096, on a GPU more.",
+        description="History items computed at once; more = throughput, fewer = shorter waits; unset = 4096, more on "
+        "a GPU.",
     )
     max_waiting: int = Field(
         2048, ge=1, description="Most requests in an arm's queue; the limit that follows their wait is far below it."
@@ -72,7 +75,7 @@ class Settings(BaseSettings):
     target_wait_ms: float = Field(
         25,
         gt=0,
-        description="Mean wait for their turn above which requests get 429; more = throughput.",
+        description="Mean wait for their turn above which requests get 429; higher = more throughput, longer waits.",
     )
     engine_stall_ms: float = Field(
         1250, ge=100, description="A batch that computes longer hangs: its thread is replaced; above the slowest batch."
@@ -109,7 +112,10 @@ class Settings(BaseSettings):
     events_timeout_ms: float = Field(500, gt=0, description="Longest wait until an event is kept; then 503.")
 
     exposure_sample: float = Field(
-        0.1, ge=0, le=1, description="Share of answers whose whole list is recorded, for off-policy work; 0 = none."
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of answers whose whole list is recorded, to judge other lists by later; 0 = none.",
     )
     stream_mb: int = Field(
         32, ge=1, description="Bytes that each stream of exposures keeps in Redis; beyond it the oldest events go."

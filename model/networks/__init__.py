@@ -1,4 +1,4 @@
-"""One file a system, all behind `Network` (networks/base.py) and so behind UserEncoder."""
+"""The systems, a file each: every one is a `Network` (networks/base.py), which is all that UserEncoder knows of it."""
 
 from collections.abc import Mapping
 from typing import Any

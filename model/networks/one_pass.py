@@ -77,7 +77,6 @@ class SharedPrefixes(OnePass):
         # token i of START, v_1 .. v_L is the last one before item i; places that are not real are dropped below
         ends = cuts.minimum(batch.lengths[:, None] - 1).clamp(min=0)
         owners = torch.arange(len(cuts), device=cuts.device)[:, None].expand_as(cuts)
-        owners = torch.arange(len(cuts), device=cuts.device)[:, None].expand_as(cuts)
         return self._at(batch.rows[:, :-1], ends)[real], batch.targets[owners[real], cuts[real]]
 
     def vectors(self, batch: Batch) -> Tensor:

@@ -7,7 +7,7 @@ a recipe whose same part the sections start from. `network` and `plan` are joine
 are errors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -123,14 +123,10 @@ def _recipe(section: dict[str, Any], name: str, arm: str) -> Recipe:
     if "stages" not in section:
         raise ValueError(f"recipe {name!r}, arm {arm!r}: stages are missing; an arm that is not trained has stages: []")
     section["stages"] = tuple(_record(Stage, stage) for stage in section["stages"] or ())
-    plan = dict(section.pop("plan", {}))
-    plan["placements"] = tuple(map(Placement, plan.get("placements", ["none"])))
-    plan["num_prompts"] = tuple(plan.get("num_prompts", [0]))
-    plan["num_steps"] = tuple(plan.get("num_steps", [1]))
-    plan["forms"] = tuple(map(PromptForm, plan.get("forms", ["argmax"])))
-    for key in ("part_weights", "sums"):
-        if key in plan:
-            plan[key] = tuple(map(float, plan[key]))
+    plan = section.pop("plan", {})
+    if isinstance(plan, Mapping):
+        lists = {key: _plan_list(key, plan[key]) for key in PLAN_LISTS if key in plan}
+        plan = {**plan, **{key: tuple(map(PLAN_LISTS[key], values)) for key, values in lists.items()}}
     if section.get("parts"):
         # dim, dropout and the like of `common` are for systems; parts only have to see equally far
         section["network"] = {key: value for key, value in section.get("network", {}).items() if key == "max_length"}
@@ -139,6 +135,30 @@ def _recipe(section: dict[str, Any], name: str, arm: str) -> Recipe:
     if "window" in section:
         section["window"] = _record(Window, section["window"])
     return _record(Recipe, {"name": name, "arm": arm, "system": arm} | section)
+
+
+def _plan_list(key: str, values: Any) -> list[Any]:
+    """The values that a plan search tries for one setting; sums alone may be empty, and then joins no steps."""
+    if not isinstance(values, list) or not (values or key == "sums"):
+        raise ValueError(f"plan has {key}: {values!r}; it is a list of all that shall be tried, such as [1] or [1, 2]")
+    return values
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"plan has {value!r} where a whole number belongs")
+    return value
+
+
+# of a plan search: the settings that are lists, and the kind of their values
+PLAN_LISTS: Mapping[str, Callable[[Any], Any]] = {
+    "placements": Placement,
+    "num_prompts": _whole,
+    "num_steps": _whole,
+    "forms": PromptForm,
+    "sums": float,
+    "part_weights": float,
+}
 
 
 def _part_recipe(section: Mapping[str, Any], part: Mapping[str, Any], name: str, arm: str) -> Recipe:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from model.evaluation.metrics import NAMES
-from model.records import Placement, PromptForm
+from model.records import Placement, PromptForm, PromptPlan
 
 Loss = Literal["softmax", "bce", "bpr"]
 Samples = Literal["windows", "prefixes"]
@@ -72,7 +72,7 @@ class PlanSearch:
     """The plans that are tried on the validation split after training; the best becomes the served plan."""
 
     cutoff: int = 10  # list length that is judged
-    num_prompts: tuple[int, ...] = (0,)
+    num_prompts: tuple[int, ...] = (0,)  # generated items a place, tried at each placement but none
     placements: tuple[Placement, ...] = (Placement.NONE,)
     num_steps: tuple[int, ...] = (1,)
     forms: tuple[PromptForm, ...] = (PromptForm.ARGMAX,)  # of the items that are generated behind the end
@@ -83,6 +83,18 @@ class PlanSearch:
     min_gain: float = 0.01  # a plan that costs more is taken only when it is better by this share
 
     def __post_init__(self) -> None:
+        for count in self.num_prompts:
+            PromptPlan(count)  # a number that no plan can have is refused before the training, not after it
+        for num_steps in self.num_steps:
+            PromptPlan(num_steps=num_steps)
+        places = [placement for placement in self.placements if placement is not Placement.NONE]
+        if max(self.num_prompts) > 0 and not places:
+            raise ValueError(
+                f"num_prompts is {max(self.num_prompts)}, and placements has no place for generated items; "
+                "add placements: [tail] or [all]"
+            )
+        if places and max(self.num_prompts) == 0:
+            raise ValueError(f"placements has {places[0]}, and num_prompts has no number above 0; add num_prompts: [1]")
         behind = max(self.num_steps) > 1 or (Placement.TAIL in self.placements and max(self.num_prompts) > 0)
         if PromptForm.SOFT in self.forms and not behind:
             raise ValueError("forms has soft, but no plan generates behind the end; add num_steps: [2]")

@@ -46,7 +46,9 @@ class PlanCommand:
     alpha: Annotated[float, Option(help="False alarms, two-sided.")] = 0.05
     power: Annotated[float, Option(help="Chance to find the lift.")] = 0.8
     users_per_day: Annotated[float | None, Option(help="New users a day in both arms: gives days.")] = None
-    users: Annotated[int | None, Option(min=2, help="Users an arm at hand: gives the smallest lift they show.")] = None
+    users: Annotated[
+        int | None, Option(min=2, help="Users that each arm will have: gives the smallest lift they show.")
+    ] = None
     json: Json = False
 
 
@@ -142,9 +144,11 @@ class JudgeCommand:
     ]
     primary: Annotated[str, Option(help="The one metric that decides, declared before the test.")]
     control: Annotated[str, Option(help="The variation that others are compared with.")] = "control"
-    weights: Annotated[str | None, Option(help="Planned shares: control=.5,recgpt=.5. Default: equal.")] = None
+    weights: Annotated[str | None, Option(help="Planned shares of users: control=.5,recgpt=.5. Default: equal.")] = None
     metrics: Annotated[str | None, Option(help="Columns of per-user rows, with commas. Default: all numbers.")] = None
-    ratio: Annotated[list[str] | None, Option(help="NAME=COLUMN/COLUMN of per-user rows; may be repeated.")] = None
+    ratio: Annotated[
+        list[str] | None, Option(help="NAME=COLUMN/COLUMN: a ratio of two sums over users; may be repeated.")
+    ] = None
     lower_is_better: Annotated[str | None, Option(help="Metrics that should fall, with commas: hides.")] = None
     guardrail: Annotated[
         list[str] | None, Option(help="METRIC=.01 (absolute) or METRIC=10% (relative): the rise allowed; repeatable.")
@@ -157,7 +161,7 @@ class JudgeCommand:
 @experiment.command("judge", cls=StrictCommand)
 @takes(JudgeCommand)
 def judge_experiment(options: JudgeCommand) -> None:
-    """The verdict: sample ratio first, lifts with fixed and always-valid intervals, guard rails."""
+    """Judge a test: sample ratio first, then lifts with fixed and always-valid intervals, then guard rails."""
     from service.experiments.verdict.judge import judge
 
     rows = read_statistics(options)

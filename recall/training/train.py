@@ -2,9 +2,9 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,7 +32,10 @@ class TrainCommand:
     output: Annotated[Path, Option(help="Checkpoint folder to write; an older one there is replaced in one step.")]
     recipe: Annotated[
         str,
-        Option(help="Name of a recipe (demo, beauty, kuairand, default) or a .yaml file; beauty:paper is the paper's."),
+        Option(
+            help="Name of a recipe (`recall train --help` ends with a list of them), or a .yaml file; beauty:paper "
+            "has the paper's settings."
+        ),
     ] = "default"
     seed: Annotated[
         int | None,
@@ -42,7 +45,10 @@ class TrainCommand:
     max_epochs: Annotated[int | None, Option(help="Cut every stage to this many epochs: quicker, and worse.")] = None
     resume: Annotated[
         bool,
-        Option(help="Go on after the last epoch of an interrupted run of the same command, or train from the start."),
+        Option(
+            help="Go on after the last finished epoch of an interrupted run of the same command; --no-resume deletes "
+            "what such a run has left and trains from the start."
+        ),
     ] = True
     start_from: Annotated[
         Path | None,
@@ -184,10 +190,16 @@ def run_training(training: Training, output: Path) -> None:
         {
             "checkpoint": str(output),
             "seconds": round(provenance.training_seconds, 1),
-            "plan": {"quotas": checkpoint.plan.quotas, "num_prompts": checkpoint.plan.prompts.num_prompts},
+            "plan": describe_plan(checkpoint),
             "valid": provenance.metrics,
         }
     )
+
+
+def describe_plan(checkpoint: "Checkpoint") -> dict[str, Any]:
+    """The whole plan that was chosen, as one flat record."""
+    plan = checkpoint.plan
+    return {**asdict(plan.prompts), "quotas": plan.quotas, "diversity": plan.diversity}
 
 
 def describe_unfinished(folder: Path, num_epochs: int) -> str:

@@ -1,1 +1,1 @@
-"""Events from Redis streams to Parquet files, each exactly once, by a process beside the service. Knows no HTTP."""
+"""Brings events from Redis streams into Parquet files, each event into one, by a process beside the service."""

@@ -51,7 +51,9 @@ class EventFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._lock)
-            raise ConfigurationError(f"the event log {folder} is written by another consumer") from None
+            raise ConfigurationError(
+                f"the event log {folder} is written by another consumer; stop that one, or choose another --output"
+            ) from None
         for path in folder.rglob(f".*{FRESH}"):
             path.unlink()
         self._last_ids = {table.name: self._newest(table) for table in TABLES}

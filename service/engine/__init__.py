@@ -1,1 +1,1 @@
-"""Batches of requests through encoder, index and merge, here or in another process. Knows no HTTP, no experiments."""
+"""Computes batches of requests: encoder, index and merge, here or in another process. Knows no HTTP, no experiments."""

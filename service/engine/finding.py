@@ -136,7 +136,10 @@ class Finder:
 
     def _required(self) -> tuple[ServedItems, ItemSnapshot]:
         if self.served is None or self.snapshot is None:
-            raise BadRequest("this engine knows no attributes of its items")
+            raise BadRequest(
+                "this engine takes no filter, caps, boosts or diversity: it was made without its ServedItems, "
+                "which load_arm gives it"
+            )
         return self.served, self.snapshot
 
     def _gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:

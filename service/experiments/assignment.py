@@ -28,6 +28,7 @@ from service.experiments.together import check_follows, check_together
 
 log = structlog.get_logger()
 DEFAULT_FILE = Path(__file__).parent / "default.json"
+FORM = f'{{"features": {{"{FEATURE}": {{"defaultValue": ARM, "rules": [..]}}}}}} (docs/experiments.md)'
 
 
 class Reason(StrEnum):
@@ -104,15 +105,18 @@ class Assigner:
             raise ConfigurationError(f"the experiment file {path} cannot be read: {error.strerror}") from error
         except orjson.JSONDecodeError as error:
             raise ConfigurationError(f"the experiment file {path} is not JSON: {error}") from error
-        return cls.from_features(features, arms)
+        return cls.from_features(features, arms, f"the experiment file {path}")
 
     @classmethod
-    def from_features(cls, payload: object, arms: Collection[str]) -> "Assigner":
-        """From `{"features": {"recall_arm": ...}}`; other features are other people's and not looked at."""
+    def from_features(cls, payload: object, arms: Collection[str], source: str = "what was given") -> "Assigner":
+        """From `{"features": {"recall_arm": ...}}`; other features are other people's and not looked at.
+
+        source: where it comes from, for the sentence of a refusal.
+        """
         features = payload.get("features") if isinstance(payload, dict) else None
         feature = features.get(FEATURE) if isinstance(features, dict) else None
         if not isinstance(feature, dict):
-            raise ConfigurationError(f"the experiments have no features.{FEATURE}")
+            raise ConfigurationError(f"{source} has no features.{FEATURE}; its form is {FORM}")
         return cls(feature, arms)
 
     def check_follows(self, current: "Assigner") -> None:

@@ -1,4 +1,4 @@
-"""Keys: the QA key forces a variation of the experiment, the admin key changes the bundles that are served."""
+"""Keys: the QA key forces a variation of the experiment, the admin key changes what is served, bundles and items."""
 
 import hmac
 
@@ -33,8 +33,10 @@ def check_admin(request: Request, admin_key: SecretStr | None) -> None:
 
 def _check_key(request: Request, header: str, key: SecretStr | None, right: str) -> None:
     given = request.headers.get(header)
+    if key is None:  # said before the caller looks for a key that there is not
+        raise Forbidden(f"this service has no --{header.removeprefix('X-').lower()}, so nobody may use {right}")
     if given is None:
         raise Unauthorized(f"{right} needs {header}")
     # compared in constant time
-    if key is None or not hmac.compare_digest(given.encode(), key.get_secret_value().encode()):
+    if not hmac.compare_digest(given.encode(), key.get_secret_value().encode()):
         raise Forbidden(f"{header} does not allow {right}")

@@ -52,7 +52,10 @@ class RecallRequest(Body):
 
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [EXAMPLE, FILTERED]})
 
-    user_id: UserId | None = Field(None, description="Unit of the experiment; without it the control arm answers.")
+    user_id: UserId | None = Field(
+        None,
+        description="Unit of the experiment; without it the arm of `defaultValue` answers, and nothing is counted.",
+    )
     history: list[ItemId] | None = Field(
         None,
         description="Items watched, oldest first; unknown ids are dropped. Left out: what is kept for user_id.",
@@ -208,7 +211,9 @@ class RecallResponse(Body):
     experiment: Experiment
     items: list[int | str]
     scores: list[float]
-    sources: list[str] | None = Field(None, description="With explain: step1, step2, interest3, popular, fresh.")
+    sources: list[str] | None = Field(
+        None, description="With explain: step1, step2, interest3, vector1, popular, fresh."
+    )
     prompts: list[int | str] | None = Field(None, description="With explain: items the model generated on the way.")
     reasons: ReasonsBody | None = Field(None, description="With explain: why each item is there, as columns.")
     catalogue: int = Field(description="The last change of the catalogue that this list knows; 0 = the bundle alone.")

@@ -15,10 +15,7 @@ def listen(host: str, port: int, reuse_port: bool = False) -> socket.socket:
 
 
 def hold(host: str, port: int) -> socket.socket:
-    """A socket that is bound and does not listen: the port is known to be free for the processes that share it.
-
-    Raises OSError.
-    """
+    """A socket that is bound to a port that it may share, and does not listen yet. Raises OSError."""
     host, family = address_of(host)
     held = socket.socket(family)
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

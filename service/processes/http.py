@@ -14,7 +14,7 @@ from service.bootstrap import engines_at
 from service.errors import ConfigurationError
 from service.http.app import create_app
 from service.http.server import Server
-from service.processes.addresses import listen
+from service.processes.addresses import hold
 from service.processes.heartbeat import ENVIRONMENT, Heart, until_lost
 from service.settings import Settings
 from service.telemetry.logging import configure_logging
@@ -39,8 +39,9 @@ def main() -> None:
         await until_lost(heart, stop)
 
     try:
-        with listen(settings.host, settings.port, reuse_port=True) as listener:
-            Server(app, ready).run([listener])
+        # it listens once it can answer: the port is shared, and who comes before then belongs to the other processes
+        with hold(settings.host, settings.port) as bound:
+            Server(app, ready).run([bound])
     except ConfigurationError as error:
         heart.refuse(str(error))
         sys.exit(2)

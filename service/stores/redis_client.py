@@ -1,9 +1,9 @@
 """One Redis, reached in bounded time or not at all: this file decides that Redis is down.
 
-`RedisClient` owns the connection pool of one role (cache, history or events) and a circuit breaker: a caller waits for
-at most `timeout_ms`, and for nothing while the breaker is open. Knows nothing of keys and values. redis-py's own
-defaults wait 58.8 s for a frozen server and 2.7 s for a refused port; here its retries are off and every call has a
-deadline.
+`RedisClient` owns the connection pool of one role and a circuit breaker: a caller waits for at most `timeout_ms`, and
+for nothing while the breaker is open. There are five roles: cache, history, events, items, catalogue; what each carries
+stands in docs/architecture.md. Knows nothing of keys and values. redis-py's own defaults wait 58.8 s for a frozen
+server and 2.7 s for a refused port; here its retries are off and every call has a deadline.
 """
 
 import asyncio

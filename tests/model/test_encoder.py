@@ -180,9 +180,16 @@ def test_every_size_of_a_pass_gives_the_same_bits(encoder):
     assert MAIN_SIZE["cpu"] in encoder.sizes
     histories = [History(tuple(1 + (n * k) % NUM_ITEMS for k in range(1 + n % 20)), n % 5) for n in range(37)]
     whole = encoder.encode(histories)
-    for start, size in ((0, 16), (16, 8), (24, 4), (28, 9)):
+    for start, size in ((0, 16), (16, 8), (24, 4), (28, 9), (2, 1), (19, 2), (30, 1)):
         part = encoder.encode(histories[start : start + size])
         assert np.array_equal(part.vectors, whole.vectors[start : start + size])
+
+
+@pytest.mark.parametrize("kind", ["recgpt", "comirec", "fism"])
+def test_a_lone_history_has_a_pass_of_its_own(make_network, make_checkpoint, kind):
+    """A pass of 4 serves where this is not proven, as for GRU4Rec."""
+    sizes = UserEncoder(make_checkpoint(make_network(kind))).sizes
+    assert {1, 2, 4} < {*sizes}
 
 
 def test_passes_are_traced(encoder):

@@ -162,7 +162,10 @@ def test_train_says_what_it_chose(trained, folder):
     arm, ended = trained
     assert ended.status == 0, ended.err
     assert ended.last_line["checkpoint"] == str(folder / arm)
-    assert len(ended.last_line["plan"]["quotas"]) == {"recgpt": 2, "comirec": 0}[arm]
+    plan = ended.last_line["plan"]
+    assert len(plan["quotas"]) == {"recgpt": 2, "comirec": 0}[arm]
+    assert plan["num_steps"] == {"recgpt": 2, "comirec": 1}[arm]
+    assert {"placement", "num_prompts", "form", "temperature", "step_weights", "diversity"} < {*plan}
 
 
 def test_build_says_what_is_in_the_bundle(built, trained):
@@ -224,7 +227,7 @@ MISTAKES = {
     ),
     "no pair of columns": (
         ["prepare", "--input", "a", "--column", "user", "--output", "out"],
-        "it takes pairs such as user=viewer,item=clip_id",
+        "it takes pairs such as item=clip,time=seen_at",
     ),
     "unknown column": (
         ["prepare", "--input", "a", "--column", "viewer=user", "--output", "out"],

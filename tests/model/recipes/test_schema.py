@@ -121,12 +121,13 @@ def test_what_is_said_is_read(write):
       network: {dim: 32}
       batch_users: 7
       stages: [{num_epochs: 2, learning_rate: 0.5}, {num_epochs: 1, num_prompts: 3}]
-      plan: {placements: [none, all], num_steps: [1, 2], diversity: 0.25}
+      plan: {num_prompts: [1], placements: [none, all], num_steps: [1, 2], diversity: 0.25}
     """
     recipe = load_recipe(write(text), "blend")
     assert (recipe.arm, recipe.system, recipe.network, recipe.batch_users) == ("blend", "recgpt", {"dim": 32}, 7)
     assert recipe.stages == (Stage(num_epochs=2, learning_rate=0.5), Stage(num_epochs=1, num_prompts=3))
-    assert recipe.plan == PlanSearch(placements=(Placement.NONE, Placement.ALL), num_steps=(1, 2), diversity=0.25)
+    places = (Placement.NONE, Placement.ALL)
+    assert recipe.plan == PlanSearch(num_prompts=(1,), placements=places, num_steps=(1, 2), diversity=0.25)
 
 
 def test_unknown_recipe_names_the_known():
@@ -178,6 +179,20 @@ def test_file_that_is_not_yaml(write):
         ("{stages: [{num_epochs: 1}], window: {decay: 2.0}}", "the window's decay is 2.0; it is a number above 0"),
         ("{stages: [{num_epochs: 1}], window: {decay: 0.5}}", "the window's decay needs a length of 2 at least"),
         ("{stages: [{num_epochs: 1}], plan: {forms: [soft]}}", "forms has soft, but no plan generates behind the end"),
+        ("{stages: [{num_epochs: 1}], plan: {num_prompts: [2]}}", "num_prompts is 2, and placements has no place for"),
+        (
+            "{stages: [{num_epochs: 1}], plan: {placements: [none, tail]}}",
+            "placements has tail, and num_prompts has no",
+        ),
+        (
+            "{stages: [{num_epochs: 1}], plan: {num_prompts: [9], placements: [all]}}",
+            "num_prompts is 9; it must be 0 to",
+        ),
+        ("{stages: [{num_epochs: 1}], plan: {num_steps: [9]}}", "num_steps is 9; it must be 1 to 8"),
+        ("{stages: [{num_epochs: 1}], plan: {num_prompts: 2}}", "plan has num_prompts: 2; it is a list of all that"),
+        ("{stages: [{num_epochs: 1}], plan: {placements: []}}", "plan has placements: []; it is a list of all that"),
+        ("{stages: [{num_epochs: 1}], plan: 2}", "a recipe's PlanSearch is 2; it must be a mapping of cutoff"),
+        ("{stages: [{num_epochs: 1}], plan: {num_steps: [two]}}", "plan has 'two' where a whole number belongs"),
         ("{stages: [{num_epochs: 1}], plan: {sums: [0.5]}}", "sums joins several steps, and num_steps has one"),
         ("{stages: [{num_epochs: 1}], window: 20}", "a recipe's Window is 20; it must be a mapping of length, decay"),
         ("{stages: [{num_epochs: 1, num_steps: 0}]}", "num_steps is 0; a stage has 1 at least"),

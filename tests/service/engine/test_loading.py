@@ -152,7 +152,7 @@ def test_no_arm(refused):
     ("content", "reason"),
     [
         ("{", "is not JSON"),
-        ("[]", "have no features.recall_arm"),
+        ("[]", "experiments.json has no features.recall_arm; its form is"),
         (RULE | {"weights": [0.9, 0.4]}, "weights that sum to 1.3"),
         (RULE | {"variations": ["comirec", "sasrec"]}, "names the arm 'sasrec'"),
         (RULE | {"hashVersion": 1}, "only 2 is unbiased"),

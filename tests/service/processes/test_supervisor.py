@@ -166,6 +166,33 @@ def test_an_http_process_that_dies_or_hangs_is_started_again(shaken, known, numb
     assert answer(shaken, history=known[:3], top_n=5).json()["degraded"] == []
 
 
+def is_idle(process):
+    before = process.cpu_times()
+    time.sleep(0.5)
+    return process.cpu_times() == before
+
+
+def test_a_process_that_starts_takes_no_connection_before_it_can_answer(shaken, known):
+    """It waits for an engine process that says nothing: the port is shared, and who comes meanwhile is the others'."""
+    before = {*processes_of(shaken)}
+    stopped = [psutil.Process(shaken.process.pid), *processes_of(shaken, "engine")]
+    min(before, key=lambda process: process.pid).kill()
+    wait_for(lambda: {*processes_of(shaken)} - before)
+    [starting] = {*processes_of(shaken)} - before
+    for process in stopped:
+        process.suspend()
+    try:
+        wait_for(lambda: starting.cpu_times().user > 0.2 and is_idle(starting))
+        sockets = [connection.status for connection in starting.net_connections("tcp")]
+        replies = [answer(shaken, history=known[:3], top_n=5) for _ in range(4)]
+    finally:
+        for process in stopped:
+            process.resume()
+    assert psutil.CONN_LISTEN not in sockets
+    assert {reply.status_code for reply in replies} == {200}
+    wait_for(lambda: is_whole(shaken))
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 def test_an_engine_process_that_dies_or_hangs_is_started_again_and_the_fallback_answers_meanwhile(
     shaken, known, number

@@ -27,8 +27,9 @@ from service.engine.compute import BatchCompute
 from service.engine.engine import Engine
 from service.engine.messages import EngineLimits, EngineRequest, EngineResult
 from service.engine.protocols import SilentObserver
-from service.errors import DeadlineExceeded, EngineFailed, Overloaded, StaleRelease
+from service.errors import ConfigurationError, DeadlineExceeded, EngineFailed, Overloaded, StaleRelease
 from service.reload.reloader import Reloader
+from service.remote import follower
 from service.remote.blocks import AnswerBlock, AskBlock, BadMessage
 from service.remote.engine import RemoteEngine
 from service.remote.link import EngineLink
@@ -284,6 +285,20 @@ def test_an_engine_that_says_nothing_costs_no_more_than_the_deadline(tmp_path):
             await RemoteEngine("only", BUNDLE, link).ask(
                 EngineRequest(History((1,)), 5, deadline=time.monotonic() + 0.05)
             )
+        await link.close()
+
+    run(main)
+
+
+def test_an_engine_that_does_not_say_what_it_serves_is_named_with_the_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(follower, "START_S", 0.05)
+
+    async def main():
+        link = EngineLink(f"ipc://{tmp_path}/nobody", str, SilentObserver())
+        with pytest.raises(
+            ConfigurationError, match="has not told within 0 s what it serves: its own log lines say why"
+        ):
+            await follower.follow_engine(link)
         await link.close()
 
     run(main)
