@@ -81,7 +81,7 @@ def trial_cells(result: Result) -> Cells:
 
 
 def salts(result: Result) -> str:
-    """What the intervals of the same test did under other salts."""
+    """Shares of the salts under which the intervals of the same test held."""
     head = ["metric", "salts", "covered, users drawn anew", "covered, same users", "A/A alarms", "A/A, any of 40 looks"]
     names = ("covered_anew", "covered_same", "false_alarms", "ever_alarms")
     rows = result["salts"].items()
