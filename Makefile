@@ -103,7 +103,7 @@ kills: $(STAMP) ## kill -9 at 100 random moments of prepare, train and build: th
 
 replay: $(STAMP) ## the online A/B test with KuaiRec's and KuaiRand's users: half an hour of training, then as long again (DATA=...)
 	OMP_NUM_THREADS=1 $(BIN)/recall experiment replay kuairec --data $(DATA) --work $(RUNS)/replay/kuairec \
-		--dropped 0,50,200 --salts 5000 --output benchmarks/results/replay.jsonl
+		--dropped 0,50,200 --salts 1000 --output benchmarks/results/replay.jsonl
 	OMP_NUM_THREADS=1 $(BIN)/recall experiment replay kuairand --data $(DATA) --work $(RUNS)/replay/kuairand \
 		--sessions 3 --users-a-request 64 --output benchmarks/results/replay.jsonl
 

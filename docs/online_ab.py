@@ -13,7 +13,6 @@ PAGE = Path(__file__).with_name("online-ab.md")
 ROWS = PAGE.parents[1] / "benchmarks" / "results" / "replay.jsonl"
 MARK = re.compile(r"(<!-- (\w+) (\w+) -->\n).*?(<!-- / -->)", re.DOTALL)
 EXPECTED = "_expected"
-RATES = ("modelled", "observed")
 KNOWN = {"kuairec": "watch times", "kuairand": "reactions"}
 Result = dict[str, Any]
 Cells = Iterator[list[str]]
@@ -115,15 +114,6 @@ def calibration(result: Result) -> str:
     return table(["chance", *(f"fifth {n}" for n in range(1, 6))], rows)
 
 
-def met(result: Result) -> str:
-    """Pairs of the log that an arm showed: what the model says of them, and what happened."""
-    rows = (
-        [arm, f"{row['pairs']:,.0f}", f"{row['pairs'] * row['observed']:,.0f}", *(f"{row[n]:.4f}" for n in RATES)]
-        for arm, row in result["met"].items()
-    )
-    return table(["arm", "pairs of the log", "plays among them", "rate, modelled", "rate, observed"], rows)
-
-
 def table(head: list[str], rows: Cells) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -135,5 +125,4 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "salts": salts,
     "facts": facts,
     "calibration": calibration,
-    "met": met,
 }
