@@ -1,7 +1,7 @@
 """The `recall` command: prepare, train, build, evaluate, serve, query; each step reads what the one before wrote.
 
 `demo` does it all on synthetic logs, `doctor` checks the machine, `reproduce` and `tune` make the table of systems,
-`bench` measures, `experiment` plans and judges an A/B test, `events` keeps what users did.
+`bench` measures, `experiment` plans and judges an A/B test, `events` keeps what users did, `keys` makes API keys.
 """
 
 import sys
@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from model import __version__
-from recall import benchmarking, comparing, data, demo, doctor, reproducing, serving, tuning
-from recall.experiments import events, verdict
+from recall import benchmarking, comparing, data, demo, doctor, keys, reproducing, serving, tuning
+from recall.experiments import events, guarding, planning, report, verdict
 from recall.options import StrictCommand
 from recall.replay.command import replay
 from recall.terminal import err, out
@@ -34,6 +34,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     data.prepare,
     train.train,
     build.build,
+    build.sign,
     build.evaluate,
     comparing.compare,
     serving.serve,
@@ -47,9 +48,11 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 for command in COMMANDS:
     app.command(cls=TrainHelp if command is train.train else StrictCommand)(command)
 app.add_typer(benchmarking.bench, name="bench")
-verdict.experiment.command("replay", cls=StrictCommand)(replay)
+for own in (planning.plan_experiment, report.report_experiment, guarding.guard_experiment, replay):
+    verdict.experiment.command(own.__name__.partition("_")[0], cls=StrictCommand)(own)
 app.add_typer(verdict.experiment, name="experiment")
 app.add_typer(events.events, name="events")
+app.add_typer(keys.keys, name="keys")
 
 
 @app.callback(invoke_without_command=True)
