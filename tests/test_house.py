@@ -17,7 +17,8 @@ ALLOWED = {
     "recall": "",
     "recall.__main__": (
         "model recall.benchmarking recall.comparing recall.data recall.demo recall.doctor recall.experiments "
-        "recall.exporting recall.keys recall.options recall.reproducing recall.serving recall.terminal recall.training "
+        "recall.exporting recall.keys recall.options recall.replay recall.reproducing recall.serving recall.terminal "
+        "recall.training "
         "recall.tuning service.errors service.telemetry"
     ),
     "recall.bench": (
@@ -40,6 +41,11 @@ ALLOWED = {
     "recall.exporting": "model.data recall.data recall.options recall.terminal service.engine service.export",
     "recall.keys": "recall.options recall.terminal service.access",
     "recall.options": "model.ids",
+    "recall.replay": (
+        "index.bundle model.data model.logs model.recipes recall.bench recall.experiments recall.options "
+        "recall.reproduction recall.terminal recall.training service.consumer service.experiments "
+        "service.experiments.verdict service.stores"
+    ),
     "recall.reproducing": "recall.options recall.reproduction recall.terminal service.engine",
     "recall.reproduction": (
         "index.bundle model model.catalogue model.checkpoint model.data model.evaluation model.logs model.networks "
