@@ -158,7 +158,10 @@ def test_errors_that_are_answered_count_for_the_bundle_of_their_user():
     assert 30 < canary < 70
 
 
-def test_without_a_canary_nothing_is_kept():
+def test_without_a_canary_nothing_is_kept(monkeypatch):
+    # no look falls between: the state that the looks go by still tells of a canary here
+    monkeypatch.setattr(module, "LOOK_S", LIMIT_S)
+
     async def main():
         async with watching(Encoder(), CanaryTerms(0.5)) as (pipeline, watch, _):
             pipeline.arms[ARM].end_trial()
