@@ -7,7 +7,7 @@ DATA   ?= ../shared/data
 RUNS   ?= runs
 WORKERS ?= 2
 
-.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps faults filters kills warm-start export-lists diversity never-again
+.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps canary faults filters kills warm-start interleaving-study export-lists diversity never-again
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -89,6 +89,9 @@ http-equals-offline: $(STAMP) ## 1,000 users over HTTP get the lists of the offl
 hot-swaps: $(STAMP) ## 50 bundles swapped under load, in one process and with two HTTP processes: every answer checked
 	$(BIN)/python -m benchmarks.hot_swaps --output benchmarks/results/hot_swaps.jsonl
 
+canary: $(STAMP) ## bad canaries under load: the seconds until each is rolled back by itself; 3 minutes, needs no data
+	$(BIN)/python -m benchmarks.canary --output benchmarks/results/canary.jsonl
+
 faults: $(STAMP) ## fault and abuse tests with their criteria: benchmarks/results/faults.json
 	$(BIN)/python -m benchmarks.faults --output benchmarks/results/faults.json
 
@@ -112,3 +115,6 @@ never-again: $(STAMP) ## 100,000 answers with not_shown, in both layouts: no ite
 
 verdict-study: $(STAMP) ## error rates of the A/B verdict on simulated experiments: a minute; needs no data
 	$(BIN)/python -m benchmarks.verdict_study
+
+interleaving-study: $(STAMP) ## interleaving against the truth on KuaiRec's complete matrix: a minute (DATA=...)
+	$(BIN)/python -m benchmarks.interleaving_study --data $(DATA)/kuairec/kuairec_fully_observed.npz

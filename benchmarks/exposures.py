@@ -8,7 +8,8 @@ import asyncio
 import json
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ class Query:
 
     unit: str
     request_id: str
+    top_n: int = LIST_LENGTH
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Result:
     item_ids: NDArray[np.int64]
     scores: NDArray[np.float32]
     bundle: str = "0123456789abcdef"
+    provenance: None = None
+    timings_ms: Mapping[str, float] = field(default_factory=lambda: {"total": 4.2})
 
 
 async def run(url: str, folder: Path) -> dict[str, float]:

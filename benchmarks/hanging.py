@@ -2,6 +2,7 @@
 
 RECALL_TEST_HANG=/tmp/hang python -m benchmarks.hanging serve ..
 echo hang > /tmp/hang     # or: echo die > /tmp/hang; remove it to let the next thread work
+echo fail 3001 > /tmp/hang    # bundles of 3,001 items fail; with `slow` they take SLOW_S longer a batch
 """
 
 import os
@@ -15,6 +16,7 @@ from model.records import History, QueryVectors
 from recall.__main__ import main
 
 SWITCH = "RECALL_TEST_HANG"
+SLOW_S = 0.1
 
 
 def wish() -> str:
@@ -33,6 +35,11 @@ def install() -> None:
             raise SystemExit
         while wish() == "hang":
             time.sleep(0.05)
+        kind, _, num_items = wish().partition(" ")
+        if num_items == str(self.network.config.num_items):
+            if kind == "fail":
+                raise RuntimeError("broken, as the switch says")
+            time.sleep(SLOW_S)
         return encode(self, histories)
 
     setattr(UserEncoder, "encode", watched)  # noqa: B010  (a class of the product, for this process alone)

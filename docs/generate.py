@@ -19,9 +19,14 @@ from recall.bench import plots
 from recall.reproduction import figures, provenance, report
 from recall.reproduction.results import Results
 from service import errors
+from service.access.collector import KeyCollector
+from service.access.keys import new_key
+from service.access.ring import KeyRing
 from service.admission.collector import AdmissionCollector
 from service.admission.gate import Gate
 from service.bootstrap import register
+from service.canary.collector import CanaryCollector
+from service.canary.watch import CanaryWatch
 from service.engine.collector import EngineCollector
 from service.engine.loading import load_arm
 from service.engine_process import open_engines
@@ -31,15 +36,19 @@ from service.experiments.assignment import DEFAULT_FILE, Assigner
 from service.experiments.collector import ExperimentsCollector
 from service.experiments.live import LiveAssigner
 from service.http.app import create_app
+from service.http.auth import NEEDED
+from service.pipeline import RecallPipeline
 from service.reload.collector import ReloadCollector
 from service.reload.reloader import Reloader
 from service.settings import Settings
 from service.stores.collectors import CacheCollector, RedisCollector
+from service.stores.history import MemoryHistory
 from service.stores.redis_client import RedisClient
 from service.stores.vector_cache import MemoryVectorCache
 from service.telemetry.metrics import Metrics
 
 FOLDER = Path(__file__).parent
+_, EXAMPLE_KEY = new_key("example", ["recall"])
 ROWS = Results(FOLDER.parent / "benchmarks" / "results" / "quality.jsonl")
 
 
@@ -93,19 +102,22 @@ def routes() -> str:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             statuses = ", ".join(sorted(operation["responses"]))
-            rows.append([f"`{method.upper()} {path}`", operation.get("description", ""), statuses])
-    return table(["route", "what", "statuses"], rows)
+            scope = " or ".join(NEEDED[path]) or "none"
+            rows.append([f"`{method.upper()} {path}`", operation.get("description", ""), scope, statuses])
+    return table(["route", "what", "scope of its API key", "statuses"], rows)
 
 
 def metric_families() -> list[Metric]:
     """The metrics counted while answering, then those that the parts count themselves."""
     # no arms: names and meanings are the same with any
     counted, client = Metrics(), RedisClient("redis://127.0.0.1/0", "cache")
-    reloads = ReloadCollector(Reloader({}, {}, lambda _, folder: load_arm("", folder, "cpu").release))
+    reloader = Reloader({}, {}, lambda _, folder: load_arm("", folder, "cpu").release)
+    reloads = ReloadCollector(reloader)
     experiments = LiveAssigner(lambda: Assigner.from_file(DEFAULT_FILE, ["recgpt", "comirec"]), None)
     parts = (CacheCollector(MemoryVectorCache()), EngineCollector({}), reloads, RedisCollector([client]))
     register(counted, *parts, EventCollector(MemoryOutbox()), ExperimentsCollector(experiments))
-    register(counted, AdmissionCollector(Gate(1.0)))
+    register(counted, AdmissionCollector(Gate(1.0)), KeyCollector(KeyRing(lambda: EXAMPLE_KEY.line, "example")))
+    register(counted, CanaryCollector(CanaryWatch(RecallPipeline({}, experiments, MemoryHistory()), reloader)))
     return list(counted.registry.collect())
 
 

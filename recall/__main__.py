@@ -2,7 +2,7 @@
 
 `export` writes the lists of all users to a file, `demo` does it all on synthetic logs, `doctor` checks the machine,
 `reproduce` and `tune` make the table of systems, `bench` measures, `experiment` plans and judges an A/B test, `events`
-keeps what users did.
+keeps what users did, `keys` makes API keys.
 """
 
 import sys
@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from model import __version__
-from recall import benchmarking, comparing, data, demo, doctor, exporting, reproducing, serving, tuning
-from recall.experiments import events, verdict
+from recall import benchmarking, comparing, data, demo, doctor, exporting, keys, reproducing, serving, tuning
+from recall.experiments import events, guarding, planning, report, verdict
 from recall.options import StrictCommand
 from recall.terminal import err, out
 from recall.training import build, train
@@ -34,6 +34,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     data.prepare,
     train.train,
     build.build,
+    build.sign,
     build.evaluate,
     comparing.compare,
     exporting.export,
@@ -48,8 +49,11 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 for command in COMMANDS:
     app.command(cls=TrainHelp if command is train.train else StrictCommand)(command)
 app.add_typer(benchmarking.bench, name="bench")
+for own in (planning.plan_experiment, report.report_experiment, guarding.guard_experiment):
+    verdict.experiment.command(own.__name__.partition("_")[0], cls=StrictCommand)(own)
 app.add_typer(verdict.experiment, name="experiment")
 app.add_typer(events.events, name="events")
+app.add_typer(keys.keys, name="keys")
 
 
 @app.callback(invoke_without_command=True)

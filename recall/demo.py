@@ -1,5 +1,6 @@
 """recall demo: synthetic logs, both arms trained, their bundles served, one answer of each."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -79,6 +80,6 @@ def ask_each(url: str, data: Path) -> None:
     user = dataset.catalogue.users.external([1])[0]
     body = {"user_id": user, "history": history, "top_n": 5, "explain": True}
     for arm in ARMS:
-        show_answer(ask(url, body, arm))
+        show_answer(ask(url, body, arm, os.environ.get("RECALL_API_KEY")))
     announce(url)
     out.print(f"try: {command_here()} query --url {url} --user 7 --history {','.join(map(str, history[-3:]))}")

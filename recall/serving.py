@@ -5,6 +5,7 @@ import inspect
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -13,13 +14,17 @@ import httpx
 import typer
 from rich.table import Table
 
-from recall.options import declares, read_id, read_ids, read_pairs
+from recall.options import declares, read_id, read_ids, read_pairs, takes
 from recall.terminal import err, last_line, out
 from service.errors import ConfigurationError
 from service.settings import Settings, load_settings
 
 Option = typer.Option
 STOP_HINT = "stop it with Ctrl-C"
+ApiKeyOption = Annotated[
+    str | None,
+    Option(help="A key of the service, where it asks for one; better in the variable.", envvar="RECALL_API_KEY"),
+]
 
 
 def _option(name: str) -> inspect.Parameter:
@@ -56,9 +61,12 @@ def run_server(settings: Settings, on_start: Callable[[str], None]) -> None:
 
     Raises ValueError when the port is taken, ConfigurationError when an arm cannot be served.
     """
+    from service.access.ring import open_keys
     from service.telemetry.logging import configure_logging
 
     configure_logging(settings.log_level)
+    # before the bundles, which take seconds: a mistake in the keys is told at once
+    open_keys(settings)
     if settings.http_workers:
         run_workers(settings, on_start)
         return
@@ -110,38 +118,56 @@ def announce(url: str) -> None:
     err.print(f"recall serves at {url}  (docs at {url}/docs, process {os.getpid()}; {STOP_HINT})")
 
 
-def query(
-    url: Annotated[str, Option(help="Address of a running service.")] = "http://127.0.0.1:8080",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryCommand:
+    """The options of `recall query`."""
+
+    url: Annotated[str, Option(help="Address of a running service.")] = "http://127.0.0.1:8080"
     user: Annotated[
         str | None, Option(help="User id; without --history the service reads the history that it keeps for the user.")
-    ] = None,
+    ] = None
     history: Annotated[
         str | None, Option(help="Item ids, oldest first, with commas: 101,2044,77; quotes around an id with a comma.")
-    ] = None,
-    top_n: Annotated[int, Option(help="Length of the list.")] = 10,
-    arm: Annotated[str | None, Option(help="Arm that answers. Default: the experiment decides.")] = None,
-    exclude: Annotated[str | None, Option(help="Item ids that must not appear, with commas.")] = None,
+    ] = None
+    top_n: Annotated[int, Option(help="Length of the list.")] = 10
+    arm: Annotated[str | None, Option(help="Arm that answers. Default: the experiment decides.")] = None
+    exclude: Annotated[str | None, Option(help="Item ids that must not appear, with commas.")] = None
     string: Annotated[
         bool, Option("--string", help='Send every id as text, for a catalogue whose ids are text: 7 as "7".')
-    ] = False,
-) -> None:
+    ] = False
+    api_key: ApiKeyOption = None
+
+    @property
+    def body(self) -> dict[str, Any]:
+        body: dict[str, Any] = {"top_n": self.top_n, "explain": True}
+        if self.user is not None:
+            body["user_id"] = read_id(self.user, self.string)
+        if self.history is not None:
+            body["history"] = read_ids(self.history, self.string)
+        if self.exclude is not None:
+            body["exclude"] = read_ids(self.exclude, self.string)
+        return body
+
+
+@takes(QueryCommand)
+def query(options: QueryCommand) -> None:
     """Ask a running service for one list.
 
     It is printed as a table, with the source of each item and the time that each stage took.
     """
-    body: dict[str, Any] = {"top_n": top_n, "explain": True}
-    if user is not None:
-        body["user_id"] = read_id(user, string)
-    if history is not None:
-        body["history"] = read_ids(history, string)
-    if exclude is not None:
-        body["exclude"] = read_ids(exclude, string)
-    show_answer(ask(url, body, arm))
+    show_answer(ask(options.url, options.body, options.arm, options.api_key))
 
 
-def ask(url: str, body: dict[str, Any], arm: str | None = None) -> dict[str, Any]:
+def ask(url: str, body: dict[str, Any], arm: str | None = None, api_key: str | None = None) -> dict[str, Any]:
     """Asks once. Raises what `call` raises."""
-    return call("POST", url + (f"/recall/{arm}" if arm else "/recall"), json=body)
+    return call("POST", url + (f"/recall/{arm}" if arm else "/recall"), json=body, headers=bearing(api_key))
+
+
+def bearing(api_key: str | None) -> dict[str, str]:
+    """The headers of whoever has this key, if any. Raises ValueError for one that no header can hold."""
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+        raise ValueError("the API key has characters that no key has; `recall keys new` makes one")
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 def call(method: str, url: str, timeout_s: float = 10, **given: Any) -> dict[str, Any]:
@@ -174,31 +200,69 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def reload(
-    arm: Annotated[str | None, typer.Argument(help="Arm that gets another bundle. Default: each, one by one.")] = None,
-    url: Annotated[str, Option(help="Address of a running service.")] = "http://127.0.0.1:8080",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadCommand:
+    """The options of `recall reload`."""
+
+    arm: Annotated[str | None, typer.Argument(help="Arm that gets another bundle. Default: each, one by one.")] = None
+    url: Annotated[str, Option(help="Address of a running service.")] = "http://127.0.0.1:8080"
     bundle: Annotated[
         str | None,
         Option(help="Name of a folder beside the arm's own. Default: the arm's own."),
-    ] = None,
-    rollback: Annotated[bool, Option("--rollback", help="Take the bundle that was served before this one.")] = False,
+    ] = None
+    rollback: Annotated[
+        bool,
+        Option("--rollback", help="End the trial of a canary, or take the bundle that was served before this one."),
+    ] = False
+    canary: Annotated[
+        float | None,
+        Option(help="Share of the users whom the bundle answers first; a bad one is rolled back by itself."),
+    ] = None
+    canary_s: Annotated[float | None, Option(help="A canary within its bounds for so long is in force.")] = None
+    promote: Annotated[bool, Option("--promote", help="The canary is in force now.")] = False
     admin_key: Annotated[
         str | None, Option(help="The --admin-key of the service; better in the variable.", envvar="RECALL_ADMIN_KEY")
-    ] = None,
-    timeout_s: Annotated[float, Option(help="Longest wait for an arm; a large bundle takes a minute.")] = 600,
-) -> None:
+    ] = None
+    api_key: ApiKeyOption = None
+    timeout_s: Annotated[float, Option(help="Longest wait for an arm; a large bundle takes a minute.")] = 600
+
+    def __post_init__(self) -> None:
+        if self.canary_s is not None and self.canary is None:
+            raise typer.BadParameter("--canary-s is the time of a canary: give --canary SHARE too")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return bearing(self.api_key) | ({"X-Admin-Key": self.admin_key} if self.admin_key else {})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        body: dict[str, Any] = {"bundle": self.bundle, "rollback": self.rollback, "promote": self.promote}
+        if self.canary is not None:
+            seconds = {} if self.canary_s is None else {"seconds": self.canary_s}
+            body["canary"] = {"share": self.canary} | seconds
+        return body
+
+
+@takes(ReloadCommand)
+def reload(options: ReloadCommand) -> None:
     """Have a running service serve another bundle.
 
     No request is lost. The bundle is proven first, as at start; a refused one changes nothing. The last line is JSON:
     the state of each arm asked.
     """
-    headers = {"X-Admin-Key": admin_key} if admin_key else {}
-    outcomes = []
-    for name in [arm] if arm else call("GET", f"{url}/arms")["arms"]:
-        body = {"arm": name, "bundle": bundle, "rollback": rollback}
-        outcome = call("POST", f"{url}/admin/reload", timeout_s, json=body, headers=headers)
-        said = "serves" if outcome["changed"] else "served already"
-        err.print(f"arm {name} {said} bundle {outcome['bundle']} ({outcome['seconds']:.1f} s)", markup=False)
+    url, headers, outcomes = options.url, options.headers, []
+    for name in [options.arm] if options.arm else call("GET", f"{url}/arms", headers=headers)["arms"]:
+        body = {"arm": name} | options.body
+        outcome = call("POST", f"{url}/admin/reload", options.timeout_s, json=body, headers=headers)
+        said = (
+            "serves"
+            if outcome["changed"]
+            else "goes on with"
+            if options.canary or options.rollback
+            else "served already"
+        )
+        beside = f", {outcome['canary']} is on trial" if outcome["canary"] else ""
+        err.print(f"arm {name} {said} bundle {outcome['bundle']} ({outcome['seconds']:.1f} s){beside}", markup=False)
         outcomes.append(outcome)
     last_line({"reloaded": outcomes})
 

@@ -15,6 +15,8 @@ from typing import Generic, TypeVar
 import structlog
 from prometheus_client.registry import Collector
 
+from service.canary.collector import CanaryCollector
+from service.canary.watch import CanaryWatch
 from service.catalogue.follower import CatalogueFollower
 from service.catalogue.log import CatalogueLog
 from service.catalogue.state import LiveState
@@ -25,7 +27,7 @@ from service.events.collector import EventCollector
 from service.events.fullness import FullnessWatch
 from service.events.outbox import MemoryOutbox, Outbox, OutboxLimits
 from service.events.spool import Spool
-from service.events.streams import EXPOSURES, FEEDBACK, FORCED, SHOWN
+from service.events.streams import STREAMS
 from service.experiments.assignment import DEFAULT_FILE, Assigner
 from service.experiments.collector import ExperimentsCollector
 from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
@@ -34,10 +36,12 @@ from service.experiments.recorder import ExposureRecorder
 from service.experiments.rules import FEATURE
 from service.experiments.shadow import ShadowComparison
 from service.items import ItemEditor, follow, open_changes
+from service.kept import UnshownLists
 from service.pipeline import RecallPipeline
 from service.queries import RecallQuery
 from service.remote.follower import Follower, follow_engine
 from service.remote.link import EngineLink
+from service.reports import ReportMaker
 from service.settings import Settings
 from service.stores.collectors import RedisCollector
 from service.stores.history import HistoryStore, MemoryHistory, RedisHistory
@@ -45,7 +49,6 @@ from service.stores.redis_client import RedisClient, RedisLimits
 from service.stores.shown import MemoryShown, RedisShown
 from service.telemetry.collectors import add_up
 from service.telemetry.metrics import Metrics
-from service.unshown import UnshownLists
 
 DAY_S = 86_400
 COLLECTOR = (50_000, 20, 20)  # thresholds of the garbage collector's generations
@@ -109,6 +112,8 @@ class Service:
     items: ItemEditor
     metrics: Metrics
     shadow: ShadowComparison[RecallQuery]
+    canaries: CanaryWatch
+    reports: ReportMaker
     link: EngineLink | None = None  # to the process that computes, where that is another
 
     async def scrape(self) -> bytes:
@@ -136,8 +141,33 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
         items = ItemEditor(engines.changes, engines.state, engines.arms, stores.histories)
         shadow = ShadowComparison(pipeline, metrics.overlap)
         stack.push_async_callback(shadow.close)
+        canaries = watch_canaries(pipeline, engines.releases, metrics, stack)
         stores = replace(stores, redis_clients=clients)
-        yield Service(settings, pipeline, stores, engines.releases, experiments, items, metrics, shadow, engines.link)
+        yield Service(
+            settings=settings,
+            pipeline=pipeline,
+            stores=stores,
+            releases=engines.releases,
+            experiments=experiments,
+            items=items,
+            metrics=metrics,
+            shadow=shadow,
+            canaries=canaries,
+            reports=ReportMaker(),
+            link=engines.link,
+        )
+
+
+def watch_canaries(
+    pipeline: RecallPipeline, releases: Releases, metrics: Metrics, stack: AsyncExitStack
+) -> CanaryWatch:
+    """Judges the canaries of this process until the stack closes."""
+    canaries = CanaryWatch(pipeline, releases)
+    register(metrics, CanaryCollector(canaries))
+    stack.push_async_callback(canaries.close)
+    judging = asyncio.create_task(canaries.run())
+    stack.callback(judging.cancel)
+    return canaries
 
 
 def freeze_loaded() -> None:
@@ -208,7 +238,7 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     spool = open_spool(settings)
     outbox = Outbox(events, spool, OutboxLimits(max_stream_bytes=max_bytes))
     stack.push_async_callback(outbox.close)
-    fullness = FullnessWatch(events, (EXPOSURES, SHOWN, FORCED, FEEDBACK), max_bytes)
+    fullness = FullnessWatch(events, STREAMS, max_bytes)
     watching = asyncio.create_task(fullness.run())
     stack.callback(watching.cancel)
     return Stores(

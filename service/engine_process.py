@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from index.bundle.signature import TrustedKeys
 from service.bootstrap import Engines
 from service.catalogue.follower import CatalogueFollower
 from service.catalogue.state import LiveState
@@ -16,6 +17,7 @@ from service.engine.arms import ArmSlot, Release
 from service.engine.collector import EngineCollector
 from service.engine.loading import EngineParts, choose_device, load_arm
 from service.engine.messages import EngineLimits
+from service.errors import ConfigurationError
 from service.items import follow, learners, open_changes
 from service.reload.collector import ReloadCollector
 from service.reload.reloader import Reloader
@@ -44,10 +46,11 @@ async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[En
         cache, clients = open_cache(settings, stack)
         device = choose_device(settings.device)
         stall_s, state = settings.engine_stall_ms / 1e3, LiveState()
+        trusted = read_trusted(settings.trust_key)
         limits = EngineLimits(settings.max_waiting, settings.max_batch_tokens, stall_s=stall_s)
 
         def load(name: str, folder: Path) -> Release:
-            parts = EngineParts(limits, cache, metrics.engine(name), state, settings.fresh_share)
+            parts = EngineParts(limits, cache, metrics.engine(name), state, settings.fresh_share, trusted)
             return load_arm(name, folder, device, parts).release
 
         arms: dict[str, ArmSlot] = {}
@@ -58,11 +61,20 @@ async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[En
         changes, log_clients = open_changes(settings, stack)
         await follow(CatalogueFollower(changes, state, lambda: learners(arms)), stack)
         reloader = Reloader(arms, settings.arms, load)
+        stack.push_async_callback(reloader.close)
         if settings.watch_bundles_s:
             watching = asyncio.create_task(Watcher(reloader, settings.arms).run(settings.watch_bundles_s))
             stack.callback(watching.cancel)
         collectors = (CacheCollector(cache), EngineCollector(arms), ReloadCollector(reloader))
         yield Engines(settings, arms, reloader, changes, state, collectors, (*clients, *log_clients))
+
+
+def read_trusted(path: Path | None) -> TrustedKeys | None:
+    """The keys of those whose bundles are served; None = anybody's. Raises ConfigurationError for an unusable file."""
+    try:
+        return TrustedKeys.read(path) if path else None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"setting trust_key: {error}") from error
 
 
 def open_cache(settings: Settings, stack: AsyncExitStack) -> tuple[VectorCaches | None, tuple[RedisClient, ...]]:

@@ -11,6 +11,7 @@
     │   ├── BadStatistics       bad_statistics      no         422
     │   ├── UnknownArm          unknown_arm         no         404
     │   ├── UnknownItem         unknown_item        no         404
+    │   ├── NoEventLog          no_event_log        no         404
     │   └── ReloadRefused       reload_refused      no         422
     ├── Forbidden               forbidden           no         403
     │   └── Unauthorized        unauthorized        no         401
@@ -98,6 +99,12 @@ class UnknownItem(BadRequest):
     """No arm lists this item."""
 
     code, status = "unknown_item", 404
+
+
+class NoEventLog(BadRequest):
+    """The service has no event log where it runs; the sentence says how a report is made without it."""
+
+    code, status = "no_event_log", 404
 
 
 class ReloadRefused(BadRequest):

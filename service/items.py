@@ -155,8 +155,7 @@ async def follow(follower: CatalogueFollower, stack: AsyncExitStack) -> None:
 
 def learners(arms: Mapping[str, ArmSlot]) -> Iterator[Learner]:
     """The releases of this process that learn the vectors of new items."""
-    for slot in arms.values():
-        release = slot.current
+    for release in (release for slot in arms.values() for release in slot.releases):
         if release.slots is not None:
             yield Learner(release.items, release.slots, partial(watcher_vectors, release))
 

@@ -20,12 +20,12 @@ from service.engine.messages import EngineRequest, EngineResult
 from service.errors import CatalogueBehind, DeadlineExceeded, EngineFailed, RecallError, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.fallback import FALLBACK, filled, is_filled, reasons, shortfalls, turning_point
-from service.kept import KeptOfUsers
-from service.queries import Asked, Read, RecallQuery, RecallResult, without_hidden
+from service.interleaving import fitting, is_alike, recall_both
+from service.kept import KeptOfUsers, UnshownLists, without_shown
+from service.queries import AnyResult, Asked, Read, RecallQuery, RecallResult, outcome_of, without_hidden
 from service.stores.history import HistoryStore
 from service.stores.shown import MemoryShown
 from service.stores.vector_codec import CachedVectors
-from service.unshown import UnshownLists, without_shown
 
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
 CHANGE_SECONDS = 2.0  # that a request waits for a change of the catalogue which it demands to see
@@ -56,19 +56,22 @@ class RecallPipeline:
         self.arms, self.assigner, self._kept = arms, assigner, KeptOfUsers(histories)
         self._changes, self._unshown = changes or LiveState(), unshown or UnshownLists(MemoryShown(), histories)
 
-    async def recall(self, query: RecallQuery, assignment: Assignment | None = None) -> RecallResult:
+    async def recall(self, query: RecallQuery, assignment: Assignment | None = None) -> AnyResult:
         """Raises UnknownArm, Overloaded or DeadlineExceeded.
 
         A failed engine is answered by the labelled fallback, and so is a deadline that is too near to compute anything.
         assignment: of this query, where the caller has to know it even if this raises.
         """
         assignment = assignment or self.assign(query)
+        if assignment.teams:
+            return await recall_both(query, assignment, self._kept.history, self._recall_one)
         if query.not_shown:
-            return await self._unshown.recall(query, lambda own: self._recall(own, assignment))
-        return await self._recall(query, assignment)
+            return await self._unshown.recall(query, lambda own: self._recall_one(own, assignment))
+        return await self._recall_one(query, assignment)
 
-    async def _recall(self, query: RecallQuery, assignment: Assignment) -> RecallResult:
-        clock, degraded = Clock(), list[str]()
+    async def _recall_one(self, query: RecallQuery, assignment: Assignment, known: Sequence[str] = ()) -> RecallResult:
+        """The list of one arm. known: shortfalls of what the query was given."""
+        clock, degraded = Clock(), list(known)
         until = turning_point(query.deadline)
         if query.min_catalogue:
             await self._changes.wait_for(query.min_catalogue, min(query.deadline, time.monotonic() + CHANGE_SECONDS))
@@ -100,7 +103,7 @@ class RecallPipeline:
             request = await without_shown(release, request, query)
             return Asked(release, request, await self._ask(release, request, query.deadline, read.degraded))
 
-        return await self._with_names(await with_current(self.arms[read.assignment.arm], find))
+        return await self._with_names(await with_current(self.arms[read.assignment.arm], find, query.canary_user))
 
     async def _leave_out(
         self, read: Read, asked: Asked, hidden: Sequence[ExternalId] | None, until: float
@@ -118,13 +121,13 @@ class RecallPipeline:
 
     async def recall_many(
         self, queries: Sequence[RecallQuery], assignments: Sequence[Assignment] | None = None
-    ) -> list[RecallResult | RecallError]:
+    ) -> list[AnyResult | RecallError]:
         """The outcomes in order, each what `recall` returns or raises; the queries of one arm are one piece of work.
 
-        assignments: of each query, as in `recall`. Those with rules are asked one by one. Raises UnknownArm.
+        assignments: of each query, as in `recall`. Those with rules or two arms go one by one. Raises UnknownArm.
         """
         assignments = assignments or [self.assign(query) for query in queries]
-        if not all(query.is_plain for query in queries):
+        if not all(map(is_alike, queries, assignments)):
             return await self._recall_mixed(queries, assignments)
         clock = Clock()
         degraded: list[list[str]] = [[] for _ in queries]
@@ -148,25 +151,17 @@ class RecallPipeline:
 
     async def _recall_mixed(
         self, queries: Sequence[RecallQuery], assignments: Sequence[Assignment]
-    ) -> list[RecallResult | RecallError]:
-        """The same, where some have rules."""
+    ) -> list[AnyResult | RecallError]:
+        """The same, where some have rules or an answer of two arms."""
         pairs = list(zip(queries, assignments, strict=True))
-        plain = [(query, assignment) for query, assignment in pairs if query.is_plain]
-        ruled = [self._outcome(query, assignment) for query, assignment in pairs if not query.is_plain]
+        plain = [pair for pair in pairs if is_alike(*pair)]
+        others = [outcome_of(self.recall(*pair)) for pair in pairs if not is_alike(*pair)]
         block = self.recall_many([query for query, _ in plain], [assignment for _, assignment in plain])
-        together, apart = await asyncio.gather(block, asyncio.gather(*ruled))
+        together, apart = await asyncio.gather(block, asyncio.gather(*others))
         left = {True: iter(together), False: iter(apart)}
-        return [next(left[query.is_plain]) for query in queries]
+        return [next(left[is_alike(*pair)]) for pair in pairs]
 
-    async def _outcome(self, query: RecallQuery, assignment: Assignment) -> RecallResult | RecallError:
-        try:
-            return await self.recall(query, assignment)
-        except RecallError as error:
-            return error
-
-    async def _answer_block(
-        self, arm: str, reads: Sequence[Read], clock: Clock
-    ) -> Sequence[RecallResult | RecallError]:
+    async def _answer_block(self, arm: str, reads: Sequence[Read], clock: Clock) -> Sequence[AnyResult | RecallError]:
         """The outcomes of queries to one arm, from one block."""
         started = time.perf_counter()
         members = [Member(r.query.user_id, r.history, r.query.exclude, r.query.top_n) for r in reads]
@@ -181,7 +176,7 @@ class RecallPipeline:
                 return release, block, error
 
         try:
-            release, block, results = await with_current(self.arms[arm], find)
+            release, block, results = await with_current(self.arms[arm], find, reads[0].query.canary_user)
         except RecallError as error:
             return [error] * len(reads)
         find_ms = {"find": 1e3 * (time.perf_counter() - started)}
@@ -193,7 +188,7 @@ class RecallPipeline:
             # the users of a block share the times of their batch
             batch_ms, outcomes = results.timings_ms, results.outcomes()
         timings_ms = clock.timings_ms({**find_ms, **batch_ms})
-        answers: list[RecallResult | RecallError] = []
+        answers: list[AnyResult | RecallError] = []
         for read, request, outcome in zip(reads, block.requests(), outcomes, strict=True):
             result = outcome if isinstance(outcome, EngineResult) else None
             if isinstance(outcome, RecallError) and not is_filled(outcome, deadline):
@@ -260,7 +255,7 @@ class RecallPipeline:
     def assign(self, query: RecallQuery) -> Assignment:
         """The arm of the path, or the experiment's."""
         if query.pinned is None:
-            return self.assigner.assign(query.unit, query.forced)
+            return fitting(self.assigner.assign(query.unit, query.forced), query)
         self._slot(query.pinned)
         return Assignment(query.pinned, Reason.PINNED, "")
 

@@ -1,6 +1,6 @@
 """Records of the spine: a checked request, its steps, and everything that its response says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -12,7 +12,9 @@ from model.merging import Merged
 from model.rules import NO_RULES, ListRules
 from service.engine.arms import Release
 from service.engine.messages import EngineRequest, EngineResult
+from service.errors import RecallError
 from service.experiments.assignment import Assignment
+from service.experiments.team_draft import Draft
 from service.lists.reasons import Reasons
 
 
@@ -34,12 +36,26 @@ class RecallQuery:
     is_bulk: bool = False  # a member of a batch
     not_shown: bool = False  # without what the user was shown before, of which this answer is then a part
     shown: NDArray[np.uint32] | None = None  # marks of items to leave out; read where `not_shown` asks for it
+    in_force: bool = False  # the bundle in force answers, though a canary may have this user
+
+    @property
+    def canary_user(self) -> str | None:
+        """The user by whom a canary is chosen; a request without one is its own. None = no canary."""
+        return None if self.in_force else self.unit or self.request_id
 
     @property
     def is_plain(self) -> bool:
         """True when nothing is asked that a block of many users cannot carry."""
         is_ruled = self.rules != NO_RULES or self.not_shown
         return not (is_ruled or self.explain or self.min_catalogue)
+
+    @property
+    def can_interleave(self) -> bool:
+        """False where the whole list is bound by a rule that two lists would keep each by itself, and together not.
+
+        What two lists hold is not what was shown of them, so that a memory of it takes one list at a time.
+        """
+        return not (self.rules.caps or self.rules.diversity or self.not_shown)
 
     @property
     def unit(self) -> str | None:
@@ -67,6 +83,20 @@ class RecallResult:
     reasons: Reasons | None = None  # of the first items listed; those filled up have none
 
     @property
+    def arm_name(self) -> str:
+        return self.arm.name
+
+    @property
+    def parts(self) -> "tuple[RecallResult, ...]":
+        """The lists that the answer consists of."""
+        return (self,)
+
+    @property
+    def provenance(self) -> None:
+        """Nothing: all items are of one arm."""
+        return None
+
+    @property
     def bundle(self) -> str:
         return self.arm.bundle
 
@@ -79,6 +109,76 @@ class RecallResult:
     def scores(self) -> NDArray[Any]:
         """The score of each item listed."""
         return self.listed.scores
+
+
+class Provenance(NamedTuple):
+    """The teams of an interleaved list: their variations' keys, and of each item which it was taken from, 0 or 1."""
+
+    teams: tuple[str, ...]
+    picks: tuple[int, ...]
+    in_both: int  # items that both teams' lists hold, wherever they were taken from
+
+
+@dataclass(frozen=True, slots=True)
+class InterleavedResult:
+    """The answer of two arms: one list out of theirs. It is read like a RecallResult."""
+
+    request_id: str
+    assignment: Assignment
+    served: str
+    parts: tuple[RecallResult, ...]  # of each team
+    draft: Draft
+    provenance: Provenance
+    timings_ms: Mapping[str, float]  # of the slower part, but for the total
+
+    @property
+    def arm_name(self) -> str:
+        return self.assignment.arm
+
+    @property
+    def bundle(self) -> str:
+        """The digests of both releases."""
+        return "+".join(part.bundle for part in self.parts)
+
+    @property
+    def item_ids(self) -> NDArray[Any]:
+        """The external ids listed, best first."""
+        ids = self.chosen([part.item_ids.tolist() for part in self.parts])
+        # one arm may know integers and the other texts
+        return np.array(ids, dtype=np.int64 if all(isinstance(item, int) for item in ids) else object)
+
+    @property
+    def scores(self) -> NDArray[Any]:
+        """The score that its own arm gave each item: those of two arms do not compare."""
+        return np.array(self.chosen([part.scores for part in self.parts]), dtype=np.float32)
+
+    @property
+    def cache(self) -> str:
+        known = {part.cache for part in self.parts}
+        return known.pop() if len(known) == 1 else "miss"
+
+    @property
+    def degraded(self) -> list[str]:
+        return list(dict.fromkeys(cause for part in self.parts for cause in part.degraded))
+
+    @property
+    def catalogue(self) -> int:
+        return min(part.catalogue for part in self.parts)
+
+    def chosen(self, columns: Sequence[Any]) -> list[Any]:
+        """The column of the mixed list out of that of each part."""
+        return [columns[team][place] for team, place in zip(*self.draft, strict=True)]
+
+
+AnyResult = RecallResult | InterleavedResult
+
+
+async def outcome_of(answer: Awaitable[AnyResult]) -> AnyResult | RecallError:
+    """The answer, or the error that it raises: of many, one must not end the others."""
+    try:
+        return await answer
+    except RecallError as error:
+        return error
 
 
 class Read(NamedTuple):

@@ -58,6 +58,19 @@ class Settings(BaseSettings):
         description="Key, sent as X-Admin-Key, that lets POST /admin/reload change bundles, and POST and DELETE /items "
         "the items; unset = nobody can.",
     )
+    api_keys_file: Path | None = Field(
+        None,
+        description="File of API keys by their hashes, a line each (`recall keys new`), read again when it changes; "
+        "with it every route needs a key with its scope.",
+    )
+    api_keys: SecretStr | None = Field(
+        None, description="The same lines with semicolons between them; RECALL_API_KEYS_FILE changes without a restart."
+    )
+    trust_key: Path | None = Field(
+        None,
+        description="PEM file of public ed25519 keys: only bundles that one of them signed (`recall build --sign-key`) "
+        "are served; unset = any.",
+    )
     watch_bundles_s: float = Field(
         0, ge=0, description="Look this often whether an arm's folder or link holds another bundle; 0 = never."
     )
@@ -89,7 +102,9 @@ class Settings(BaseSettings):
     request_timeout_ms: float = Field(1000, gt=0, description="Deadline when the client sends no X-Request-Timeout-Ms.")
 
     redis_url: str | None = Field(
-        None, description="Redis for the vector cache; unset = an embedded redis-server; 'memory' = none."
+        None,
+        description="Redis for the vector cache: redis://, rediss:// (TLS), unix://, redis+sentinel:// or "
+        "redis+cluster://; unset = an embedded redis-server; 'memory' = none.",
     )
     events_redis_url: str | None = Field(
         None, description="Redis for histories and streams (noeviction, AOF); unset = redis_url."
@@ -142,9 +157,18 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _arms_have_names(self) -> Self:
-        bad = [name for name in self.arms if not name.isidentifier() or name in {"batch", "fallback"}]
+        bad = [name for name in self.arms if not name.isidentifier() or name in {"batch", "fallback", "interleaved"}]
         if bad:
             raise ValueError(f"arm names are words such as recgpt, not {', '.join(map(repr, bad))}")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_are_of_one_kind(self) -> Self:
+        if self.api_keys is not None and self.api_keys_file is not None:
+            raise ValueError("API keys are in api_keys or in api_keys_file, not in both")
+        others = [name for name in ("qa_key", "admin_key") if getattr(self, name) is not None]
+        if others and (self.api_keys is not None or self.api_keys_file is not None):
+            raise ValueError(f"{others[0]} has no meaning beside API keys: give one of them the scope {others[0][:-4]}")
         return self
 
     @property

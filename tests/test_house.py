@@ -17,7 +17,7 @@ ALLOWED = {
     "recall": "",
     "recall.__main__": (
         "model recall.benchmarking recall.comparing recall.data recall.demo recall.doctor recall.experiments "
-        "recall.exporting recall.options recall.reproducing recall.serving recall.terminal recall.training "
+        "recall.exporting recall.keys recall.options recall.reproducing recall.serving recall.terminal recall.training "
         "recall.tuning service.errors service.telemetry"
     ),
     "recall.bench": (
@@ -34,9 +34,11 @@ ALLOWED = {
     ),
     "recall.doctor": "recall.terminal service.engine service.errors service.stores",
     "recall.experiments": (
-        "recall.options recall.terminal service.consumer service.experiments.verdict service.telemetry"
+        "model.folders recall.options recall.serving recall.terminal service.consumer service.errors "
+        "service.experiments.report service.experiments.verdict service.telemetry"
     ),
     "recall.exporting": "model.data recall.data recall.options recall.terminal service.engine service.export",
+    "recall.keys": "recall.options recall.terminal service.access",
     "recall.options": "model.ids",
     "recall.reproducing": "recall.options recall.reproduction recall.terminal service.engine",
     "recall.reproduction": (
@@ -44,8 +46,8 @@ ALLOWED = {
         "model.recipes model.records model.training"
     ),
     "recall.serving": (
-        "recall.options recall.terminal service.engine service.engine_process service.errors service.http "
-        "service.processes service.settings service.telemetry"
+        "recall.options recall.terminal service.access service.engine service.engine_process service.errors "
+        "service.http service.processes service.settings service.telemetry"
     ),
     "recall.terminal": "",
     "recall.training": (
@@ -54,13 +56,17 @@ ALLOWED = {
     ),
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
     "service": "",
+    "service.access": "service.errors service.settings",
     "service.admission": "",
     "service.bootstrap": (
-        "service.catalogue service.engine service.errors service.events service.experiments service.items "
-        "service.pipeline service.queries service.remote service.settings service.stores service.telemetry "
-        "service.unshown"
+        "service.canary service.catalogue service.engine service.errors service.events service.experiments "
+        "service.items service.kept service.pipeline service.queries service.remote service.reports service.settings "
+        "service.stores service.telemetry"
     ),
-    "service.catalogue": "model.attributes model.catalogue model.ids service.errors service.stores",
+    "service.canary": (
+        "service.engine service.errors service.experiments service.fallback service.pipeline service.queries"
+    ),
+    "service.catalogue": "model.attributes model.catalogue model.ids model.rules service.errors service.stores",
     "service.clock": "",
     "service.consumer": (
         "model.folders model.logs service.errors service.events service.stores service.subprocesses service.telemetry"
@@ -68,12 +74,13 @@ ALLOWED = {
     "service.embedded": "service.consumer service.settings service.stores",
     "service.engine": (
         "index.base index.best index.bundle index.exact index.next_item index.planned index.watched "
-        "model.attributes model.catalogue model.checkpoint model.columns model.data model.device model.encoder "
+        "model.catalogue model.checkpoint model.columns model.data model.device model.encoder "
         "model.evaluation model.folders model.kernels model.merging model.metadata model.records model.rules "
         "service.catalogue service.errors service.lists service.scheduling service.stores"
     ),
     "service.engine_process": (
-        "service.bootstrap service.catalogue service.embedded service.engine service.items service.reload "
+        "index.bundle service.bootstrap service.catalogue service.embedded service.engine service.errors "
+        "service.items service.reload "
         "service.settings service.stores service.telemetry"
     ),
     "service.errors": "",
@@ -84,40 +91,49 @@ ALLOWED = {
     "service.fallback": "model.merging model.rules service.engine service.errors service.lists",
     "service.events": "service.errors service.stores",
     "service.experiments": "model.catalogue service.errors service.events service.stores",
+    "service.experiments.report": (
+        "model.logs service.consumer service.errors service.experiments service.experiments.verdict service.reports"
+    ),
     "service.experiments.verdict": "service.errors",
     "service.http": (
-        "model model.attributes model.ids model.rules service.admission service.bootstrap service.catalogue "
-        "service.engine service.errors service.experiments service.lists service.queries service.settings "
-        "service.stores service.telemetry"
+        "model model.attributes model.ids model.rules service.access service.admission service.bootstrap "
+        "service.catalogue service.engine service.errors service.experiments service.interleaving service.lists "
+        "service.queries service.reports service.settings service.stores service.telemetry"
+    ),
+    "service.interleaving": (
+        "model.catalogue service.clock service.errors service.experiments service.fallback service.queries"
     ),
     "service.items": (
         "model.attributes model.catalogue model.ids service.catalogue service.engine service.errors "
         "service.settings service.stores"
     ),
-    "service.kept": "model.catalogue service.clock service.queries service.stores",
+    "service.kept": (
+        "model.catalogue model.ids service.clock service.engine service.errors service.fallback service.queries "
+        "service.stores"
+    ),
     "service.lists": "index.base model.catalogue model.merging model.records model.rules service.catalogue",
     "service.pipeline": (
         "model.catalogue model.records service.catalogue service.clock service.engine service.errors "
-        "service.experiments service.fallback service.kept service.queries service.stores service.unshown"
+        "service.experiments service.fallback service.interleaving service.kept service.queries service.stores"
     ),
     "service.processes": (
         "service.bootstrap service.embedded service.engine service.engine_process service.errors service.http "
         "service.remote service.settings service.stores service.subprocesses service.telemetry"
     ),
-    "service.queries": "model.catalogue model.merging model.rules service.engine service.experiments service.lists",
+    "service.queries": (
+        "model.catalogue model.merging model.rules service.engine service.errors service.experiments service.lists"
+    ),
     "service.reload": "service.engine service.errors",
     "service.remote": (
         "model.columns model.merging model.rules service.catalogue service.engine service.errors service.lists "
         "service.stores"
     ),
+    "service.reports": "service.errors service.subprocesses",
     "service.scheduling": "",
     "service.settings": "service.errors",
     "service.stores": "model.catalogue model.ids model.records service.errors",
     "service.subprocesses": "",
     "service.telemetry": "index.watched service.engine service.queries",
-    "service.unshown": (
-        "model.ids service.clock service.engine service.errors service.fallback service.queries service.stores"
-    ),
     "index": "",
     "index.auto": "index.base index.evaluate index.exact index.factory index.faiss_index",
     "index.base": "",

@@ -14,6 +14,7 @@ from index.auto import DEFAULT_REQUIREMENTS, IndexRequirements, choose_index
 from index.base import ItemIndex
 from index.bundle.bundle import BundleContents, GoldenQueries, Manifest, write_bundle
 from index.bundle.files import check_target
+from index.bundle.signature import SigningKey
 from index.factory import build_index
 from index.next_item import next_item_from
 from model import __version__
@@ -33,10 +34,12 @@ def build_bundle(
     seed: int = 0,
     requirements: IndexRequirements = DEFAULT_REQUIREMENTS,
     say: Callable[[str], None] = lambda _: None,
+    signing: SigningKey | None = None,
 ) -> Manifest:
     """Writes a bundle of a checkpoint, atomically. spec: "exact", "auto" or a FAISS factory string.
 
     requirements: the recall and memory that "auto" chooses by; `say` is told of each trial and of the reason.
+    signing: signs the bundle.
 
     Raises CheckpointError, BundleRefused or ValueError with the reason; what stood at `target` stays then.
     """
@@ -62,7 +65,7 @@ def build_bundle(
         code_version=__version__,
         metrics=checkpoint.provenance.metrics,
     )
-    return write_bundle(target, contents)
+    return write_bundle(target, contents, signing)
 
 
 def _choose(

@@ -19,20 +19,37 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from index.base import ItemIndex
-from index.bundle.files import check_file, check_listing, check_target, read_checked, read_manifest
+from index.bundle.files import (
+    check_file,
+    check_listing,
+    check_target,
+    manifest_bytes,
+    read_checked,
+    read_manifest,
+)
 from index.bundle.golden import Encode, GoldenQueries
-from index.bundle.manifest import CHECKPOINT, GOLDEN, INDEX, VECTORS, BundleRefused, Manifest
+from index.bundle.manifest import CHECKPOINT, GOLDEN, INDEX, SIGNATURE, VECTORS, BundleRefused, Manifest
+from index.bundle.signature import SigningKey, TrustedKeys
 from index.bundle.tensors import read_arrays, save_arrays
 from index.checks import check_items
 from index.evaluate import Probes
 from index.exact import ExactIndex
 from index.factory import place
 from index.faiss_index import DEFAULT_EFFORT, FaissIndex
-from model.folders.files import list_files, record_file, sync_tree
+from model.folders.files import list_files, record_file, sync_tree, write_file
 from model.folders.replace import folder_beside, replace_folder, settled
 from model.folders.whole import MANIFEST, NUM_TRIES
 
-__all__ = ["Bundle", "BundleContents", "BundleRefused", "GoldenQueries", "Manifest", "open_bundle", "write_bundle"]
+__all__ = [
+    "Bundle",
+    "BundleContents",
+    "BundleRefused",
+    "GoldenQueries",
+    "Manifest",
+    "open_bundle",
+    "sign_bundle",
+    "write_bundle",
+]
 
 RECALL_FLOOR = 0.9
 SPOT_QUERIES, SPOT_HITS, SPOT_FLOOR = 16, 10, 0.5  # an index over other vectors finds next to nothing
@@ -68,6 +85,7 @@ class Bundle:
     index: ItemIndex
     exact: ExactIndex  # over the bundle's vectors: the oracle, and `index` itself where that is exact
     golden: GoldenQueries
+    signed_by: str | None = None  # name of the trusted key; None where nobody was asked for
 
     @property
     def vectors(self) -> NDArray[np.float32]:
@@ -105,15 +123,15 @@ class Bundle:
         self.golden.check_encoder(encode)
 
 
-def open_bundle(path: Path, device: str = "cpu") -> Bundle:
-    """A bundle that passed every check, its index on `device`.
+def open_bundle(path: Path, device: str = "cpu", trusted: TrustedKeys | None = None) -> Bundle:
+    """A bundle that passed every check, its index on `device`. trusted: those of whom one has to have signed it.
 
     Raises BundleRefused, with the reason in one sentence, for anything else; nothing was served or run by then.
     """
     for attempt in range(NUM_TRIES):
         before = _manifest_digest(path)
         try:
-            return _open(path, device)
+            return _open(path, device, trusted)
         except (OSError, ImportError, ValueError) as error:
             # read while it was replaced: the new one is asked for, and neither is refused
             if attempt + 1 == NUM_TRIES or _manifest_digest(path) == before:
@@ -128,10 +146,13 @@ def _manifest_digest(path: Path) -> str | None:
         return None
 
 
-def _open(path: Path, device: str) -> Bundle:
+def _open(path: Path, device: str, trusted: TrustedKeys | None) -> Bundle:
     root = settled(path).resolve(strict=True)
     sizes = list_files(root)
-    manifest = read_manifest(root)
+    # checked before anything is parsed, and these very bytes are
+    written = manifest_bytes(root)
+    signer = trusted.check(root, written) if trusted else None
+    manifest = Manifest.parse(written)
     check_listing(sizes, manifest)
     data = _read_parts(root, manifest)
     # taken out: the bytes of a large catalogue are not held while the index is read
@@ -140,14 +161,14 @@ def _open(path: Path, device: str) -> Bundle:
     index = _parse_index(data.get(INDEX), exact, manifest, device)
     _check_spots(index, exact, manifest.recall_floor)
     golden.check_index(index, manifest.recall_floor)
-    return Bundle(root, manifest, index, exact, golden)
+    return Bundle(root, manifest, index, exact, golden, signer)
 
 
-def write_bundle(target: Path, contents: BundleContents) -> Manifest:
+def write_bundle(target: Path, contents: BundleContents, signing: SigningKey | None = None) -> Manifest:
     """Writes a bundle beside `target`, opens it as a server would, then puts it in the place of what stood there.
 
-    After an error or a crash the old bundle still opens. Raises BundleRefused for contents that would be refused later,
-    ValueError when `target` is something else than a bundle.
+    signing: signs it. After an error or a crash the old bundle still opens. Raises BundleRefused for contents that
+    would be refused later, ValueError when `target` is something else than a bundle.
     """
     check_items(contents.vectors)
     target = target.absolute()
@@ -156,11 +177,23 @@ def write_bundle(target: Path, contents: BundleContents) -> Manifest:
         _write_parts(folder, contents)
         manifest = _describe(folder, contents)
         (folder / MANIFEST).write_bytes(manifest.render())
+        if signing:
+            (folder / SIGNATURE).write_bytes(signing.sign(manifest.render()))
         sync_tree(folder)
         # nothing that a server would refuse is ever put in the old one's place
         open_bundle(folder)
         replace_folder(folder, target)
     return manifest
+
+
+def sign_bundle(path: Path, signing: SigningKey) -> Manifest:
+    """Signs a bundle that is there, once it has passed every check. Raises BundleRefused where it does not."""
+    bundle = open_bundle(path)
+    written = manifest_bytes(bundle.path)
+    if Manifest.parse(written).digest != bundle.digest:
+        raise BundleRefused(f"bundle {path} was replaced while it was signed")
+    write_file(bundle.path / SIGNATURE, lambda fresh: fresh.write_bytes(signing.sign(written)))
+    return bundle.manifest
 
 
 def _read_parts(root: Path, manifest: Manifest) -> dict[str, bytes]:

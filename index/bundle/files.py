@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from index.bundle.manifest import CHECKPOINT, BundleRefused, Manifest
+from index.bundle.manifest import CHECKPOINT, SIGNATURE, BundleRefused, Manifest
 from model.folders.files import FileRecord, open_plain, record_file
 from model.folders.whole import MANIFEST
 
@@ -19,8 +19,8 @@ def check_target(target: Path) -> None:
 
 
 def check_listing(sizes: dict[str, int], manifest: Manifest) -> None:
-    """Raises BundleRefused unless `sizes` are those of the manifest's files, and of the manifest."""
-    for path in sorted((sizes.keys() | manifest.files.keys()) - {MANIFEST}):
+    """Raises BundleRefused unless `sizes` are those of the manifest's files, of the manifest, and of its signature."""
+    for path in sorted((sizes.keys() | manifest.files.keys()) - {MANIFEST, SIGNATURE}):
         if path not in sizes:
             raise BundleRefused(f"{path} is missing")
         if path not in manifest.files:
@@ -30,10 +30,14 @@ def check_listing(sizes: dict[str, int], manifest: Manifest) -> None:
 
 
 def read_manifest(root: Path) -> Manifest:
+    return Manifest.parse(manifest_bytes(root))
+
+
+def manifest_bytes(root: Path) -> bytes:
     if not os.path.lexists(root / MANIFEST):
         raise BundleRefused(f"{MANIFEST} is missing")
     with open_plain(root / MANIFEST) as file:
-        return Manifest.parse(file.read(MAX_MANIFEST_BYTES))
+        return file.read(MAX_MANIFEST_BYTES)
 
 
 def read_checked(root: Path, path: str, record: FileRecord) -> bytes:

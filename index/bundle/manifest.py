@@ -1,6 +1,7 @@
 """The bundle's manifest: what it holds, where it came from, and a checksum for every file and for itself.
 
-Checksums prove that a bundle is whole, not who wrote it: keep the bundles folder writable only for those you trust.
+Checksums prove that a bundle is whole, not who wrote it: that is for its signature (signature.py), where one is asked
+for, and for a folder that only those can write whom you trust.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from model.folders.files import FileRecord
 
 FORMAT_VERSION = 2
 INDEX, CHECKPOINT = "index.faiss", "checkpoint"
+SIGNATURE = "manifest.sig"  # beside the manifest, which cannot list it
 VECTORS, GOLDEN = "vectors.safetensors", "golden.safetensors"
 # format version -> the files of vectors and golden queries; version 1 is read, not written
 ARRAY_FILES = {1: ("vectors.npy", "golden.npz"), FORMAT_VERSION: (VECTORS, GOLDEN)}

@@ -45,11 +45,13 @@ def read_table(folder: Path, name: str, key: Sequence[str]) -> pl.DataFrame | No
     if not files:
         return None
     try:
-        table = pl.concat([pl.read_parquet(path, glob=False, hive_partitioning=False) for path in files])
+        parts = [pl.read_parquet(path, glob=False, hive_partitioning=False) for path in files]
+        # files of an older service lack the columns that came later
+        table = pl.concat(parts, how="diagonal")
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{folder / name} cannot be read as an event log: {error}") from error
-    parts = pl.col("stream_id").str.split("-").list
-    order = [parts.get(0).cast(pl.Int64), parts.get(1).cast(pl.Int64)]
+    numbers = pl.col("stream_id").str.split("-").list
+    order = [numbers.get(0).cast(pl.Int64), numbers.get(1).cast(pl.Int64)]
     return table.sort(order).unique(list(key), keep="first", maintain_order=True)
 
 

@@ -72,15 +72,19 @@ class UsersCommand:
 def write_users(options: UsersCommand) -> None:
     """One row a user of an experiment: its variation, and its actions from the first exposure on.
 
-    Testers are left out. The last line is JSON: the users of each variation.
+    Of an interleaving its actions on the items of each team, as METRIC:TEAM. Testers are left out.
+    The last line is JSON: the users of each variation.
     """
-    from service.consumer.users import read_users
+    from service.consumer.credits import read_credits
+    from service.consumer.users import read_experiment
 
-    users = read_users(options.log, options.experiment, options.phase)
-    users.frame.write_parquet(options.output)
+    log = read_experiment(options.log, options.experiment, options.phase)
+    users = log.users_until()
+    frame = read_credits(log).users_until() if log.is_interleaving else users.frame
+    frame.write_parquet(options.output)
     if users.num_testers:
         err.print(f"{users.num_testers} testers are left out: they forced a variation")
     if users.num_moved:
         err.print(f"{users.num_moved} users met more than one variation of this phase; they count where they began")
-    counts = users.frame.group_by("variation").len().sort("variation")
+    counts = frame.group_by("variation").len().sort("variation")
     last_line({"users": str(options.output), "phase": users.phase, "variations": dict(counts.iter_rows())})

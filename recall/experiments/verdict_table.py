@@ -11,6 +11,7 @@ from recall.terminal import out
 if TYPE_CHECKING:
     from service.experiments.verdict.guardrails import GuardrailVerdict
     from service.experiments.verdict.judge import Lift, MetricVerdict, Verdict
+    from service.experiments.verdict.preference import Preferences
 
 
 def show_verdict(verdict: "Verdict") -> None:
@@ -29,6 +30,25 @@ def show_verdict(verdict: "Verdict") -> None:
         out.print(f"{rail.metric} of {rail.treatment}: {rail.state}", markup=False)
     for treatment in verdict.pause:
         out.print(f"pause recommended: {treatment} breaches a guard rail", markup=False)
+
+
+def show_preferences(preferences: "Preferences") -> None:
+    """An interleaving's verdict: who prefers which of two teams."""
+    balance, teams = preferences.balance, (preferences.control, preferences.treatment)
+    begun = ", ".join(f"{name} {count:,} of {balance.expected[name]:,.0f}" for name, count in balance.users.items())
+    out.print(f"draft balance {balance.state}: lists begun by {begun} expected (p {balance.p:.3g})", markup=False)
+    out.print(f"{preferences.summary} (look: {preferences.look})", markup=False)
+    if not preferences.metrics:
+        return
+    out.print("users who prefer either, and their balance over all users:")
+    table = narrow_table("metric", *teams, "balance", "fixed", "always valid", "p")
+    for row in preferences.metrics:
+        p = "-" if row.p_holm is None else f"{row.p_holm:.2g}"
+        counts = (f"{row.prefer_control:,}", f"{row.prefer_treatment:,}")
+        table.add_row(row.metric, *counts, *lift_cells(row.preference, None), p)
+    out.print(table)
+    for row in preferences.metrics:
+        out.print(f"{row.metric}{' (primary)' * row.primary}: {row.decision}", markup=False)
 
 
 def show_metrics(rows: "list[MetricVerdict]", control: str) -> None:

@@ -28,6 +28,9 @@ def build(
         float, Option(min=0.5, max=1.0, help="Share of the 100 exact hits that auto has to find.")
     ] = 0.97,
     max_index_mb: Annotated[int | None, Option(min=1, help="Memory that auto may take, in MB. Default: any.")] = None,
+    sign_key: Annotated[
+        Path | None, Option(help="PEM file of a private ed25519 key: signs it, for `recall serve --trust-key`.")
+    ] = None,
 ) -> None:
     """Make a bundle to serve.
 
@@ -35,13 +38,36 @@ def build(
     """
     from index.auto import IndexRequirements
     from index.bundle.build import build_bundle
+    from index.bundle.signature import SigningKey
 
+    # before the work: a mistake is told at once
+    signing = SigningKey.read(sign_key) if sign_key else None
     wanted = IndexRequirements(recall_floor=recall_floor, max_bytes=max_index_mb * 2**20 if max_index_mb else None)
     manifest = build_bundle(
-        checkpoint, output, index, requirements=wanted, say=lambda text: err.print(text, markup=False)
+        checkpoint,
+        output,
+        index,
+        requirements=wanted,
+        say=lambda text: err.print(text, markup=False),
+        signing=signing,
     )
     facts = {"kind": manifest.arm_kind, "items": manifest.num_items, "dim": manifest.dim, "index": manifest.index_spec}
     last_line({"bundle": str(output), "digest": manifest.digest, **facts})
+
+
+def sign(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder; it is checked as `recall serve` checks it.")],
+    sign_key: Annotated[Path, Option(help="PEM file of a private ed25519 key, as `openssl genpkey` writes it.")],
+) -> None:
+    """Sign a bundle that is there, for `recall serve --trust-key`.
+
+    So that those who train need no key, and a bundle is released by somebody else.
+    """
+    from index.bundle.bundle import sign_bundle
+    from index.bundle.signature import SigningKey
+
+    manifest = sign_bundle(bundle, SigningKey.read(sign_key))
+    last_line({"signed": str(bundle), "digest": manifest.digest})
 
 
 def evaluate(

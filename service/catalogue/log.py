@@ -6,7 +6,6 @@ A change gets its number and its place in the stream in one atomic step, so that
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from hashlib import sha1
 from typing import Any, Protocol
 
 import msgspec
@@ -15,20 +14,23 @@ from redis.asyncio import Redis
 
 from service.catalogue.changes import Change, decode, encode
 from service.errors import EventsRefused, EventsUnavailable
-from service.stores.redis_client import PERMANENT, RedisClient, RedisUnavailable
+from service.stores.redis_causes import PERMANENT
+from service.stores.redis_client import RedisClient, RedisUnavailable, Script
 
 STREAM, COUNTER = "recall:catalogue", "recall:catalogue:number"
+CLUSTER_COUNTER = "{recall:catalogue}:number"  # in a Cluster: in the slot of the stream
 READ_AT_ONCE, BLOCK_MS = 2000, 200
 Numbered = tuple[int, Change]
 log = structlog.get_logger()
 
 # KEYS: counter, stream. ARGV: change.
-SCRIPT = """
+SCRIPT = Script.of(
+    """
 local number = redis.call('INCR', KEYS[1])
 redis.call('XADD', KEYS[2], '*', 'n', number, 'c', ARGV[1])
 return number
 """
-SCRIPT_SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+)
 
 
 class CatalogueLog(Protocol):
@@ -55,20 +57,16 @@ class RedisCatalogueLog:
         self._last = b"0"
 
     async def append(self, change: Change) -> int:
+        counter = CLUSTER_COUNTER if self._writer.is_cluster else COUNTER
         try:
-            return await self._writer.run(lambda client: self._send(client, encode(change)))
+            [number] = await self._writer.run_script(SCRIPT, [((counter, STREAM), (encode(change),))])
+            if isinstance(number, RedisUnavailable):
+                raise number
         except RedisUnavailable as error:
             if error.cause in PERMANENT:
                 raise EventsRefused(f"Redis refuses to keep changes ({error.cause})") from error
             raise EventsUnavailable("the change cannot be kept now; send it again") from error
-
-    @staticmethod
-    async def _send(client: Redis, data: bytes) -> int:
-        async with client.pipeline(transaction=False) as pipe:
-            pipe.script_load(SCRIPT)  # with every change: a restarted Redis has forgotten it
-            pipe.evalsha(SCRIPT_SHA, 2, COUNTER, STREAM, data)
-            replies: list[int] = await pipe.execute()
-        return int(replies[1])
+        return int(number)
 
     async def read(self, wait: bool = True) -> Sequence[Numbered]:
         entries = await self._reader.run(lambda client: self._entries(client, BLOCK_MS if wait else None))

@@ -8,6 +8,7 @@ read: batches that were delivered before are read in ever smaller parts, and wha
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -24,6 +25,7 @@ MAX_TRIES = 5
 SHRINK = 16  # a batch that was delivered once more is so many times smaller
 EARLY_SHARE = 0.25  # of a full file: then it is written before its time
 RETRY_S, POLL_S, EXPIRE_S = 1.0, 0.5, 600.0
+UNAVAILABLE = (exceptions.RedisError, exceptions.RedisClusterException)
 log = structlog.get_logger()
 T = TypeVar("T")
 
@@ -143,9 +145,11 @@ class StreamConsumer:
 class Consumer:
     """Consumes all tables until it is told to stop. Blocks: a process of its own."""
 
-    def __init__(self, client: Redis, folder: EventFolder, limits: ConsumerLimits) -> None:
-        self._folder, self._limits = folder, limits
-        self._consumers = [StreamConsumer(client, table, folder) for table in TABLES]
+    def __init__(self, connect: Callable[[], Redis], folder: EventFolder, limits: ConsumerLimits) -> None:
+        """connect: a client; may raise redis' exceptions, and is asked again then."""
+        self._connect, self._folder, self._limits = connect, folder, limits
+        self._client: Redis | None = None
+        self._consumers: list[StreamConsumer] = []
         self._is_open = False
         self._expired_at = float("-inf")
 
@@ -164,6 +168,11 @@ class Consumer:
         self._expire()
         return {table.name: each.num_rows for table, each in zip(TABLES, self._consumers, strict=True)}
 
+    def close(self) -> None:
+        """Ends the connections."""
+        if self._client:
+            self._client.close()
+
     def _round(self, interval_s: float) -> bool:
         """False where Redis or the disk did not answer; the events stay where they are."""
         try:
@@ -174,8 +183,8 @@ class Consumer:
                         break
             self._expire()
             self._folder.beat()
-        except (exceptions.RedisError, OSError) as error:
-            if isinstance(error, exceptions.RedisError):
+        except (*UNAVAILABLE, OSError) as error:
+            if isinstance(error, UNAVAILABLE):
                 # perhaps it lost the groups; what was read is delivered again
                 self._is_open = False
             log.warning("events_not_consumed", error=str(error)[:200])
@@ -185,6 +194,9 @@ class Consumer:
     def _open(self) -> None:
         if self._is_open:
             return
+        if self._client is None:
+            self._client = self._connect()
+            self._consumers = [StreamConsumer(self._client, table, self._folder) for table in TABLES]
         for consumer in self._consumers:
             consumer.open()
         self._is_open = True

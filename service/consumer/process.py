@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import structlog
 from redis import Redis
@@ -20,7 +21,7 @@ from service.consumer.consumer import Consumer
 from service.consumer.files import EventFolder
 from service.consumer.limits import DEFAULTS, ConsumerLimits
 from service.errors import ConfigurationError
-from service.stores.redis_client import usable_url
+from service.stores.redis_urls import open_blocking, parse_address
 from service.telemetry.logging import configure_logging
 
 TIMEOUT_S = 10.0
@@ -30,14 +31,16 @@ log = structlog.get_logger()
 @contextmanager
 def open_consumer(url: str, folder: Path, limits: ConsumerLimits = DEFAULTS) -> Iterator[Consumer]:
     """A consumer of the streams at `url`. Raises ConfigurationError for a URL or a folder that is unusable."""
-    with usable_url(url, "events"):
-        client = Redis.from_url(url, socket_timeout=TIMEOUT_S, protocol=2)
+    address = parse_address(url, "events")
+    # nothing is asked yet, but of a Cluster: that is done when the consumer begins
     files = EventFolder(folder)
+    # the commands of both are the same
+    consumer = Consumer(lambda: cast(Redis, open_blocking(address, "events", TIMEOUT_S)), files, limits)
     try:
-        yield Consumer(client, files, limits)
+        yield consumer
     finally:
         files.close()
-        client.close()
+        consumer.close()
 
 
 def consume(url: str, folder: Path, limits: ConsumerLimits, parent: int | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from service.events.streams import EXPOSURES, FEEDBACK, FORCED, SHOWN
+from service.events.streams import EXPOSURES, FEEDBACK, FORCED, INTERLEAVED, SHOWN
 
 TEXT, INTEGER, REAL = pl.String(), pl.Int64(), pl.Float64()
 
@@ -47,6 +47,25 @@ class ShownRow(msgspec.Struct, frozen=True):
     share: float
     items: list[int | str]
     scores: list[float]
+    asked: int | None = None  # None: an older service wrote the event
+    took_ms: float | None = None
+
+
+class InterleavedRow(msgspec.Struct, frozen=True):
+    """A list out of the lists of two arms."""
+
+    request_id: str
+    experiment: str
+    phase: str
+    config: str
+    unit: str
+    served: str
+    bundle: str
+    ts_ms: int
+    teams: list[str]
+    picks: list[int]
+    in_both: int
+    items: list[int | str]
 
 
 class FeedbackRow(msgspec.Struct, frozen=True):
@@ -98,6 +117,16 @@ SHOWN_COLUMNS: dict[str, pl.DataType] = {
     "share": REAL,
     "items": pl.List(TEXT),
     "scores": pl.List(REAL),
+    "asked": INTEGER,
+    "took_ms": REAL,
+}
+INTERLEAVED_COLUMNS: dict[str, pl.DataType] = {
+    **dict.fromkeys(("request_id", "experiment", "phase", "config", "unit", "served", "bundle"), TEXT),
+    "ts_ms": INTEGER,
+    "teams": pl.List(TEXT),
+    "picks": pl.List(pl.Int8()),
+    "in_both": INTEGER,
+    "items": pl.List(TEXT),
 }
 FEEDBACK_COLUMNS: dict[str, pl.DataType] = {
     **dict.fromkeys(("event_id", "user", "item", "action", "request_id"), TEXT),
@@ -106,6 +135,7 @@ FEEDBACK_COLUMNS: dict[str, pl.DataType] = {
 TABLES = (
     EventTable("exposures", EXPOSURES, ExposureRow, EXPOSURE_COLUMNS, ("id",), 20_000),
     EventTable("shown", SHOWN, ShownRow, SHOWN_COLUMNS, ("request_id",), 4_000),
+    EventTable("interleaved", INTERLEAVED, InterleavedRow, INTERLEAVED_COLUMNS, ("request_id",), 4_000),
     EventTable("forced", FORCED, ExposureRow, EXPOSURE_COLUMNS, ("request_id",), 20_000),
     EventTable("feedback", FEEDBACK, FeedbackRow, FEEDBACK_COLUMNS, ("user", "event_id"), 20_000),
 )

@@ -1,15 +1,17 @@
-"""The event log as one row a user: what `recall experiment judge` reads.
+"""The event log as one row a user: what `recall experiment judge` and `recall experiment report` read.
 
 A user counts in the variation of the first exposure, with all feedback from then on and with 0 where there was none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
 
 from model.logs.feedback import FEEDBACK, FEEDBACK_KEY, read_table, without_testers
+from service.consumer.tables import INTERLEAVED_COLUMNS, SHOWN_COLUMNS
 from service.errors import BadStatistics
 
 ACTIONS = {
@@ -20,21 +22,101 @@ ACTIONS = {
     "comments": "comment",
     "hides": "hide",
 }
+INTERLEAVED = "interleaved"  # the variation of everybody in an interleaving (service/experiments/rules.py)
+Span = tuple[int | None, int | None]  # after the first time, until the second; None = no bound
+# sums of a user; answers are those of which the list was sampled
+ANSWERS = ("answers", "latencies_ms", "empties", "shorts")
+RATES = {
+    "latency_ms": ("latencies_ms", "answers"),
+    "error_rate": ("errors", "requests"),
+    "fallback_rate": ("fallbacks", "requests"),
+    "empty_rate": ("empties", "answers"),
+    "short_rate": ("shorts", "answers"),
+}
 
 
 @dataclass(frozen=True)
 class ExposedUsers:
     """One row a user, and those who are left out of it."""
 
-    # user_id, variation, ACTIONS, watch_time_s; days with a request, and of these: errors and fallbacks
+    # user_id, variation, ACTIONS, watch_time_s; days with a request, and of these: errors and fallbacks; ANSWERS
     frame: pl.DataFrame
     phase: str
     num_testers: int
     num_moved: int  # met more than one variation of the phase; they count where they began
 
 
+@dataclass(frozen=True)
+class ExperimentLog:
+    """The events of an experiment's phase, without testers; times are milliseconds since 1970."""
+
+    experiment: str
+    phase: str
+    exposures: pl.DataFrame
+    shown: pl.DataFrame
+    actions: pl.DataFrame  # feedback of exposed users from the first exposure on
+    interleaved: pl.DataFrame  # lists of two teams; none in an experiment that splits its users
+    num_testers: int
+
+    @property
+    def is_interleaving(self) -> bool:
+        return bool((self.exposures["variation"] == INTERLEAVED).any())
+
+    @property
+    def last_ms(self) -> int:
+        """The newest event's time."""
+        tables = (self.exposures, self.shown, self.actions)
+        return max(int(table["ts_ms"].max()) for table in tables if table.height)  # type: ignore[arg-type]
+
+    def users_until(self, ts_ms: int | None = None) -> ExposedUsers:
+        """One row for each user who was exposed by then, with what they did by then; None = to the end."""
+        frame = _exposed(self._sums((None, ts_ms)))
+        exposures = _within(self.exposures, (None, ts_ms))
+        met = exposures.group_by("unit").agg(pl.col("variation").n_unique().alias("variations"))
+        return ExposedUsers(frame, self.phase, self.num_testers, met.filter(pl.col("variations") > 1).height)
+
+    def users_at(self, moments: Sequence[int]) -> Iterator[pl.DataFrame]:
+        """The same rows at each of these moments, which grow; each event is looked at once."""
+        total = None
+        for span in pairwise([None, *moments]):
+            sums = self._sums(span)
+            total = sums if total is None else _added(pl.concat([total, sums], how="vertical_relaxed"))
+            yield _exposed(total)
+
+    def _sums(self, span: Span) -> pl.DataFrame:
+        """The sums of each user within a span of time; without a variation where no exposure is in it."""
+        exposed = (
+            _within(self.exposures, span)
+            .group_by("unit", maintain_order=True)
+            .agg(
+                pl.col("variation").first(),
+                pl.len().alias("requests"),
+                pl.col("served").str.contains(r"^\d").sum().alias("errors"),
+                (pl.col("served") == "fallback").sum().alias("fallbacks"),
+            )
+        )
+        others = (_sum_actions(_within(self.actions, span)), _sum_answers(_within(self.shown, span)))
+        return _added(pl.concat([exposed, *others], how="diagonal_relaxed"))
+
+
+def _added(sums: pl.DataFrame) -> pl.DataFrame:
+    """One row a user, in the order of the rows."""
+    numbers = pl.exclude("unit", "variation").sum()
+    return sums.group_by("unit", maintain_order=True).agg(pl.col("variation").drop_nulls().first(), numbers)
+
+
+def _exposed(sums: pl.DataFrame) -> pl.DataFrame:
+    """Leaves out whoever was not exposed: a list whose exposure was lost makes nobody a user of the experiment."""
+    return sums.filter(pl.col("variation").is_not_null()).rename({"unit": "user_id"})
+
+
 def read_users(folder: Path, experiment: str, phase: str | None = None) -> ExposedUsers:
-    """The users of an experiment's phase, the last one by default.
+    """The users of an experiment's phase, the last one by default. Raises what `read_experiment` raises."""
+    return read_experiment(folder, experiment, phase).users_until()
+
+
+def read_experiment(folder: Path, experiment: str, phase: str | None = None) -> ExperimentLog:
+    """The events of an experiment's phase, the last one by default.
 
     Raises BadStatistics where nobody was exposed, and DataError for files that are no event log.
     """
@@ -45,31 +127,65 @@ def read_users(folder: Path, experiment: str, phase: str | None = None) -> Expos
         raise BadStatistics(f"{folder} has no exposure of the experiment {experiment!r}")
     phase = str(exposures["phase"][-1]) if phase is None else phase
     exposures = exposures.filter(pl.col("phase") == phase)
+    if not exposures.height:
+        raise BadStatistics(f"{folder} has no exposure of phase {phase!r} of the experiment {experiment!r}")
     counted = without_testers(exposures, folder, user="unit")
-    users = counted.group_by("unit", maintain_order=True).agg(
-        pl.col("variation").first(),
-        pl.col("variation").n_unique().alias("variations"),
-        pl.col("ts_ms").min().alias("since_ms"),
-        pl.len().alias("requests"),
-        pl.col("served").str.contains(r"^\d").sum().alias("errors"),
-        (pl.col("served") == "fallback").sum().alias("fallbacks"),
-    )
-    num_moved = users.filter(pl.col("variations") > 1).height
-    rows = users.join(_actions(folder, users), on="unit", how="left", maintain_order="left").fill_null(0)
-    frame = rows.drop("variations", "since_ms").rename({"unit": "user_id"})
-    return ExposedUsers(frame, phase, exposures["unit"].n_unique() - users.height, num_moved)
+    num_testers = exposures["unit"].n_unique() - counted["unit"].n_unique()
+    lists = [
+        _read_lists(folder, name, columns, (experiment, phase))
+        for name, columns in (("shown", SHOWN_COLUMNS), ("interleaved", INTERLEAVED_COLUMNS))
+    ]
+    return ExperimentLog(experiment, phase, counted, lists[0], _read_actions(folder, counted), lists[1], num_testers)
 
 
-def _actions(folder: Path, users: pl.DataFrame) -> pl.DataFrame:
-    """The sums of each user's feedback from the first exposure on."""
+def _within(table: pl.DataFrame, span: Span) -> pl.DataFrame:
+    after, until = span
+    if after is not None:
+        table = table.filter(pl.col("ts_ms") > after)
+    return table if until is None else table.filter(pl.col("ts_ms") <= until)
+
+
+def _read_lists(folder: Path, name: str, columns: dict[str, pl.DataType], of: tuple[str, str]) -> pl.DataFrame:
+    """A table of lists of an experiment and its phase; files of an older service lack columns."""
+    empty = pl.DataFrame(schema={"stream_id": pl.String(), **columns})
+    lists = read_table(folder, name, ("request_id",))
+    if lists is None:
+        return empty
+    ours = lists.filter((pl.col("experiment") == of[0]) & (pl.col("phase") == of[1]))
+    return without_testers(pl.concat([empty, ours], how="diagonal"), folder, user="unit")
+
+
+def _read_actions(folder: Path, exposures: pl.DataFrame) -> pl.DataFrame:
+    """The feedback of each exposed user from the first exposure on."""
+    columns: dict[str, pl.DataType] = {"unit": pl.String(), "item": pl.String(), "request_id": pl.String()}
+    columns |= {"action": pl.String(), "ts_ms": pl.Int64(), "watch_time_ms": pl.Int64()}
     feedback = read_table(folder, FEEDBACK, FEEDBACK_KEY)
+    if feedback is None:
+        return pl.DataFrame(schema=columns)
+    since = exposures.group_by("unit").agg(pl.col("ts_ms").min().alias("since_ms"))
+    # a request that a tester forced counts for nobody, whoever sends feedback on it
+    counted = without_testers(feedback, folder).join(since, left_on="user", right_on="unit")
+    return counted.filter(pl.col("ts_ms") >= pl.col("since_ms")).rename({"user": "unit"}).select(*columns)
+
+
+def _sum_actions(actions: pl.DataFrame) -> pl.DataFrame:
     sums: Sequence[pl.Expr] = [
         *((pl.col("action") == action).sum().alias(name) for name, action in ACTIONS.items()),
         (pl.col("watch_time_ms").sum() / 1e3).alias("watch_time_s"),
     ]
-    if feedback is None:
-        return users.select("unit", *(pl.lit(0).alias(name) for name in (*ACTIONS, "watch_time_s")))
-    # a request that a tester forced counts for nobody, whoever sends feedback on it
-    counted = without_testers(feedback, folder).join(users, left_on="user", right_on="unit")
-    since = counted.filter(pl.col("ts_ms") >= pl.col("since_ms"))
-    return since.group_by("user").agg(sums).rename({"user": "unit"})
+    return actions.group_by("unit").agg(sums)
+
+
+def _sum_answers(shown: pl.DataFrame) -> pl.DataFrame:
+    """ANSWERS of each user, over the lists that tell them."""
+    length = pl.col("items").list.len()
+    return (
+        shown.filter(pl.col("asked").is_not_null())
+        .group_by("unit")
+        .agg(
+            pl.len().alias("answers"),
+            pl.col("took_ms").sum().alias("latencies_ms"),
+            (length == 0).sum().alias("empties"),
+            (length < pl.col("asked")).sum().alias("shorts"),
+        )
+    )

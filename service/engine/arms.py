@@ -9,22 +9,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+from zlib import crc32
 
-from model.attributes.columns import Kind
-from model.attributes.filters import parse_filter
-from model.attributes.table import BadAttribute
 from model.catalogue import Catalogue, ExternalId
 from model.columns import Columns
 from model.records import History, ServingPlan
 from model.rules import NO_RULES, ListRules
 from service.catalogue.live import LiveItems
+from service.catalogue.rules import check_rules
 from service.catalogue.slot_vectors import SlotVectors
-from service.catalogue.snapshot import required
 from service.engine.blocks import RequestBlock
 from service.engine.compute import ComputeCounters
 from service.engine.messages import EngineRequest
 from service.engine.protocols import EngineClient
-from service.errors import BadRequest, StaleRelease
+from service.errors import RecallError, StaleRelease
 from service.lists.fill import FILLED, FRESH
 from service.stores.vector_codec import CachedVectors, cache_key
 
@@ -133,26 +131,6 @@ class Release:
         return "popular" if source == FILLED else f"{SOURCE_NAMES.get(self.kind, 'vector')}{source + 1}"
 
 
-def check_rules(rules: ListRules, catalogue: Catalogue) -> None:
-    """Raises BadRequest for rules that the attributes of these items do not allow, and says why."""
-    texts = [text for text in (rules.filter, *(boost.filter for boost in rules.boosts)) if text is not None]
-    decays = [boost.attribute for boost in rules.boosts if boost.attribute is not None]
-    if not (texts or decays or rules.caps):
-        return
-    try:
-        attributes = required(catalogue.attributes)
-        for text in texts:
-            parse_filter(text).check(attributes)
-        for cap in rules.caps:
-            if attributes.column(cap.attribute).type.kind is Kind.NUMBER:
-                raise BadAttribute(f"{cap.attribute}: a cap counts equal values, and it holds numbers")
-        for name in decays:
-            if not attributes.column(name).type.is_comparable:
-                raise BadAttribute(f"{name}: a decay needs numbers, and it holds {attributes.column(name).type}")
-    except BadAttribute as error:
-        raise BadRequest(str(error)) from error
-
-
 class Tenure:
     """A release while it is in a slot, with the number of those who use it: `with slot.lease() as release`."""
 
@@ -187,11 +165,41 @@ class Tenure:
                 await asyncio.wait_for(self._left.wait(), limit_s)
 
 
+class Trial(Tenure):
+    """The tenure of a canary: it counts its uses, and those that a bug ended."""
+
+    __slots__ = ("num_failed", "num_uses", "share")
+
+    def __init__(self, release: Release, share: float) -> None:
+        super().__init__(release)
+        self.share = share  # of the users
+        self.num_uses = self.num_failed = 0
+
+    def enter(self) -> Release:
+        self.num_uses += 1
+        return super().enter()
+
+    def __exit__(self, *error: object) -> None:
+        kind = error[0]
+        # neither a caller who left nor an error that the service knows: those are counted where they are answered
+        is_bug = isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, RecallError)
+        self.num_failed += is_bug
+        self.leave()
+
+    def includes(self, user: str) -> bool:
+        """Says whether the canary answers this user; always the same of one bundle."""
+        return crc32(user.encode("utf-8", "surrogatepass"), crc32(self.release.bundle.encode())) < self.share * 2**32
+
+
 class ArmSlot:
-    """The place of an arm: `current` answers, `draining` finishes what it was asked. Belongs to one event loop."""
+    """The place of an arm: `current` answers, `draining` finishes what it was asked. Belongs to one event loop.
+
+    Beside `current` a canary may answer a share of the users.
+    """
 
     def __init__(self, release: Release) -> None:
         self._tenure = Tenure(release)
+        self._trial: Trial | None = None
         self._draining: Release | None = None
         self._swapping = asyncio.Lock()
 
@@ -203,9 +211,45 @@ class ArmSlot:
     def draining(self) -> Release | None:
         return self._draining
 
-    def lease(self) -> Tenure:
-        """The current release for the time of a `with` block: its engine is not closed meanwhile."""
-        return self._tenure
+    @property
+    def trial(self) -> Trial | None:
+        """The tenure of the canary, while there is one."""
+        return self._trial
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        """The current release, and the canary where there is one."""
+        return (self.current, self._trial.release) if self._trial else (self.current,)
+
+    def lease(self, user: str | None = None) -> Tenure:
+        """A release for the time of a `with` block: its engine is not closed meanwhile.
+
+        The canary's for the users whom it answers; without a user always the current one.
+        """
+        trial = self._trial
+        return trial if trial and user is not None and trial.includes(user) else self._tenure
+
+    def lease_of(self, bundle: str) -> Tenure | None:
+        """The same of the release that serves this bundle; None where none does."""
+        tenures = (self._tenure, self._trial)
+        return next((tenure for tenure in tenures if tenure and tenure.release.bundle == bundle), None)
+
+    def try_out(self, new: Release, share: float) -> None:
+        """Has a canary answer that share of the users from now on."""
+        self._trial = Trial(new, share)
+
+    def end_trial(self) -> Trial | None:
+        """Has no canary answer any more; returns the tenure of the one that did, which those who lease it still use."""
+        trial, self._trial = self._trial, None
+        return trial
+
+    def promote(self) -> Tenure:
+        """Makes the canary current at once; returns the tenure of the old release. Raises ValueError without one."""
+        old, trial = self._tenure, self.end_trial()
+        if trial is None:
+            raise ValueError("there is no canary")
+        self._tenure = trial
+        return old
 
     def put(self, new: Release) -> Tenure:
         """Makes `new` current at once; returns the tenure of the old release, which those who lease it still use."""
@@ -218,27 +262,31 @@ class ArmSlot:
         Swaps of one slot follow each other. Whoever still waits after DRAIN_SECONDS is failed by the closing engine.
         """
         async with self._swapping:
-            old = self.put(new)
-            self._draining = old.release
-            try:
-                await old.drain(DRAIN_SECONDS)
-            finally:
-                await old.release.engine.close()
-                self._draining = None
-            return old.release
+            return await self.retire(self.put(new))
+
+    async def retire(self, old: Tenure) -> Release:
+        """Closes the engine of a release that answers no longer, once it has answered what it was asked."""
+        self._draining = old.release
+        try:
+            await old.drain(DRAIN_SECONDS)
+        finally:
+            await old.release.engine.close()
+            self._draining = None
+        return old.release
 
     async def close(self) -> None:
-        """Closes the engine of the current release; a swap under way closes the other."""
-        await self.current.engine.close()
+        """Closes the engines; a swap under way closes that of the old release."""
+        for release in self.releases:
+            await release.engine.close()
 
 
-async def with_current(slot: ArmSlot, ask: Callable[[Release], Awaitable[T]]) -> T:
+async def with_current(slot: ArmSlot, ask: Callable[[Release], Awaitable[T]], user: str | None = None) -> T:
     """The outcome of `ask` with the release that answers now; asked anew where another took its place on the way.
 
-    Raises what `ask` raises.
+    user: may be answered by a canary. Raises what `ask` raises.
     """
     for _ in range(MAX_RELEASES - 1):
-        with slot.lease() as release, suppress(StaleRelease):
+        with slot.lease(user) as release, suppress(StaleRelease):
             return await ask(release)
     with slot.lease() as release:
         return await ask(release)

@@ -13,6 +13,7 @@ import torch
 from index.base import ItemIndex
 from index.bundle.bundle import Bundle, BundleRefused, open_bundle
 from index.bundle.files import read_manifest
+from index.bundle.signature import TrustedKeys
 from index.next_item import next_item_from
 from index.planned import PlannedIndex
 from index.watched import WatchedIndex
@@ -79,6 +80,7 @@ class EngineParts:
     observer: EngineObserver = SilentObserver()
     state: LiveState | None = None  # of the items; None = they never change
     fresh_share: float = 0.0  # of each list, kept for items that came after the bundle
+    trusted: TrustedKeys | None = None  # those of whom one has to have signed a bundle; None = nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
 
     Raises ConfigurationError with the reason when the bundle is refused.
     """
-    bundle, checkpoint, encoder = prove(name, folder, device)
+    bundle, checkpoint, encoder = prove(name, folder, device, parts.trusted)
     index, watched = plan_searches(bundle, device)
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
     slots = SlotVectors(name, catalogue, bundle.exact, bundle.golden.flat_vectors)
@@ -131,18 +133,21 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
         index=bundle.index.spec,
         items=len(catalogue.items),
         plan=asdict(plan),
+        signed_by=bundle.signed_by,
     )
     return LoadedArm(release, compute)
 
 
-def prove(name: str, folder: Path, device: str) -> tuple[Bundle, Checkpoint, UserEncoder]:
+def prove(
+    name: str, folder: Path, device: str, trusted: TrustedKeys | None = None
+) -> tuple[Bundle, Checkpoint, UserEncoder]:
     """The bundle in a folder with its encoder, which gives the golden vectors: the proof, and the warm-up.
 
     Raises ConfigurationError with the reason when the bundle is refused.
     """
     pin_compute_threads()
     try:
-        bundle = open_bundle(folder, device)
+        bundle = open_bundle(folder, device, trusted)
         checkpoint = Checkpoint.load(bundle.checkpoint_path)
         encoder = UserEncoder(checkpoint, device, next_item_from(bundle.index))
         # the index holds what the network ranks by: one copy is enough

@@ -6,6 +6,27 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryTerms:
+    """The traffic of a canary, a bundle on trial beside the one in force, and the bounds that end the trial."""
+
+    share: float  # of the users
+    seconds: float = 600.0  # that it stays within its bounds; then it is in force
+    max_errors: float = 0.02  # share of failed answers beyond that of the other bundle
+    max_slowdown: float = 2.0  # times the latency of the other bundle
+    min_overlap: float = 0.1  # share of items that the lists of both have in common
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """The bundle on trial beside an arm's."""
+
+    bundle: str
+    folder: str
+    terms: CanaryTerms
+    has_cache: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseState:
     """The bundle that an arm serves and what became of the last one offered; the same in every process."""
 
@@ -15,6 +36,7 @@ class ReleaseState:
     previous: str | None = None  # the bundle that a roll back puts in its place
     refusal: str | None = None  # the reason why the last bundle offered was refused; None once one was taken
     has_cache: bool = False  # its engine looks for vectors in a cache
+    canary: Canary | None = None  # while one is on trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +45,10 @@ class ReloadRequest:
 
     arm: str
     bundle: str | None = None  # name of a folder beside the arm's own
-    rollback: bool = False
+    rollback: bool = False  # ends a trial, where one is under way
+    canary: CanaryTerms | None = None  # not at once: on trial
+    promote: bool = False  # the canary is in force, before its time
+    reason: str | None = None  # of a roll back that no person wants, but a bound that was left
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +60,7 @@ class ReloadOutcome:
     previous: str | None
     changed: bool  # False: this bundle was served already
     seconds: float
+    canary: str | None = None  # the bundle on trial
 
 
 class Releases(Protocol):

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
 
+from service.events.streams import FEEDBACK
 from service.stores.redis_client import RedisClient, RedisUnavailable
 
 WARN_SHARE = 0.8
@@ -61,9 +63,22 @@ class FullnessWatch:
         self._is_memory_filling = is_bounded and int(memory["used_memory"]) > WARN_SHARE * bound
 
     async def _ask(self, client: Redis) -> tuple[list[int | None], dict[str, Any]]:
+        if self._redis.is_cluster:
+            return await self._ask_cluster(cast(RedisCluster, client))
         async with client.pipeline(transaction=False) as pipe:
             for stream in self._streams:
                 pipe.memory_usage(stream)
             pipe.info("memory")
             *sizes, memory = await pipe.execute()
+        return sizes, memory
+
+    async def _ask_cluster(self, cluster: RedisCluster) -> tuple[list[int | None], dict[str, Any]]:
+        """Asks the node of each stream; the memory told is that of the one where feedback lies, with the histories."""
+        owners = [cluster.get_node_from_key(stream) for stream in (*self._streams, FEEDBACK)]
+        # the library's types allow whatever a command may answer
+        sizes: list[Any] = [
+            await cluster.execute_command("MEMORY USAGE", stream, target_nodes=owner)
+            for stream, owner in zip(self._streams, owners, strict=False)
+        ]
+        memory: Any = await cluster.info("memory", target_nodes=owners[-1])
         return sizes, memory

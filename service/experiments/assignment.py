@@ -7,12 +7,12 @@ the biased version 1, another hash attribute leaves everybody out. No store and 
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import structlog
@@ -22,7 +22,7 @@ from growthbook.core import eval_feature
 
 from service.errors import ConfigurationError, UnknownArm
 from service.experiments.conditions import HASH_ATTRIBUTE
-from service.experiments.rules import FEATURE, Experiment
+from service.experiments.rules import FEATURE, INTERLEAVED, Experiment, ExperimentKind
 from service.experiments.sentences import check_feature
 from service.experiments.together import check_follows, check_together
 
@@ -40,6 +40,14 @@ class Reason(StrEnum):
     NOT_IN_EXPERIMENT = "not_in_experiment"
     NO_EXPERIMENT = "no_experiment"
     PINNED = "pinned"  # a force rule: everybody gets this arm
+    NOT_INTERLEAVED = "not_interleaved"  # the request asks for what a list out of two lists cannot keep
+
+
+class Team(NamedTuple):
+    """A side of an interleaving."""
+
+    variation: str
+    arm: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +60,24 @@ class Assignment:
     experiment: str | None = None
     phase: str = ""
     variation: str | None = None  # the variation's key, for the X-AB-Bucket header
+    teams: tuple[Team, ...] = ()  # the two arms whose lists become one; then `arm` is none that is served
 
     @property
     def in_experiment(self) -> bool:
         return self.reason is Reason.EXPERIMENT
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms that are asked: one, or those of the teams."""
+        return tuple(team.arm for team in self.teams) or (self.arm,)
+
+    def alone(self) -> "Assignment":
+        """The control's arm outside the experiment, for a request that cannot be interleaved."""
+        return Assignment(self.teams[0].arm, Reason.NOT_INTERLEAVED, self.config)
+
+    def of(self, team: Team) -> "Assignment":
+        """The assignment under which one of the two lists is made."""
+        return replace(self, arm=team.arm, teams=())
 
 
 def unrepeated(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -83,7 +105,7 @@ class Assigner:
         self._context = GlobalContext(Options(), features_from_dict({FEATURE: {**feature, "rules": rules}}))
         self._outside = {reason: Assignment(feature["defaultValue"], reason, self.config) for reason in Reason}
         self._chosen = {
-            (experiment.key, index): self._build(experiment, index, Reason.EXPERIMENT)
+            (experiment.key, index): self._choose(experiment, index, Reason.EXPERIMENT)
             for experiment in experiments
             for index in range(len(experiment.variations))
         }
@@ -93,6 +115,8 @@ class Assigner:
             choices = [self._build(experiment, index, Reason.FORCED) for index in range(len(experiment.variations))]
             self._forced |= {choice.arm: choice for choice in choices}
             self._forced |= {choice.variation: choice for choice in choices if choice.variation}
+            if experiment.kind is ExperimentKind.INTERLEAVING:
+                self._forced[INTERLEAVED] = self._choose(experiment, 0, Reason.FORCED)
 
     @classmethod
     def from_file(cls, path: Path, arms: Collection[str]) -> "Assigner":
@@ -141,6 +165,14 @@ class Assigner:
         if not any(experiment.active for experiment in self._experiments):
             return self._outside[Reason.NO_EXPERIMENT]
         return self._outside[Reason.NOT_IN_EXPERIMENT if unit else Reason.NO_UNIT]
+
+    def _choose(self, experiment: Experiment, index: int, reason: Reason) -> Assignment:
+        """The assignment of a user whom the hash gives that variation: in an interleaving all have the same."""
+        if experiment.kind is ExperimentKind.SPLIT:
+            return self._build(experiment, index, reason)
+        keys = map(experiment.variation_key, range(len(experiment.variations)))
+        teams = tuple(map(Team, keys, experiment.variations))
+        return Assignment(INTERLEAVED, reason, self.config, experiment.key, experiment.phase, INTERLEAVED, teams)
 
     def _build(self, experiment: Experiment, index: int, reason: Reason) -> Assignment:
         arm, variation = experiment.variations[index], experiment.variation_key(index)

@@ -58,12 +58,38 @@ class Shown:
     share: float  # the chance that an answer is sampled: its weight is 1 / share
     items: Sequence[ExternalId] | NDArray[Any]
     scores: Sequence[float] | NDArray[Any]
+    asked: int = 0  # items that the request wanted; a list may be shorter
+    took_ms: float = 0.0  # until the answer was there
 
     @classmethod
     def from_json(cls, data: bytes) -> "Shown":
         """From the field `e` of a stream entry."""
         fields: dict[str, Any] = orjson.loads(data)
         return cls(**fields | {"items": tuple(fields["items"]), "scores": tuple(fields["scores"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interleaved:
+    """An interleaved answer, each of them: of each item the team it was taken from. Feedback is credited by it."""
+
+    request_id: str
+    experiment: str
+    phase: str
+    config: str
+    unit: str
+    served: str  # as in an exposure
+    bundle: str  # of both arms
+    ts_ms: int
+    teams: tuple[str, ...]  # the keys of the two variations
+    picks: tuple[int, ...]  # by position: 0 or 1, a place in `teams`
+    in_both: int  # items that both lists held
+    items: Sequence[ExternalId] | NDArray[Any]
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Interleaved":
+        """From the field `e` of a stream entry."""
+        fields: dict[str, Any] = orjson.loads(data)
+        return cls(**fields | {name: tuple(fields[name]) for name in ("teams", "picks", "items")})
 
 
 def exposure_id(assignment: Assignment, unit: str, ts_ms: int) -> str:

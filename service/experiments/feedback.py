@@ -8,23 +8,32 @@ import json
 from collections import OrderedDict
 from dataclasses import dataclass
 from enum import StrEnum
-from hashlib import blake2b, sha1
+from hashlib import blake2b
 from typing import Any, Protocol
 
 import orjson
-from redis.asyncio.client import Pipeline
 
 from model.catalogue import ExternalId
 from service.errors import EventsRefused, EventsUnavailable, Unavailable
 from service.events.streams import FEEDBACK, EventReader, MemoryEventReader, MemoryStream, RedisEventReader
-from service.stores.history import APPEND, MAX_HIDDEN, MAX_HISTORY, MemoryHistory, encode_item, hidden_key, history_key
+from service.stores.history import (
+    APPEND,
+    MAX_HIDDEN,
+    MAX_HISTORY,
+    MemoryHistory,
+    encode_item,
+    hidden_key,
+    history_key,
+    slot_of,
+)
 from service.stores.microbatch import Microbatcher
-from service.stores.redis_client import PERMANENT, FailureCause, RedisClient, RedisUnavailable
+from service.stores.redis_causes import PERMANENT, FailureCause
+from service.stores.redis_client import RedisClient, RedisUnavailable, Script, ScriptCall
 
 # KEYS: the event's mark, stream, the user's list. ARGV: event, mark's ttl, item or '', limit of the list.
 # The mark is set after the stream has the event, so that a refused write (out of memory) can be sent again; a broken
 # history must not cost the event, hence pcall.
-SCRIPT = (
+SCRIPT = Script.of(
     APPEND
     + """
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
@@ -34,12 +43,11 @@ if ARGV[3] ~= '' then pcall(append, KEYS[3], ARGV[3], tonumber(ARGV[4])) end
 return 1
 """
 )
-SCRIPT_SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
-def mark_key(event: "FeedbackEvent") -> bytes:
+def mark_key(event: "FeedbackEvent", slot: bytes = b"") -> bytes:
     """Ids belong to a user: two clients that both count from 1 are two events."""
-    return b"fb:" + json.dumps([event.user, event.event_id]).encode()
+    return b"fb:" + slot + json.dumps([event.user, event.event_id]).encode()
 
 
 class Action(StrEnum):
@@ -108,7 +116,7 @@ class RedisFeedback:
     """Events that arrive together go in one pipeline; the stream is never trimmed here, its consumer does that."""
 
     def __init__(self, redis: RedisClient, limits: FeedbackLimits = FeedbackLimits()) -> None:
-        self._redis, self._limits = redis, limits
+        self._redis, self._limits, self._slot = redis, limits, slot_of(redis)
         self._writes = Microbatcher(self._write, limits.max_batch)
 
     @property
@@ -132,19 +140,14 @@ class RedisFeedback:
         return EventsUnavailable("the event cannot be kept now; send it again")
 
     async def _write(self, events: list[FeedbackEvent]) -> list[int | RedisUnavailable]:
-        def fill(pipe: Pipeline) -> None:
-            pipe.script_load(SCRIPT)  # with every batch: a restarted Redis has forgotten it
-            for event in events:
-                pipe.evalsha(SCRIPT_SHA, 3, *self._arguments(event))
+        return await self._redis.run_script(SCRIPT, [self._call(event) for event in events])
 
-        return (await self._redis.pipeline(fill))[1:]
-
-    def _arguments(self, event: FeedbackEvent) -> tuple[bytes | str | int, ...]:
+    def _call(self, event: FeedbackEvent) -> ScriptCall:
         is_hide = event.action is Action.HIDE
         item = encode_item(event.item) if event.is_history or is_hide else b""
         kept, limit = (hidden_key, MAX_HIDDEN) if is_hide else (history_key, self._limits.max_history)
-        keys = (mark_key(event), FEEDBACK, kept(event.user))
-        return (*keys, orjson.dumps(event), self._limits.mark_ttl_s, item, limit)
+        keys = (mark_key(event, self._slot), FEEDBACK, kept(event.user, self._slot))
+        return keys, (orjson.dumps(event), self._limits.mark_ttl_s, item, limit)
 
 
 class MemoryFeedback:

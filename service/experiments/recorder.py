@@ -1,4 +1,5 @@
-"""Decides what of a request is recorded: a user's first exposure of a day, a sample of lists, every forced answer.
+"""Decides what of a request is recorded: a user's first exposure of a day, a sample of lists, interleaved lists, forced
+answers.
 
 Called for every request, whatever became of it; knows neither Redis nor HTTP. What was recorded before is remembered
 within a bound: a user who is forgotten is written again under the same id, and readers count an id once.
@@ -6,14 +7,15 @@ within a bound: a user who is forgotten is written again under the same id, and 
 
 import random
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import orjson
 from numpy.typing import NDArray
 
-from service.events.streams import EXPOSURES, FORCED, SHOWN
+from service.events.streams import EXPOSURES, FORCED, INTERLEAVED, SHOWN
 from service.experiments.assignment import Assignment, Reason
-from service.experiments.exposure import DAY_MS, Exposure, Shown, exposure_id
+from service.experiments.exposure import DAY_MS, Exposure, Interleaved, Shown, exposure_id
 
 MAX_REMEMBERED = 200_000  # users of a process; about 15 MB
 
@@ -27,6 +29,22 @@ class RecordedQuery(Protocol):
     @property
     def unit(self) -> str | None: ...
 
+    @property
+    def top_n(self) -> int: ...
+
+
+class RecordedProvenance(Protocol):
+    """The teams of an interleaved list (Provenance of service/queries.py)."""
+
+    @property
+    def teams(self) -> tuple[str, ...]: ...
+
+    @property
+    def picks(self) -> tuple[int, ...]: ...
+
+    @property
+    def in_both(self) -> int: ...
+
 
 class RecordedResult(Protocol):
     """The part of an answer that is recorded (RecallResult of service/queries.py)."""
@@ -39,6 +57,14 @@ class RecordedResult(Protocol):
 
     @property
     def scores(self) -> NDArray[Any]: ...
+
+    @property
+    def timings_ms(self) -> Mapping[str, float]: ...
+
+    @property
+    def provenance(self) -> RecordedProvenance | None:
+        """The teams of an interleaved list; None where all items are of one arm."""
+        ...
 
 
 class EventSink(Protocol):
@@ -100,6 +126,9 @@ class ExposureRecorder:
         ):
             # a dropped exposure is not remembered: the user's next request tries again
             self._seen.add(key)
+        if result is not None and result.provenance is not None:
+            # each, not a sample: without it feedback on the list counts for nobody
+            self._sink.put(INTERLEAVED, self._interleaved(query, assignment, served, result, result.provenance, now_ms))
         if result is not None and random.random() < self._sample_share:
             self._sink.put(SHOWN, self._shown(query, assignment, served, result, now_ms))
 
@@ -139,7 +168,39 @@ class ExposureRecorder:
             bundle=result.bundle,
             ts_ms=now_ms,
             share=self._sample_share,
-            items=ids if ids.dtype.kind == "i" else ids.tolist(),
+            items=_plain(ids),
             scores=result.scores,
+            asked=query.top_n,
+            took_ms=result.timings_ms.get("total", 0.0),
         )
         return orjson.dumps(shown, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    @staticmethod
+    def _interleaved(
+        query: RecordedQuery,
+        assignment: Assignment,
+        served: str,
+        result: RecordedResult,
+        provenance: RecordedProvenance,
+        now_ms: int,
+    ) -> bytes:
+        interleaved = Interleaved(
+            request_id=query.request_id,
+            experiment=assignment.experiment or "",
+            phase=assignment.phase,
+            config=assignment.config,
+            unit=query.unit or "",
+            served=served,
+            bundle=result.bundle,
+            ts_ms=now_ms,
+            teams=provenance.teams,
+            picks=provenance.picks,
+            in_both=provenance.in_both,
+            items=_plain(result.item_ids),
+        )
+        return orjson.dumps(interleaved, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _plain(ids: NDArray[Any]) -> Any:
+    """The ids as orjson writes them."""
+    return ids if ids.dtype.kind == "i" else ids.tolist()

@@ -8,6 +8,7 @@ whoever wrote something else (service/experiments/sentences.py).
 
 import math
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -29,6 +30,14 @@ from service.experiments.conditions import HASH_ATTRIBUTE, unknown_attribute
 FEATURE = "recall_arm"
 HASH_VERSION = 2
 WEIGHT_TOLERANCE = 1e-6
+INTERLEAVED = "interleaved"  # the variation of everybody in an interleaving, and what served them
+
+
+class ExperimentKind(StrEnum):
+    """The way in which an experiment compares its arms."""
+
+    SPLIT = "split"  # each user has one arm
+    INTERLEAVING = "interleaving"  # each user gets one list mixed out of those of both arms
 
 
 def refusal(sentence: str) -> PydanticCustomError:
@@ -142,6 +151,7 @@ class Experiment(Strict):
     """A rule that splits the users among arms."""
 
     key: HeaderText
+    kind: ExperimentKind = ExperimentKind.SPLIT  # not GrowthBook's: an export has none
     namespace: Annotated[Any, BeforeValidator(refuse_always)] = None
     hashVersion: HashVersion  # noqa: N815
     hashAttribute: HashAttribute  # noqa: N815
@@ -189,8 +199,20 @@ class Experiment(Strict):
             return self
         if len(self.meta) != len(self.variations):
             raise refusal(f"{self.key} needs one meta entry for each variation")
+        if INTERLEAVED in {entry.key for entry in self.meta}:
+            raise refusal(f"{self.key} has the variation key {INTERLEAVED!r}, which is that of every interleaved list")
         if len({entry.key for entry in self.meta}) < len(self.meta):
             raise refusal(f"{self.key} needs a variation key of its own in each meta entry")
+        return self
+
+    @model_validator(mode="after")
+    def _two_arms_are_interleaved(self) -> Self:
+        if self.kind is not ExperimentKind.INTERLEAVING:
+            return self
+        if len(self.variations) != 2 or self.variations[0] == self.variations[1]:
+            raise refusal(f"{self.key} interleaves, and needs two variations that are different arms")
+        if self.weights is not None and self.weights[0] != self.weights[1]:
+            raise refusal(f"{self.key} interleaves: both arms have half of each list; leave the weights out")
         return self
 
     @model_validator(mode="after")

@@ -22,6 +22,7 @@ SENTENCES = {
     "rules.experiment.key": (
         f"a rule of {FEATURE} needs a key of 1 to 128 printable ASCII characters: it goes into a header"
     ),
+    "rules.experiment.kind": "{where} has kind {value!r}; it is split or interleaving",
     "rules.experiment.namespace": ("{where} uses a namespace, which hashes with the biased version 1; use filters"),
     "rules.experiment.hashVersion": f"{{where}} has hashVersion {{value}}; only {HASH_VERSION} is unbiased",
     "rules.experiment.hashAttribute": (

@@ -10,7 +10,7 @@ from service.errors import ConfigurationError
 from service.experiments.rules import FEATURE, Experiment, Feature, Filter, ForceRule
 
 Rule = Experiment | ForceRule
-FIXED = ("variations", "weights", "seed", "filters", "condition", "meta")  # of an experiment, within a phase
+FIXED = ("kind", "variations", "weights", "seed", "filters", "condition", "meta")  # of an experiment, within a phase
 
 
 def check_together(feature: Feature) -> None:

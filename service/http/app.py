@@ -3,9 +3,10 @@
 Run it with `recall serve`. No logic: handlers are in routes.py, parts are built by service/bootstrap.py.
 """
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import structlog
@@ -13,20 +14,25 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from model import __version__
+from service.access.collector import KeyCollector
+from service.access.ring import open_keys
 from service.admission.collector import AdmissionCollector
 from service.admission.gate import Gate
 from service.bootstrap import OpenEngines, Service, freeze_loaded, open_service, register
 from service.errors import BadRequest, RecallError
 from service.http import codec, docs, operations
+from service.http.auth import NEEDED, RequireKey
 from service.http.bodies import BodyReader
 from service.http.fast_path import FastPath
 from service.http.observe import Observe, request_id_of
-from service.http.openapi import DESCRIPTION, TAGS, complete_openapi
+from service.http.openapi import DESCRIPTION, TAGS, complete_openapi, with_keys
 from service.http.routes import router
 from service.settings import Settings
 
+ROUTERS = (router, operations.router, docs.router)
 log = structlog.get_logger()
 
 
@@ -34,11 +40,17 @@ class RecallApp(FastAPI):
     """The application. Its lifespan opens the service: it answers nothing before the arms are proven."""
 
     def __init__(self, settings: Settings, open_engines: OpenEngines) -> None:
-        """open_engines: in this process (service/engine_process.py) or in another (`engines_at`)."""
+        """open_engines: in this process (service/engine_process.py) or in another (`engines_at`).
+
+        Raises ConfigurationError for API keys that cannot be used.
+        """
         self._settings, self._open_engines = settings, open_engines
         self._service: Service | None = None
         self.bodies = BodyReader()
         self.gate = Gate(settings.target_wait_ms / 1e3)
+        self.keys = open_keys(settings)
+        # without keys nothing stands in a request's way
+        checks = [Middleware(RequireKey, routes=self._all_routes, keys=self.keys)] if self.keys else []
         super().__init__(
             title="recgpt-recall",
             version=__version__,
@@ -48,9 +60,10 @@ class RecallApp(FastAPI):
             docs_url=None,  # the pages of the framework load their scripts from the internet
             redoc_url=None,
             redirect_slashes=False,  # a redirect would repeat the client's own Host header
-            # each is called by the one before it, so that the fast path is observed too
+            # each is called by the one before it, so that the fast path is observed too, and asks for a key
             middleware=[
                 Middleware(Observe, metrics=lambda: self.service.metrics),
+                *checks,
                 Middleware(FastPath, routes=[route for route in router.routes if isinstance(route, APIRoute)]),
             ],
             # the tree of errors.py; whatever else is raised is a bug and says nothing of itself
@@ -60,9 +73,8 @@ class RecallApp(FastAPI):
                 Exception: _internal_error,
             },
         )
-        self.include_router(router)
-        self.include_router(operations.router)
-        self.include_router(docs.router)
+        for part in ROUTERS:
+            self.include_router(part)
 
     @property
     def service(self) -> Service:
@@ -71,14 +83,25 @@ class RecallApp(FastAPI):
             raise RuntimeError("the service is not running")
         return self._service
 
+    def _all_routes(self) -> list[Route]:
+        """Every route: the app's own and those of its routers, which it may keep as they are."""
+        parts = [self.routes, *(part.routes for part in ROUTERS)]
+        return [route for routes in parts for route in routes if isinstance(route, Route)]
+
     def openapi(self) -> dict[str, Any]:
-        return complete_openapi(super().openapi(), self._settings)
+        document = complete_openapi(super().openapi(), self._settings)
+        return with_keys(document, NEEDED) if self.keys else document
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:
-        async with open_service(self._settings, self._open_engines) as service:
+        async with AsyncExitStack() as stack:
+            service = await stack.enter_async_context(open_service(self._settings, self._open_engines))
             self._service = service
             register(service.metrics, AdmissionCollector(self.gate))
+            if self.keys:
+                register(service.metrics, KeyCollector(self.keys))
+                watching = asyncio.create_task(self.keys.watch())
+                stack.callback(watching.cancel)
             freeze_loaded()
             yield
             self._service = None

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, TypeVar
 
 import orjson
@@ -16,14 +15,15 @@ from model.ids import RULE
 from model.rules import NO_RULES, Boost, Cap, ListRules
 from service.catalogue.changes import PutItem
 from service.engine.arms import Release
-from service.engine.releases import ReleaseState, ReloadRequest
+from service.engine.releases import CanaryTerms, ReloadRequest
 from service.errors import BadRequest, MalformedBody, RecallError
 from service.experiments.exposure import DAY_MS
 from service.experiments.feedback import Action, FeedbackEvent
 from service.http.bodies import JSON, MSGPACK, BodyReader
 from service.http.schemas import BoostBody, FeedbackRequest, ItemBody, RecallRequest, ReloadBody
+from service.interleaving import join_explained
 from service.lists.reasons import columns_of
-from service.queries import RecallQuery, RecallResult
+from service.queries import AnyResult, RecallQuery, RecallResult
 from service.settings import Settings
 from service.stores.vector_codec import CachedVectors
 
@@ -204,15 +204,20 @@ def to_put(body: ItemBody) -> PutItem:
 
 
 def to_reload(body: ReloadBody) -> ReloadRequest:
-    """The wish in a body. Raises BadRequest where it names two bundles."""
+    """The wish in a body. Raises BadRequest where it names two bundles, or two things to do with one."""
     if body.rollback and body.bundle is not None:
         raise BadRequest("bundle: not together with rollback, which takes the one served before")
-    return ReloadRequest(body.arm, body.bundle, body.rollback)
+    if body.promote and (body.rollback or body.bundle is not None):
+        raise BadRequest("promote: by itself, for the canary that is on trial")
+    if body.canary and (body.rollback or body.promote):
+        raise BadRequest("canary: not together with rollback or promote, which end a trial")
+    terms = CanaryTerms(**body.canary.model_dump()) if body.canary else None
+    return ReloadRequest(body.arm, body.bundle, body.rollback, terms, body.promote)
 
 
-def to_columns(result: RecallResult, explain: bool, settings: Settings) -> dict[str, Any]:
+def to_columns(result: AnyResult, explain: bool, settings: Settings) -> dict[str, Any]:
     """The body of RecallResponse."""
-    arm, assignment, listed = result.arm, result.assignment, result.listed
+    assignment = result.assignment
     experiment = {
         "key": assignment.experiment,
         "assigned": assignment.arm,
@@ -221,22 +226,30 @@ def to_columns(result: RecallResult, explain: bool, settings: Settings) -> dict[
     }
     columns: dict[str, Any] = {
         "request_id": result.request_id,
-        "bundle": arm.bundle,
-        "arm": arm.name,
+        "bundle": result.bundle,
+        "arm": result.arm_name,
         "experiment": experiment,
         "items": ids_column(result, settings),
-        "scores": listed.scores,
+        "scores": result.scores,
         "catalogue": result.catalogue,
         "cache": result.cache,
         "degraded": result.degraded,
         "timings_ms": result.timings_ms,
     }
     if explain:
-        columns["sources"] = [arm.source_name(source) for source in listed.sources.tolist()]
-        columns["prompts"] = listed_ids(result.prompts, settings)
-        reasons = columns_of(result.reasons, result.listed.rows, arm.catalogue)
-        columns["reasons"] = reasons | {"similar": [listed_ids(own, settings) for own in reasons["similar"]]}
+        columns |= join_explained(result, [explained(part, settings) for part in result.parts])
     return columns
+
+
+def explained(result: RecallResult, settings: Settings) -> dict[str, Any]:
+    """The columns that `explain` adds to the list of one arm."""
+    arm = result.arm
+    reasons = columns_of(result.reasons, result.listed.rows, arm.catalogue)
+    return {
+        "sources": [arm.source_name(source) for source in result.listed.sources.tolist()],
+        "prompts": listed_ids(result.prompts, settings),
+        "reasons": reasons | {"similar": [listed_ids(own, settings) for own in reasons["similar"]]},
+    }
 
 
 def to_vectors(arm: Release, vectors: CachedVectors, settings: Settings) -> dict[str, Any]:
@@ -245,7 +258,7 @@ def to_vectors(arm: Release, vectors: CachedVectors, settings: Settings) -> dict
     return {"bundle": arm.bundle, "arm": arm.name, "vectors": listed, "prompts": prompts}
 
 
-def ids_column(result: RecallResult, settings: Settings) -> Any:
+def ids_column(result: AnyResult, settings: Settings) -> Any:
     """The ids listed: integers as an array, which orjson writes as it is; strings as a list."""
     ids = result.item_ids
     return ids if ids.dtype.kind == "i" and not settings.string_ids else listed_ids(ids.tolist(), settings)
@@ -270,22 +283,9 @@ def problem(error: RecallError, request_id: str | None) -> Response:
     return reply(to_problem(error, request_id), error.status, headers)
 
 
-def experiment_headers(result: RecallResult) -> dict[str, str]:
+def experiment_headers(result: AnyResult) -> dict[str, str]:
     """The headers X-AB-*: only where an experiment, or a forced variation of an experiment, decided."""
     assignment = result.assignment
     if assignment.experiment is None or assignment.variation is None:
         return {}
     return {"X-AB-Experiment": assignment.experiment, "X-AB-Bucket": assignment.variation}
-
-
-def describe_arm(arm: Release, state: ReleaseState) -> dict[str, Any]:
-    """An entry of GET /arms."""
-    plan = {**asdict(arm.plan), "digest": arm.plan_digest}
-    return {
-        "kind": arm.kind,
-        "bundle": arm.bundle,
-        "previous": state.previous,
-        "num_items": len(arm.catalogue.items),
-        "window": arm.window,
-        "plan": plan,
-    }

@@ -1,5 +1,6 @@
 """The parts of the OpenAPI document that FastAPI cannot see: bodies are parsed from bytes, answers written as bytes."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -13,11 +14,13 @@ from service.errors import (
     EventsUnavailable,
     Forbidden,
     MalformedBody,
+    NoEventLog,
     Overloaded,
     RecallError,
     ReloadRefused,
     ReloadUnderWay,
     Unauthorized,
+    Unavailable,
     UnknownArm,
     UnsupportedEncoding,
 )
@@ -90,6 +93,7 @@ QA_HEADERS = (
     ("X-AB-Bucket", "Forces a variation; needs X-QA-Key, is never analysed.", {"type": "string"}),
     ("X-QA-Key", "Key of those who may force a variation.", {"type": "string"}),
 )
+PRIMARY = "The one metric that decides, declared before the test; left out: plays."
 ADMIN_HEADERS = (("X-Admin-Key", "Key of those who may change bundles and items.", {"type": "string"}),)
 # of bodies whose routes have no deadline
 OTHER_HEADERS = {FeedbackRequest: (), FeedbackBatch: (), ItemBody: ADMIN_HEADERS, ReloadBody: ADMIN_HEADERS}
@@ -143,7 +147,21 @@ def item_answers(*more: type[RecallError]) -> Responses:
     return {200: {"model": ChangeResponse, "description": "Kept"}, **problems}
 
 
+def report_answers() -> Responses:
+    """The page, and the refusals of GET /experiments/{key}/report."""
+    kinds = (Unauthorized, Forbidden, NoEventLog, BadRequest, Overloaded, Unavailable, DeadlineExceeded)
+    problems: Responses = {kind.status: _problem(kind) for kind in kinds}
+    forms = {"text/html": {"schema": {"type": "string"}}, "application/json": {"schema": {"type": "object"}}}
+    page = {"description": "The report", "content": forms}
+    return {200: page, **problems}
+
+
 ITEM_REFUSALS = (MalformedBody, BodyTooLarge, UnsupportedEncoding, CatalogueFull)
+REPORT_PARAMETERS = [
+    {"name": "primary", "in": "query", "required": False, "description": PRIMARY, "schema": {"type": "string"}},
+    {"name": "format", "in": "query", "required": False, "schema": {"type": "string", "enum": ["html", "json"]}},
+    {"name": "X-Admin-Key", "in": "header", "required": False, "schema": {"type": "string"}},
+]
 DELETE_PARAMETERS = [
     {"name": name, "in": "header", "required": False, "description": text, "schema": kind}
     for name, text, kind in ADMIN_HEADERS
@@ -171,6 +189,40 @@ def complete_openapi(document: dict[str, Any], settings: Settings) -> dict[str, 
         schemas["$defs"][model.__name__]["properties"][name] |= bound
     document["components"].setdefault("schemas", {}).update(schemas["$defs"])
     return document
+
+
+KEY_SCHEME = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key of the service; the scopes are those of which a route needs one.",
+}
+FORCED = "Forces a variation; needs a key with the scope qa, is never analysed."
+KEY_HEADERS = {name for name, *_ in (*QA_HEADERS, *ADMIN_HEADERS)} - {"X-AB-Bucket"}
+
+
+def with_keys(document: dict[str, Any], needed: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The document of a service that asks for API keys: their scheme, and what each route needs; returns it.
+
+    needed: by path, the scopes of which a key needs one. The headers of the other keys have no meaning then.
+    """
+    document["components"]["securitySchemes"] = {"ApiKey": KEY_SCHEME}
+    refusals = {str(kind.status): _refusal(kind) for kind in (Unauthorized, Forbidden, Overloaded)}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if "parameters" in operation:
+                own = [entry for entry in operation["parameters"] if entry["name"] not in KEY_HEADERS]
+                operation["parameters"] = [
+                    entry | {"description": FORCED} if entry["name"] == "X-AB-Bucket" else entry for entry in own
+                ]
+            if needed[path]:
+                operation["security"] = [{"ApiKey": [scope]} for scope in needed[path]]
+                operation["responses"] = refusals | operation["responses"]
+    return document
+
+
+def _refusal(kind: type[RecallError]) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": _problem(kind)["description"], "content": {"application/json": {"schema": schema}}}
 
 
 def _bounds(settings: Settings) -> list[tuple[type[BaseModel], str, dict[str, int]]]:

@@ -2,8 +2,10 @@
 
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import metadata
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
@@ -11,13 +13,29 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import Field, JsonValue
 
 from model import __version__
+from service.access.ring import KeyRing
+from service.bootstrap import Service
+from service.engine.arms import Release
+from service.engine.releases import ReleaseState
+from service.errors import BadRequest
+from service.experiments.assignment import DEFAULT_FILE
 from service.http import codec
 from service.http.auth import check_admin
-from service.http.openapi import Responses, body_of, health_answers, reload_answers
+from service.http.bodies import JSON
+from service.http.openapi import (
+    REPORT_PARAMETERS,
+    Responses,
+    body_of,
+    health_answers,
+    reload_answers,
+    report_answers,
+)
 from service.http.routes import service_of
 from service.http.schemas import Body, ReloadBody
+from service.reports import ReportRequest
 
 HEALTH_SECONDS = 1.0
+HTML = "text/html; charset=utf-8"
 router = APIRouter(generate_unique_id_function=lambda route: route.name)
 
 
@@ -55,6 +73,7 @@ class ArmDescription(Body):
     kind: str = Field(description="The system: recgpt, comirec ..")
     bundle: str = Field(description="Digest of the release that is served.")
     previous: str | None = Field(description="Digest of the release that a roll back puts in its place.")
+    canary: dict[str, JsonValue] | None = Field(description="The release on trial, and the terms of its trial.")
     num_items: int
     window: int = Field(description="Newest history items that can change the answer.")
     plan: dict[str, JsonValue] = Field(description="Prompts, quotas and diversity, with the digest of all three.")
@@ -87,13 +106,14 @@ async def health(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """200 once all arms are proven (the port is closed before) and while they compute; what runs below its best."""
     service = service_of(request)
+    keys: KeyRing | None = request.app.keys
     failing = service.pipeline.problems()
     refused = {state.arm: state.refusal for state in service.releases.states() if state.refusal}
     state = {
         "ready": not failing,
         "failing": failing,
         "arms": list(service.pipeline.arms),
-        "degraded": service.stores.warnings(),
+        "degraded": [*service.stores.warnings(), *(keys.warnings() if keys else ())],
         "refused": refused,
         "experiments": {"config": service.experiments.config, "refused": service.experiments.refusal},
     }
@@ -109,10 +129,26 @@ async def metrics(request: Request) -> Response:
 @router.get("/arms", response_model=ArmsResponse, tags=["operations"])
 async def arms(request: Request) -> Response:
     """The arms by name: the bundle that each serves, and its plan."""
-    service = service_of(request)
+    return codec.reply({"arms": describe_arms(service_of(request))})
+
+
+def describe_arms(service: Service) -> dict[str, dict[str, Any]]:
     states = {state.arm: state for state in service.releases.states()}
-    served = {name: codec.describe_arm(slot.current, states[name]) for name, slot in service.pipeline.arms.items()}
-    return codec.reply({"arms": served})
+    return {name: describe_arm(slot.current, states[name]) for name, slot in service.pipeline.arms.items()}
+
+
+def describe_arm(arm: Release, state: ReleaseState) -> dict[str, Any]:
+    """An entry of GET /arms."""
+    plan = {**asdict(arm.plan), "digest": arm.plan_digest}
+    return {
+        "kind": arm.kind,
+        "bundle": arm.bundle,
+        "previous": state.previous,
+        "canary": {"bundle": state.canary.bundle, **asdict(state.canary.terms)} if state.canary else None,
+        "num_items": len(arm.catalogue.items),
+        "window": arm.window,
+        "plan": plan,
+    }
 
 
 @router.get("/version", response_model=VersionResponse, tags=["operations"])
@@ -130,3 +166,34 @@ async def reload(request: Request) -> Response:
     check_admin(request, service.settings.admin_key)
     body = await codec.read(ReloadBody, request, service.settings.max_body_bytes)
     return codec.reply(asdict(await service.releases.reload(codec.to_reload(body))))
+
+
+@router.get(
+    "/experiments/{key}/report",
+    responses=report_answers(),
+    openapi_extra={"parameters": REPORT_PARAMETERS},
+    tags=["operations"],
+)
+async def experiment_report(key: str, request: Request) -> Response:
+    """An experiment's report as a page, or as JSON with `format=json`, where the event log lies beside the service."""
+    service = service_of(request)
+    check_admin(request, service.settings.admin_key)
+    wish = report_wish(key, request.query_params, service)
+    return Response(await service.reports.make(wish), media_type=JSON if wish.as_json else HTML)
+
+
+def report_wish(key: str, given: Mapping[str, str], service: Service) -> ReportRequest:
+    """Raises BadRequest for a parameter that is none of a report's."""
+    form = given.get("format", "html")
+    if unknown := set(given) - {"format", "primary"}:
+        raise BadRequest(f"{min(unknown)[:40]}: a report has the parameters format and primary")
+    if form not in {"html", "json"}:
+        raise BadRequest("format: html or json")
+    return ReportRequest(
+        folder=str(service.settings.state_dir / "events"),
+        key=key,
+        experiments=str(service.settings.experiments or DEFAULT_FILE),
+        primary=given.get("primary", "plays"),
+        as_json=form == "json",
+        settings=describe_arms(service),
+    )

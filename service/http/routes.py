@@ -37,7 +37,7 @@ from service.http.schemas import (
     RecallResponse,
 )
 from service.http.tickets import record_wait, ticket_of
-from service.queries import RecallQuery, RecallResult
+from service.queries import AnyResult, RecallQuery, RecallResult
 
 MEMBERS_A_TURN = 8  # of a batch, read or written; then the event loop turns to others
 UNANSWERED = RecallError("internal error")  # the outcome of a request that a bug, or the stop of the service, ended
@@ -62,13 +62,13 @@ def settle(service: Service, ticket: Ticket, history: Sequence[object] | None) -
     ticket.settle(window // 2 if history is None else min(len(history), window))
 
 
-async def answer_query(service: Service, query: RecallQuery, ticket: Ticket) -> RecallResult:
+async def answer_query(service: Service, query: RecallQuery, ticket: Ticket) -> AnyResult:
     """The answer of the pipeline, made known to all that listen: the gate, metrics, exposures, the shadow comparison.
 
     An exposure is recorded whatever becomes of the request: who is refused under one arm alone would be missing there.
     """
     assignment = service.pipeline.assign(query)
-    outcome: RecallResult | RecallError = UNANSWERED
+    outcome: AnyResult | RecallError = UNANSWERED
     try:
         outcome = await service.pipeline.recall(query, assignment)
     except RecallError as error:
@@ -77,20 +77,23 @@ async def answer_query(service: Service, query: RecallQuery, ticket: Ticket) -> 
     finally:
         tell_gate(ticket, outcome)
         record_exposure(service, query, assignment, outcome)
+        if isinstance(outcome, RecallError) and outcome is not UNANSWERED:
+            for arm in assignment.arms:
+                service.canaries.failed(query, arm, outcome)
     make_known(service, query, outcome)
     return outcome
 
 
-def tell_gate(ticket: Ticket, outcome: RecallResult | RecallError) -> None:
+def tell_gate(ticket: Ticket, outcome: AnyResult | RecallError) -> None:
     """Tells how long a request waited; one that was given up, since its caller has gone, tells nothing."""
-    if isinstance(outcome, RecallResult):
+    if not isinstance(outcome, RecallError):
         record_wait(ticket, outcome.timings_ms)
     elif outcome is not UNANSWERED:
         record_wait(ticket)
 
 
 def record_exposure(
-    service: Service, query: RecallQuery, assignment: Assignment, outcome: RecallResult | RecallError
+    service: Service, query: RecallQuery, assignment: Assignment, outcome: AnyResult | RecallError
 ) -> None:
     if isinstance(outcome, RecallError):
         service.stores.exposures.record(query, assignment, str(outcome.status))
@@ -98,19 +101,20 @@ def record_exposure(
         service.stores.exposures.record(query, assignment, outcome.served, outcome)
 
 
-def make_known(service: Service, query: RecallQuery, result: RecallResult) -> None:
-    service.metrics.answered(result)
-    # lists without what was shown have no counterpart in an arm that has shown nothing
-    if not query.not_shown:
+def make_known(service: Service, query: RecallQuery, result: AnyResult) -> None:
+    for part in result.parts:
+        service.metrics.answered(part, is_canary=service.canaries.answered(query, part))
+    # an answer of two arms is compared already; one without what was shown has no counterpart in another arm
+    if isinstance(result, RecallResult) and not query.not_shown:
         service.shadow.sample(query, result)
 
 
 async def answer_queries(
     service: Service, queries: Sequence[RecallQuery], ticket: Ticket
-) -> Sequence[RecallResult | RecallError]:
+) -> Sequence[AnyResult | RecallError]:
     """The outcomes of many queries, made known in the same way."""
     assignments = [service.pipeline.assign(query) for query in queries]
-    outcomes: Sequence[RecallResult | RecallError] = [UNANSWERED] * len(queries)
+    outcomes: Sequence[AnyResult | RecallError] = [UNANSWERED] * len(queries)
     try:
         outcomes = await service.pipeline.recall_many(queries, assignments)
     finally:
@@ -118,7 +122,7 @@ async def answer_queries(
         for query, assignment, outcome in zip(queries, assignments, outcomes, strict=True):
             record_exposure(service, query, assignment, outcome)
     for query, outcome in zip(queries, outcomes, strict=True):
-        if isinstance(outcome, RecallResult):
+        if not isinstance(outcome, RecallError):
             make_known(service, query, outcome)
     return outcomes
 

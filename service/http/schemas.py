@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from model import ids
 from model.rules import MAX_BOOSTS, MAX_CAPS
+from service.engine.releases import CanaryTerms
 
 # ids and names alike; the rule is the one that logs are read by
 Text = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=ids.MAX_CHARACTERS, pattern=ids.PATTERN)]
@@ -14,12 +15,13 @@ ItemId = Number | Text
 UserId = Number | Text
 FolderName = Annotated[str, StringConstraints(strict=True, max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 FilterBody = dict[str, JsonValue]  # its rule is model/attributes/filters.py's
+Share = Annotated[float, Field(ge=0, le=1)]
+CANARY = CanaryTerms(0.0)  # the defaults of a trial exist there
 Milliseconds = Annotated[int, Field(strict=True, ge=0, le=86_400_000)]
 
 EXAMPLE: dict[str, JsonValue] = {"user_id": "u42", "history": [101, 2044, 77], "top_n": 5, "explain": True}
 
-UNSHOWN: dict[str, JsonValue] = {"user_id": "u42", "history": [101, 2044, 77], "top_n": 20, "not_shown": True}
-
+UNSHOWN = EXAMPLE | {"not_shown": True}
 FILTERED: dict[str, JsonValue] = {
     "history": [101, 2044, 77],
     "filter": {"duration_s": {"lt": 60}, "or": [{"language": "en"}, {"category": {"in": [3, 8]}}]},
@@ -82,9 +84,7 @@ class RecallRequest(Body):
         0.0, description="Share of novelty against relevance (maximal marginal relevance); 0 changes nothing."
     )
     not_shown: Annotated[bool, Field(strict=True)] = Field(
-        False,
-        description="Leave out what earlier answers with not_shown have listed for this user, and what is kept of the "
-        "user's history; this answer counts as shown.",
+        False, description="Leave out what such answers have listed for this user, and the history kept."
     )
     min_catalogue: Annotated[int, Field(strict=True, ge=0, le=ids.MAX_INTEGER)] = Field(
         0, description="The change of the catalogue, as POST /items numbers it, that the answer has to know."
@@ -95,9 +95,7 @@ class BatchRequest(Body):
     """Many users at once; answers keep the order."""
 
     # each is parsed later by itself: a bad member must not refuse the others
-    requests: list[dict[str, Any]] = Field(
-        description="RecallRequest objects; a bad one gets its own problem.", min_length=1
-    )
+    requests: list[dict[str, Any]] = Field(description="RecallRequest objects; a bad one gets a problem.", min_length=1)
     arm: Text | None = Field(None, description="Pins the arm for all; such answers are never exposures.")
 
     model_config = ConfigDict(
@@ -142,9 +140,7 @@ class FeedbackBatch(Body):
     """Many actions at once, in the order in which they happened; answers keep it."""
 
     # each is parsed later by itself: a bad event must not refuse the others
-    events: list[dict[str, Any]] = Field(
-        description="FeedbackRequest objects; a bad one gets its own problem.", min_length=1
-    )
+    events: list[dict[str, Any]] = Field(description="FeedbackRequest objects; a bad one gets a problem.", min_length=1)
 
     model_config = ConfigDict(
         extra="forbid",
@@ -175,14 +171,28 @@ class ItemBody(Body):
     )
 
 
+class CanaryBody(Body):
+    """The terms of a trial: a bundle that leaves one of its bounds is rolled back by itself."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = Field(description="Of the users, who stay with it.")
+    seconds: Annotated[float, Field(ge=1, le=1_000_000)] = Field(CANARY.seconds, description="Then it is in force.")
+    max_errors: Share = Field(CANARY.max_errors, description="Share of failed answers beyond the other bundle's.")
+    max_slowdown: Annotated[float, Field(ge=1, le=1000)] = Field(
+        CANARY.max_slowdown, description="Times the latency of the other bundle."
+    )
+    min_overlap: Share = Field(CANARY.min_overlap, description="Share of items that the lists of both have in common.")
+
+
 class ReloadBody(Body):
     """The wish for another bundle of an arm. Without `bundle` and `rollback`: what lies in the arm's own folder now."""
 
     arm: Text
     bundle: FolderName | None = Field(None, description="Name of a folder beside the arm's own, in which it lies.")
     rollback: Annotated[bool, Field(strict=True)] = Field(
-        False, description="Take the bundle that was served before this; not together with `bundle`."
+        False, description="End the trial, or take the bundle that was served before; not together with `bundle`."
     )
+    canary: CanaryBody | None = Field(None, description="The bundle is on trial first, beside the one in force.")
+    promote: Annotated[bool, Field(strict=True)] = Field(False, description="The canary is in force now; by itself.")
 
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"arm": "recgpt"}]})
 
@@ -213,8 +223,8 @@ class RecallResponse(Body):
     """The list as columns, not objects: the n-th id, score and source belong together."""
 
     request_id: str
-    bundle: str = Field(description="Digest of the release that answered.")
-    arm: str
+    bundle: str = Field(description="Digest of the release that answered; of an interleaved list both, with + between.")
+    arm: str = Field(description="The arm that answered; `interleaved` for a list of two arms.")
     experiment: Experiment
     items: list[int | str]
     scores: list[float]
@@ -287,3 +297,4 @@ class ReloadResponse(Body):
     previous: str | None = Field(description="Digest of the release that a roll back puts in its place.")
     changed: bool = Field(description="False: this bundle was served already.")
     seconds: float = Field(description="From the request until the old release had answered all it was asked.")
+    canary: str | None = Field(description="Digest of the release on trial.")

@@ -27,7 +27,6 @@ def main() -> None:
     told = json.loads(os.environ.pop(ENVIRONMENT))
     settings, heart = Settings(**told["settings"]), Heart(told["heartbeat"])
     configure_logging(settings.log_level)
-    app = create_app(settings, engines_at(told["engine"]))
 
     def stop() -> None:
         log.error("supervisor_gone")
@@ -39,6 +38,7 @@ def main() -> None:
         await until_lost(heart, stop)
 
     try:
+        app = create_app(settings, engines_at(told["engine"]))
         # it listens once it can answer: the port is shared, and who comes before then belongs to the other processes
         with hold(settings.host, settings.port) as bound:
             Server(app, ready).run([bound])

@@ -24,7 +24,12 @@ class ReloadCollector(Collector):
         refused = GaugeMetricFamily(
             "recall_bundle_refused", "1 while the last bundle offered to an arm is a refused one", labels=["arm"]
         )
+        canary = GaugeMetricFamily(
+            "recall_canary_share", "Share of the users whom a canary answers", labels=["arm", "bundle"]
+        )
         for state in self._reloader.states():
             served.add_metric([state.arm, state.bundle], 1)
             refused.add_metric([state.arm], state.refusal is not None)
-        yield from (reloads, served, refused)
+            if state.canary:
+                canary.add_metric([state.arm, state.canary.bundle], state.canary.terms.share)
+        yield from (reloads, served, refused, canary)

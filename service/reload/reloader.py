@@ -3,6 +3,9 @@
 One at a time, and everything that can fail comes before the swap, so that a refusal leaves the old bundle in force. The
 new bundle is loaded in a thread beside the event loop; meanwhile both are in memory. The previous bundle is remembered
 by folder and digest, not kept in memory: going back is a reload like any other, with the same proof.
+
+A canary is proven in the same way and answers a share of the users beside the old bundle, until it is promoted or its
+trial ends; who judges it is service/canary, in the processes that see the answers.
 """
 
 import asyncio
@@ -19,9 +22,17 @@ import structlog
 from service.engine.arms import ArmSlot, Release
 from service.engine.loading import release_memory
 from service.engine.metadata import find_bundle
-from service.engine.releases import ReleaseListener, ReleaseState, ReloadOutcome, ReloadRequest
+from service.engine.releases import (
+    Canary,
+    CanaryTerms,
+    ReleaseListener,
+    ReleaseState,
+    ReloadOutcome,
+    ReloadRequest,
+)
 from service.errors import ConfigurationError, RecallError, ReloadRefused, ReloadUnderWay, UnknownArm
 
+MIN_USES, PAUSE_S = 20, 1.0  # of a canary before it is promoted; between looks whether it has them
 log = structlog.get_logger()
 
 
@@ -32,6 +43,9 @@ class Result(StrEnum):
     ROLLED_BACK = "rolled_back"
     UNCHANGED = "unchanged"
     REFUSED = "refused"
+    ON_TRIAL = "on_trial"
+    PROMOTED = "promoted"
+    TRIAL_ENDED = "trial_ended"  # by a bound that the canary left, or by a person
 
 
 class Reloader:
@@ -50,6 +64,7 @@ class Reloader:
         self._previous: dict[str, ReleaseState] = {}  # of an arm: what it served before
         self._listeners: list[ReleaseListener] = []
         self._is_busy = False
+        self._timers: set[asyncio.Task[None]] = set()  # of trials
         self.results: Counter[tuple[str, Result]] = Counter()  # by arm
 
     def states(self) -> Sequence[ReleaseState]:
@@ -66,11 +81,16 @@ class Reloader:
         """
         if wanted.arm not in self._arms:
             raise UnknownArm(f"no arm is called {wanted.arm[:64]!r}; there are {', '.join(self._arms)}")
+        started = time.monotonic()
+        if wanted.rollback and (wanted.reason or self._arms[wanted.arm].trial):
+            # at once, whatever else is under way: a bad canary answers users. Where it is gone there is nothing to do
+            await self._end_trial(wanted.arm, wanted.reason)
+            return self._outcome(wanted.arm, False, started)
         if self._is_busy:
             raise ReloadUnderWay("another bundle is being loaded; try again when it is done")
-        self._is_busy, started = True, time.monotonic()
+        self._is_busy = True
         try:
-            changed = await self._replace(wanted)
+            changed = await (self._promote(wanted.arm) if wanted.promote else self._replace(wanted))
         except ReloadRefused as error:
             await self._refuse(wanted.arm, str(error))
             raise
@@ -78,12 +98,18 @@ class Reloader:
             self._is_busy = False
         if changed:
             await asyncio.to_thread(let_go)
-        state = self._states[wanted.arm]
-        return ReloadOutcome(state.arm, state.bundle, state.previous, changed, round(time.monotonic() - started, 3))
+        return self._outcome(wanted.arm, changed, started)
+
+    def _outcome(self, arm: str, changed: bool, started: float) -> ReloadOutcome:
+        state, seconds = self._states[arm], round(time.monotonic() - started, 3)
+        canary = state.canary.bundle if state.canary else None
+        return ReloadOutcome(state.arm, state.bundle, state.previous, changed, seconds, canary)
 
     async def _replace(self, wanted: ReloadRequest) -> bool:
         """True where another bundle is served now. Raises ReloadRefused before anything has changed."""
         old = self._states[wanted.arm]
+        if old.canary:
+            raise ReloadUnderWay(f"arm {wanted.arm}: a canary is on trial; promote it, or end the trial by a roll back")
         folder, bundle = self._find(wanted)
         if bundle == old.bundle:
             self._count(wanted.arm, Result.UNCHANGED, bundle)
@@ -99,6 +125,9 @@ class Reloader:
         except RecallError:
             await new.engine.close()
             raise
+        if wanted.canary:
+            await self._try_out(old, new, wanted.canary)
+            return False
         # from here on nothing can fail: the new release answers, then the old one ends
         self._previous[wanted.arm] = old
         gone = asyncio.create_task(self._arms[wanted.arm].swap(new))
@@ -106,6 +135,57 @@ class Reloader:
         await self._tell(coming)
         await gone
         return True
+
+    async def _try_out(self, old: ReleaseState, new: Release, terms: CanaryTerms) -> None:
+        """The new release answers a share of the users, and is promoted when its time is over."""
+        self._arms[old.arm].try_out(new, terms.share)
+        self._count(old.arm, Result.ON_TRIAL, new.bundle)
+        canary = Canary(new.bundle, str(new.folder), terms, new.has_cache)
+        await self._tell(replace(old, refusal=None, canary=canary))
+        timer = asyncio.create_task(self._promote_after(old.arm, new.bundle, terms.seconds))
+        self._timers.add(timer)
+        timer.add_done_callback(self._timers.discard)
+
+    async def _promote_after(self, arm: str, bundle: str, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        slot = self._arms[arm]
+        while (trial := slot.trial) and trial.release.bundle == bundle:
+            # who has answered nobody has proven nothing
+            if trial.num_uses >= MIN_USES and not self._is_busy:
+                await self.reload(ReloadRequest(arm, promote=True))
+                return
+            await asyncio.sleep(PAUSE_S)
+
+    async def _promote(self, arm: str) -> bool:
+        """True: the canary is in force now. Raises ReloadRefused where there is none."""
+        slot, old = self._arms[arm], self._states[arm]
+        if old.canary is None or slot.trial is None:
+            raise ReloadRefused(f"arm {arm}: there is no canary to promote")
+        new = old.canary
+        self._previous[arm] = replace(old, canary=None)
+        gone = slot.promote()
+        self._count(arm, Result.PROMOTED, new.bundle)
+        await self._tell(ReleaseState(arm, new.bundle, new.folder, old.bundle, has_cache=new.has_cache))
+        await slot.retire(gone)
+        return True
+
+    async def _end_trial(self, arm: str, reason: str | None) -> None:
+        """The old release answers everybody again, and the canary ends. Where there is none, that is told once more."""
+        slot = self._arms[arm]
+        gone = slot.end_trial()
+        if gone is None:
+            # who asked knows of a trial that another engine process had, and is gone with it
+            await self._tell(self._states[arm])
+            return
+        self._count(arm, Result.TRIAL_ENDED, reason or gone.release.bundle)
+        await self._tell(replace(self._states[arm], canary=None, refusal=reason))
+        await slot.retire(gone)
+        await asyncio.to_thread(let_go)
+
+    async def close(self) -> None:
+        """Ends the timers of trials."""
+        for timer in self._timers:
+            timer.cancel()
 
     def _find(self, wanted: ReloadRequest) -> tuple[Path, str]:
         """The folder of the bundle that is asked for, and its digest."""

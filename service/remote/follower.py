@@ -6,6 +6,7 @@ that missed it (it was starting) finds out from the refusal of its next request,
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -53,13 +54,17 @@ class Follower:
         """Serves from now on what the engine process serves, where it is prepared; else the next request finds out."""
         self._states = tuple(states)
         for state in states:
-            prepared = self._prepared.pop(state.arm, None)
-            if prepared and prepared.bundle == state.bundle:
-                self.arms[state.arm].put(prepared)
+            follow_state(self.arms[state.arm], state, self._prepared.pop(state.arm, None))
 
     async def catch_up(self, arm: str, stale: str) -> None:
         """Returns once another bundle than `stale` is served here, or none could be read; whoever waits asks again."""
-        if self.arms[arm].current.bundle != stale:
+        slot = self.arms[arm]
+        if slot.trial and slot.trial.release.bundle == stale:
+            # the canary is gone, perhaps with its engine process: the bundle in force answers
+            slot.end_trial()
+            self._states = tuple(replace(s, canary=None) if s.arm == arm else s for s in self._states)
+            return
+        if slot.current.bundle != stale:
             return
         if prepared := self._prepared.pop(arm, None):
             self.arms[arm].put(prepared)
@@ -83,6 +88,25 @@ class Follower:
         return await asyncio.to_thread(read_release, state, self._link, self._items)
 
 
+def follow_state(slot: ArmSlot, state: ReleaseState, prepared: Release | None) -> None:
+    """Puts in a slot what its state says, as far as it is there or was prepared."""
+    if slot.trial and slot.trial.release.bundle == state.bundle:
+        slot.promote()
+    elif prepared and prepared.bundle == state.bundle:
+        slot.put(prepared)
+    canary = state.canary
+    if slot.trial and (canary is None or canary.bundle != slot.trial.release.bundle):
+        slot.end_trial()
+    if canary and prepared and prepared.bundle == canary.bundle and not slot.trial:
+        slot.try_out(prepared, canary.terms.share)
+
+
+def canary_state(state: ReleaseState) -> ReleaseState | None:
+    """The canary of a state as a state of its own, for those who read bundles."""
+    canary = state.canary
+    return ReleaseState(state.arm, canary.bundle, canary.folder, has_cache=canary.has_cache) if canary else None
+
+
 def read_release(state: ReleaseState, link: EngineLink, items: LiveState | None = None) -> Release:
     """The release of a bundle that the engine process has proven. Raises ConfigurationError with the reason."""
     engine = RemoteEngine(state.arm, state.bundle, link)
@@ -104,5 +128,8 @@ async def follow_engine(link: EngineLink, items: LiveState | None = None) -> Fol
         ) from None
     releases = {state.arm: read_release(state, link, items) for state in states}
     follower = Follower(link, states, releases, items)
+    for state in states:
+        if (canary := canary_state(state)) and state.canary:
+            follower.arms[state.arm].try_out(read_release(canary, link, items), state.canary.terms.share)
     link.subscribe(follower)
     return follower

@@ -190,11 +190,13 @@ class EngineServer:
 
     def _engine_of(self, message: AskBlock) -> tuple[Tenure, Engine]:
         """Raises EngineFailed for an arm that is not here, StaleRelease for a bundle that is not served."""
-        tenure = self._arms[message.arm].lease() if message.arm in self._arms else None
-        if tenure is None or not isinstance(tenure.release.engine, Engine):
+        if message.arm not in self._arms:
             raise EngineFailed(f"the engine process serves no arm {message.arm[:64]!r}")
-        if message.bundle != tenure.release.bundle:
+        tenure = self._arms[message.arm].lease_of(message.bundle)
+        if tenure is None:
             raise StaleRelease(f"the arm {message.arm} serves another bundle than {message.bundle[:16]!r}")
+        if not isinstance(tenure.release.engine, Engine):
+            raise EngineFailed(f"the engine process serves no arm {message.arm[:64]!r}")
         return tenure, tenure.release.engine
 
     async def _reload(self, message: AskReload) -> Reloaded | EngineRefusal:

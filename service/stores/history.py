@@ -30,12 +30,21 @@ end
 """
 
 
-def history_key(user: str) -> bytes:
-    return b"hist:" + user.encode("utf-8", "surrogatepass")
+# in a Cluster: the script that keeps feedback writes its stream and a user's lists in one step, so in one slot
+SLOT = b"{recall:feedback}:"
 
 
-def hidden_key(user: str) -> bytes:
-    return b"hide:" + user.encode("utf-8", "surrogatepass")
+def slot_of(redis: RedisClient) -> bytes:
+    """The part of a key that puts it beside the stream of feedback; nothing but a Cluster needs one."""
+    return SLOT if redis.is_cluster else b""
+
+
+def history_key(user: str, slot: bytes = b"") -> bytes:
+    return b"hist:" + slot + user.encode("utf-8", "surrogatepass")
+
+
+def hidden_key(user: str, slot: bytes = b"") -> bytes:
+    return b"hide:" + slot + user.encode("utf-8", "surrogatepass")
 
 
 def encode_item(item: ExternalId) -> bytes:
@@ -71,7 +80,7 @@ class RedisHistory:
     """One list a user. Concurrent reads join into one pipeline at a time, of histories and of hidden items each."""
 
     def __init__(self, redis: RedisClient, max_history: int = MAX_HISTORY, max_batch: int = 256) -> None:
-        self._redis, self._max_history = redis, max_history
+        self._redis, self._max_history, self._slot = redis, max_history, slot_of(redis)
         self._reads = Microbatcher(self._load, max_batch)
         # read beside the computation, which takes longer: users of several batches share a call
         self._beside = Microbatcher(self._load, max_batch, PAUSE_S)
@@ -82,12 +91,13 @@ class RedisHistory:
         # LRANGE -0 -1 would be the whole list
         if limit <= 0:
             return []
-        [entries] = await self._reads.ask([(history_key(user), limit)])
+        [entries] = await self._reads.ask([(history_key(user, self._slot), limit)])
         return self._decode(entries)
 
     async def hidden(self, users: Sequence[str]) -> list[list[ExternalId] | None]:
         reads = self._beside if len(users) == 1 else self._reads
-        return [self._decode(entries) for entries in await reads.ask([(hidden_key(u), MAX_HIDDEN) for u in users])]
+        keys = [(hidden_key(user, self._slot), MAX_HIDDEN) for user in users]
+        return [self._decode(entries) for entries in await reads.ask(keys)]
 
     def _decode(self, entries: list[bytes] | None) -> list[ExternalId] | None:
         if entries is None:

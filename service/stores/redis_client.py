@@ -9,55 +9,24 @@ server and 2.7 s for a refused port; here its retries are off and every call has
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from hashlib import sha1
+from typing import Any, TypeVar, cast
 
 import structlog
 from redis import exceptions
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio.cluster import RedisCluster
 
-from service.errors import ConfigurationError
+from service.stores.redis_causes import BUGS, OPENS_AT_ONCE, OPENS_WHEN_REPEATED, PERMANENT, FailureCause, cause_of
+from service.stores.redis_urls import open_async, parse_address
 
 T = TypeVar("T")
-log = structlog.get_logger()
-
-
-class FailureCause(StrEnum):
-    """The reason why Redis did not serve a call; the label of the failure counter."""
-
-    REFUSED = "refused"  # nobody listens
-    LOADING = "loading"
-    AUTH = "auth"  # no password, or a wrong one
-    PERMISSION = "permission"  # the user's rights (ACL) do not go so far
-    CLUSTER = "cluster"  # a node of a Redis Cluster, which wants another client
-    TIMEOUT = "timeout"
-    LOST = "lost"  # the connection ended in mid-reply
-    MEMORY = "memory"
-    READONLY = "readonly"
-    ERROR = "error"
-    OPEN = "open"  # not tried: the breaker is open
-    BUG = "bug"  # neither Redis nor the network: the client library, or this code
-
-
-OPENS_AT_ONCE = frozenset({FailureCause.REFUSED, FailureCause.LOADING, FailureCause.AUTH})
-OPENS_WHEN_REPEATED = frozenset({FailureCause.TIMEOUT, FailureCause.LOST})
-# somebody has to set something up otherwise: until then each call fails
-PERMANENT = frozenset({FailureCause.AUTH, FailureCause.PERMISSION, FailureCause.CLUSTER, FailureCause.BUG})
 REFUSAL_S = 60.0  # a permanent refusal is told for so long after the last time it was met
-# whatever a library may raise for values it does not expect: trouble with a cache is a miss, never a failed request
-BUGS = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError, AssertionError)
-# what a URL may say beside user, password, address and database; bounds and encodings are the service's own
-URL_OPTIONS = frozenset({"db", "username", "password", "client_name", "health_check_interval", "socket_keepalive"})
-TLS_OPTIONS = frozenset(
-    {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
-)
+log = structlog.get_logger()
 
 
 class RedisUnavailable(Exception):  # noqa: N818 - named for what it says; it never reaches a client
@@ -66,69 +35,6 @@ class RedisUnavailable(Exception):  # noqa: N818 - named for what it says; it ne
     def __init__(self, cause: FailureCause) -> None:
         super().__init__(f"Redis did not serve the call: {cause}")
         self.cause = cause
-
-
-CAUSES: list[tuple[type[BaseException], FailureCause]] = [
-    (exceptions.TimeoutError, FailureCause.TIMEOUT),
-    (TimeoutError, FailureCause.TIMEOUT),
-    (exceptions.BusyLoadingError, FailureCause.LOADING),
-    (exceptions.AuthenticationError, FailureCause.AUTH),
-    (exceptions.NoPermissionError, FailureCause.PERMISSION),
-    (exceptions.ClusterCrossSlotError, FailureCause.CLUSTER),
-    (exceptions.AskError, FailureCause.CLUSTER),  # and MovedError
-    (exceptions.OutOfMemoryError, FailureCause.MEMORY),
-    (exceptions.ReadOnlyError, FailureCause.READONLY),
-    (exceptions.MaxConnectionsError, FailureCause.ERROR),
-    (ConnectionRefusedError, FailureCause.REFUSED),
-    (FileNotFoundError, FailureCause.REFUSED),
-    (exceptions.ConnectionError, FailureCause.LOST),
-    (OSError, FailureCause.LOST),
-]
-# a script's refused write arrives as a plain error that quotes the real one
-QUOTED_CAUSES = {
-    "-OOM ": FailureCause.MEMORY,
-    "-READONLY ": FailureCause.READONLY,
-    "-NOPERM ": FailureCause.PERMISSION,
-    "user has no permissions": FailureCause.PERMISSION,
-    "-CROSSSLOT ": FailureCause.CLUSTER,
-    "-MOVED ": FailureCause.CLUSTER,
-}
-
-
-def cause_of(error: BaseException) -> FailureCause:
-    """The cause behind an exception of redis-py or of the socket."""
-    # redis-py wraps a socket's error, and one of the handshake, in a ConnectionError; the context keeps the first
-    for kind, cause in CAUSES:
-        if isinstance(error, kind) or isinstance(error.__context__, kind):
-            return cause
-    unnamed = FailureCause.BUG if isinstance(error, BUGS) else FailureCause.ERROR
-    return next((cause for mark, cause in QUOTED_CAUSES.items() if mark in str(error)), unnamed)
-
-
-def check_options(url: str, role: str) -> None:
-    """Raises ConfigurationError for an option that would fail, or change what the service relies on, each request."""
-    parts = urlsplit(url)
-    known = URL_OPTIONS | TLS_OPTIONS if parts.scheme == "rediss" else URL_OPTIONS
-    unknown = [name for name in parse_qs(parts.query, keep_blank_values=True) if name not in known]
-    if unknown:
-        raise ConfigurationError(
-            f"the Redis URL of the {role} role is unusable: it has the option {unknown[0][:40]!r}; "
-            f"it may have {', '.join(sorted(known))}"
-        )
-
-
-@contextmanager
-def usable_url(url: str, role: str) -> Iterator[None]:
-    """For the block that makes a client of `url`. Raises ConfigurationError, which never quotes the URL."""
-    try:
-        check_options(url, role)
-        yield
-    except (TypeError, ValueError, AttributeError, exceptions.RedisError):
-        # the error of the library may quote the URL, and so the password in it
-        raise ConfigurationError(
-            f"the Redis URL of the {role} role is unusable; it is redis://[[user]:password@]host[:port][/db], "
-            "rediss:// for TLS or unix://path, with special characters of a password as %23 for #, %40 for @"
-        ) from None
 
 
 class CircuitBreaker:
@@ -176,31 +82,76 @@ class RedisLimits:
     max_connections: int = 64
 
 
+def shortened(text: str) -> str:
+    """The beginning and the end of an error's words: between them stand the clients that were tried."""
+    return text if len(text) <= 200 else f"{text[:60]} .. {text[-136:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """Lua that Redis runs in one atomic step."""
+
+    text: str
+    sha: str
+
+    @classmethod
+    def of(cls, text: str) -> "Script":
+        return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+ScriptCall = tuple[Sequence[bytes | str], Sequence[bytes | str | int]]  # keys, all of one slot; arguments
+
+
+class SlotMap:
+    """The slots of a Cluster, learnt in a task of its own: that takes longer than a call may."""
+
+    def __init__(self, cluster: RedisCluster) -> None:
+        self._cluster = cluster
+        self._learning: asyncio.Task[None] | None = None
+
+    async def ready(self) -> None:
+        """Returns once the slots are known. Raises what the client raises; whoever has no more time leaves."""
+        if self._learning is None:
+            self._learning = asyncio.create_task(self._learn())
+        await asyncio.shield(self._learning)
+
+    def forget(self) -> None:
+        """Has the slots learnt anew: a node is gone, and another may have taken its place."""
+        if self._learning and self._learning.done():
+            self._learning = None
+
+    async def _learn(self) -> None:
+        # closed first: a client that has learnt once believes it for ever where no retry makes it doubt
+        await self._cluster.aclose()
+        await self._cluster.initialize()
+
+    async def close(self) -> None:
+        if self._learning:
+            self._learning.cancel()
+            await asyncio.gather(self._learning, return_exceptions=True)
+        await self._cluster.aclose()
+
+
 class RedisClient:
     """Runs operations on one Redis. Belongs to one event loop; `close` it there."""
 
     def __init__(self, url: str, role: str, limits: RedisLimits = RedisLimits()) -> None:
+        """Raises ConfigurationError for a URL that is unusable."""
         self.role, self._timeout_s = role, limits.timeout_ms / 1000
         self._breaker = CircuitBreaker(limits.open_s, limits.max_failures)
-        self._client = Redis.from_pool(self._open_pool(url, limits))
+        opened = open_async(parse_address(url, role), role, self._timeout_s, limits.max_connections)
+        # the commands of both are the same; what a Cluster has not is asked for by methods of this class alone
+        self._client = cast(Redis, opened.client)
+        self._slots = SlotMap(opened.client) if isinstance(opened.client, RedisCluster) else None
+        self._beside = opened.beside
         self._next_log = 0.0
         self._refused: tuple[FailureCause, float] | None = None  # the last permanent refusal, and when it was met
         self.failures: Counter[FailureCause] = Counter()
 
-    def _open_pool(self, url: str, limits: RedisLimits) -> ConnectionPool:
-        with usable_url(url, self.role):
-            pool = ConnectionPool.from_url(
-                url,
-                max_connections=limits.max_connections,
-                socket_timeout=self._timeout_s,
-                socket_connect_timeout=self._timeout_s,
-                retry=Retry(NoBackoff(), 0),
-                # RESP3, the default of redis-py 8, adds a handshake and refuses servers before 6
-                protocol=2,
-            )
-            # made and thrown away: options that a connection does not take are told now, not by every request
-            pool.connection_class(**pool.connection_kwargs)
-            return pool
+    @property
+    def is_cluster(self) -> bool:
+        """True for a Cluster: keys that are used together need the same tag, for example `hist:{recall:feedback}:7`."""
+        return self._slots is not None
 
     @property
     def is_down(self) -> bool:
@@ -224,9 +175,11 @@ class RedisClient:
             raise RedisUnavailable(FailureCause.OPEN)
         try:
             async with asyncio.timeout(self._timeout_s):
+                if self._slots:
+                    await self._slots.ready()
                 result = await operation(self._client)
         # asyncio.TimeoutError is an OSError
-        except (exceptions.RedisError, OSError, *BUGS) as error:
+        except (exceptions.RedisError, exceptions.RedisClusterException, OSError, *BUGS) as error:
             raise RedisUnavailable(self._record_failure(error)) from error
         finally:
             # a cancelled probe says nothing of Redis: the next call may probe
@@ -249,11 +202,36 @@ class RedisClient:
         replies = await self.run(send)
         return [RedisUnavailable(self._record_failure(r)) if isinstance(r, Exception) else r for r in replies]
 
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of these keys in order; None where there is none. Raises RedisUnavailable."""
+        if self._slots is None:
+            # the client never decodes
+            return await self.run(lambda client: cast(Awaitable[list[bytes | None]], client.mget(keys)))
+        replies = await self.pipeline(lambda pipe: [pipe.get(key) for key in keys])
+        return [None if isinstance(reply, RedisUnavailable) else reply for reply in replies]
+
+    async def run_script(self, script: Script, calls: Sequence[ScriptCall]) -> list[Any]:
+        """The replies to calls of a script, as those of `pipeline`. Raises RedisUnavailable when none was answered."""
+        if self._slots:
+            # which node has the script already nobody knows
+            return await self.pipeline(
+                lambda pipe: [pipe.eval(script.text, len(keys), *keys, *arguments) for keys, arguments in calls]
+            )
+
+        def fill(pipe: Pipeline) -> None:
+            pipe.script_load(script.text)  # with every batch: a restarted Redis has forgotten it
+            for keys, arguments in calls:
+                pipe.evalsha(script.sha, len(keys), *keys, *arguments)
+
+        return (await self.pipeline(fill))[1:]
+
     def _record_failure(self, error: BaseException) -> FailureCause:
         """Counts a failure. At most one log line a second."""
         cause = cause_of(error)
         if cause in OPENS_AT_ONCE | OPENS_WHEN_REPEATED:
             self._breaker.record_failure(opens_at_once=cause in OPENS_AT_ONCE)
+            if self._slots and self._breaker.is_open:
+                self._slots.forget()
         else:
             # the server answered: it is alive, it only refuses this command
             self._breaker.record_success()
@@ -263,9 +241,12 @@ class RedisClient:
         if time.monotonic() >= self._next_log:
             self._next_log = time.monotonic() + 1
             totals = {counted.value: count for counted, count in self.failures.items()}
-            log.warning("redis_failed", role=self.role, cause=cause.value, error=str(error)[:200], failures=totals)
+            log.warning("redis_failed", role=self.role, cause=cause.value, error=shortened(str(error)), failures=totals)
         return cause
 
     async def close(self) -> None:
         with suppress(exceptions.RedisError, OSError):
-            await self._client.aclose()
+            await (self._slots.close() if self._slots else self._client.aclose())
+        for client in self._beside:
+            with suppress(exceptions.RedisError, OSError):
+                await client.aclose()

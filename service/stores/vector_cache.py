@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, cast
-
-from redis.asyncio import Redis
+from typing import Protocol
 
 from service.stores.microbatch import Microbatcher
 from service.stores.redis_client import RedisClient, RedisUnavailable
@@ -103,7 +101,7 @@ class RedisVectorCache:
 
     async def _load(self, keys: list[bytes]) -> list[CachedVectors | None]:
         try:
-            values = await self._redis.run(lambda client: self._fetch(client, keys))
+            values = await self._redis.get_many(keys)
         except RedisUnavailable:
             self.misses += len(keys)
             return [None] * len(keys)
@@ -118,9 +116,6 @@ class RedisVectorCache:
         if decoded is not None:
             self.refused[decoded] += 1
         return None
-
-    async def _fetch(self, client: Redis, keys: list[bytes]) -> list[bytes | None]:
-        return cast(list[bytes | None], await client.mget(keys))  # the client never decodes
 
     async def _write_all(self) -> None:
         try:

@@ -57,13 +57,15 @@ class Metrics:
     def overlap(self) -> Mean:
         return self._quality.overlap
 
-    def answered(self, result: RecallResult) -> None:
-        """Counts one answer; encode, search and merge are a batch's (`EngineMetrics`)."""
+    def answered(self, result: RecallResult, is_canary: bool = False) -> None:
+        """Counts the list of one arm; encode, search and merge are a batch's (`EngineMetrics`)."""
         for stage in REQUEST_STAGES:
             if stage in result.timings_ms:
                 self.observe_stage(result.arm.name, stage, result.timings_ms[stage])
         self._served_as(result.arm.name, result.served, result.cache).inc()
-        self._quality.answered(result.arm, result.listed.rows)
+        if not is_canary:
+            # coverage is that of one catalogue, the one in force
+            self._quality.answered(result.arm, result.listed.rows)
         for cause in result.degraded:
             self._degraded.labels(cause).inc()
 

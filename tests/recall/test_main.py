@@ -15,6 +15,7 @@ COMMANDS = [
     "prepare",
     "train",
     "build",
+    "sign",
     "evaluate",
     "compare",
     "export",

@@ -35,3 +35,17 @@ def chi_square_tail(statistic: Number, degrees: int) -> Number:
 def log_beta(counts: NDArray[np.float64]) -> Number:
     """Logarithm of the multivariate beta function over the last axis."""
     return special.gammaln(counts).sum(-1) - special.gammaln(counts.sum(-1))  # type: ignore[no-any-return]
+
+
+def sign_test_p(first: int, second: int) -> float:
+    """Two-sided and exact: the chance that fair coins fall apart at least as far."""
+    from scipy import stats  # noqa: PLC0415  (half a second, which only an interleaving needs)
+
+    return float(stats.binomtest(first, first + second).pvalue)
+
+
+def signed_rank_p(differences: NDArray[np.float64]) -> float:
+    """Two-sided, by the normal approximation; differences of 0 are left out."""
+    from scipy import stats  # noqa: PLC0415
+
+    return float(stats.wilcoxon(differences[differences != 0], method="approx").pvalue)

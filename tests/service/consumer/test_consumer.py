@@ -24,11 +24,12 @@ from service.consumer.limits import ConsumerLimits
 from service.consumer.process import open_consumer
 from service.consumer.tables import TABLES
 from service.errors import ConfigurationError
-from service.events.streams import EXPOSURES, FEEDBACK, FORCED, SHOWN
+from service.events.streams import EXPOSURES, FEEDBACK, FORCED, INTERLEAVED, SHOWN, STREAMS
 from service.stores.embedded_redis import EmbeddedRedis
 
 TABLE = {table.name: table for table in TABLES}["feedback"]
 SHOWN_EVENT = {**EXPOSURE, "share": 0.1, "items": [7, "seven"], "scores": [0.5, 0.25]}
+INTERLEAVED_EVENT = EXPOSURE | {"teams": ["a", "b"], "picks": [0, 1], "in_both": 0, "items": [7, "seven"]}
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +85,15 @@ def test_each_kind_of_event_has_its_table(server, client, folder):
     client.xadd(EXPOSURES, {"e": orjson.dumps(EXPOSURE | {"id": "x1"})})
     client.xadd(FORCED, {"e": orjson.dumps(EXPOSURE | {"id": "x2", "from_a_later_service": 1})})
     client.xadd(SHOWN, {"e": orjson.dumps(SHOWN_EVENT)})
+    client.xadd(INTERLEAVED, {"e": orjson.dumps(INTERLEAVED_EVENT)})
     feed(client, [1])
     with open_consumer(server.url, folder) as consumer:
-        assert consumer.run_once() == dict.fromkeys(("exposures", "shown", "forced", "feedback"), 1)
+        tables = ("exposures", "shown", "interleaved", "forced", "feedback")
+        assert consumer.run_once() == dict.fromkeys(tables, 1)
     rows = {name: pl.read_parquet(folder / name / "*" / "*.parquet").to_dicts()[0] for name in ("exposures", "shown")}
     assert rows["exposures"]["id"] == "x1"
     assert (rows["shown"]["items"], rows["shown"]["scores"]) == (["7", "seven"], [0.5, 0.25])
-    assert [client.xlen(stream) for stream in (EXPOSURES, SHOWN, FORCED, FEEDBACK)] == [0, 0, 0, 0]
+    assert [client.xlen(stream) for stream in STREAMS] == [0] * 5
 
 
 def test_rows_are_in_order_and_files_are_bounded(client, folder):

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.consumer_kills import EXPOSURE, FEEDBACK_EVENT
 from service.consumer.files import EventFolder
 from service.consumer.tables import TABLES
-from service.consumer.users import read_users
+from service.consumer.users import read_experiment, read_users
 from service.errors import BadStatistics
 
 TABLE = {table.name: table for table in TABLES}
@@ -68,6 +68,48 @@ def test_whoever_met_two_variations_counts_where_they_began(write):
 def test_failed_requests_are_counted_and_their_users_stay(write):
     days = [exposure("a", ts_ms=1, served="429"), exposure("a", ts_ms=2, served="fallback"), exposure("a", ts_ms=3)]
     assert rows(write("exposures", *days), "requests", "errors", "fallbacks") == [(3, 1, 1)]
+
+
+def shown(unit, items, asked=2, took_ms=5.0, **more):
+    row = {"experiment": "exp", "phase": "0", "unit": unit, "items": items, "asked": asked, "took_ms": took_ms}
+    return row | {"request_id": f"{unit}-{len(items)}-{took_ms}", "ts_ms": 150} | more
+
+
+def test_sampled_lists_tell_latency_empty_and_short_ones(write):
+    write("exposures", exposure("a"), exposure("b"))
+    lists = [shown("a", ["1", "2"]), shown("a", [], took_ms=7.0), shown("a", ["1"]), shown("b", ["1"], phase="9")]
+    folder = write("shown", *lists, shown("a", ["3"], asked=None))
+    assert rows(folder, "answers", "latencies_ms", "empties", "shorts") == [(3, 17.0, 1, 2), (0, 0.0, 0, 0)]
+
+
+def test_files_of_an_older_service_lack_columns_and_are_read(write, tmp_path):
+    folder = write("shown", shown("a", ["1"]))
+    [path] = folder.glob("shown/*/*.parquet")
+    old = pl.read_parquet(path, hive_partitioning=False).drop("asked", "took_ms")
+    old.with_columns(request_id=pl.lit("old"), stream_id=pl.lit("0-1")).write_parquet(path.with_name("0-1_0-1.parquet"))
+    write("exposures", exposure("a"))
+    assert rows(folder, "answers", "shorts") == [(1, 1)]
+
+
+def test_users_of_an_earlier_moment_have_what_they_did_by_then(write):
+    write("exposures", exposure("a", ts_ms=100), exposure("late", ts_ms=300))
+    log = read_experiment(write("feedback", action("a", ts_ms=200), action("a", ts_ms=301)), "exp")
+    assert log.users_until(200).frame.select("user_id", "plays").rows() == [("a", 1)]
+    assert (log.users_until().frame["plays"].to_list(), log.last_ms) == ([2, 0], 301)
+
+
+def test_users_at_moments_are_those_until_each(write):
+    write("exposures", exposure("a", ts_ms=100), exposure("b", "recgpt", 250), exposure("a", ts_ms=300, served="429"))
+    write("shown", shown("a", ["1"]), shown("lost", ["1"]))
+    folder = write("feedback", *(action(user, ts_ms=at) for user in "ab" for at in (150, 250, 260, 400)))
+    log, moments = read_experiment(folder, "exp"), [99, 100, 200, 250, 300, 500]
+    for moment, frame in zip(moments, log.users_at(moments), strict=True):
+        assert frame.rows() == log.users_until(moment).frame.rows()
+    assert frame.columns == log.users_until().frame.columns
+    assert frame.select("user_id", "plays", "requests", "errors", "shorts").rows() == [
+        ("a", 4, 2, 1, 1),
+        ("b", 3, 1, 0, 0),
+    ]
 
 
 def test_testers_are_left_out_with_all_they_did(write):

@@ -391,3 +391,52 @@ def test_assignment_is_cheap():
     for user in USERS[:2000]:
         experiment.assign(user)
     assert (time.perf_counter() - start) / 2000 < 400e-6  # about 10 us; ten times the budget on a shared machine
+
+
+# --- interleaving
+
+
+def interleaving(**changes):
+    return rule(**{"kind": "interleaving", "weights": None} | changes)
+
+
+def test_everybody_of_an_interleaving_has_both_arms():
+    chosen = {assigner(interleaving()).assign(user) for user in USERS[:200]}
+    [only] = chosen
+    assert (only.arm, only.variation, only.reason) == ("interleaved", "interleaved", Reason.EXPERIMENT)
+    assert only.teams == (("control", "comirec"), ("treatment", "recgpt"))
+
+
+def test_coverage_of_an_interleaving_takes_a_share_of_the_users():
+    interleaved = [assigner(interleaving(coverage=0.3)).assign(user).in_experiment for user in USERS[:3000]]
+    assert 0.27 < sum(interleaved) / len(interleaved) < 0.33
+    wider = [assigner(interleaving(coverage=0.6)).assign(user).in_experiment for user in USERS[:3000]]
+    assert all(after for before, after in zip(interleaved, wider, strict=True) if before)
+
+
+def test_tester_may_force_one_team_or_the_mixed_list():
+    ours = assigner(interleaving())
+    assert (ours.assign("u", "treatment").arm, ours.assign("u", "treatment").teams) == ("recgpt", ())
+    assert [team.arm for team in ours.assign("u", "interleaved").teams] == ["comirec", "recgpt"]
+    assert ours.assign("u", "interleaved").reason is Reason.FORCED
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"variations": ["comirec", "recgpt", "sasrec"], "meta": None}, "needs two variations that are different arms"),
+        ({"variations": ["comirec", "comirec"]}, "needs two variations that are different arms"),
+        ({"weights": [0.9, 0.1]}, "both arms have half of each list; leave the weights out"),
+        ({"meta": [{"key": "control"}, {"key": "interleaved"}]}, "the variation key 'interleaved', which is that"),
+        ({"kind": "mixed"}, "exp has kind 'mixed'; it is split or interleaving"),
+    ],
+)
+def test_interleaving_that_cannot_be_is_refused(changes, sentence):
+    with pytest.raises(ConfigurationError, match=sentence):
+        assigner(interleaving(**changes))
+
+
+def test_a_split_does_not_become_an_interleaving_within_its_phase():
+    with pytest.raises(ConfigurationError, match="changed its kind within phase '1'"):
+        assigner(interleaving()).check_follows(assigner(rule(weights=None)))
+    assigner(interleaving(phase="2")).check_follows(assigner(rule(weights=None)))

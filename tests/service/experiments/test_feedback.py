@@ -12,7 +12,8 @@ from service.errors import EventsRefused, EventsUnavailable
 from service.experiments.feedback import Action, FeedbackEvent, MemoryFeedback, RedisFeedback
 from service.stores.embedded_redis import EmbeddedRedis
 from service.stores.history import MemoryHistory, RedisHistory, history_key
-from service.stores.redis_client import FailureCause, RedisClient, RedisLimits
+from service.stores.redis_causes import FailureCause
+from service.stores.redis_client import RedisClient, RedisLimits
 
 PATIENT = RedisLimits(timeout_ms=2000)
 TWINS = pytest.mark.parametrize("kind", ["redis", "memory"])

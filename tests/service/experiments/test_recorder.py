@@ -1,7 +1,8 @@
 """The recorder: one exposure a user and day whatever became of the request, sampled lists, forced answers apart."""
 
 import asyncio
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from service.events.streams import EXPOSURES, FORCED, SHOWN
 from service.experiments.assignment import Assignment, Reason
 from service.experiments.exposure import Exposure, Shown, exposure_id
 from service.experiments.recorder import ExposureRecorder, RecentKeys
+from service.queries import Provenance
 
 COUNTED = Assignment("recgpt", Reason.EXPERIMENT, "config", "exp", "1", "treatment")
 DECODERS = {EXPOSURES: Exposure.from_json, FORCED: Exposure.from_json, SHOWN: Shown.from_json}
@@ -20,6 +22,7 @@ DECODERS = {EXPOSURES: Exposure.from_json, FORCED: Exposure.from_json, SHOWN: Sh
 class Query:
     unit: str | None = "user"
     request_id: str = "r1"
+    top_n: int = 3
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Result:
     item_ids: np.ndarray
     scores: np.ndarray
     bundle: str = "b1"
+    provenance: Provenance | None = None
+    timings_ms: Mapping[str, float] = field(default_factory=lambda: {"find": 1.0, "total": 2.5})
 
 
 RESULT = Result(np.array([7, 3]), np.array([0.5, 0.25], np.float32))
@@ -122,6 +127,7 @@ def test_sampled_list_has_items_and_scores_by_position(outbox):
     [shown] = kept(outbox, SHOWN)
     assert (shown.items, shown.scores, shown.share) == ((7, 3), (0.5, 0.25), 1)
     assert (shown.unit, shown.variation, shown.request_id, shown.bundle) == ("user", "treatment", "r1", "b1")
+    assert (shown.asked, shown.took_ms) == (3, 2.5)
 
 
 def test_sample_is_the_share_asked_for_of_all_answers(outbox):

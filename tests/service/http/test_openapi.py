@@ -16,7 +16,7 @@ with warnings.catch_warnings():
     from schemathesis import GenerationMode
 
 POSTS = ["/recall", "/recall/batch", "/recall/{arm}", "/embed", "/feedback", "/feedback/batch", "/admin/reload"]
-GETS = ["/health", "/ready", "/metrics", "/arms", "/version"]
+GETS = ["/health", "/ready", "/metrics", "/arms", "/version", "/experiments/{key}/report"]
 FEW = settings(max_examples=50, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
 TIMEOUT = "X-Request-Timeout-Ms"
 MAX_BODY_BYTES = 65_536
@@ -99,6 +99,7 @@ def test_operations_have_the_names_of_the_handlers(client):
             "arms",
             "delete_item",
             "embed",
+            "experiment_report",
             "feedback",
             "feedback_batch",
             "health",

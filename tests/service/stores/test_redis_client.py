@@ -14,7 +14,8 @@ import pytest
 from service.errors import ConfigurationError
 from service.stores.embedded_redis import EmbeddedRedis, find_server
 from service.stores.history import RedisHistory
-from service.stores.redis_client import CircuitBreaker, FailureCause, RedisClient, RedisLimits, RedisUnavailable
+from service.stores.redis_causes import FailureCause
+from service.stores.redis_client import CircuitBreaker, RedisClient, RedisLimits, RedisUnavailable
 
 PATIENT = RedisLimits(timeout_ms=2000)
 

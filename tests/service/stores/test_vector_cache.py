@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from model.records import History
 from service.stores.embedded_redis import EmbeddedRedis
-from service.stores.redis_client import FailureCause, RedisClient, RedisLimits
+from service.stores.redis_causes import FailureCause
+from service.stores.redis_client import RedisClient, RedisLimits
 from service.stores.vector_cache import CacheLimits, MemoryVectorCache, RedisVectorCache, TieredVectorCache
 from service.stores.vector_codec import HEADER, CachedVectors, RejectReason, cache_key, decode, encode
 

@@ -1,0 +1,102 @@
+"""recall experiment guard: looks at the guard rails again and again, and stops an experiment that breaches one.
+
+It reads the event log and writes the experiments' file, which a running service follows within seconds. The intervals
+hold at all looks together, so looking often costs nothing.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from model.folders.files import write_file
+from recall.experiments.events import FOLDER
+from recall.experiments.verdict import read_guardrails
+from recall.options import takes
+from recall.terminal import last_line, out
+
+if TYPE_CHECKING:
+    from service.experiments.verdict.judge import Verdict
+
+Option = typer.Option
+FEATURE = "recall_arm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardCommand:
+    """The options of `recall experiment guard`."""
+
+    key: Annotated[str, typer.Argument(help="Key of the experiment.")]
+    experiments: Annotated[Path, Option(help="The experiments' file: planned shares are read, a stop is written.")]
+    log: Annotated[Path, Option(help="Folder of the event log.")] = FOLDER
+    guardrail: Annotated[
+        list[str] | None, Option(help="METRIC=.01 (absolute) or METRIC=10% (relative): the rise allowed; repeatable.")
+    ] = None
+    alpha: Annotated[float, Option(help="False alarms over all looks together, two-sided.")] = 0.05
+    interval_s: Annotated[float, Option(min=1, help="Look this often; the log itself grows each half minute.")] = 60
+    once: Annotated[bool, Option("--once", help="Look once, and stop.")] = False
+
+
+@takes(GuardCommand)
+def guard_experiment(options: GuardCommand) -> None:
+    """Stop an experiment when a treatment breaches a guard rail: `"active": false` in the experiments' file.
+
+    Runs until that, or until it is stopped. The last line is JSON: the treatments that breached one.
+    """
+    while True:
+        verdict = look(options)
+        if verdict is not None and verdict.pause:
+            stop_experiment(options.experiments, options.key)
+            out.print(
+                f"{options.key} is stopped in {options.experiments}: {', '.join(verdict.pause)} breached a guard rail"
+            )
+            last_line({"experiment": options.key, "paused": list(verdict.pause)})
+            return
+        if options.once:
+            last_line({"experiment": options.key, "paused": []})
+            return
+        time.sleep(options.interval_s)
+
+
+def look(options: GuardCommand) -> "Verdict | None":
+    """The verdict now, with a line for each guard rail; None while nobody is exposed yet."""
+    from service.consumer.users import read_experiment
+    from service.errors import BadStatistics
+    from service.experiments.report.build import METRICS, judge_users
+    from service.experiments.report.planned import read_shares
+    from service.experiments.verdict.judge import AnalysisPlan
+
+    try:
+        log = read_experiment(options.log, options.key)
+    except BadStatistics as error:
+        if options.once:
+            raise
+        out.print(str(error))
+        return None
+    if log.is_interleaving:
+        raise ValueError(f"{options.key} is an interleaving, which has no guard rails: each user gets both arms' items")
+    shares = read_shares(options.experiments, options.key, log.phase)
+    plan = AnalysisPlan(
+        weights=shares,
+        control=next(iter(shares)),
+        primary=METRICS[0].metric,  # a plan needs one; guard rails do not look at it
+        guardrails=read_guardrails(options.guardrail),
+        alpha=options.alpha,
+    )
+    verdict = judge_users(log.users_until().frame, METRICS[:1], plan)
+    for rail in verdict.guardrails:
+        out.print(f"{rail.metric} of {rail.treatment}: {rail.state}")
+    return verdict
+
+
+def stop_experiment(path: Path, key: str) -> None:
+    """Writes `"active": false` into the experiment's rule, in one step. `read_shares` has read the file before."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for rule in content["features"][FEATURE]["rules"]:
+        if rule.get("key") == key:
+            rule["active"] = False
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_file(path, lambda fresh: fresh.write_text(text, encoding="utf-8"))
