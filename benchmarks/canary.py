@@ -6,7 +6,7 @@ Two bundles of nearly one size; clients ask at a fixed rate, each request as ano
 trial with the default bounds, and is bad in one way: its lists have nothing in common with those in force, its batches
 fail, or each takes 0.1 s longer (benchmarks/hanging.py). A good one, the same weights with another plan, has to stay.
 Seconds count from the answer of POST /admin/reload until /arms has no canary. Failed: an answer that is none, or not
-200. One JSON line a case. With HTTP processes the engine is another process, which the switch does not reach.
+200. One JSON line a case.
 """
 
 import argparse
@@ -148,13 +148,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=50, help="requests a second")
     parser.add_argument("--items", type=int, default=3000)
+    parser.add_argument("--layout", choices=[*LAYOUTS], nargs="*", default=[*LAYOUTS])
+    parser.add_argument("--case", choices=[*CASES], nargs="*", default=[*CASES])
     parser.add_argument("--output", type=Path, help="JSON Lines; a row a case is added")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         make_bundles(Path(folder), options.items)
-        for layout, case in itertools.product(LAYOUTS, CASES):
-            if case in SWITCHED and LAYOUTS[layout]:
-                continue
+        for layout, case in itertools.product(options.layout, options.case):
             line = json.dumps(measure(layout, case, options, Path(folder)))
             if options.output:
                 with options.output.open("a", encoding="utf-8") as rows:

@@ -3,9 +3,12 @@
 RECALL_TEST_HANG=/tmp/hang python -m benchmarks.hanging serve ..
 echo hang > /tmp/hang     # or: echo die > /tmp/hang; remove it to let the next thread work
 echo fail 3001 > /tmp/hang    # bundles of 3,001 items fail; with `slow` they take SLOW_S longer a batch
+
+With --http-workers the switch is in the engine process, which is started by way of this module too.
 """
 
 import os
+import runpy
 import sys
 import time
 from collections.abc import Sequence
@@ -14,8 +17,10 @@ from pathlib import Path
 from model.encoder import UserEncoder
 from model.records import History, QueryVectors
 from recall.__main__ import main
+from service.processes import supervisor
 
 SWITCH = "RECALL_TEST_HANG"
+MODULE = "--module"  # before the name of the module that the process is to be
 SLOW_S = 0.1
 
 
@@ -45,6 +50,15 @@ def install() -> None:
     setattr(UserEncoder, "encode", watched)  # noqa: B010  (a class of the product, for this process alone)
 
 
+def command(module: str) -> list[str]:
+    """The command of a process that the supervisor starts, with the switch."""
+    return [sys.executable, "-m", "benchmarks.hanging", MODULE, module]
+
+
 if __name__ == "__main__":
     install()
-    sys.exit(main())
+    if sys.argv[1:2] == [MODULE]:
+        runpy.run_module(sys.argv[2], run_name="__main__")
+    else:
+        setattr(supervisor, "module_command", command)  # noqa: B010  (of the product, for this process alone)
+        sys.exit(main())

@@ -13,7 +13,7 @@ from click import Parameter
 from prometheus_client.core import Metric
 from typer.core import TyperGroup
 
-from docs import rooms
+from docs import online_ab, rooms
 from recall.__main__ import app as command
 from recall.bench import plots
 from recall.reproduction import figures, provenance, report
@@ -206,6 +206,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "results-provenance.md": results_provenance,
     "architecture.md": architecture,
     "decisions/README.md": decisions,
+    "online-ab.md": online_ab.page,
     "figures/rooms.svg": picture,
 }
 

@@ -48,6 +48,12 @@ class Batch:
         rows = self.rows * self.real
         return nn.functional.pad(rows, (0, self.window - 1)).unfold(1, self.window, 1)
 
+    def without_last(self) -> tuple[Self, Tensor]:
+        """The histories (one item at least) without their last item, and that item's row (B, 1)."""
+        before = self.lengths - 1
+        # what is left of a shorter history's last item lies in its padding
+        return replace(self, rows=self.rows[:, :-1], lengths=before), self.rows.gather(1, before[:, None])
+
 
 class Queries(NamedTuple):
     """QueryVectors before they leave the device."""

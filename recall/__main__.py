@@ -15,6 +15,7 @@ from model import __version__
 from recall import benchmarking, comparing, data, demo, doctor, exporting, keys, reproducing, serving, tuning
 from recall.experiments import events, guarding, planning, report, verdict
 from recall.options import StrictCommand
+from recall.replay.command import replay
 from recall.terminal import err, out
 from recall.training import build, train
 from recall.training.listing import TrainHelp
@@ -49,7 +50,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 for command in COMMANDS:
     app.command(cls=TrainHelp if command is train.train else StrictCommand)(command)
 app.add_typer(benchmarking.bench, name="bench")
-for own in (planning.plan_experiment, report.report_experiment, guarding.guard_experiment):
+for own in (planning.plan_experiment, report.report_experiment, guarding.guard_experiment, replay):
     verdict.experiment.command(own.__name__.partition("_")[0], cls=StrictCommand)(own)
 app.add_typer(verdict.experiment, name="experiment")
 app.add_typer(events.events, name="events")

@@ -36,13 +36,13 @@ from service.experiments.recorder import ExposureRecorder
 from service.experiments.rules import FEATURE
 from service.experiments.shadow import ShadowComparison
 from service.items import ItemEditor, follow, open_changes
-from service.kept import UnshownLists
 from service.pipeline import RecallPipeline
 from service.queries import RecallQuery
 from service.remote.follower import Follower, follow_engine
 from service.remote.link import EngineLink
 from service.reports import ReportMaker
 from service.settings import Settings
+from service.steps.unshown import UnshownLists
 from service.stores.collectors import RedisCollector
 from service.stores.history import HistoryStore, MemoryHistory, RedisHistory
 from service.stores.redis_client import RedisClient, RedisLimits

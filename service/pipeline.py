@@ -20,9 +20,10 @@ from service.engine.messages import EngineRequest, EngineResult
 from service.errors import CatalogueBehind, DeadlineExceeded, EngineFailed, RecallError, UnknownArm
 from service.experiments.assignment import Assignment, Reason
 from service.fallback import FALLBACK, filled, is_filled, reasons, shortfalls, turning_point
-from service.interleaving import fitting, is_alike, recall_both
-from service.kept import KeptOfUsers, UnshownLists, without_shown
 from service.queries import AnyResult, Asked, Read, RecallQuery, RecallResult, outcome_of, without_hidden
+from service.steps.interleaving import fitting, is_alike, recall_both
+from service.steps.kept import KeptOfUsers
+from service.steps.unshown import UnshownLists, without_shown
 from service.stores.history import HistoryStore
 from service.stores.shown import MemoryShown
 from service.stores.vector_codec import CachedVectors
@@ -63,11 +64,13 @@ class RecallPipeline:
         assignment: of this query, where the caller has to know it even if this raises.
         """
         assignment = assignment or self.assign(query)
-        if assignment.teams:
-            return await recall_both(query, assignment, self._kept.history, self._recall_one)
-        if query.not_shown:
-            return await self._unshown.recall(query, lambda own: self._recall_one(own, assignment))
-        return await self._recall_one(query, assignment)
+
+        async def ask(own: RecallQuery) -> AnyResult:
+            if assignment.teams:
+                return await recall_both(own, assignment, self._kept.history, self._recall_one)
+            return await self._recall_one(own, assignment)
+
+        return await (self._unshown.recall(query, ask) if query.not_shown else ask(query))
 
     async def _recall_one(self, query: RecallQuery, assignment: Assignment, known: Sequence[str] = ()) -> RecallResult:
         """The list of one arm. known: shortfalls of what the query was given."""

@@ -34,9 +34,9 @@ class RecallQuery:
     rules: ListRules = NO_RULES
     min_catalogue: int = 0  # the change of the catalogue that the answer has to know
     is_bulk: bool = False  # a member of a batch
+    in_force: bool = False  # the bundle in force answers, though a canary may have this user
     not_shown: bool = False  # without what the user was shown before, of which this answer is then a part
     shown: NDArray[np.uint32] | None = None  # marks of items to leave out; read where `not_shown` asks for it
-    in_force: bool = False  # the bundle in force answers, though a canary may have this user
 
     @property
     def canary_user(self) -> str | None:
@@ -51,11 +51,8 @@ class RecallQuery:
 
     @property
     def can_interleave(self) -> bool:
-        """False where the whole list is bound by a rule that two lists would keep each by itself, and together not.
-
-        What two lists hold is not what was shown of them, so that a memory of it takes one list at a time.
-        """
-        return not (self.rules.caps or self.rules.diversity or self.not_shown)
+        """False where the whole list is bound by a rule that two lists would keep each by itself, and together not."""
+        return not self.rules.caps and not self.rules.diversity
 
     @property
     def unit(self) -> str | None:
@@ -109,6 +106,10 @@ class RecallResult:
     def scores(self) -> NDArray[Any]:
         """The score of each item listed."""
         return self.listed.scores
+
+    def with_degraded(self, more: Sequence[str]) -> "RecallResult":
+        """The same with more reasons why it is less than it could be."""
+        return replace(self, degraded=[*self.degraded, *more]) if more else self
 
 
 class Provenance(NamedTuple):
@@ -164,6 +165,10 @@ class InterleavedResult:
     @property
     def catalogue(self) -> int:
         return min(part.catalogue for part in self.parts)
+
+    def with_degraded(self, more: Sequence[str]) -> "InterleavedResult":
+        """The same with more reasons why it is less than it could be."""
+        return replace(self, parts=(self.parts[0].with_degraded(more), *self.parts[1:]))
 
     def chosen(self, columns: Sequence[Any]) -> list[Any]:
         """The column of the mixed list out of that of each part."""

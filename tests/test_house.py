@@ -17,7 +17,8 @@ ALLOWED = {
     "recall": "",
     "recall.__main__": (
         "model recall.benchmarking recall.comparing recall.data recall.demo recall.doctor recall.experiments "
-        "recall.exporting recall.keys recall.options recall.reproducing recall.serving recall.terminal recall.training "
+        "recall.exporting recall.keys recall.options recall.replay recall.reproducing recall.serving recall.terminal "
+        "recall.training "
         "recall.tuning service.errors service.telemetry"
     ),
     "recall.bench": (
@@ -40,6 +41,11 @@ ALLOWED = {
     "recall.exporting": "model.data recall.data recall.options recall.terminal service.engine service.export",
     "recall.keys": "recall.options recall.terminal service.access",
     "recall.options": "model.ids",
+    "recall.replay": (
+        "index.bundle model.data model.logs model.recipes recall.bench recall.experiments recall.options "
+        "recall.reproduction recall.terminal recall.training service.consumer service.experiments "
+        "service.experiments.verdict service.stores"
+    ),
     "recall.reproducing": "recall.options recall.reproduction recall.terminal service.engine",
     "recall.reproduction": (
         "index.bundle model model.catalogue model.checkpoint model.data model.evaluation model.logs model.networks "
@@ -60,8 +66,8 @@ ALLOWED = {
     "service.admission": "",
     "service.bootstrap": (
         "service.canary service.catalogue service.engine service.errors service.events service.experiments "
-        "service.items service.kept service.pipeline service.queries service.remote service.reports service.settings "
-        "service.stores service.telemetry"
+        "service.items service.pipeline service.queries service.remote service.reports service.settings service.stores "
+        "service.steps service.telemetry"
     ),
     "service.canary": (
         "service.engine service.errors service.experiments service.fallback service.pipeline service.queries"
@@ -97,24 +103,17 @@ ALLOWED = {
     "service.experiments.verdict": "service.errors",
     "service.http": (
         "model model.attributes model.ids model.rules service.access service.admission service.bootstrap "
-        "service.catalogue service.engine service.errors service.experiments service.interleaving service.lists "
-        "service.queries service.reports service.settings service.stores service.telemetry"
-    ),
-    "service.interleaving": (
-        "model.catalogue service.clock service.errors service.experiments service.fallback service.queries"
+        "service.catalogue service.engine service.errors service.experiments service.lists "
+        "service.queries service.reports service.settings service.steps service.stores service.telemetry"
     ),
     "service.items": (
         "model.attributes model.catalogue model.ids service.catalogue service.engine service.errors "
         "service.settings service.stores"
     ),
-    "service.kept": (
-        "model.catalogue model.ids service.clock service.engine service.errors service.fallback service.queries "
-        "service.stores"
-    ),
     "service.lists": "index.base model.catalogue model.merging model.records model.rules service.catalogue",
     "service.pipeline": (
         "model.catalogue model.records service.catalogue service.clock service.engine service.errors "
-        "service.experiments service.fallback service.interleaving service.kept service.queries service.stores"
+        "service.experiments service.fallback service.queries service.steps service.stores"
     ),
     "service.processes": (
         "service.bootstrap service.embedded service.engine service.engine_process service.errors service.http "
@@ -131,6 +130,10 @@ ALLOWED = {
     "service.reports": "service.errors service.subprocesses",
     "service.scheduling": "",
     "service.settings": "service.errors",
+    "service.steps": (
+        "model.catalogue model.ids service.clock service.engine service.errors service.experiments service.fallback "
+        "service.queries service.stores"
+    ),
     "service.stores": "model.catalogue model.ids model.records service.errors",
     "service.subprocesses": "",
     "service.telemetry": "index.watched service.engine service.queries",

@@ -71,6 +71,14 @@ class Network(nn.Module, ABC):
         Raises ValueError where the system generates none.
         """
 
+    def last_pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:  # noqa: ARG002  (of the systems that have them)
+        """Query vectors (B, D) of all but the last item of each history, and that item's row (B, 1).
+
+        Of the systems with `has_place_pairs`: `training_pairs` at the last place alone, at a fraction of its cost.
+        Raises ValueError where the system draws its own places.
+        """
+        raise ValueError(f"{type(self).__name__} draws its own samples; its recipe may not have samples: prefixes")
+
     @abstractmethod
     def queries(self, batch: Batch, plan: PromptPlan, next_item: NextItem | None = None) -> Queries:
         """Query vectors of each history, any padding, any neighbours: the same answer.

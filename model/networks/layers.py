@@ -55,6 +55,18 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         return self.join(F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)), k, v
 
+    def at(self, x: Tensor, places: Tensor) -> Tensor:
+        """(B, 1, D) as `forward`, but the state of one token a sequence alone: places (B,), 0 .. T - 1."""
+        D = self.width.dim
+        # keys and values are wanted of every token, a query of one
+        q = F.linear(token_at(x, places), self.qkv.weight[:D], self.qkv.bias[:D])
+        parts = F.linear(x, self.qkv.weight[D:], self.qkv.bias[D:]).view(*x.shape[:2], 2, self.width.num_heads, -1)
+        k, v = parts.permute(2, 0, 3, 1, 4)  # (B, H, T, D / H) each
+        visible = torch.arange(x.shape[1], device=x.device) <= places[:, None]  # (B, T)
+        dropout = self.dropout if self.training else 0.0
+        q = q.view(len(x), 1, self.width.num_heads, -1).transpose(1, 2)  # (B, H, 1, D / H)
+        return self.join(F.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None, None], dropout_p=dropout))
+
     def branch(self, x: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
         """States of generated tokens (B, T, D), one behind each token; they see what that token sees, and themselves.
 
@@ -126,13 +138,21 @@ class Block(nn.Module):
     def extend(self, x: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
         return self._rest(x, self.attention.extend(x, cache, layer))
 
+    def at(self, x: Tensor, places: Tensor) -> Tensor:
+        """(B, 1, D) the state of one token a sequence: places (B,), 0 .. T - 1."""
+        return self._rest(token_at(x, places), self.attention.at(x, places))
+
     def extend_last(self, x: Tensor, cache: KeyValueCache, layer: int, last: Tensor) -> Tensor:
-        own = x.gather(1, last[:, None, None].expand(-1, 1, x.shape[2]))  # (B, 1, D)
-        return self._rest(own, self.attention.extend_last(x, cache, layer, last))
+        return self._rest(token_at(x, last), self.attention.extend_last(x, cache, layer, last))
 
     def _rest(self, x: Tensor, attended: Tensor) -> Tensor:
         x = self.norm_attention(x + self.drop(attended))
         return self.norm_forward(x + self.drop(self.forward_net(x)))  # type: ignore[no-any-return]
+
+
+def token_at(x: Tensor, places: Tensor) -> Tensor:
+    """(B, 1, D) one token of each sequence; x (B, T, D), places (B,)."""
+    return x.gather(1, places[:, None, None].expand(-1, 1, x.shape[2]))
 
 
 def init_weights(module: nn.Module) -> None:

@@ -102,6 +102,10 @@ class CausalTrained(OnePass):
         states = self.states(Tokens.plain(batch.rows[:, :-1], self.start_row))
         return states[batch.real], batch.targets[batch.real]
 
+    def last_pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        inputs, targets = batch.without_last()
+        return self.vectors(inputs)[:, 0], targets
+
     def vectors(self, batch: Batch) -> Tensor:
         states = self.states(Tokens.plain(batch.rows, self.start_row))
         return last_of(states, batch.lengths)[:, None]

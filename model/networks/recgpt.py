@@ -135,6 +135,15 @@ class RecGPT(Network):
         real = batch.real
         return states[real], batch.targets[real]
 
+    def last_pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        users = hide_users(batch.users, self.config.user_dropout, self.training)
+        inputs, targets = batch.without_last()
+        x = self.embed(self.plain_tokens(inputs), users)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        # the last block needs keys and values of all tokens, and the rest of its work for one
+        return self.blocks[-1].at(x, inputs.lengths)[:, 0], targets  # type: ignore[operator]
+
     def step_pairs(self, batch: Batch, num_steps: int, temperature: float) -> tuple[list[Tensor], Tensor]:
         users = hide_users(batch.users, self.config.user_dropout, self.training)
         inputs = Batch(batch.rows[:, :-1], (batch.lengths - 1).clamp(min=0), users)

@@ -216,11 +216,10 @@ class Trainer:
             # each step answers alone, and their mean: a sum would want them shorter than each alone does
             losses = [self._ranking_loss(stage, queries, targets) for queries in (*steps, torch.stack(steps).mean(0))]
             return torch.stack(losses).mean(), len(targets)
-        queries, targets = self.network.training_pairs(batch, stage.num_prompts)
         if self.recipe.samples == "prefixes":
-            # pairs lie sequence by sequence, place by place
-            last = batch.lengths.cumsum(0) - 1
-            queries, targets = queries[last], targets[last]
+            queries, targets = self.network.last_pairs(batch)
+        else:
+            queries, targets = self.network.training_pairs(batch, stage.num_prompts)
         return self._ranking_loss(stage, queries, targets), len(targets)
 
     def _ranking_loss(self, stage: Stage, queries: Tensor, targets: Tensor) -> Tensor:

@@ -113,7 +113,12 @@ def run_study(study: Study, results: Results) -> list[Row]:
 
 
 def study_prompts(study: Study) -> Iterator[Point]:
-    """Each K is tuned anew: prompts are learnt. Pre-training, which has none, is shared where stages are kept."""
+    """Each K is tuned anew: prompts are learnt. Pre-training, which has none, is shared where stages are kept.
+
+    Raises ValueError where the recipe learns no prompts.
+    """
+    if not _generates(study.recipe()):
+        raise ValueError(f"the recipe of {study.dataset} has no stage of prompts, so there is no K to learn")
     for num_prompts in range(MAX_PROMPTS + 1):
         yield {"K": num_prompts}, partial(_train_with, study, num_prompts)
 

@@ -21,10 +21,10 @@ from service.experiments.exposure import DAY_MS
 from service.experiments.feedback import Action, FeedbackEvent
 from service.http.bodies import JSON, MSGPACK, BodyReader
 from service.http.schemas import BoostBody, FeedbackRequest, ItemBody, RecallRequest, ReloadBody
-from service.interleaving import join_explained
 from service.lists.reasons import columns_of
 from service.queries import AnyResult, RecallQuery, RecallResult
 from service.settings import Settings
+from service.steps.interleaving import join_explained
 from service.stores.vector_codec import CachedVectors
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -217,13 +217,8 @@ def to_reload(body: ReloadBody) -> ReloadRequest:
 
 def to_columns(result: AnyResult, explain: bool, settings: Settings) -> dict[str, Any]:
     """The body of RecallResponse."""
-    assignment = result.assignment
-    experiment = {
-        "key": assignment.experiment,
-        "assigned": assignment.arm,
-        "served": result.served,
-        "reason": assignment.reason,
-    }
+    own = result.assignment
+    experiment = {"key": own.experiment, "assigned": own.arm, "served": result.served, "reason": own.reason}
     columns: dict[str, Any] = {
         "request_id": result.request_id,
         "bundle": result.bundle,
@@ -241,15 +236,12 @@ def to_columns(result: AnyResult, explain: bool, settings: Settings) -> dict[str
     return columns
 
 
-def explained(result: RecallResult, settings: Settings) -> dict[str, Any]:
+def explained(part: RecallResult, settings: Settings) -> dict[str, Any]:
     """The columns that `explain` adds to the list of one arm."""
-    arm = result.arm
-    reasons = columns_of(result.reasons, result.listed.rows, arm.catalogue)
-    return {
-        "sources": [arm.source_name(source) for source in result.listed.sources.tolist()],
-        "prompts": listed_ids(result.prompts, settings),
-        "reasons": reasons | {"similar": [listed_ids(own, settings) for own in reasons["similar"]]},
-    }
+    reasons = columns_of(part.reasons, part.listed.rows, part.arm.catalogue)
+    reasons["similar"] = [listed_ids(own, settings) for own in reasons["similar"]]
+    sources = [part.arm.source_name(source) for source in part.listed.sources.tolist()]
+    return {"sources": sources, "prompts": listed_ids(part.prompts, settings), "reasons": reasons}
 
 
 def to_vectors(arm: Release, vectors: CachedVectors, settings: Settings) -> dict[str, Any]:

@@ -104,7 +104,8 @@ def record_exposure(
 def make_known(service: Service, query: RecallQuery, result: AnyResult) -> None:
     for part in result.parts:
         service.metrics.answered(part, is_canary=service.canaries.answered(query, part))
-    # an answer of two arms is compared already; one without what was shown has no counterpart in another arm
+    # an answer of two arms is compared already; lists without what was shown have no counterpart in an arm that has
+    # shown nothing
     if isinstance(result, RecallResult) and not query.not_shown:
         service.shadow.sample(query, result)
 

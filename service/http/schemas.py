@@ -20,8 +20,7 @@ CANARY = CanaryTerms(0.0)  # the defaults of a trial exist there
 Milliseconds = Annotated[int, Field(strict=True, ge=0, le=86_400_000)]
 
 EXAMPLE: dict[str, JsonValue] = {"user_id": "u42", "history": [101, 2044, 77], "top_n": 5, "explain": True}
-
-UNSHOWN = EXAMPLE | {"not_shown": True}
+UNSHOWN: dict[str, JsonValue] = {"user_id": "u42", "history": [101, 2044, 77], "top_n": 20, "not_shown": True}
 FILTERED: dict[str, JsonValue] = {
     "history": [101, 2044, 77],
     "filter": {"duration_s": {"lt": 60}, "or": [{"language": "en"}, {"category": {"in": [3, 8]}}]},
@@ -45,9 +44,7 @@ class BoostBody(Body):
     )
     filter: FilterBody | None = Field(None, description="Items that get all of it; not together with `attribute`.")
     attribute: Text | None = Field(None, description="An attribute of numbers, such as the time of upload.")
-    half_life: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        None, description="In the units of the attribute."
-    )
+    half_life: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(None, description="In its units.")
     now: Annotated[float, Field(allow_inf_nan=False)] | None = Field(None, description="In the same units.")
 
 
@@ -84,7 +81,9 @@ class RecallRequest(Body):
         0.0, description="Share of novelty against relevance (maximal marginal relevance); 0 changes nothing."
     )
     not_shown: Annotated[bool, Field(strict=True)] = Field(
-        False, description="Leave out what such answers have listed for this user, and the history kept."
+        False,
+        description="Leave out what earlier answers with not_shown have listed for this user, and what is kept of the "
+        "user's history; this answer counts as shown.",
     )
     min_catalogue: Annotated[int, Field(strict=True, ge=0, le=ids.MAX_INTEGER)] = Field(
         0, description="The change of the catalogue, as POST /items numbers it, that the answer has to know."
@@ -95,7 +94,9 @@ class BatchRequest(Body):
     """Many users at once; answers keep the order."""
 
     # each is parsed later by itself: a bad member must not refuse the others
-    requests: list[dict[str, Any]] = Field(description="RecallRequest objects; a bad one gets a problem.", min_length=1)
+    requests: list[dict[str, Any]] = Field(
+        description="RecallRequest objects; a bad one gets its own problem.", min_length=1
+    )
     arm: Text | None = Field(None, description="Pins the arm for all; such answers are never exposures.")
 
     model_config = ConfigDict(
@@ -140,7 +141,9 @@ class FeedbackBatch(Body):
     """Many actions at once, in the order in which they happened; answers keep it."""
 
     # each is parsed later by itself: a bad event must not refuse the others
-    events: list[dict[str, Any]] = Field(description="FeedbackRequest objects; a bad one gets a problem.", min_length=1)
+    events: list[dict[str, Any]] = Field(
+        description="FeedbackRequest objects; a bad one gets its own problem.", min_length=1
+    )
 
     model_config = ConfigDict(
         extra="forbid",
@@ -211,9 +214,7 @@ class ReasonsBody(Body):
 
     similar: list[list[int | str]] = Field(description="Up to three items of the history that it is most like.")
     shares: list[list[float]] = Field(description="Their shares of its likeness to all of the history.")
-    ranks: list[list[int | None]] = Field(
-        description="Its place among the hits of each step or interest, from 1; null = not among them."
-    )
+    ranks: list[list[int | None]] = Field(description="Its place among each step's hits, from 1; null = not there.")
     popularity: list[int | None] = Field(
         description="Its tenth of the bundle's items by popularity, 1 = the most popular; null = came after the bundle."
     )
@@ -228,9 +229,7 @@ class RecallResponse(Body):
     experiment: Experiment
     items: list[int | str]
     scores: list[float]
-    sources: list[str] | None = Field(
-        None, description="With explain: step1, step2, interest3, vector1, popular, fresh."
-    )
+    sources: list[str] | None = Field(None, description="With explain: step1, interest3, vector1, popular, fresh.")
     prompts: list[int | str] | None = Field(None, description="With explain: items the model generated on the way.")
     reasons: ReasonsBody | None = Field(None, description="With explain: why each item is there, as columns.")
     catalogue: int = Field(description="The last change of the catalogue that this list knows; 0 = the bundle alone.")

@@ -83,13 +83,15 @@ def test_packaged_recipe_searches_plans_that_exist(packaged):
 
 
 def test_the_packaged_recipes_are_there():
-    assert {*TABLE, "demo", "default"} == {*recipe_names()}
+    assert {*TABLE, "leave-one-out", "demo", "default"} == {*recipe_names()}
 
 
 @pytest.mark.parametrize("name", TABLE)
 @pytest.mark.parametrize("part", ["best", "paper"])
 def test_every_recipe_of_the_table_has_every_system(name, part):
     ours = ["deepsets", "fism", "recgpt-two"] if part == "best" else []
+    if (name, part) == ("beauty", "best"):
+        ours += ["recgpt-prefixes"]
     if (name, part) == ("kuairand", "best"):
         ours += [f"{system}-window" for system in ("gru4rec", "narm", "sasrec", "fism", "comirec")] + ["recgpt-next"]
     assert sorted(read_sections(RecipeName(name, part))) == sorted(SYSTEMS + ours)

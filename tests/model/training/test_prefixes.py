@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.batch import Batch
 from model.recipes.schema import Recipe, Stage, Window
 from model.training.batches import TrainingWindows
 from model.training.trainer import Trainer
@@ -49,6 +50,41 @@ def test_the_loss_of_all_prefixes_is_that_of_all_places(tiny, system):
         means.append((total / count, count))
     assert means[0][1] == means[1][1] == len(tiny.train.values)
     assert means[0][0] == pytest.approx(means[1][0], rel=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["sasrec", "gru4rec", "fism", "recgpt"])
+def test_the_last_place_alone_is_that_of_all_places(make_network, kind):
+    layers = {"num_layers": 2, "num_heads": 2} if kind in ("sasrec", "recgpt") else {}
+    network = make_network(kind, dropout=0.0, **layers).train(kind != "recgpt")  # which hides users while it trains
+    batch = Batch.of([[5, 6, 7, 8], [9], [3, 4], [8, 5, 9]], [1, 2, 3, 4], 12)
+    queries, targets = network.last_pairs(batch)
+    pairs, rows = network.training_pairs(batch)
+    last = batch.lengths.cumsum(0) - 1  # pairs lie history by history, place by place
+    assert targets.tolist() == rows[last].tolist() == [[8], [9], [4], [9]]
+    torch.testing.assert_close(queries, pairs[last], atol=1e-5, rtol=1e-5)
+
+
+def test_the_last_place_alone_has_the_gradients_of_all_places(make_network):
+    network = make_network("recgpt", num_layers=2, num_heads=2, dropout=0.0)
+    batch = Batch.of([[5, 6, 7, 8], [9], [3, 4]], [1, 2, 3], 12)
+    gradients = []
+    for queries in (network.last_pairs(batch)[0], network.training_pairs(batch)[0][batch.lengths.cumsum(0) - 1]):
+        network.zero_grad()
+        queries.square().sum().backward()
+        gradients.append({name: weight.grad for name, weight in network.named_parameters()})
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
+
+
+def test_attention_drops_at_the_last_place_too(make_network):
+    network = make_network("recgpt", dropout=0.0, attention_dropout=0.5, user_dropout=0.0).train()
+    batch = Batch.of([[5, 6, 7, 8]], [1], 12)
+    assert not network.last_pairs(batch)[0].equal(network.last_pairs(batch)[0])
+
+
+def test_padding_is_no_item(tiny):
+    for batch in TrainingWindows.prefixes(tiny, 5).batches(7, np.random.default_rng(0)):
+        assert not batch.rows[~batch.real].any()
+        assert batch.rows[batch.real].all()
 
 
 def test_a_training_on_prefixes_ends(tiny):

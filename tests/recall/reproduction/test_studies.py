@@ -69,6 +69,13 @@ def test_data_without_categories_have_no_diversity(study, results):
         run_study(study("diversity"), results)
 
 
+def test_a_recipe_that_learns_no_prompts_has_no_study_of_them(study, results, recipe_file):
+    recipe_file.write_text(recipe_file.read_text(encoding="utf-8").replace(", num_prompts: 1}", "}"), encoding="utf-8")
+    recipe_for.cache_clear()
+    with pytest.raises(ValueError, match="the recipe of circles has no stage of prompts"):
+        run_study(study("prompts"), results)
+
+
 def test_an_unknown_study_names_the_known(study):
     with pytest.raises(ValueError, match=r"unknown study 'colour'; known are prompts, quotas, diversity"):
         study("colour")

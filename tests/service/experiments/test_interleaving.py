@@ -108,7 +108,13 @@ def test_forced_mixed_list_with_such_rules_is_refused(client):
     body = {"user_id": 5, "history": HISTORY, "caps": {"author": 2}}
     reply = client.post("/recall", json=body, headers=FORCED)
     assert (reply.status_code, reply.json()["code"]) == (422, "bad_request")
-    assert "caps, diversity and not_shown hold for one arm's list" in reply.json()["message"]
+    assert "caps and diversity hold for one arm's list" in reply.json()["message"]
+
+
+def test_request_that_both_arms_refuse_is_refused(client):
+    body = {"user_id": 6, "history": HISTORY, "min_catalogue": 1_000_000}
+    reply = client.post("/recall", json=body, headers={"X-Request-Timeout-Ms": "300"})
+    assert (reply.status_code, reply.json()["code"]) == (503, "catalogue_behind")
 
 
 def test_filters_hold_for_every_item(ask):

@@ -30,7 +30,7 @@ def fitting(assignment: Assignment, query: RecallQuery) -> Assignment:
     if not assignment.teams or query.can_interleave:
         return assignment
     if assignment.reason is Reason.FORCED:
-        raise BadRequest("X-AB-Bucket: caps, diversity and not_shown hold for one arm's list, not for one out of two")
+        raise BadRequest("X-AB-Bucket: caps and diversity hold for one arm's list, not for one out of two lists")
     return assignment.alone()
 
 
