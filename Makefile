@@ -104,7 +104,20 @@ warm-start: $(STAMP) ## a warm start on six more days of KuaiRand against a whol
 kills: $(STAMP) ## kill -9 at 100 random moments of prepare, train and build: the old folder or the new one
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kills --output benchmarks/results/kills.jsonl
 
-.PHONY: ists: $(STAMP) ## the rate of recall export beside the engine's, and 20 kills that must leave the same file OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.export_lists --output benchmarks/results/export_lists.json diversity: $(STAMP) ## maximal marginal relevance, 100 of 500: microseconds, and the lists against the definition's OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.diversity --output benchmarks/results/diversity.jsonl never-again: $(STAMP) ## 100,000 answers with not_shown, in both layouts: no item twice, none hidden or watched OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.never_again --output benchmarks/results/never_again.jsonl online A/B test KuaiRec's KuaiRand's users: half an hour training, then as long again (DATA=...) $(BIN)/recall experiment replay kuairec --data $(DATA) --work $(RUNS)/replay/kuairec \ --dropped 0,50,200 --salts 1000 benchmarks/results/replay.jsonl $(BIN)/recall experiment replay kuairand --data $(DATA) --work $(RUNS)/replay/kuairand \ --sessions 3 --users-a-request 64 benchmarks/results/replay.jsonl
+export-lists: $(STAMP) ## the rate of recall export beside the engine's, and 20 kills that must leave the same file
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.export_lists --output benchmarks/results/export_lists.json
+
+diversity: $(STAMP) ## maximal marginal relevance, 100 of 500: microseconds, and the lists against the definition's
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.diversity --output benchmarks/results/diversity.jsonl
+
+never-again: $(STAMP) ## 100,000 answers with not_shown, in both layouts: no item twice, none hidden or watched
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.never_again --output benchmarks/results/never_again.jsonl
+
+replay: $(STAMP) ## the online A/B test with KuaiRec's and KuaiRand's users: half an hour of training, then as long again (DATA=...)
+	OMP_NUM_THREADS=1 $(BIN)/recall experiment replay kuairec --data $(DATA) --work $(RUNS)/replay/kuairec \
+		--dropped 0,50,200 --salts 1000 --output benchmarks/results/replay.jsonl
+	OMP_NUM_THREADS=1 $(BIN)/recall experiment replay kuairand --data $(DATA) --work $(RUNS)/replay/kuairand \
+		--sessions 3 --users-a-request 64 --output benchmarks/results/replay.jsonl
 
 verdict-study: $(STAMP) ## error rates of the A/B verdict on simulated experiments: a minute; needs no data
 	$(BIN)/python -m benchmarks.verdict_study
