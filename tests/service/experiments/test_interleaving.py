@@ -97,6 +97,12 @@ def test_explain_names_the_arm_of_each_item(ask):
     assert [answer["reasons"]["similar"][n] for n in own] == [pinned["reasons"]["similar"][place] for place in at]
 
 
+def test_mixed_lists_leave_out_what_mixed_lists_have_shown(ask):
+    answers = [ask(user_id="again", history=HISTORY, not_shown=True) for _ in range(4)]
+    assert {answer["arm"] for answer in answers} == {"interleaved"}
+    assert len({item for answer in answers for item in answer["items"]}) == 4 * LENGTH
+
+
 @pytest.mark.parametrize("rule", [{"caps": {"author": 2}}, {"diversity": 0.3}], ids=["caps", "diversity"])
 def test_rules_of_the_whole_list_are_answered_by_the_control_outside_the_test(client, rule):
     reply = client.post("/recall", json={"user_id": 5, "history": HISTORY, "top_n": LENGTH} | rule)
