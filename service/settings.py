@@ -127,7 +127,9 @@ class Settings(BaseSettings):
         128, ge=0, description="Vectors kept in this process before Redis is asked, oldest out first; 0 = Redis alone."
     )
     redis_timeout_ms: float = Field(
-        20, gt=0, description="Longest wait for one read of vectors or of a history; a slow Redis is a miss."
+        20,
+        gt=0,
+        description="Longest wait for one read of vectors or a history; a slow Redis is a miss, a busy loop hardly.",
     )
     events_timeout_ms: float = Field(500, gt=0, description="Longest wait until an event is kept; then 503.")
 

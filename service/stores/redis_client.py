@@ -21,6 +21,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.cluster import RedisCluster
 
+from service.stores.patience import Patience
 from service.stores.redis_causes import BUGS, OPENS_AT_ONCE, OPENS_WHEN_REPEATED, PERMANENT, FailureCause, cause_of
 from service.stores.redis_urls import open_async, parse_address
 
@@ -166,7 +167,7 @@ class RedisClient:
         return self._refused[0]
 
     async def run(self, operation: Callable[[Redis], Awaitable[T]]) -> T:
-        """The result of `operation`, within `timeout_ms`.
+        """The result of `operation`, within `timeout_ms`, in which an event loop that is busy elsewhere hardly counts.
 
         Raises RedisUnavailable, whatever went wrong with Redis; a failed operation may still have happened there.
         """
@@ -174,7 +175,7 @@ class RedisClient:
             self.failures[FailureCause.OPEN] += 1
             raise RedisUnavailable(FailureCause.OPEN)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with Patience(self._timeout_s):
                 if self._slots:
                     await self._slots.ready()
                 result = await operation(self._client)

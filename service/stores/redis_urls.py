@@ -150,7 +150,7 @@ class AsyncClients:
 
 def open_async(address: RedisAddress, role: str, timeout_s: float, max_connections: int) -> AsyncClients:
     """Makes a client that never retries; nothing is connected yet. Raises ConfigurationError for options in vain."""
-    bounds: Mapping[str, Any] = {
+    bounds: dict[str, Any] = {
         "max_connections": max_connections,
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
@@ -160,7 +160,9 @@ def open_async(address: RedisAddress, role: str, timeout_s: float, max_connectio
     retry = AsyncRetry(NoBackoff(), 0)
     with usable_url(role):
         if address.mode is Mode.SERVER:
-            pool = aio.ConnectionPool.from_url(address.url, retry=retry, **bounds)
+            # the whole call is bounded by who makes it, by a clock that our own busy loop does not run down
+            unbounded = {"socket_timeout": None, "socket_connect_timeout": None}
+            pool = aio.ConnectionPool.from_url(address.url, retry=retry, **bounds | unbounded)
             # made and thrown away: options that a connection does not take are told now, not by every request
             pool.connection_class(**pool.connection_kwargs)
             return AsyncClients(aio.Redis.from_pool(pool))

@@ -78,6 +78,19 @@ def test_refused_port_opens_the_breaker_at_once():
     assert with_redis("redis://127.0.0.1:1", use) == [FailureCause.REFUSED, FailureCause.OPEN]
 
 
+def test_an_event_loop_that_is_busy_elsewhere_is_no_redis_that_is_down(server):
+    async def use(client):
+        await client.run(lambda redis: redis.set("key", "value"))
+        replies = []
+        for _ in range(4):
+            # runs while the reply is on its way, for longer than a call may take
+            asyncio.get_running_loop().call_soon(time.sleep, 0.3)
+            replies.append(await client.run(lambda redis: redis.get("key")))
+        return replies, dict(client.failures)
+
+    assert with_redis(server.url, use, RedisLimits(timeout_ms=100)) == ([b"value"] * 4, {})
+
+
 def test_frozen_server_costs_three_timeouts_and_then_nothing(server):
     async def use(redis):
         await cause_of_ping(redis)
