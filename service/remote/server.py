@@ -208,13 +208,13 @@ class EngineServer:
     async def prepare(self, coming: ReleaseState) -> None:
         """Returns once every HTTP process could serve this bundle. Raises ReloadRefused when one cannot."""
         numbers = {peer: next(self._numbers) for peer in self._living()}
-        answers = [asyncio.get_running_loop().create_future() for _ in numbers]
-        self._preparing |= zip(numbers.values(), answers, strict=True)
+        answers = {peer: asyncio.get_running_loop().create_future() for peer in numbers}
+        self._preparing |= {number: answers[peer] for peer, number in numbers.items()}
         try:
             for peer, number in numbers.items():
                 self.send(peer, PrepareRelease(number, coming))
             async with asyncio.timeout(PREPARE_S):
-                problems = [problem for problem in await asyncio.gather(*answers) if problem]
+                problems = await self._problems_of(answers)
         except TimeoutError:
             problems = [f"an HTTP process has not read its ids within {PREPARE_S:.0f} s"]
         finally:
@@ -222,6 +222,15 @@ class EngineServer:
                 del self._preparing[number]
         if problems:
             raise ReloadRefused(f"arm {coming.arm}: bundle {coming.bundle}: {problems[0]}")
+
+    async def _problems_of(self, answers: Mapping[bytes, "asyncio.Future[str | None]"]) -> list[str]:
+        """The problems that HTTP processes tell, once all have answered that are still there.
+
+        One that has ended meanwhile is not waited for: the process in its place reads what is served then.
+        """
+        while waiting := [answers[peer] for peer in self._living() if peer in answers and not answers[peer].done()]:
+            await asyncio.wait(waiting, timeout=GONE_S / 4)
+        return [problem for answer in answers.values() if answer.done() and (problem := answer.result())]
 
     async def tell(self, states: Sequence[ReleaseState]) -> None:
         """Tells every HTTP process what is served now."""
