@@ -7,7 +7,7 @@ STEPS = 4
 
 
 class Patience:
-    """As `asyncio.timeout`, but counted in steps, each of which lasts until the event loop gets to it.
+    """Ends a wait like `asyncio.timeout`, but counts in steps, each of which lasts until the event loop gets to it.
 
     A loop that stands still for a second has then spent one step and not the whole: what came meanwhile lies in the
     socket, and is read before the next step ends. Raises TimeoutError. Made for one `async with`.
