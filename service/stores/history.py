@@ -16,7 +16,6 @@ from service.stores.redis_client import RedisClient, RedisUnavailable
 
 MAX_HISTORY = 1000
 MAX_HIDDEN = 1000  # of a user; the newest
-PAUSE_S = 0.003  # between two reads of what single users have hidden: less than a batch of the engine takes meanwhile
 
 # Part of the script that keeps feedback: the same item twice in a row is one entry, a list keeps the newest.
 APPEND = """
@@ -77,13 +76,11 @@ class HistoryStore(Protocol):
 
 
 class RedisHistory:
-    """One list a user. Concurrent reads join into one pipeline at a time, of histories and of hidden items each."""
+    """One list a user. Concurrent reads join into one pipeline at a time."""
 
     def __init__(self, redis: RedisClient, max_history: int = MAX_HISTORY, max_batch: int = 256) -> None:
         self._redis, self._max_history, self._slot = redis, max_history, slot_of(redis)
         self._reads = Microbatcher(self._load, max_batch)
-        # read beside the computation, which takes longer: users of several batches share a call
-        self._beside = Microbatcher(self._load, max_batch, PAUSE_S)
         self.num_failed = self.num_corrupt = 0
 
     async def recent(self, user: str, limit: int | None = None) -> list[ExternalId] | None:
@@ -95,9 +92,8 @@ class RedisHistory:
         return self._decode(entries)
 
     async def hidden(self, users: Sequence[str]) -> list[list[ExternalId] | None]:
-        reads = self._beside if len(users) == 1 else self._reads
         keys = [(hidden_key(user, self._slot), MAX_HIDDEN) for user in users]
-        return [self._decode(entries) for entries in await reads.ask(keys)]
+        return [self._decode(entries) for entries in await self._reads.ask(keys)]
 
     def _decode(self, entries: list[bytes] | None) -> list[ExternalId] | None:
         if entries is None:

@@ -1,7 +1,6 @@
 """Many callers, one call: a batch from whoever asks while the last batch is away.
 
-An idle system answers at once, a busy one forms batches by itself; a timer has only who asks for a pause between calls.
-Knows nothing of Redis.
+No timer: an idle system answers at once, a busy one forms batches by itself. Knows nothing of Redis.
 """
 
 import asyncio
@@ -27,15 +26,8 @@ class Microbatcher(Generic[K, V]):
     What it raises, every caller of that batch gets; a caller who left is skipped.
     """
 
-    def __init__(
-        self, load: Callable[[list[K]], Awaitable[Sequence[V]]], max_batch: int = 256, pause_s: float = 0.0
-    ) -> None:
-        """pause_s: at least so long from the start of one call to the next; for answers that can come a little later.
-
-        A call costs the loop far more than a key does, so whoever has time lets more keys share one.
-        """
-        self._load, self._max_batch, self._pause_s = load, max_batch, pause_s
-        self._next_at = 0.0  # no call before, by the loop's clock
+    def __init__(self, load: Callable[[list[K]], Awaitable[Sequence[V]]], max_batch: int = 256) -> None:
+        self._load, self._max_batch = load, max_batch
         self._waiting: deque[_Asked[K, V]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
@@ -49,19 +41,10 @@ class Microbatcher(Generic[K, V]):
 
     async def _work(self) -> None:
         try:
-            while self._waiting:
-                await self._pause()
-                if batch := self._take():
-                    await self._serve(batch)
+            while batch := self._take():
+                await self._serve(batch)
         finally:
             self._worker = None
-
-    async def _pause(self) -> None:
-        if self._pause_s:
-            now = asyncio.get_running_loop().time()
-            if now < self._next_at:
-                await asyncio.sleep(self._next_at - now)
-            self._next_at = max(now, self._next_at) + self._pause_s
 
     def _take(self) -> list[_Asked[K, V]]:
         batch: list[_Asked[K, V]] = []

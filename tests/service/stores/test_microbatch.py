@@ -1,4 +1,4 @@
-"""Microbatcher: batches that form by themselves, pauses, failures and cancellations that reach nobody else."""
+"""Microbatcher: batches without a timer, failures and cancellations that reach nobody else."""
 
 import asyncio
 
@@ -41,23 +41,6 @@ def test_questions_of_one_round_share_a_batch():
         return load.batches
 
     assert asyncio.run(main()) == [[0, 1, 2, 3, 4]]
-
-
-def test_a_pause_lets_more_questions_share_a_call():
-    async def main():
-        load = Doubler()
-        batcher = Microbatcher(load, pause_s=0.5)
-        await batcher.ask([0])  # an idle one answers at once
-        waiting = []
-        for n in range(1, 4):
-            waiting.append(asyncio.create_task(batcher.ask([n])))
-            await asyncio.sleep(0)
-        gone = asyncio.create_task(batcher.ask([9]))
-        await asyncio.sleep(0)
-        gone.cancel()
-        return await asyncio.gather(*waiting), load.batches
-
-    assert asyncio.run(main()) == ([[2], [4], [6]], [[0], [1, 2, 3]])
 
 
 def test_next_batch_collects_while_one_is_away():
