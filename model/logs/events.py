@@ -19,7 +19,6 @@ REPORTED_ROWS = 20
 NAMED_ROWS = 5
 SHOWN, REASON_SHOWN = 60, 200  # characters of the input that a sentence repeats
 EXACT = pl.Decimal(38, 9)  # times with fractions, to the nanosecond
-TIME_TYPES = (pl.Int64(), pl.Float64(), EXACT)
 Unit = Literal["s", "ms", "us", "ns"]
 Time = int | float | Decimal
 

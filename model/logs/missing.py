@@ -9,11 +9,6 @@ NULL_WORDS = (
 )
 
 
-def is_missing(name: str) -> pl.Expr:
-    """True where a column of stripped text holds nothing."""
-    return pl.col(name).is_null() | pl.col(name).is_in(["", *NULL_WORDS])
-
-
 def missing_reason(name: str, label: str) -> pl.Expr:
     """`user id is empty`, or `user id is missing: NULL`; null where there is a value."""
     return (
