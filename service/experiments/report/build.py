@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,23 @@ def build_report(
     is_shown = bool(verdict.metrics)
     moments = moments_of(log)
     primary = [column for column in columns if column.metric == plan.primary]
+    return replace(
+        outline_of(log, users, plan, plan.weights, moments, settings or {}),
+        verdict=verdict,
+        progress=tuple(progress_of(log, primary, plan, moments)) if is_shown else (),
+        overlap=tuple(overlaps_of(log, plan)) if is_shown else (),
+    )
+
+
+def outline_of(
+    log: ExperimentLog,
+    users: ExposedUsers,
+    plan: AnalysisPlan,
+    shares: Mapping[str, float],
+    moments: Sequence[int],
+    settings: Mapping[str, Mapping[str, Any]],
+) -> Report:
+    """A report of whatever kind, before it is judged: who was exposed to what, and when."""
     return Report(
         experiment=log.experiment,
         phase=log.phase,
@@ -47,11 +65,9 @@ def build_report(
         testers=users.num_testers,
         moved=users.num_moved,
         primary=plan.primary,
-        arms=tuple(arms_of(log, users, plan.weights, settings or {})),
-        exposures=tuple(exposures_of(log, plan.weights, moments)),
-        verdict=verdict,
-        progress=tuple(progress_of(log, primary, plan, moments)) if is_shown else (),
-        overlap=tuple(overlaps_of(log, plan)) if is_shown else (),
+        arms=tuple(arms_of(log, users, shares, settings)),
+        exposures=tuple(exposures_of(log, shares, moments)),
+        verdict=None,
         lower_is_better=tuple(sorted(plan.lower_is_better)),
     )
 

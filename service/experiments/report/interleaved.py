@@ -1,12 +1,13 @@
 """Builds the report of an interleaving: whom users prefer, of two arms whose items they had in one list."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
 from service.consumer.credits import CreditLog
-from service.experiments.report.build import MIN_USERS, arms_of, exposures_of, moments_of
+from service.experiments.report.build import MIN_USERS, moments_of, outline_of
 from service.experiments.report.records import LiftPoint, Overlap, Report
 from service.experiments.rules import INTERLEAVED
 from service.experiments.verdict.judge import AnalysisPlan
@@ -21,23 +22,11 @@ def build_interleaving_report(
     preferences = judge_preferences(credit_log.users_until(), plan)
     is_shown = bool(preferences.metrics)
     moments = moments_of(log)
-    shares = {INTERLEAVED: 1.0}
-    return Report(
-        experiment=log.experiment,
-        phase=log.phase,
-        config=tuple(log.exposures["config"].unique(maintain_order=True)),
-        since_ms=moments[0],
-        until_ms=log.last_ms,
-        testers=log.num_testers,
-        moved=0,  # nobody can: all have one variation
-        primary=plan.primary,
-        arms=tuple(arms_of(log, log.users_until(), shares, settings or {})),
-        exposures=tuple(exposures_of(log, shares, moments)),
-        verdict=None,
+    return replace(
+        outline_of(log, log.users_until(), plan, {INTERLEAVED: 1.0}, moments, settings or {}),
         preferences=preferences,
         progress=tuple(progress_of(credit_log, plan, moments[1:])) if is_shown else (),
         overlap=(overlap_of(credit_log, plan),) if is_shown else (),
-        lower_is_better=tuple(sorted(plan.lower_is_better)),
     )
 
 
