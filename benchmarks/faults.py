@@ -34,7 +34,7 @@ from benchmarks.fault_proxy import Fault, FaultProxy
 from benchmarks.hanging import SWITCH
 from recall.bench.bundles import Sizes, make_bundle
 from recall.bench.stages import scrape
-from recall.bench.target import Checkout, Target, serving
+from recall.bench.target import Checkout, Target, children_running, serving
 from recall.bench.traffic import Load, Measured
 from recall.bench.trials import send
 from service.access.keys import PREFIX, Scope, new_key
@@ -382,9 +382,7 @@ def split_processes(bundle: Path) -> Outcome:
 
 
 def of_kind(target: Target, kind: str) -> list[psutil.Process]:
-    children = psutil.Process(target.pid).children()
-    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in alive if f"service.processes.{kind}" in child.cmdline()]
+    return children_running(f"service.processes.{kind}", target.pid)
 
 
 def answers_whole(target: Target) -> bool:

@@ -79,7 +79,19 @@ def is_worker(process: psutil.Process) -> bool:
 
 
 def is_running(module: str, process: psutil.Process) -> bool:
-    return module in process.cmdline()
+    """True where the process runs this module, or has this word in its command line; False for one that has ended.
+
+    False too for one just started, in the moment in which it is not yet its own program.
+    """
+    try:
+        return module in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def children_running(module: str, pid: int | None = None) -> list[psutil.Process]:
+    """The children of a process, or of this one, that run a module."""
+    return [child for child in psutil.Process(pid).children() if is_running(module, child)]
 
 
 def free_port() -> int:

@@ -258,7 +258,7 @@ def test_beyond_its_size_the_oldest_files_go(folder):
 
 
 def consumers_of(folder):
-    """The ids of the consumers that this process has started for a folder."""
+    """The ids of the consumers that this process has started for a folder and that run their program by now."""
     pids = set()
     for child in psutil.Process().children():
         with suppress(psutil.Error):  # it has ended
@@ -266,16 +266,23 @@ def consumers_of(folder):
     return pids
 
 
+async def another_consumer(folder, known=frozenset()):
+    """The id of a consumer beside the known ones, as soon as it shows its environment."""
+    async with asyncio.timeout(60):
+        while not (found := consumers_of(folder) - known):  # noqa: ASYNC110  (nothing tells of another process)
+            await asyncio.sleep(0.02)
+    [pid] = found
+    return pid
+
+
 def test_a_consumer_that_dies_is_started_again(server, folder):
     async def main():
         process = ConsumerProcess(server.url, folder, ConsumerLimits(), "warning")
         watcher = asyncio.create_task(process.watch())
         try:
-            [first] = consumers_of(folder)
+            first = await another_consumer(folder)
             os.kill(first, signal.SIGKILL)
-            async with asyncio.timeout(60):
-                while not consumers_of(folder) - {first}:  # noqa: ASYNC110  (nothing tells of another process)
-                    await asyncio.sleep(0.05)
+            await another_consumer(folder, {first})
         finally:
             watcher.cancel()
             process.close()

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import httpx
-import psutil
 import pytest
+
+from recall.bench.target import children_running
 
 ADMIN_KEY = "only-for-admins"
 PATIENT = (
@@ -141,16 +142,7 @@ def test_a_trial_is_ended_by_hand_and_the_command_says_so(served, admin, run_rec
 
 def process_of(served, module):
     """A process of the service that runs a module."""
-    children = psutil.Process(served.process.pid).children(recursive=True)
-    return next((child for child in children if f"service.processes.{module}" in words_of(child)), None)
-
-
-def words_of(process):
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        # it has just ended
-        return []
+    return next(iter(children_running(f"service.processes.{module}", served.process.pid)), None)
 
 
 @pytest.mark.parametrize("killed", ["http", "engine"])

@@ -11,6 +11,7 @@ import pytest
 import redis
 import torch
 
+from recall.bench.target import children_running
 from service.telemetry.collectors import add_up
 
 PATIENT = (
@@ -35,9 +36,7 @@ def ask(url, path, **body):
 
 def processes_of(served, kind="http"):
     """Its running processes of one kind; one that has ended and was not yet waited for is none."""
-    children = psutil.Process(served.process.pid).children()
-    running = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in running if f"service.processes.{kind}" in child.cmdline()]
+    return children_running(f"service.processes.{kind}", served.process.pid)
 
 
 def wait_for(is_so):

@@ -10,6 +10,7 @@ import psutil
 import pytest
 import redis
 
+from recall.bench.target import children_running
 from service.errors import ConfigurationError
 from service.stores.embedded_redis import EmbeddedRedis
 
@@ -80,7 +81,10 @@ def test_restarted_server_has_one_watchdog(tmp_path):
         os.kill(server.pid, signal.SIGKILL)
         server._server.wait()
         assert server.ensure()
-        watchdogs = [child for child in psutil.Process().children() if "watchdog" in child.cmdline()]
+        deadline = time.monotonic() + 10
+        while not (watchdogs := children_running("watchdog")):
+            assert time.monotonic() < deadline, "the server has no watchdog"
+            time.sleep(0.02)
         assert [child.cmdline()[-1] for child in watchdogs] == [str(server.pid)]
 
 
