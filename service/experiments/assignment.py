@@ -156,6 +156,7 @@ class Assigner:
             if forced not in self._forced:
                 raise UnknownArm(f"no variation or arm is called {forced[:64]!r}")
             return self._forced[forced]
+        # without a unit the SDK gets an empty text, which it puts in no experiment
         user = UserContext(attributes={HASH_ATTRIBUTE: unit or ""})
         result = eval_feature(FEATURE, EvaluationContext(user, self._context, StackContext()))
         if result.source == "experiment":

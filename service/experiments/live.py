@@ -60,6 +60,7 @@ class LiveAssigner:
         """Takes the file if it is another than the one seen last."""
         if self._path is None:
             return
+        # in a thread: a file's facts may have to come from a disk, or over a network
         seen = await asyncio.to_thread(stamp_of, self._path)
         if seen != self._seen:
             self._seen = seen
@@ -68,6 +69,7 @@ class LiveAssigner:
     async def _take(self) -> None:
         try:
             coming = await asyncio.to_thread(self._load)
+            # against what is in force, not against the last file: one that was refused moved nobody
             coming.check_follows(self._current)
         except ConfigurationError as error:
             self.refusal = str(error)

@@ -63,6 +63,7 @@ class ShadowComparison(Generic[Query]):
 
     def sample(self, query: Query, result: ListedResult) -> None:
         """Starts a comparison when it is this query's turn; never waits."""
+        # a single arm has nobody to be compared with, and its answers are not counted
         if len(self._pipeline.arms) < 2 or next(self._answers) % self._sample_every:
             return
         task = asyncio.create_task(self._compare(query, result))
