@@ -71,7 +71,7 @@ class RecallApp(FastAPI):
         self._entrance = self._observed(super().__call__)
 
     def _observed(self, framework: ASGIApp) -> ASGIApp:
-        """What a request meets: its count, the answer to a bug, its key, the fast path, and then the framework."""
+        """The layers that a request meets: its count, the answer to a bug, its key, the fast path, the framework."""
         app: ASGIApp = FastPath(framework, [route for route in router.routes if isinstance(route, APIRoute)])
         if self.keys:
             # without keys nothing stands in a request's way
