@@ -12,13 +12,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 RESULTS = Path(__file__).with_name("results") / "prepare.jsonl"
-WRITERS = {"csv": pl.DataFrame.write_csv, "parquet": pl.DataFrame.write_parquet, "jsonl": pl.DataFrame.write_ndjson}
+WRITERS: dict[str, Callable[[pl.DataFrame, Path], object]] = {
+    "csv": pl.DataFrame.write_csv,
+    "parquet": pl.DataFrame.write_parquet,
+    "jsonl": pl.DataFrame.write_ndjson,
+}
 
 
 def make_log(num_rows: int) -> pl.DataFrame:

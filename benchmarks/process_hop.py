@@ -16,18 +16,22 @@ import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 import uvloop
 
-from model.catalogue import Catalogue, IdMap
-from model.device.layout import Answers, Columns, Layout, fill
-from model.device.recall import Ticket
-from model.records import History, ServingPlan
+from index.exact import ExactIndex
+from model.columns import Columns
+from model.device.layout import Answers, Layout, fill
+from model.device.recall import DeviceRecall
+from model.encoder import UserEncoder
+from model.records import History
+from recall.bench.bundles import Sizes, make_checkpoint
 from service.engine.arms import ArmSlot, Release
 from service.engine.blocks import RequestBlock
+from service.engine.compute import BatchCompute
 from service.engine.engine import Engine
 from service.engine.graphs import GraphCompute
 from service.engine.messages import EngineRequest
@@ -63,44 +67,53 @@ class StandInLane:
         return Answers._make(column[:users].copy() for column in self._answers)
 
 
-class StandInRecall:
-    """Answers nothing in particular, as late as a card would; stands where DeviceRecall stands."""
+class StandInTicket(NamedTuple):
+    """A batch under way."""
 
-    max_batch, max_tokens = max(CARD_S), max(CARD_S) * (1 + LENGTH)
+    lane: StandInLane
+    users: int
+
+
+class StandInRecall(DeviceRecall):
+    """Answers nothing in particular, as late as a card would."""
 
     def __init__(self) -> None:
-        self._free: dict[int, SimpleQueue[StandInLane]] = {size: SimpleQueue() for size in CARD_S}
+        # the lanes of a card need one; what it takes and refuses is decided as there
+        self.sizes, self._layout, self._limit = tuple(CARD_S), LAYOUT, LIMIT
+        self._lanes: dict[int, SimpleQueue[StandInLane]] = {size: SimpleQueue() for size in CARD_S}
         for lane in [StandInLane(size) for size in CARD_S for _ in range(2)]:
-            self._free[lane.size].put(lane)
+            self._lanes[lane.size].put(lane)
         self._card_free_at = 0.0
-
-    def takes_all(self, longest: int, most_excluded: int) -> bool:
-        return longest <= LIMIT and most_excluded <= LAYOUT.max_excluded
 
     def start(self, columns: Columns) -> Any:
         size = next(size for size in CARD_S if size >= columns.size)
-        lane = self._free[size].get()
+        lane = self._lanes[size].get()
         fill(lane.matrix, LAYOUT, columns)
         # the card computes a batch after the other
         self._card_free_at = lane.until = max(time.perf_counter(), self._card_free_at) + CARD_S[size]
-        return Ticket(lane, columns.size)  # type: ignore[arg-type]
+        return StandInTicket(lane, columns.size)
 
     def finish(self, ticket: Any) -> Answers:
+        under_way: StandInTicket = ticket
         try:
-            return ticket.lane.copied(ticket.users)
+            return under_way.lane.copied(under_way.users)
         finally:
-            self._free[ticket.lane.size].put(ticket.lane)
+            self._lanes[under_way.lane.size].put(under_way.lane)
 
 
 def serve(address: str, ready: Event) -> None:
     """The engine process."""
 
     async def run() -> None:
-        catalogue = Catalogue(IdMap.of(list(range(NUM_ITEMS))), IdMap.of([1]), np.arange(NUM_ITEMS))
-        engine = Engine(GraphCompute(StandInRecall(), None))  # type: ignore[arg-type]
-        arms = {"a": ArmSlot(Release("a", "recgpt", BUNDLE, catalogue, ServingPlan(), "p", LENGTH, engine))}
+        checkpoint = make_checkpoint(Sizes(num_items=NUM_ITEMS, dim=DIM))
+        encoder = UserEncoder(checkpoint)
+        # the general path is there, and never asked: the stand-in takes all
+        general = BatchCompute(encoder, ExactIndex(encoder.item_vectors().numpy()), checkpoint.plan)
+        engine = Engine(GraphCompute(StandInRecall(), general))
+        release = Release("a", "recgpt", BUNDLE, checkpoint.catalogue, checkpoint.plan, "p", LENGTH, engine)
+        arms = {"a": ArmSlot(release)}
         releases = Reloader(arms, {"a": Path()}, lambda _, __: arms["a"].current)
-        server = EngineServer(address, arms, str, SilentObserver(), releases, num_expected=1)
+        server = EngineServer(address, arms, str, SilentObserver(), releases)
         ready.set()
         await asyncio.Event().wait()
         await server.close()

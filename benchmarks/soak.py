@@ -118,7 +118,7 @@ def main() -> None:
             arm = load_arm("recgpt", bundle, "cpu")
             differing = sum(expected(arm, body) != items for body, items in soak.answers)
     late = [mb for done, mb in memory if done > options.requests / 5]
-    told = {"requests": soak.num_done, "failed": soak.num_failed, "seconds": round(seconds, 1)}
+    told: dict[str, Any] = {"requests": soak.num_done, "failed": soak.num_failed, "seconds": round(seconds, 1)}
     told |= {"checked": len(soak.answers), "differing": differing}
     told |= {"growth": round(late[-1] / late[0] - 1, 4) if late else None, "memory_mb": memory}
     print(json.dumps(told))
