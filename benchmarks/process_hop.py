@@ -7,6 +7,7 @@ answers of its size; so what is measured is the host's own work, on any machine.
 blocks of 64 users, are asked at once. CPU seconds of each process, over the users answered; medians of three runs.
 """
 
+import argparse
 import asyncio
 import json
 import multiprocessing
@@ -44,7 +45,7 @@ from service.remote.server import EngineServer
 NUM_ITEMS, LENGTH, LIMIT, DIM, USERS = 400, 50, 100, 128, 64
 CARD_S = {1: 360e-6, 8: 400e-6, 32: 450e-6, 64: 500e-6, 128: 600e-6, 256: 899e-6}  # docs/performance.md, On a GPU
 LAYOUT = Layout(LENGTH, 128, NUM_ITEMS, 1, 2)
-SECONDS, RUNS, BUNDLE = 3.0, 3, "b" * 16
+RUNS, BUNDLE = 3, "b" * 16
 
 
 class StandInLane:
@@ -121,10 +122,10 @@ def serve(address: str, ready: Event) -> None:
     uvloop.run(run())
 
 
-async def ask(address: str, at_once: int, users: int) -> int:
-    """The users answered within SECONDS."""
+async def ask(address: str, at_once: int, users: int, seconds: float) -> int:
+    """The users answered in that time."""
     link, draws = EngineLink(address, str, SilentObserver()), np.random.default_rng(0)
-    remote, until, answered = RemoteEngine("a", BUNDLE, link), time.monotonic() + SECONDS, 0
+    remote, until, answered = RemoteEngine("a", BUNDLE, link), time.monotonic() + seconds, 0
     histories = [History(tuple(row)) for row in draws.integers(1, NUM_ITEMS + 1, (users, LENGTH)).tolist()]
     columns = Columns.of(histories, [LIMIT] * users, [history.items for history in histories])
 
@@ -148,6 +149,9 @@ def cpu_s(process: psutil.Process) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of a run")
+    options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         address, ready = f"ipc://{folder}/engine", context.Event()
@@ -159,7 +163,7 @@ def main() -> None:
             runs = []
             for _ in range(RUNS):
                 before = {name: cpu_s(one_of) for name, one_of in both.items()}
-                answered = uvloop.run(ask(address, at_once, users))
+                answered = uvloop.run(ask(address, at_once, users, options.seconds))
                 runs.append({name: 1e6 * (cpu_s(one_of) - before[name]) / answered for name, one_of in both.items()})
             spent = {name: round(statistics.median(run[name] for run in runs), 1) for name in both}
             print(json.dumps({"at_once": at_once, "users": users, **spent}), flush=True)
