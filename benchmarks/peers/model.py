@@ -22,7 +22,7 @@ from model.merging import merge
 BUNDLE = "RECALL_PEER_BUNDLE"  # environment variable: peers start their workers in their own ways
 
 
-class Answer(TypedDict):
+class ListColumns(TypedDict):
     """Columns of a list, the best item first."""
 
     items: list[ExternalId]
@@ -41,7 +41,7 @@ class Model:
         return cls(checkpoint)
 
     @torch.inference_mode()
-    def answer(self, histories: Sequence[Sequence[int]], top_n: int = 100) -> list[Answer]:
+    def answer(self, histories: Sequence[Sequence[int]], top_n: int = 100) -> list[ListColumns]:
         """Histories of external ids; columns of each list."""
         network, plan, items = self.checkpoint.network, self.checkpoint.plan, self.checkpoint.catalogue.items
         rows = [items.rows(history) for history in histories]

@@ -7,7 +7,7 @@ from typing import Any
 from ray import serve
 from starlette.requests import Request
 
-from benchmarks.peers.model import Answer, Model
+from benchmarks.peers.model import ListColumns, Model
 
 
 class Recall:
@@ -15,12 +15,12 @@ class Recall:
         self.model = Model.open()
 
     @serve.batch(max_batch_size=64, batch_wait_timeout_s=0.002)
-    async def answer(self, bodies: list[dict[str, Any]]) -> list[Answer]:
+    async def answer(self, bodies: list[dict[str, Any]]) -> list[ListColumns]:
         # one length a batch: the load asks all for the same
         return self.model.answer([body["history"] for body in bodies], bodies[0]["top_n"])
 
-    async def __call__(self, request: Request) -> Answer:
-        columns: Answer = await self.answer(await request.json())
+    async def __call__(self, request: Request) -> ListColumns:
+        columns: ListColumns = await self.answer(await request.json())
         return columns
 
 
