@@ -52,7 +52,8 @@ def expected(arm: LoadedArm, body: dict[str, Any]) -> list[int]:
     request = arm.release.request(None, body["history"], body["exclude"], body["top_n"])
     [result] = arm.compute.run([request])
     listed = complete(items, result.merged, request)
-    return items.snapshot.column(listed.rows).tolist()  # type: ignore[no-any-return]
+    ids: list[int] = items.snapshot.column(listed.rows).tolist()
+    return ids
 
 
 @dataclass

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from model.batch import Batch
 from model.data.sequences import SequenceData
+from model.networks.recgpt import RecGPT
 from model.recipes.schema import Recipe, Stage
 from model.training.stages import EpochReport
 from model.training.trainer import Trainer
@@ -50,8 +51,9 @@ def plain_step(trainer: Trainer, optimizer: torch.optim.Optimizer, users: list[i
         row[: len(kept)] = torch.from_numpy(np.asarray(kept, dtype=np.int64))
     started = time.perf_counter()
     network = trainer.network.train()
+    assert isinstance(network, RecGPT)
     inputs = Batch(rows[:, :-1], (rows[:, :-1] > 0).sum(1), torch.zeros(len(users), dtype=torch.int64))
-    states = network.states(network.plain_tokens(inputs), inputs.users)  # type: ignore[operator]  # (B, 51, D)
+    states = network.states(network.plain_tokens(inputs), inputs.users)  # (B, 51, D)
     scores = states @ network.item_vectors().T  # (B, 51, N)
     loss = F.cross_entropy(scores.flatten(0, 1), rows.flatten() - 1, ignore_index=-1)
     optimizer.zero_grad()
