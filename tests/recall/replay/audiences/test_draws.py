@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recall.replay.draws import mix, uniform
+from recall.replay.audiences.draws import mix, uniform
 
 USERS, ITEMS = np.divmod(np.arange(40_000), 200)
 
