@@ -101,7 +101,6 @@ def evaluate(
     check_same_data(arm.release, dataset)
     if split not in ("valid", "test"):
         raise typer.BadParameter("split is valid or test")
-    # another task: the list of a bundle may hold any item, so its figures would not be those of the candidates
     if split == "test" and dataset.candidates is not None:
         raise ValueError(
             f"the test split of {dataset.name} ranks {len(dataset.candidates)} of its items, a bundle ranks them all; "
