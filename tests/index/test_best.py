@@ -32,8 +32,8 @@ def hits_of(rows, scores):
 @given(SCORES, st.data())
 def test_hits_are_those_of_a_sort(scores, data):
     limit = data.draw(st.integers(1, len(scores[0])))
-    found = best_on_cpu(np.array(scores, dtype=np.float32), limit)
-    assert hits_of(*found) == list(sorted_hits(scores, limit))
+    listed = best_on_cpu(np.array(scores, dtype=np.float32), limit)
+    assert hits_of(*listed) == list(sorted_hits(scores, limit))
 
 
 @given(SCORES, st.data())
@@ -52,9 +52,9 @@ def test_rows_that_do_not_pass_are_not_there(scores, data):
     num_items = len(scores[0])
     allowed = np.array(data.draw(st.lists(st.booleans(), min_size=num_items, max_size=num_items)), dtype=np.bool_)
     rows, values = best_on_cpu(np.array(scores, dtype=np.float32), num_items, allowed=allowed)
-    for found, expected in zip(hits_of(rows, values), sorted_hits(scores, num_items, allowed=allowed), strict=True):
+    for listed, expected in zip(hits_of(rows, values), sorted_hits(scores, num_items, allowed=allowed), strict=True):
         missing = num_items - len(expected)
-        assert found == expected + [(-np.inf, 0)] * missing
+        assert listed == expected + [(-np.inf, 0)] * missing
 
 
 @pytest.mark.parametrize("together", [1, 2, 7])

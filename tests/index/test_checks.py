@@ -1,4 +1,4 @@
-"""What every index refuses, and the hits that remain when some may not be found."""
+"""The refusals that all indexes share, and the hits that remain when some may not appear."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""When the fallback answers, and what an answer says that is less than it could be."""
+"""The fallback: when it answers, and what an answer says that is less than it could be."""
 
 import time
 
@@ -70,7 +70,7 @@ def test_without_a_deadline_or_behind_it_nothing_is_kept_back():
 
 
 @pytest.mark.parametrize(
-    ("request_", "found", "expected"),
+    ("request_", "answer", "expected"),
     [
         (EngineRequest(History((1,)), 5), result(), []),
         (EngineRequest(History(()), 5), result(), ["cold_start"]),
@@ -78,8 +78,8 @@ def test_without_a_deadline_or_behind_it_nothing_is_kept_back():
         (EngineRequest(History(()), 5, unknown=(99,)), None, ["unknown_items", "cold_start", "fallback"]),
     ],
 )
-def test_a_request_says_why_its_answer_is_less(request_, found, expected):
-    assert reasons(request_, found) == expected
+def test_a_request_says_why_its_answer_is_less(request_, answer, expected):
+    assert reasons(request_, answer) == expected
 
 
 def test_a_failed_engine_gives_the_popular_items_that_were_not_watched(release):

@@ -11,9 +11,9 @@ from recall.bench.search import RateSearch
 
 @given(st.floats(1, 5000), st.floats(1, 5000))
 def test_the_answer_held_and_is_close_to_the_limit(limit, start):
-    found = RateSearch(start).run(lambda rate: rate <= limit)
-    assert found <= limit
-    assert limit < RateSearch(start).closeness * max(found, RateSearch(start).least) * 1.0001
+    rate_held = RateSearch(start).run(lambda rate: rate <= limit)
+    assert rate_held <= limit
+    assert limit < RateSearch(start).closeness * max(rate_held, RateSearch(start).least) * 1.0001
 
 
 def test_a_service_that_holds_nothing_is_0():

@@ -1,4 +1,4 @@
-"""What a service's histograms gained between two readings."""
+"""The growth of a service's histograms between two readings."""
 
 import pytest
 

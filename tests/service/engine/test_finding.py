@@ -23,10 +23,10 @@ def hits(values, first):
 
 @given(SCORES, SCORES, st.integers(1, 12))
 def test_joined_hits_are_the_best_of_both_the_bundles_first_within_a_tie(main, fresh, depth):
-    found = joined(hits(main, 1), hits(fresh, 100), depth)
+    merged = joined(hits(main, 1), hits(fresh, 100), depth)
     ranked = [(-value, 0, row) for row, value in enumerate(main, 1)]
     ranked += [(-value, 1, row) for row, value in enumerate(fresh, 100)]
-    assert found.rows[0].tolist() == [row for _, _, row in sorted(ranked)][:depth]
+    assert merged.rows[0].tolist() == [row for _, _, row in sorted(ranked)][:depth]
 
 
 def finder(num_items=30):

@@ -1,4 +1,4 @@
-"""What an index is told that queries may not find, and results without some of their items."""
+"""The pairs that queries may not find, as an index is told them; results without some of their items."""
 
 import numpy as np
 from hypothesis import given
@@ -16,8 +16,8 @@ ROWS = st.frozensets(st.integers(1, 20), max_size=8)
 @given(st.lists(ROWS, min_size=1, max_size=4), st.integers(1, 3), ROWS, st.integers(1, 20))
 def test_each_query_vector_excludes_its_requests_rows_and_the_dead(excluded, num_queries, dead, num_rows):
     requests = [EngineRequest(History(()), 5, own) for own in excluded]
-    found = exclusions(requests, num_queries, num_rows, tuple(dead))
-    pairs = set(zip(found.queries.tolist(), found.rows.tolist(), strict=True))
+    told_pairs = exclusions(requests, num_queries, num_rows, tuple(dead))
+    pairs = set(zip(told_pairs.queries.tolist(), told_pairs.rows.tolist(), strict=True))
     assert pairs == {
         (number * num_queries + query, row)
         for number, own in enumerate(excluded)
@@ -25,8 +25,8 @@ def test_each_query_vector_excludes_its_requests_rows_and_the_dead(excluded, num
         for row in own | dead
         if row <= num_rows
     }
-    assert len(pairs) == len(found.rows)
-    assert found.queries.tolist() == sorted(found.queries.tolist())
+    assert len(pairs) == len(told_pairs.rows)
+    assert told_pairs.queries.tolist() == sorted(told_pairs.queries.tolist())
 
 
 def test_some_items_of_a_list_keep_their_reasons():

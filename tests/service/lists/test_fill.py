@@ -27,11 +27,11 @@ def hits(seed, num_users, depth=9):
 @pytest.mark.parametrize("plan", PLANS)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(0, 99))
 def test_a_list_does_not_depend_on_the_lengths_of_others(plan, limits, seed):
-    found = hits(seed, len(limits))
+    whole = hits(seed, len(limits))
     requests = [EngineRequest(History(()), limit) for limit in limits]
-    merged = merge_each(requests, found, plan, None)
+    merged = merge_each(requests, whole, plan, None)
     for number, request in enumerate(requests):
-        own = Hits(found.rows[number : number + 1], found.scores[number : number + 1])
+        own = Hits(whole.rows[number : number + 1], whole.scores[number : number + 1])
         [alone] = merge_each([request], own, plan, None)
         assert merged[number].rows.tolist() == alone.rows.tolist()
         assert len(alone.rows) == request.limit
