@@ -1,5 +1,8 @@
 """Blocks: the same users and answers as one by one, in any parts, and one outcome however the parts come in."""
 
+import asyncio
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,9 +11,9 @@ from hypothesis import strategies as st
 from model.merging import Merged
 from model.records import History
 from model.rules import ListRules
-from service.engine.blocks import Gathering, RequestBlock, ResultBlock, split
+from service.engine.blocks import Gathering, RequestBlock, ResultBlock, split, until_deadline
 from service.engine.messages import EngineRequest, EngineResult
-from service.errors import EngineFailed, Overloaded
+from service.errors import DeadlineExceeded, EngineFailed, Overloaded
 from service.stores.vector_codec import CachedVectors
 
 
@@ -128,3 +131,20 @@ def test_who_has_left_is_told_nothing():
     gathering.add(0, result([1]))
     assert answer.outcomes == ["expired"]
     assert gathering.done()
+
+
+async def waited(deadline, answer=None):
+    future = asyncio.get_running_loop().create_future()
+    if answer:
+        asyncio.get_running_loop().call_soon(future.set_result, answer)
+    return await until_deadline(future, deadline)
+
+
+@pytest.mark.parametrize("left_s", [60, float("inf")])
+def test_an_answer_before_the_deadline_is_the_answer(left_s):
+    assert asyncio.run(waited(time.monotonic() + left_s, "there")) == "there"
+
+
+def test_behind_its_deadline_nobody_waits():
+    with pytest.raises(DeadlineExceeded, match="the deadline passed before the answer was ready"):
+        asyncio.run(asyncio.wait_for(waited(time.monotonic() + 0.001), 60))

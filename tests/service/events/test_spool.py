@@ -116,3 +116,10 @@ def test_a_file_is_locked_once(tmp_path):
     assert SpoolFile.lock(tmp_path / "one") is None
     held.close()
     assert not (tmp_path / "one").exists()
+
+
+def test_a_spool_that_was_read_to_its_end_goes_on(spool):
+    spool.append(EVENTS[:1])
+    spool.forget(spool.read()[1])
+    assert spool.append(EVENTS[1:]) == 2
+    assert spool.read()[0] == EVENTS[1:]
