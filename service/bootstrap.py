@@ -6,6 +6,7 @@ one (`engines_at`). Here is no torch, so that an HTTP process does not load it.
 
 import asyncio
 import gc
+import math
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ from service.remote.link import EngineLink
 from service.reports import ReportMaker
 from service.settings import Settings
 from service.steps.unshown import UnshownLists
+from service.stores.buckets import BucketStore, MemoryBuckets, RedisBuckets
 from service.stores.collectors import RedisCollector
 from service.stores.history import HistoryStore, MemoryHistory, RedisHistory
 from service.stores.redis_client import RedisClient, RedisLimits
@@ -87,6 +89,7 @@ class Stores:
     fullness: FullnessWatch | None = None
     redis_clients: tuple[RedisClient, ...] = ()
     lacking: tuple[str, ...] = ()  # what could not be opened, and is done without
+    buckets: BucketStore | None = None  # sticky ones; None = the hash alone decides
 
     def collectors(self) -> list[Collector]:
         return [EventCollector(self.outbox, self.fullness)]
@@ -126,7 +129,10 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
     """Everything is up inside, and down again outside. Raises ConfigurationError before anything answers."""
     metrics = Metrics()
     # before the bundles, which take seconds: a mistake in the experiment file is told at once
-    experiments = LiveAssigner(lambda: load_assigner(settings.experiments, settings.arms), settings.experiments)
+    has_buckets = settings.sticky_days > 0
+    experiments = LiveAssigner(
+        lambda: load_assigner(settings.experiments, settings.arms, has_buckets), settings.experiments
+    )
     async with AsyncExitStack() as stack:
         engines = await stack.enter_async_context(open_engines(settings, metrics))
         if settings.experiments and settings.watch_experiments_s:
@@ -137,7 +143,9 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
         clients = (*engines.redis_clients, *stores.redis_clients)
         register(metrics, *engines.collectors, *stores.collectors(), RedisCollector(clients))
         register(metrics, ExperimentsCollector(experiments))
-        pipeline = RecallPipeline(engines.arms, experiments, stores.histories, engines.state, stores.unshown)
+        pipeline = RecallPipeline(
+            engines.arms, experiments, stores.histories, engines.state, stores.unshown, stores.buckets
+        )
         items = ItemEditor(engines.changes, engines.state, engines.arms, stores.histories)
         shadow = ShadowComparison(pipeline, metrics.overlap)
         stack.push_async_callback(shadow.close)
@@ -199,7 +207,7 @@ def engines_at(address: str) -> OpenEngines:
     return open_engines
 
 
-def load_assigner(path: Path | None, arms: Collection[str]) -> Assigner:
+def load_assigner(path: Path | None, arms: Collection[str], has_buckets: bool = False) -> Assigner:
     """The experiment file given; else recgpt against comirec where both are served; else one arm for everybody.
 
     Raises ConfigurationError for a file that cannot be used, and where there is no arm.
@@ -207,9 +215,9 @@ def load_assigner(path: Path | None, arms: Collection[str]) -> Assigner:
     if not arms:
         raise ConfigurationError("no arm to serve: give --arm NAME=BUNDLE, or make bundles with `recall demo`")
     if path is not None:
-        return Assigner.from_file(path, arms)
+        return Assigner.from_file(path, arms, has_buckets)
     if {"recgpt", "comirec"} <= set(arms):
-        return Assigner.from_file(DEFAULT_FILE, arms)
+        return Assigner.from_file(DEFAULT_FILE, arms, has_buckets)
     only = next(iter(arms))
     log.info("no_experiment", arm=only, reason="no experiment file, and not both recgpt and comirec are served")
     return Assigner.from_features({"features": {FEATURE: {"defaultValue": only}}}, arms)
@@ -226,6 +234,7 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
             MemoryFeedback(memory),
             ExposureRecorder(kept, settings.exposure_sample),
             kept,
+            buckets=MemoryBuckets() if settings.sticky_days else None,
         )
     url = settings.events_redis_url or settings.redis_url or ""
     # clients of their own: a slow event must not open the breaker of history reads, nor of the cache
@@ -238,6 +247,9 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     spool = open_spool(settings)
     outbox = Outbox(events, spool, OutboxLimits(max_stream_bytes=max_bytes))
     stack.push_async_callback(outbox.close)
+    buckets = RedisBuckets(history, events, math.ceil(settings.sticky_days * DAY_S)) if settings.sticky_days else None
+    if buckets:
+        stack.push_async_callback(buckets.close)
     fullness = FullnessWatch(events, STREAMS, max_bytes)
     watching = asyncio.create_task(fullness.run())
     stack.callback(watching.cancel)
@@ -253,6 +265,7 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
         fullness,
         (events, history),
         () if spool or not settings.spool_mb else ("spool_unwritable",),
+        buckets,
     )
 
 

@@ -28,6 +28,12 @@ class Settings(BaseSettings):
     watch_experiments_s: float = Field(
         2, ge=0, description="Look this often whether the experiments' file changed, in every process; 0 = never."
     )
+    sticky_days: float = Field(
+        0,
+        ge=0,
+        description="Keep which variation a user got first, until so long after the last request: then coverage may "
+        "fall, and a phase change, without moving anybody; 0 = the hash alone. Costs a read of Redis a request.",
+    )
     bundle_wait_s: float = Field(
         0, ge=0, description="Wait this long for bundles that are still being built; 0 = refuse at once."
     )

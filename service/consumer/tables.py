@@ -79,6 +79,7 @@ class FeedbackRow(msgspec.Struct, frozen=True):
     request_id: str | None = None
     watch_time_ms: int | None = None
     duration_ms: int | None = None
+    session: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ INTERLEAVED_COLUMNS: dict[str, pl.DataType] = {
 FEEDBACK_COLUMNS: dict[str, pl.DataType] = {
     **dict.fromkeys(("event_id", "user", "item", "action", "request_id"), TEXT),
     **dict.fromkeys(("ts_ms", "watch_time_ms", "duration_ms"), INTEGER),
+    "session": TEXT,
 }
 TABLES = (
     EventTable("exposures", EXPOSURES, ExposureRow, EXPOSURE_COLUMNS, ("id",), 20_000),

@@ -63,7 +63,7 @@ class Action(StrEnum):
 class FeedbackEvent:
     """One action of one user on one item."""
 
-    user: str
+    user: str  # the id, or for somebody without one the name of the session (conditions.logged_unit)
     item: ExternalId
     action: Action
     ts_ms: int
@@ -71,6 +71,7 @@ class FeedbackEvent:
     request_id: str | None = None
     watch_time_ms: int | None = None
     duration_ms: int | None = None
+    session: str | None = None
 
     def __post_init__(self) -> None:
         if not self.event_id:

@@ -14,6 +14,7 @@ import structlog
 
 from service.errors import ConfigurationError
 from service.experiments.assignment import Assigner, Assignment
+from service.experiments.conditions import NO_FACTS, RequestFacts
 
 Stamp = tuple[int, int, int]  # inode, size, time of the last change in ns
 log = structlog.get_logger()
@@ -47,8 +48,13 @@ class LiveAssigner:
         """Digest of the experiments in force."""
         return self._current.config
 
-    def assign(self, unit: str | None, forced: str | None = None) -> Assignment:
-        return self._current.assign(unit, forced)
+    @property
+    def bucket_units(self) -> tuple[str, ...]:
+        """The attributes whose kept buckets an assignment needs."""
+        return self._current.bucket_units
+
+    def assign(self, user: str | None, forced: str | None = None, facts: RequestFacts = NO_FACTS) -> Assignment:
+        return self._current.assign(user, forced, facts)
 
     async def watch(self, interval_s: float) -> None:
         """Looks every `interval_s` until it is cancelled."""

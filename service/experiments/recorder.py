@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from service.events.streams import EXPOSURES, FORCED, INTERLEAVED, SHOWN
 from service.experiments.assignment import Assignment, Reason
+from service.experiments.conditions import UNITS, logged_unit
 from service.experiments.exposure import DAY_MS, Exposure, Interleaved, Shown, exposure_id
 
 MAX_REMEMBERED = 200_000  # users of a process; about 15 MB
@@ -26,8 +27,9 @@ class RecordedQuery(Protocol):
     @property
     def request_id(self) -> str: ...
 
-    @property
-    def unit(self) -> str | None: ...
+    def unit_by(self, attribute: str) -> str | None:
+        """The value of an attribute by which experiments choose; None where the request has none."""
+        ...
 
     @property
     def top_n(self) -> int: ...
@@ -118,9 +120,10 @@ class ExposureRecorder:
             data = self._exposure(query, assignment, served, result, now_ms)
             self._sink.put(FORCED, data)
             return
-        if not assignment.in_experiment or query.unit is None:
+        unit = unit_of(query, assignment)
+        if not assignment.in_experiment or not unit:
             return
-        key = hash((assignment, query.unit, now_ms // DAY_MS))
+        key = hash((assignment, unit, now_ms // DAY_MS))
         if key not in self._seen and self._sink.put(
             EXPOSURES, self._exposure(query, assignment, served, result, now_ms)
         ):
@@ -136,7 +139,7 @@ class ExposureRecorder:
     def _exposure(
         query: RecordedQuery, assignment: Assignment, served: str, result: RecordedResult | None, now_ms: int
     ) -> bytes:
-        unit = query.unit or ""
+        unit = unit_of(query, assignment)
         exposure = Exposure(
             id=exposure_id(assignment, unit, now_ms),
             experiment=assignment.experiment or "",
@@ -162,7 +165,7 @@ class ExposureRecorder:
             experiment=assignment.experiment or "",
             phase=assignment.phase,
             config=assignment.config,
-            unit=query.unit or "",
+            unit=unit_of(query, assignment),
             variation=assignment.variation or "",
             served=served,
             bundle=result.bundle,
@@ -189,7 +192,7 @@ class ExposureRecorder:
             experiment=assignment.experiment or "",
             phase=assignment.phase,
             config=assignment.config,
-            unit=query.unit or "",
+            unit=unit_of(query, assignment),
             served=served,
             bundle=result.bundle,
             ts_ms=now_ms,
@@ -199,6 +202,13 @@ class ExposureRecorder:
             items=_plain(result.item_ids),
         )
         return orjson.dumps(interleaved, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def unit_of(query: RecordedQuery, assignment: Assignment) -> str:
+    """The unit as the log names it; of a forced answer whatever the request has. Empty where it has none."""
+    names = [assignment.by, *UNITS] if assignment.reason is Reason.FORCED else [assignment.by]
+    units = ((name, query.unit_by(name)) for name in names)
+    return next((logged_unit(name, unit) for name, unit in units if unit), "")
 
 
 def _plain(ids: NDArray[Any]) -> Any:

@@ -67,7 +67,7 @@ async def answer_query(service: Service, query: RecallQuery, ticket: Ticket) -> 
 
     An exposure is recorded whatever becomes of the request: who is refused under one arm alone would be missing there.
     """
-    assignment = service.pipeline.assign(query)
+    assignment = await service.pipeline.assign(query)
     outcome: AnyResult | RecallError = UNANSWERED
     try:
         outcome = await service.pipeline.recall(query, assignment)
@@ -114,7 +114,7 @@ async def answer_queries(
     service: Service, queries: Sequence[RecallQuery], ticket: Ticket
 ) -> Sequence[AnyResult | RecallError]:
     """The outcomes of many queries, made known in the same way."""
-    assignments = [service.pipeline.assign(query) for query in queries]
+    assignments = await service.pipeline.assign_many(queries)
     outcomes: Sequence[AnyResult | RecallError] = [UNANSWERED] * len(queries)
     try:
         outcomes = await service.pipeline.recall_many(queries, assignments)
@@ -132,7 +132,7 @@ async def answer_queries(
 async def recall(request: Request) -> Response:
     """The user's arm answers with its best `top_n` unseen items."""
     service, ticket = service_of(request), ticket_of(request)
-    body = await codec.read(RecallRequest, request, service.settings.max_body_bytes)
+    body = bodies.with_session(await codec.read(RecallRequest, request, service.settings.max_body_bytes), request)
     forced = forced_bucket(request, service.settings.qa_key)
     codec.check_bounds(body, service.settings)
     settle(service, ticket, body.history)
@@ -153,6 +153,7 @@ async def recall(request: Request) -> Response:
 async def recall_batch(request: Request) -> Response:
     """Many users in one call: order kept, a bad member answered with its own problem. JSON or MessagePack."""
     service, ticket = service_of(request), ticket_of(request)
+    bodies.refuse_session_header(request)
     timeout_s = codec.timeout_s_of(request, service.settings)  # a bad header is the whole batch's fault
     body = await codec.read_packable(BatchRequest, request, service.settings.max_batch_body_bytes)
     codec.check_batch_size("requests", body.requests, service.settings)
@@ -192,9 +193,9 @@ def _read_member(
     try:
         body = codec.parse_object(RecallRequest, member)
         codec.check_bounds(body, service.settings)
+        return replace(codec.to_query(body, request_id, deadline, forced, pinned), is_bulk=True)
     except RecallError as error:
         return error
-    return replace(codec.to_query(body, request_id, deadline, forced, pinned), is_bulk=True)
 
 
 @router.post(
@@ -204,7 +205,7 @@ async def recall_pinned(arm: str, request: Request) -> Response:
     """One named arm answers; never counted as an exposure."""
     service, ticket = service_of(request), ticket_of(request)
     forced_bucket(request, service.settings.qa_key, pinned=arm)
-    body = await codec.read(RecallRequest, request, service.settings.max_body_bytes)
+    body = bodies.with_session(await codec.read(RecallRequest, request, service.settings.max_body_bytes), request)
     codec.check_bounds(body, service.settings)
     settle(service, ticket, body.history)
     deadline = ticket.since + codec.timeout_s_of(request, service.settings)
@@ -236,7 +237,7 @@ async def embed(request: Request) -> Response:
 async def feedback(request: Request) -> Response:
     """202 only once the event is kept; the same event_id twice is one event."""
     service = service_of(request)
-    body = await codec.read(FeedbackRequest, request, service.settings.max_body_bytes)
+    body = bodies.with_session(await codec.read(FeedbackRequest, request, service.settings.max_body_bytes), request)
     return codec.reply(await keep_event(service, body), 202)
 
 
@@ -261,6 +262,7 @@ async def keep_event(service: Service, body: FeedbackRequest) -> dict[str, Any]:
 async def feedback_batch(request: Request) -> Response:
     """Many events in one call, kept in their order; one that is not kept is answered with its own problem."""
     service = service_of(request)
+    bodies.refuse_session_header(request)
     body = await codec.read(FeedbackBatch, request, service.settings.max_batch_body_bytes)
     codec.check_batch_size("events", body.events, service.settings)
     answers = [_keep_member(service, member, request_id_of(request)) for member in body.events]
