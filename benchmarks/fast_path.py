@@ -18,6 +18,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from service.engine_process import open_engines
 from service.http.app import RecallApp
 from service.http.fast_path import FastPath
 from service.settings import Settings
@@ -42,7 +43,7 @@ SCOPE: dict[str, Any] = {
 
 def without_fast_path(settings: Settings) -> RecallApp:
     """The application as it would be if the framework's router answered every request."""
-    app = RecallApp(settings)
+    app = RecallApp(settings, open_engines)
     app.user_middleware[:] = [each for each in app.user_middleware if each.cls is not FastPath]
     return app
 
@@ -68,7 +69,7 @@ async def microseconds(app: ASGIApp, num_requests: int) -> float:
 
 async def measure(settings: Settings, rounds: int, num_requests: int) -> dict[str, list[float]]:
     """CPU microseconds a request of each round, by way."""
-    apps = {"fast path": RecallApp(settings), "router": without_fast_path(settings)}
+    apps = {"fast path": RecallApp(settings, open_engines), "router": without_fast_path(settings)}
     spent: dict[str, list[float]] = {name: [] for name in apps}
     async with apps["fast path"].router.lifespan_context(None), apps["router"].router.lifespan_context(None):
         for app in apps.values():

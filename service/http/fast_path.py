@@ -1,7 +1,7 @@
 """The bypass of the framework's router for POST /recall, /recall/batch and /recall/{arm}.
 
-It saves about a fifth of the event loop's CPU time a request: 605, 675 and 746 us with it, 774, 794 and 931 us without
-(three runs of `python -m benchmarks.fast_path`; two cores of an AMD EPYC that other programs used too, November 2026).
+It saves about a fifth of the event loop's CPU time a request: 259, 251 and 249 us with it, 317, 306 and 309 us without
+(three runs of `python -m benchmarks.fast_path`, vectors cached; two cores of an AMD EPYC, 28 November 2026).
 
 Skipped are the router's walk over all routes, its dependency solver and the two exit stacks it opens for every request,
 and the framework's exception middleware. None of them has work to do here: the handlers parse their bodies from bytes,
