@@ -7,15 +7,17 @@ one (`engines_at`). Here is no torch, so that an HTTP process does not load it.
 import asyncio
 import gc
 import math
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import structlog
 from prometheus_client.registry import Collector
 
+from model.positive import PositiveRule
 from service.canary.collector import CanaryCollector
 from service.canary.watch import CanaryWatch
 from service.catalogue.follower import CatalogueFollower
@@ -32,6 +34,7 @@ from service.events.streams import STREAMS
 from service.experiments.assignment import DEFAULT_FILE, Assigner
 from service.experiments.collector import ExperimentsCollector
 from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
+from service.experiments.histories import HistoryRule
 from service.experiments.live import LiveAssigner
 from service.experiments.recorder import ExposureRecorder
 from service.experiments.rules import FEATURE
@@ -113,6 +116,7 @@ class Service:
     stores: Stores
     releases: Releases
     experiments: LiveAssigner
+    histories: HistoryRule
     items: ItemEditor
     metrics: Metrics
     shadow: ShadowComparison[RecallQuery]
@@ -158,6 +162,7 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
             stores=stores,
             releases=engines.releases,
             experiments=experiments,
+            histories=HistoryRule(partial(rules_of, engines.arms), settings.history_rule),
             items=items,
             metrics=metrics,
             shadow=shadow,
@@ -177,6 +182,11 @@ def watch_canaries(
     judging = asyncio.create_task(canaries.run())
     stack.callback(judging.cancel)
     return canaries
+
+
+def rules_of(arms: Mapping[str, ArmSlot]) -> list[PositiveRule | None]:
+    """The rule by which each arm's bundle was trained, of those that are served now."""
+    return [slot.current.positive for slot in arms.values()]
 
 
 def freeze_loaded() -> None:

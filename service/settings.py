@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from model.positive import PositiveRule
 from service.errors import ConfigurationError
 
 
@@ -118,6 +119,11 @@ class Settings(BaseSettings):
     feedback_days: float = Field(
         7, gt=0, description="Feedback on what happened longer ago is refused, as is what lies in the future."
     )
+    positive: str | None = Field(
+        None,
+        description="Feedback whose item enters the user's history, in the words of `recall prepare --positive` with "
+        "commas: watch:0.5,like; all = every action; unset = by the rule that each bundle's training had.",
+    )
     shown_days: float = Field(
         30,
         ge=0,
@@ -178,6 +184,18 @@ class Settings(BaseSettings):
         if others and (self.api_keys is not None or self.api_keys_file is not None):
             raise ValueError(f"{others[0]} has no meaning beside API keys: give one of them the scope {others[0][:-4]}")
         return self
+
+    @model_validator(mode="after")
+    def _positive_is_a_rule(self) -> Self:
+        _ = self.history_rule
+        return self
+
+    @property
+    def history_rule(self) -> PositiveRule | None:
+        """The rule of `positive`; None = that of the bundles."""
+        if self.positive is None:
+            return None
+        return PositiveRule() if self.positive == "all" else PositiveRule.parse(self.positive.split(","))
 
     @property
     def uses_memory(self) -> bool:

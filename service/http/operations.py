@@ -76,6 +76,10 @@ class ArmDescription(Body):
     canary: dict[str, JsonValue] | None = Field(description="The release on trial, and the terms of its trial.")
     num_items: int
     window: int = Field(description="Newest history items that can change the answer.")
+    positive: list[str] | None = Field(
+        description="Events that its training chose, in the words of `recall prepare --positive`; empty = all of them, "
+        "null = the bundle does not know."
+    )
     plan: dict[str, JsonValue] = Field(description="Prompts, quotas and diversity, with the digest of all three.")
 
 
@@ -147,6 +151,7 @@ def describe_arm(arm: Release, state: ReleaseState) -> dict[str, Any]:
         "canary": {"bundle": state.canary.bundle, **asdict(state.canary.terms)} if state.canary else None,
         "num_items": len(arm.catalogue.items),
         "window": arm.window,
+        "positive": arm.positive.words if arm.positive else None,
         "plan": plan,
     }
 

@@ -246,8 +246,9 @@ async def keep_event(service: Service, body: FeedbackRequest) -> dict[str, Any]:
     now_ms = int(time.time() * 1e3)
     codec.check_plausible(body, now_ms, service.settings)
     event = codec.to_event(body, now_ms)
-    is_new = await service.stores.feedback.keep(event)
-    if is_new:
+    is_taken = service.histories.takes(event)
+    is_new = await service.stores.feedback.keep(event, is_taken)
+    if is_new and is_taken:
         await service.items.watched(event)
     return {"event_id": event.event_id, "duplicate": not is_new}
 
