@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from service.admission.gate import Ticket
 from service.bootstrap import Service
-from service.errors import Forbidden, RecallError, Unauthorized, UnknownArm, UnknownItem
+from service.errors import Forbidden, RecallError, Unauthorized, UnknownItem
 from service.experiments.assignment import Assignment
 from service.http import bodies, codec
 from service.http.auth import check_admin, forced_bucket
@@ -38,6 +38,7 @@ from service.http.schemas import (
 )
 from service.http.tickets import record_wait, ticket_of
 from service.queries import AnyResult, RecallQuery, RecallResult
+from service.steps.assigning import slot_of
 
 MEMBERS_A_TURN = 8  # of a batch, read or written; then the event loop turns to others
 UNANSWERED = RecallError("internal error")  # the outcome of a request that a bug, or the stop of the service, ended
@@ -48,12 +49,6 @@ router = APIRouter(generate_unique_id_function=lambda route: route.name)
 def service_of(request: Request) -> Service:
     service: Service = request.app.service
     return service
-
-
-def check_arm(service: Service, name: str) -> None:
-    """Raises UnknownArm for a body that names no arm of this service."""
-    if name not in service.pipeline.arms:
-        raise UnknownArm(f"no arm is called {name!r}")
 
 
 def settle(service: Service, ticket: Ticket, history: Sequence[object] | None) -> None:
@@ -68,6 +63,7 @@ async def answer_query(service: Service, query: RecallQuery, ticket: Ticket) -> 
     An exposure is recorded whatever becomes of the request: who is refused under one arm alone would be missing there.
     """
     assignment = await service.pipeline.assign(query)
+    ticket.multiply(len(assignment.arms))
     outcome: AnyResult | RecallError = UNANSWERED
     try:
         outcome = await service.pipeline.recall(query, assignment)
@@ -115,6 +111,7 @@ async def answer_queries(
 ) -> Sequence[AnyResult | RecallError]:
     """The outcomes of many queries, made known in the same way."""
     assignments = await service.pipeline.assign_many(queries)
+    ticket.multiply(sum(len(assignment.arms) for assignment in assignments) / len(queries))
     outcomes: Sequence[AnyResult | RecallError] = [UNANSWERED] * len(queries)
     try:
         outcomes = await service.pipeline.recall_many(queries, assignments)
@@ -158,7 +155,7 @@ async def recall_batch(request: Request) -> Response:
     body = await codec.read_packable(BatchRequest, request, service.settings.max_batch_body_bytes)
     codec.check_batch_size("requests", body.requests, service.settings)
     if body.arm is not None:
-        check_arm(service, body.arm)
+        slot_of(service.pipeline.arms, body.arm)
     forced = forced_bucket(request, service.settings.qa_key, body.arm)
     own_id, deadline = request_id_of(request), ticket.since + timeout_s
     members = [(member, f"{own_id}-{number}") for number, member in enumerate(body.requests)]
@@ -219,7 +216,7 @@ async def embed(request: Request) -> Response:
     service, ticket = service_of(request), ticket_of(request)
     body = await codec.read(EmbedRequest, request, service.settings.max_body_bytes)
     name = body.arm or next(iter(service.pipeline.arms))
-    check_arm(service, name)
+    slot_of(service.pipeline.arms, name)
     codec.check_num_ids("history", body.history, service.settings)
     settle(service, ticket, body.history)
     deadline = ticket.since + codec.timeout_s_of(request, service.settings)
