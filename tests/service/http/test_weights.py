@@ -50,7 +50,7 @@ class Weighing:
 
 @pytest.fixture(scope="module")
 def weights(bundles, tmp_path_factory):
-    """By route and body: what the engines saw under way."""
+    """The weights under way that the engines saw, by request."""
     path = tmp_path_factory.mktemp("experiments") / "experiments.json"
     path.write_text(json.dumps({"features": {"recall_arm": {"defaultValue": "comirec", "rules": [RULE]}}}))
     arms = {arm: bundles[arm] for arm in ("recgpt", "comirec")}
