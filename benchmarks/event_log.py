@@ -107,7 +107,7 @@ def count_rows(files: Path) -> tuple[int, int]:
 
 
 def flood(num_events: int, has_consumer: bool) -> dict[str, Any]:
-    """What became of exposures, and of the feedback that came meanwhile."""
+    """The fate of exposures, and of the feedback that came meanwhile."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         options = ("--state-dir", str(folder / "state"), "--event-log-gb", "4" if has_consumer else "0", *PATIENT)

@@ -7,11 +7,10 @@ one (`engines_at`). Here is no torch, so that an HTTP process does not load it.
 import asyncio
 import gc
 import math
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import structlog
@@ -31,13 +30,12 @@ from service.events.fullness import FullnessWatch
 from service.events.outbox import MemoryOutbox, Outbox, OutboxLimits
 from service.events.spool import Spool
 from service.events.streams import STREAMS
-from service.experiments.assignment import DEFAULT_FILE, Assigner
 from service.experiments.collector import ExperimentsCollector
+from service.experiments.endpoint import Endpoint
 from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
 from service.experiments.histories import HistoryRule
-from service.experiments.live import LiveAssigner
+from service.experiments.live import LiveAssigner, load_assigner, stamp_of
 from service.experiments.recorder import ExposureRecorder
-from service.experiments.rules import FEATURE
 from service.experiments.shadow import ShadowComparison
 from service.items import ItemEditor, follow, open_changes
 from service.pipeline import RecallPipeline
@@ -134,13 +132,10 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
     """Everything is up inside, and down again outside. Raises ConfigurationError before anything answers."""
     metrics = Metrics()
     # before the bundles, which take seconds: a mistake in the experiment file is told at once
-    has_buckets = settings.sticky_days > 0
-    experiments = LiveAssigner(
-        lambda: load_assigner(settings.experiments, settings.arms, has_buckets), settings.experiments
-    )
+    experiments = open_experiments(settings)
     async with AsyncExitStack() as stack:
         engines = await stack.enter_async_context(open_engines(settings, metrics))
-        if settings.experiments and settings.watch_experiments_s:
+        if settings.watch_experiments_s:
             watching = asyncio.create_task(experiments.watch(settings.watch_experiments_s))
             stack.callback(watching.cancel)
         # opened after the engines, so closed before them: nothing here may ask an engine that is gone
@@ -218,20 +213,13 @@ def engines_at(address: str) -> OpenEngines:
     return open_engines
 
 
-def load_assigner(path: Path | None, arms: Collection[str], has_buckets: bool = False) -> Assigner:
-    """The experiment file given; else recgpt against comirec where both are served; else one arm for everybody.
-
-    Raises ConfigurationError for a file that cannot be used, and where there is no arm.
-    """
-    if not arms:
-        raise ConfigurationError("no arm to serve: give --arm NAME=BUNDLE, or make bundles with `recall demo`")
-    if path is not None:
-        return Assigner.from_file(path, arms, has_buckets)
-    if {"recgpt", "comirec"} <= set(arms):
-        return Assigner.from_file(DEFAULT_FILE, arms, has_buckets)
-    only = next(iter(arms))
-    log.info("no_experiment", arm=only, reason="no experiment file, and not both recgpt and comirec are served")
-    return Assigner.from_features({"features": {FEATURE: {"defaultValue": only}}}, arms)
+def open_experiments(settings: Settings) -> LiveAssigner:
+    """The experiments of the endpoint, of the file, or of neither. Raises ConfigurationError for unusable ones."""
+    path, arms, has_buckets = settings.experiments, settings.arms, settings.sticky_days > 0
+    if settings.experiments_url:
+        endpoint = Endpoint(settings.experiments_url, settings.kept_experiments)
+        return LiveAssigner(partial(endpoint.load, arms, has_buckets), endpoint.mark)
+    return LiveAssigner(partial(load_assigner, path, arms, has_buckets), partial(stamp_of, path) if path else None)
 
 
 def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:

@@ -26,8 +26,14 @@ class Settings(BaseSettings):
     experiments: Path | None = Field(
         None, description="GrowthBook features JSON; without one recgpt runs 50/50 against comirec."
     )
+    experiments_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/]",
+        description="Endpoint of a GrowthBook server in place of a file, https://HOST/api/features/CLIENT_KEY; the "
+        "last sound payload is kept in the state folder, for a start without the server.",
+    )
     watch_experiments_s: float = Field(
-        2, ge=0, description="Look this often whether the experiments' file changed, in every process; 0 = never."
+        2, ge=0, description="Look this often whether file or endpoint changed, in every process; 0 = never."
     )
     sticky_days: float = Field(
         0,
@@ -184,6 +190,17 @@ class Settings(BaseSettings):
         if others and (self.api_keys is not None or self.api_keys_file is not None):
             raise ValueError(f"{others[0]} has no meaning beside API keys: give one of them the scope {others[0][:-4]}")
         return self
+
+    @model_validator(mode="after")
+    def _experiments_have_one_source(self) -> Self:
+        if self.experiments is not None and self.experiments_url is not None:
+            raise ValueError("the experiments are in a file or at an endpoint (experiments_url), not in both")
+        return self
+
+    @property
+    def kept_experiments(self) -> Path:
+        """The last sound payload of the endpoint."""
+        return self.state_dir / "experiments.json"
 
     @model_validator(mode="after")
     def _positive_is_a_rule(self) -> Self:

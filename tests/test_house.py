@@ -96,7 +96,7 @@ ALLOWED = {
     ),
     "service.fallback": "model.merging model.rules service.engine service.errors service.lists",
     "service.events": "service.errors service.stores",
-    "service.experiments": "model.catalogue model.positive service.errors service.events service.stores",
+    "service.experiments": "model.catalogue model.folders model.positive service.errors service.events service.stores",
     "service.experiments.report": (
         "model.logs service.consumer service.errors service.experiments service.experiments.verdict service.reports"
     ),

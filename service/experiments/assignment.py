@@ -87,11 +87,11 @@ class Assignment:
         return replace(self, arm=team.arm, teams=())
 
 
-def unrepeated(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unrepeated(source: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of these pairs. Raises ConfigurationError for a key that is there twice, of which one would count."""
     names = [name for name, _ in pairs]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ConfigurationError(f"the experiment file {path} has the key {twice[:64]!r} twice in one object")
+        raise ConfigurationError(f"{source} has the key {twice[:64]!r} twice in one object")
     return dict(pairs)
 
 
@@ -157,15 +157,22 @@ class Assigner:
     @classmethod
     def from_file(cls, path: Path, arms: Collection[str], has_buckets: bool = False) -> "Assigner":
         """Raises ConfigurationError with one sentence that says what is wrong."""
+        source = f"the experiment file {path}"
         try:
             data = path.read_bytes()
-            features = orjson.loads(data)
-            json.loads(data, object_pairs_hook=partial(unrepeated, path))
         except OSError as error:
-            raise ConfigurationError(f"the experiment file {path} cannot be read: {error.strerror}") from error
+            raise ConfigurationError(f"{source} cannot be read: {error.strerror}") from error
+        return cls.from_bytes(data, arms, source, has_buckets)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, arms: Collection[str], source: str, has_buckets: bool = False) -> "Assigner":
+        """The same from JSON that was read already."""
+        try:
+            features = orjson.loads(data)
+            json.loads(data, object_pairs_hook=partial(unrepeated, source))
         except orjson.JSONDecodeError as error:
-            raise ConfigurationError(f"the experiment file {path} is not JSON: {error}") from error
-        return cls.from_features(features, arms, f"the experiment file {path}", has_buckets)
+            raise ConfigurationError(f"{source} is not JSON: {error}") from error
+        return cls.from_features(features, arms, source, has_buckets)
 
     @classmethod
     def from_features(
