@@ -36,7 +36,7 @@ from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFee
 from service.experiments.histories import HistoryRule
 from service.experiments.live import LiveAssigner, load_assigner, stamp_of
 from service.experiments.recorder import ExposureRecorder
-from service.experiments.shadow import ShadowComparison
+from service.experiments.shadow import ListedResult, ShadowArm, ShadowComparison
 from service.items import ItemEditor, follow, open_changes
 from service.pipeline import RecallPipeline
 from service.queries import RecallQuery
@@ -147,7 +147,7 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
             engines.arms, experiments, stores.histories, engines.state, stores.unshown, stores.buckets
         )
         items = ItemEditor(engines.changes, engines.state, engines.arms, stores.histories)
-        shadow = ShadowComparison(pipeline, metrics.overlap)
+        shadow = ShadowComparison(pipeline, metrics.overlap, arm=shadow_arm(settings, stores))
         stack.push_async_callback(shadow.close)
         canaries = watch_canaries(pipeline, engines.releases, metrics, stack)
         stores = replace(stores, redis_clients=clients)
@@ -177,6 +177,17 @@ def watch_canaries(
     judging = asyncio.create_task(canaries.run())
     stack.callback(judging.cancel)
     return canaries
+
+
+def shadow_arm(settings: Settings, stores: Stores) -> ShadowArm[RecallQuery] | None:
+    """The arm whose lists are recorded and not shown."""
+    if settings.shadow_arm is None:
+        return None
+
+    def record(query: RecallQuery, results: tuple[ListedResult, ListedResult]) -> None:
+        stores.exposures.record_shadow(query, results[0].assignment, results, settings.shadow_share)
+
+    return ShadowArm(settings.shadow_arm, settings.shadow_share, record)
 
 
 def rules_of(arms: Mapping[str, ArmSlot]) -> list[PositiveRule | None]:

@@ -157,6 +157,15 @@ class Settings(BaseSettings):
         le=1,
         description="Share of answers whose whole list is recorded, to judge other lists by later; 0 = none.",
     )
+    shadow_arm: str | None = Field(
+        None, description="Arm that computes a share of the requests too, after their answers; its lists are recorded."
+    )
+    shadow_share: float = Field(
+        0.01,
+        gt=0,
+        le=1,
+        description="Share of the answers that --shadow-arm computes too, at that cost.",
+    )
     stream_mb: int = Field(
         32, ge=1, description="Bytes that each stream of exposures keeps in Redis; beyond it the oldest events go."
     )
@@ -195,6 +204,12 @@ class Settings(BaseSettings):
     def _experiments_have_one_source(self) -> Self:
         if self.experiments is not None and self.experiments_url is not None:
             raise ValueError("the experiments are in a file or at an endpoint (experiments_url), not in both")
+        return self
+
+    @model_validator(mode="after")
+    def _shadow_arm_is_served(self) -> Self:
+        if self.shadow_arm is not None and self.shadow_arm not in self.arms:
+            raise ValueError(f"shadow_arm: no arm is called {self.shadow_arm!r}; there are {', '.join(self.arms)}")
         return self
 
     @property

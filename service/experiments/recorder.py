@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import orjson
 from numpy.typing import NDArray
 
-from service.events.streams import EXPOSURES, FORCED, INTERLEAVED, SHOWN
+from service.events.streams import EXPOSURES, FORCED, INTERLEAVED, SHADOW, SHOWN
 from service.experiments.assignment import Assignment, Reason
 from service.experiments.conditions import UNITS, logged_unit
-from service.experiments.exposure import DAY_MS, Exposure, Interleaved, Shown, exposure_id
+from service.experiments.exposure import DAY_MS, Exposure, Interleaved, Shadowed, Shown, exposure_id
 
 MAX_REMEMBERED = 200_000  # users of a process; about 15 MB
 
@@ -50,6 +50,11 @@ class RecordedProvenance(Protocol):
 
 class RecordedResult(Protocol):
     """The part of an answer that is recorded (RecallResult of service/queries.py)."""
+
+    @property
+    def served(self) -> str:
+        """The arm that answered, or the fallback."""
+        ...
 
     @property
     def bundle(self) -> str: ...
@@ -134,6 +139,35 @@ class ExposureRecorder:
             self._sink.put(INTERLEAVED, self._interleaved(query, assignment, served, result, result.provenance, now_ms))
         if result is not None and random.random() < self._sample_share:
             self._sink.put(SHOWN, self._shown(query, assignment, served, result, now_ms))
+
+    def record_shadow(
+        self, query: RecordedQuery, assignment: Assignment, results: tuple[RecordedResult, RecordedResult], share: float
+    ) -> None:
+        """Records the list that was shown and that of a shadow arm, which was not; never raises."""
+        shown, shadow = results
+        shadowed = Shadowed(
+            request_id=query.request_id,
+            experiment=assignment.experiment or "",
+            phase=assignment.phase,
+            config=assignment.config,
+            unit=unit_of(query, assignment),
+            variation=assignment.variation or "",
+            served=shown.served,
+            bundle=shown.bundle,
+            ts_ms=time.time_ns() // 1_000_000,
+            share=share,
+            items=_plain(shown.item_ids),
+            shadow=shadow.served,
+            shadow_bundle=shadow.bundle,
+            shadow_items=_plain(shadow.item_ids),
+            shadow_scores=shadow.scores,
+            asked=query.top_n,
+            shadow_took_ms=shadow.timings_ms.get("total", 0.0),
+        )
+        try:
+            self._sink.put(SHADOW, orjson.dumps(shadowed, option=orjson.OPT_SERIALIZE_NUMPY))
+        except orjson.JSONEncodeError:
+            self.unwritable += 1
 
     @staticmethod
     def _exposure(

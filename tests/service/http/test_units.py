@@ -7,10 +7,11 @@ import httpx
 import pytest
 import redis
 
-from service.events.streams import EXPOSURES, FEEDBACK
+from service.consumer.tables import TABLES
+from service.events.streams import EXPOSURES, FEEDBACK, SHADOW
 from service.experiments.assignment import Assigner
 from service.experiments.conditions import RequestFacts
-from service.experiments.exposure import Exposure
+from service.experiments.exposure import Exposure, Shadowed
 from service.experiments.feedback import FeedbackEvent
 
 WRITE_LIMIT_S = 60
@@ -39,6 +40,8 @@ def sticky(launch, arm_options, path):
     path.write_text(json.dumps(features()))
     patient = ("--request-timeout-ms", "30000", "--redis-timeout-ms", "5000", "--events-timeout-ms", "5000")
     followed = ("--experiments", str(path), "--watch-experiments-s", "0.2", "--sticky-days", "30")
+    # a service of its own costs seconds: the shadow arm is tried here too
+    followed += ("--shadow-arm", "recgpt", "--shadow-share", "1")
     with launch(*arm_options, *patient, *followed) as running:
         yield running
 
@@ -133,6 +136,22 @@ def test_feedback_of_nobody_is_refused(api):
 def test_attributes_choose_who_is_in_the_experiment(api):
     reasons = [ask(api, user_id="there", attributes={"country": at})["experiment"]["reason"] for at in ("AT", "XX")]
     assert reasons == ["experiment", "not_in_experiment"]
+
+
+def test_the_shadow_arm_computes_what_the_other_arm_has_answered(api, streams):
+    answers = [ask(api, user_id=f"shadowed-{n}") for n in range(10)]
+    answer = next(answer for answer in answers if answer["arm"] == "comirec")
+    event = read(streams, SHADOW, Shadowed.from_json, answer["request_id"])
+    assert (event.served, event.shadow, event.share) == ("comirec", "recgpt", 1)
+    assert (event.items, event.variation) == (tuple(answer["items"]), "control")
+    alone = api.post("/recall/recgpt", json={"history": [10001], "top_n": 3, "user_id": event.unit}).json()
+    assert (event.shadow_items, event.shadow_bundle) == (tuple(alone["items"]), alone["bundle"])
+    # whom the shadow arm has answered itself has no shadow
+    served = {Shadowed.from_json(fields[b"e"]).served for _, fields in streams.xrange(SHADOW)}
+    assert served == {"comirec"}
+    [table] = [table for table in TABLES if table.stream == SHADOW]
+    [(_, fields)] = streams.xrange(SHADOW, count=1)
+    assert table.decode("1-0", fields[b"e"]).keys() == table.schema.keys()
 
 
 def change(sticky, path, **changes):
