@@ -16,7 +16,7 @@ from recall.terminal import err, last_line, out
 
 if TYPE_CHECKING:
     from recall.replay.arms import Workshop
-    from recall.replay.audience import Audience
+    from recall.replay.audiences.audience import Audience
     from recall.replay.lifts import TwinLift
     from recall.replay.preferences import Agreement
     from recall.replay.salts import Tally
@@ -117,8 +117,8 @@ def open_workshop(options: ReplayCommand) -> "Workshop":
 
 
 def open_audience(workshop: "Workshop", options: ReplayCommand) -> "Audience":
-    from recall.replay.kuairand import LogAudience
-    from recall.replay.matrix import MatrixAudience
+    from recall.replay.audiences.kuairand import LogAudience
+    from recall.replay.audiences.matrix import MatrixAudience
 
     if options.audience == "kuairec":
         return MatrixAudience(workshop.source, workshop.data(), options.seed, options.users)

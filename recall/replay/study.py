@@ -19,7 +19,7 @@ import polars as pl
 
 from index.bundle.manifest import Manifest
 from recall.replay.arms import CONTROL, TREATMENT
-from recall.replay.audience import ACTIONS, EXPECTED, OF_LIST, PLAYS, Audience
+from recall.replay.audiences.audience import ACTIONS, EXPECTED, OF_LIST, PLAYS, Audience
 from recall.replay.lifts import TwinLift, twin_lifts
 from recall.replay.preferences import Agreement, agreements, interleaving_of, read_preferences
 from recall.replay.salts import CONTROL as CONTROL_KEY

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from recall.replay.audience import PLAYS, VIEWED, Audience
+from recall.replay.audiences.audience import PLAYS, VIEWED, Audience
 from recall.replay.salts import CONTROL, KEY, experiment_of
 from recall.replay.world import Script, live, open_world
 from service.consumer.users import read_users
