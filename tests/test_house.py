@@ -58,8 +58,8 @@ ALLOWED = {
     ),
     "recall.terminal": "",
     "recall.training": (
-        "index.auto index.bundle model.checkpoint model.data model.evaluation model.folders model.recipes "
-        "model.training recall.comparing recall.options recall.terminal service.engine"
+        "index.auto index.bundle model.checkpoint model.data model.evaluation model.folders model.metadata "
+        "model.recipes model.records model.training recall.comparing recall.options recall.terminal service.engine"
     ),
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
     "service": "",
