@@ -82,7 +82,7 @@ def main() -> None:
     for number in range(options.users):
         user = f"user-{number}"
         bucket = gbhash("layer", user, 2) or 0.0
-        inside = [f"exp-{n}" for n, (low, high) in enumerate(LAYER) if low <= bucket < high]
+        inside: list[str | None] = [f"exp-{n}" for n, (low, high) in enumerate(LAYER) if low <= bucket < high]
         chosen = exclusive.assign(user).experiment
         num_shared += [chosen] != (inside or [None])
         counts[chosen] += 1

@@ -48,6 +48,7 @@ class Result:
     item_ids: NDArray[np.int64]
     scores: NDArray[np.float32]
     bundle: str = "0123456789abcdef"
+    served: str = "recgpt"
     provenance: None = None
     timings_ms: Mapping[str, float] = field(default_factory=lambda: {"total": 4.2})
 
