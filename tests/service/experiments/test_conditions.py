@@ -1,4 +1,4 @@
-"""Conditions may ask for the user's id as text, however deep, and for nothing else."""
+"""Conditions may ask for ids as text and for whatever a request names, however deep, and for nothing else."""
 
 import pytest
 
@@ -22,17 +22,23 @@ def test_the_users_id_may_be_asked_in_every_form(condition):
     assert unknown_attribute(condition) is None
 
 
+@pytest.mark.parametrize("condition", [{"country": "de"}, {"age": {"$gt": 18}}, {"$not": {"is_new": True}}])
+def test_whatever_a_request_may_name_may_be_asked(condition):
+    assert unknown_attribute(condition) is None
+
+
 @pytest.mark.parametrize(
     ("condition", "part"),
     [
-        ({"country": "de"}, "country"),
-        ({"user_id": "7", "device": {"$exists": True}}, "device"),
-        ({"$or": [{"user_id": "7"}, {"$and": [{"premium": True}]}]}, "premium"),
-        ({"$not": {"age": {"$gt": 18}}}, "age"),
-        ({"$not": {"$not": {"browser": "x"}}}, "browser"),
+        ({"country.code": "de"}, "country.code"),
+        ({"user_id": "7", "2nd": {"$exists": True}}, "2nd"),
+        ({"$or": [{"user_id": "7"}, {"$and": [{"a.b": True}]}]}, "a.b"),
+        ({"country": {"$inGroup": "europe"}}, "country $inGroup"),
+        ({"$not": {"$not": {"segment": {"$notInGroup": "new"}}}}, "segment $notInGroup"),
+        ({"session_id": 7}, "session_id that is no text"),
     ],
 )
-def test_any_other_attribute_is_named(condition, part):
+def test_what_no_request_has_is_named(condition, part):
     assert unknown_attribute(condition) == part
 
 
