@@ -32,7 +32,6 @@ def release(name="recgpt", ids=(10, 20, 30)):
 class Event:
     user: str = "u"
     item: int | str = NEW
-    is_history: bool = True
 
 
 class Editor:
@@ -131,9 +130,7 @@ def test_the_item_itself_is_no_part_of_what_was_watched_before(editor):
     assert editor.watch(Event(item=str(NEW))) == [ItemWatched(NEW, "u", [10, 20])]
 
 
-@pytest.mark.parametrize(
-    "event", [Event(item=10), Event(is_history=False), Event(user="nobody"), Event(item=901)], ids=str
-)
+@pytest.mark.parametrize("event", [Event(item=10), Event(user="nobody"), Event(item=901)], ids=str)
 def test_events_that_teach_nothing_are_not_kept(editor, event):
     assert editor.watch(event) == []
 
