@@ -162,7 +162,7 @@ def measure(setting: Setting, work: Path) -> Iterator[dict[str, object]]:
     yield {"estimate": "trained", "recall_new": best[0], "share": 1.0, "recall_all": best[1]}
     checkpoint = Checkpoint.load(work / "without")
     encoder = UserEncoder(checkpoint)
-    sample = reduced(setting.data, setting.held).sampled_catalogue.sample
+    sample = reduced(setting.data, setting.held).sampled_catalogue.sample or Ragged.of([])
     own = [History(tuple(sample[number].tolist())) for number in range(len(sample))]
     reference = encode(encoder, own).reshape(-1, encoder.item_vectors().shape[1])
     references = References(lambda: reference)

@@ -15,7 +15,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
@@ -36,14 +36,14 @@ KEY, FIRST_ID, LIMIT_S = {"X-Admin-Key": "only-here"}, 10_000_000, 30.0
 HISTORY = [3, 40, 77]
 
 
-async def asked_until(client: httpx.AsyncClient, targets: list[Target], holds: Callable[[list[int]], bool]) -> float:
-    """The time at which the lists of all targets held it first. Raises RuntimeError after a while."""
+async def asked_until(client: httpx.AsyncClient, targets: list[Target], item: int, is_listed: bool) -> float:
+    """The time at which the last of the targets listed the item, or left it out. Raises RuntimeError after a while."""
 
     async def ask(target: Target) -> float:
         deadline = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline:
             reply = await client.post(f"{target.url}/recall", json={"history": HISTORY, "top_n": 10})
-            if reply.status_code == 200 and holds(reply.json()["items"]):
+            if reply.status_code == 200 and (item in reply.json()["items"]) is is_listed:
                 return time.monotonic()
         raise RuntimeError(f"{target.url} has not followed within {LIMIT_S:.0f} s")
 
@@ -59,10 +59,10 @@ async def follow(targets: list[Target], vector: list[float], rounds: int) -> dic
             started = time.monotonic()
             body = {"id": item, "vectors": {"main": vector}}
             (await client.post(f"{own.url}/items", json=body)).raise_for_status()
-            usable.append(await asked_until(client, targets, lambda items, item=item: item in items) - started)
+            usable.append(await asked_until(client, targets, item, True) - started)
             started = time.monotonic()
             (await client.delete(f"{own.url}/items/{item}")).raise_for_status()
-            gone.append(await asked_until(client, targets, lambda items, item=item: item not in items) - started)
+            gone.append(await asked_until(client, targets, item, False) - started)
     return {
         "what": "followed by both replicas",
         "rounds": rounds,
