@@ -7,7 +7,7 @@ DATA   ?= ../shared/data
 RUNS   ?= runs
 WORKERS ?= 2
 
-.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps canary faults filters kills warm-start interleaving-study export-lists diversity never-again replay
+.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps canary faults filters kills warm-start interleaving-study export-lists diversity never-again replay fresh-replicas
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -112,6 +112,9 @@ diversity: $(STAMP) ## maximal marginal relevance, 100 of 500: microseconds, and
 
 never-again: $(STAMP) ## 100,000 answers with not_shown, in both layouts: no item twice, none hidden or watched
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.never_again --output benchmarks/results/never_again.jsonl
+
+fresh-replicas: $(STAMP) ## new items on two replicas: seconds until they are listed and gone, and inserts beside recalls
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fresh_replicas --output benchmarks/results/fresh_replicas.jsonl
 
 replay: $(STAMP) ## the online A/B test with KuaiRec's and KuaiRand's users: half an hour of training, then as long again (DATA=...)
 	OMP_NUM_THREADS=1 $(BIN)/recall experiment replay kuairec --data $(DATA) --work $(RUNS)/replay/kuairec \

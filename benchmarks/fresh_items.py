@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.base import Exclusions
-from index.bundle.build import golden_histories
 from index.exact import ExactIndex
 from model.attributes.table import Attributes
 from model.catalogue import Catalogue, IdMap, Ragged
@@ -32,7 +31,7 @@ from model.records import History
 from model.training.trainer import with_epochs
 from recall.training.train import Training, run_training
 from service.catalogue.changes import PutItem
-from service.catalogue.slot_vectors import SlotVectors
+from service.catalogue.slot_vectors import References, SlotVectors
 from service.catalogue.state import CatalogueState
 
 NUM_HELD, MIN_TRAIN, MIN_TEST, K = 400, 20, 5, 100
@@ -118,7 +117,7 @@ class Setting:
 
 
 def tables(
-    setting: Setting, encoder: UserEncoder, table: NDArray[np.float32], reference: NDArray[np.float32]
+    setting: Setting, encoder: UserEncoder, table: NDArray[np.float32], references: References
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """The item table with the new items' vectors by each estimate."""
     whole = setting.data.catalogue
@@ -146,7 +145,7 @@ def tables(
     for name, puts in (*estimates, ("attributes and how often it is watched", known_often)):
         state = CatalogueState().after(enumerate(puts, start=1))
         for count in WATCHERS:
-            slots = SlotVectors("system", main, exact, reference)
+            slots = SlotVectors("system", main, exact, references)
             for number, row in enumerate(held.tolist()):
                 histories = [History(items) for items in watchers[row][:count]]
                 for own_queries in encode(encoder, histories) if histories else ():
@@ -163,13 +162,15 @@ def measure(setting: Setting, work: Path) -> Iterator[dict[str, object]]:
     yield {"estimate": "trained", "recall_new": best[0], "share": 1.0, "recall_all": best[1]}
     checkpoint = Checkpoint.load(work / "without")
     encoder = UserEncoder(checkpoint)
-    # the golden queries that a bundle of it has
-    reference = encode(encoder, golden_histories(checkpoint, 0)).reshape(-1, encoder.item_vectors().shape[1])
+    sample = reduced(setting.data, setting.held).sampled_catalogue.sample or Ragged.of([])
+    own = [History(tuple(sample[number].tolist())) for number in range(len(sample))]
+    reference = encode(encoder, own).reshape(-1, encoder.item_vectors().shape[1])
+    references = References(lambda: reference)
     kept = [History(tuple(items[~np.isin(items, setting.held)].tolist())) for items in setting.histories]
     queries, table = encode(encoder, kept), encoder.item_vectors().numpy()
     _, base = setting.recall(queries, table, without_held=True)
     yield {"estimate": "not listed", "recall_new": 0.0, "share": 0.0, "recall_all": base}
-    for name, filled in tables(setting, encoder, table, reference):
+    for name, filled in tables(setting, encoder, table, references):
         new, whole = setting.recall(queries, filled, without_held=False)
         yield {"estimate": name, "recall_new": new, "share": new / best[0], "recall_all": whole}
 

@@ -173,6 +173,7 @@ class Catalogue:
     counts: NDArray[np.int64]  # (N,) training interactions an item, row 1 first
     categories: Ragged | None = None  # item row - 1 -> category numbers; for controllable diversity
     attributes: Attributes | None = None  # of items; for filters, caps and boosts
+    sample: Ragged | None = None  # histories of training, of nobody by name: such as the queries of users come from
 
     def __post_init__(self) -> None:
         if len(self.counts) != len(self.items):
@@ -181,6 +182,8 @@ class Catalogue:
             raise ValueError(f"{len(self.items)} items but {len(self.categories)} category rows")
         if self.attributes is not None and len(self.attributes) != len(self.items):
             raise ValueError(f"{len(self.items)} items but {len(self.attributes)} rows of attributes")
+        if self.sample is not None and ((self.sample.values < 1) | (self.sample.values > len(self.items))).any():
+            raise ValueError(f"a history of the sample holds rows beyond the {len(self.items)} items")
 
     @cached_property
     def by_popularity(self) -> NDArray[np.int64]:
@@ -198,6 +201,8 @@ class Catalogue:
         arrays: dict[str, Any] = {"counts": self.counts, **self.items.arrays("items"), **self.users.arrays("users")}
         if self.categories is not None:
             arrays |= {"category_offsets": self.categories.offsets, "category_values": self.categories.values}
+        if self.sample is not None:
+            arrays |= {"sample_offsets": self.sample.offsets, "sample_values": self.sample.values}
         np.savez(path, **arrays)
         beside = path.with_name(ATTRIBUTES)
         if self.attributes is None:
@@ -215,5 +220,6 @@ class Catalogue:
             categories = None
             if "category_offsets" in arrays:
                 categories = Ragged(arrays["category_offsets"], arrays["category_values"])
+            sample = Ragged(arrays["sample_offsets"], arrays["sample_values"]) if "sample_offsets" in arrays else None
             items, users = IdMap.load(arrays, "items"), IdMap.load(arrays, "users")
-            return cls(items, users, arrays["counts"], categories, attributes)
+            return cls(items, users, arrays["counts"], categories, attributes, sample)

@@ -116,7 +116,7 @@ def save_checkpoint(kind: str, data: SequenceData, folder: Path) -> Path:
         if kind == "recgpt":
             network.users.weight.normal_()  # zero until it is trained
     provenance = Provenance(data.digest, data.name, "none", 5, "test")
-    Checkpoint(network, PLANS[kind], data.catalogue, provenance).save(folder)
+    Checkpoint(network, PLANS[kind], data.sampled_catalogue, provenance).save(folder)
     return folder
 
 

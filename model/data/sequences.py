@@ -25,6 +25,7 @@ FORMAT = 2
 UNBOUND = 1  # the format without a manifest: read, not written
 META, SEQUENCES, CATALOGUE = "dataset.json", "sequences.npz", "catalogue.npz"
 PREPARED = FolderKind("prepared data set", "recall prepare", (META, SEQUENCES, CATALOGUE, ATTRIBUTES))
+NUM_SAMPLED, SAMPLED_LENGTH = 256, 50  # histories of training that go with a checkpoint; items of each
 Split = Literal["valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Protocol = Literal["leave-one-out", "by-time", "given"]  # given: no order in time is claimed
@@ -87,6 +88,23 @@ class SequenceData:
         train = joined(self.train, self.valid, self.test)
         counts = np.bincount(train.values, minlength=len(self.catalogue.items) + 1)[1:].astype(np.int64)
         return replace(self, catalogue=replace(self.catalogue, counts=counts), train=train, valid=nothing, test=nothing)
+
+    @property
+    def sampled_catalogue(self) -> Catalogue:
+        """The catalogue with some histories of training, each up to an event drawn at random: what a checkpoint keeps.
+
+        They stand for the queries of users where the service has none (service/catalogue/newcomers.py).
+        """
+        train, generator = self.train, np.random.default_rng(0)
+        firsts = np.repeat(train.offsets[:-1], train.lengths)
+        # an event without one before it has no history
+        later = np.flatnonzero(np.arange(len(train.values)) > firsts)
+        places = np.sort(generator.choice(later, min(NUM_SAMPLED, len(later)), replace=False))
+        starts = np.maximum(firsts[places], places - SAMPLED_LENGTH)
+        histories = Ragged.of(
+            train.values[start:end].tolist() for start, end in zip(starts.tolist(), places.tolist(), strict=True)
+        )
+        return replace(self.catalogue, sample=histories)
 
     @property
     def digest(self) -> str:

@@ -56,7 +56,7 @@ def fit(
         epochs=sum((part.provenance.epochs for part in parts), ()),
         started_from=start.digest if start else "",
     )
-    return Checkpoint(blend, plan, data.catalogue, provenance)
+    return Checkpoint(blend, plan, data.sampled_catalogue, provenance)
 
 
 def _train_parts(

@@ -57,7 +57,7 @@ def refit(
         started_from=chosen.provenance.started_from,
         refit=True,
     )
-    return Checkpoint(network, chosen.plan, merged.catalogue, provenance)
+    return Checkpoint(network, chosen.plan, merged.sampled_catalogue, provenance)
 
 
 def check_chosen(recipe: Recipe, data: SequenceData, chosen: Checkpoint, start: WarmStart | None) -> None:

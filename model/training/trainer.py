@@ -119,7 +119,7 @@ class Trainer:
             epochs=best.epochs,
             started_from=self.start.digest if self.start else "",
         )
-        return Checkpoint(self.measured, best.plan, self.data.catalogue, provenance)
+        return Checkpoint(self.measured, best.plan, self.data.sampled_catalogue, provenance)
 
     def train_through(self, on_epoch: Callable[[EpochReport], None] = lambda _: None) -> Network:
         """All epochs of all stages; nothing is measured and nothing chosen."""

@@ -6,7 +6,7 @@ process takes the changes alone.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,14 +14,14 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from service.catalogue.changes import ItemWatched
+from service.catalogue.changes import ItemWatched, PutItem
 from service.catalogue.live import LiveItems
-from service.catalogue.log import CatalogueLog
+from service.catalogue.log import CatalogueLog, Numbered
 from service.catalogue.state import CatalogueState, LiveState
 from service.errors import RecallError
 from service.stores.redis_client import RedisUnavailable
 
-PAUSE_S = 0.02  # between two reads: changes that come together are one snapshot
+PAUSE_S = 0.1  # between two reads: changes that come together are one snapshot, which costs more the more items came
 RETRY_S = 0.5
 log = structlog.get_logger()
 
@@ -31,6 +31,7 @@ class Slots(Protocol):
 
     def learn(self, slot: int, queries: NDArray[np.float32]) -> None: ...
     def num_learnt(self, slot: int) -> int: ...
+    def prepare(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class CatalogueFollower:
         """Reads what the log holds, so that a start lists nothing that was deleted; later, where Redis is away."""
         try:
             while changes := await self._changes.read(wait=False):
-                self._state.advance(changes)
+                await self._advance(changes)
         except RedisUnavailable as error:
             log.warning("catalogue_not_read", cause=error.cause, reason="it is read once Redis answers")
         await self._learn()
@@ -66,13 +67,21 @@ class CatalogueFollower:
         """Follows until it is cancelled; while Redis is away the last state stands."""
         while True:
             try:
-                self._state.advance(await self._changes.read())
+                await self._advance(await self._changes.read())
             except RedisUnavailable as error:
                 self.failures[error.cause] += 1
                 await asyncio.sleep(RETRY_S)
                 continue
             await self._learn()
             await asyncio.sleep(PAUSE_S)
+
+    async def _advance(self, changes: Sequence[Numbered]) -> None:
+        """Takes changes in, once every release is ready to say where a new item lies."""
+        if any(isinstance(change, PutItem) for _, change in changes):
+            for learner in self._learners():
+                # the first time a quarter of a second or more: not in whichever thread asks for the next list
+                await asyncio.to_thread(learner.slots.prepare)
+        self._state.advance(changes)
 
     async def _learn(self) -> None:
         """Teaches every release the watchers that it has not heard of, those of a release just loaded among them."""

@@ -6,6 +6,7 @@ old makes the new one, and the others wait for it.
 
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import islice
 from threading import Lock
 
 import numpy as np
@@ -35,6 +36,7 @@ class LiveItems:
         self._slot_marks = np.zeros(0, dtype=np.uint32)  # of the slots so far: they are only ever added to
         self._lock = Lock()  # of the masks: engines and event loops ask for them
         self._taking = Lock()  # an older snapshot must not take the place of a newer one
+        self._dead: tuple[int, tuple[int, ...]] = 0, ()  # hidden ids that were looked up, and the rows of those
         self._alive: tuple[tuple[int, ...], Flags] = (), np.ones(0, dtype=np.bool_)
         self._snapshot = self._take(self._live.current)
 
@@ -93,7 +95,10 @@ class LiveItems:
         return ItemSnapshot(self.catalogue, state, self._main_rows(state), vectors)
 
     def _main_rows(self, state: CatalogueState) -> MainRows:
-        dead = self.catalogue.items.rows([*state.hidden])
+        num_known, dead = self._dead
+        # ids are only ever added
+        dead += self.catalogue.items.rows([*islice(state.hidden, num_known, None)])
+        self._dead = len(state.hidden), dead
         # whole blocks alone: the mask, N bytes, is made anew once in BLOCK deletions
         settled = dead[: len(dead) - len(dead) % BLOCK]
         if not settled:

@@ -7,8 +7,10 @@ import threading
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import structlog
 import torch
+from numpy.typing import NDArray
 
 from index.base import ItemIndex
 from index.bundle.bundle import Bundle, BundleRefused, open_bundle
@@ -17,11 +19,12 @@ from index.bundle.signature import TrustedKeys
 from index.next_item import next_item_from
 from index.planned import PlannedIndex
 from index.watched import WatchedIndex
+from model.catalogue import Catalogue
 from model.checkpoint import Checkpoint, CheckpointError
 from model.encoder import UserEncoder, pin_compute_threads
 from model.records import History, ServingPlan
 from service.catalogue.live import LiveItems
-from service.catalogue.slot_vectors import SlotVectors
+from service.catalogue.slot_vectors import References, SlotVectors
 from service.catalogue.state import LiveState
 from service.engine.arms import Release
 from service.engine.compute import BatchCompute, ComputeCounters
@@ -99,7 +102,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
     bundle, checkpoint, encoder = prove(name, folder, device, parts.trusted)
     index, watched = plan_searches(bundle, device)
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
-    slots = SlotVectors(name, catalogue, bundle.exact, bundle.golden.flat_vectors)
+    slots = SlotVectors(name, catalogue, bundle.exact, references_of(bundle, catalogue, encoder))
     live = LiveItems(catalogue, parts.state, slots.of)
     served, cheap = ServedItems(live, bundle.exact, parts.fresh_share), cheaper_encoder(checkpoint, device)
     cheaper = BatchCompute(cheap, index, one_step(plan), catalogue.categories, served) if cheap else None
@@ -138,6 +141,19 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
         signed_by=bundle.signed_by,
     )
     return LoadedArm(release, compute)
+
+
+def references_of(bundle: Bundle, catalogue: Catalogue, encoder: UserEncoder) -> References:
+    """The query vectors of the histories that came with the checkpoint; the golden ones where none came."""
+    if (sample := catalogue.sample) is None or not len(sample):
+        return References(lambda: bundle.golden.flat_vectors, are_real=False)
+    histories = [History(tuple(sample[number].tolist())) for number in range(len(sample))]
+
+    def ask() -> NDArray[np.float32]:
+        vectors = encoder.encode(histories).vectors
+        return vectors.reshape(-1, vectors.shape[2])  # (R * Q, D)
+
+    return References(ask)
 
 
 def prove(

@@ -20,7 +20,7 @@ class CountedSlots:
     """Slots that count what they have learnt, and how often they are asked for it."""
 
     def __init__(self):
-        self.learnt, self.num_asked = Counter(), 0
+        self.learnt, self.num_asked, self.num_prepared = Counter(), 0, 0
 
     def learn(self, slot, queries):
         self.learnt[slot] += 1
@@ -28,6 +28,9 @@ class CountedSlots:
     def num_learnt(self, slot):
         self.num_asked += 1
         return self.learnt[slot]
+
+    def prepare(self):
+        self.num_prepared += 1
 
 
 @pytest.fixture
@@ -57,12 +60,15 @@ def test_each_watcher_is_taught_once_and_nothing_is_looked_at_while_nothing_come
             await changes.append(change)
         await follower.catch_up()
         assert slots.learnt == {0: 2, 1: 1}
+        assert slots.num_prepared == 1
         asked = slots.num_asked
         await follower.catch_up()
         assert slots.num_asked == asked
         await changes.append(*watched(2, 6))
         await follower.catch_up()
         assert slots.learnt == {0: 2, 1: 2}
+        # nothing was put
+        assert slots.num_prepared == 1
 
     asyncio.run(main())
 

@@ -6,13 +6,14 @@ from threading import Barrier
 import numpy as np
 import pytest
 
+from index.bundle.bundle import open_bundle
 from model.attributes.filters import canonical
 from model.records import History
 from model.rules import Cap, ListRules
 from service.catalogue.changes import DeleteItem, PutItem
-from service.catalogue.slot_vectors import Priors, SlotVectors, unit
+from service.catalogue.slot_vectors import References, SlotVectors
 from service.catalogue.state import LiveState
-from service.engine.loading import EngineParts, load_arm
+from service.engine.loading import EngineParts, load_arm, references_of
 from service.engine.messages import EngineRequest
 
 HISTORY = History((3, 40, 77))
@@ -96,10 +97,11 @@ def test_attributes_bring_a_new_item_near_those_that_share_them(loaded, tiny):
     vectors[author] += 20 * vectors[70]
     exact = type(loaded.compute.served.exact)(vectors)
     queries = np.random.default_rng(0).normal(size=(40, vectors.shape[1])).astype(np.float32)
-    slots, state = SlotVectors("recgpt", tiny.catalogue, exact, queries), LiveState()
+    slots, state = SlotVectors("recgpt", tiny.catalogue, exact, References(lambda: queries)), LiveState()
     put(state, PutItem(NEW, {"author": 7_007}), PutItem(NEW + 1, {"author": 7_008}), PutItem(NEW + 2))
-    own = unit(slots.of(state.current)) @ unit(vectors[author].mean(0))
-    assert own[0] > max(own[1], own[2])
+    own = slots.of(state.current)
+    likeness = own @ vectors[author].mean(0) / np.linalg.norm(own, axis=1)
+    assert likeness[0] > max(likeness[1], likeness[2])
 
 
 class Gathered:
@@ -119,7 +121,7 @@ class Gathered:
 
 
 def slots_over(table, loaded, tiny):
-    return SlotVectors("recgpt", tiny.catalogue, table, query(loaded))
+    return SlotVectors("recgpt", tiny.catalogue, table, References(lambda: query(loaded)))
 
 
 def test_two_threads_that_ask_at_once_keep_each_vector_with_its_slot(loaded, tiny, known, state):
@@ -136,6 +138,26 @@ def test_two_threads_that_ask_at_once_keep_each_vector_with_its_slot(loaded, tin
     np.testing.assert_array_equal(slots.of(state.current), slots_over(exact, loaded, tiny).of(state.current))
 
 
+def test_vectors_that_were_kept_are_those_that_are_computed_anew(loaded, tiny, known, state):
+    exact, queries = loaded.compute.served.exact, query(loaded)
+    slots = slots_over(exact, loaded, tiny)
+    steps = [
+        [PutItem(NEW, {"author": 7_007}), PutItem(NEW + 1), PutItem(known[5])],
+        [DeleteItem(NEW), PutItem(NEW + 2)],
+        [PutItem(NEW + 1, {"author": 7_008}), PutItem(NEW)],
+        [DeleteItem(known[5])],
+    ]
+    for taught, changes in enumerate(steps):
+        put(state, *changes)
+        slots.of(state.current)
+        slots.learn(taught, queries)
+        anew = slots_over(exact, loaded, tiny)
+        for number in range(taught + 1):
+            anew.learn(number, queries)
+        alive = [*state.current.current.values()]
+        np.testing.assert_array_equal(slots.of(state.current)[alive], anew.of(state.current)[alive])
+
+
 def test_an_item_with_a_trained_vector_costs_no_look_at_the_others(loaded, tiny, known, state):
     put(state, PutItem(known[5], {"author": 7_007}))
     table = Gathered(loaded.compute.served.exact)
@@ -143,27 +165,34 @@ def test_an_item_with_a_trained_vector_costs_no_look_at_the_others(loaded, tiny,
     assert table.sizes == [1]
 
 
-def test_a_new_item_scores_as_items_that_are_watched_as_often():
-    rng = np.random.default_rng(4)
-    counts, queries = np.exp(7 * rng.random(2000)).astype(int), rng.normal(size=(200, 8)).astype(np.float32) + 2
-    common = unit(queries.mean(0))
-    items = 0.5 * rng.normal(size=(2000, 8)).astype(np.float32) + np.log1p(counts)[:, None] * common
-    priors = Priors.of(queries, items, counts)
-    direction = rng.normal(size=8).astype(np.float32)
-    for count in (5, 50, 500):
-        like = np.abs(np.log1p(counts) - np.log1p(count)) < 0.3
-        expected, scores = items[like] @ queries.T, priors.fit(direction, count) @ queries.T
-        assert scores.mean() == pytest.approx(expected.mean(), rel=0.1)
-        assert scores.std() == pytest.approx(expected.std(1).mean(), rel=0.5)
-    assert priors.fit(direction, 10**9) @ common == pytest.approx(
-        priors.fit(direction, counts.max()) @ common, rel=0.01
-    )
-
-
 def test_how_often_an_item_is_expected_to_be_watched_changes_its_vector(loaded, state):
     put(state, PutItem(NEW, expected_watches=0), PutItem(NEW + 1, expected_watches=10_000))
     rare, often = loaded.release.slots.of(state.current)
     assert not np.allclose(rare, often)
+
+
+def test_the_reference_queries_are_those_of_histories_in_training(loaded, tiny):
+    catalogue = loaded.release.catalogue
+    sample = tiny.sampled_catalogue.sample
+    np.testing.assert_array_equal(catalogue.sample.values, sample.values)
+    histories = [History(tuple(sample[number].tolist())) for number in range(len(sample))]
+    bundle = open_bundle(loaded.release.folder)
+    references = references_of(bundle, catalogue, loaded.compute.encoder)
+    assert references.are_real
+    expected = loaded.compute.encoder.encode(histories).vectors
+    np.testing.assert_array_equal(references.ask(), expected.reshape(-1, expected.shape[2]))
+    without = references_of(bundle, tiny.catalogue, loaded.compute.encoder)
+    assert not without.are_real
+    np.testing.assert_array_equal(without.ask(), bundle.golden.flat_vectors)
+
+
+def test_watchers_move_nothing_where_it_is_unknown_how_they_differ_from_others(loaded, tiny, state):
+    put(state, PutItem(NEW))
+    references = References(lambda: query(loaded), are_real=False)
+    slots = SlotVectors("recgpt", tiny.catalogue, loaded.compute.served.exact, references)
+    before = slots.of(state.current)
+    slots.learn(0, query(loaded))
+    np.testing.assert_array_equal(slots.of(state.current), before)
 
 
 @pytest.mark.parametrize("limit", [20, 7])

@@ -1,0 +1,151 @@
+"""New items on two replicas: how long until one is listed or gone on both, and what inserts do to recalls beside them.
+
+    python -m benchmarks.fresh_replicas [--rounds 200] [--inserts 49000] [--output FILE]     (make fresh-replicas)
+
+Two services share one redis-server. An item is put on one of them in turn, with a vector that leads the list of one
+history, and both are asked without pause until it leads; then it is deleted, and both are asked until it is gone. Times
+count from before the POST or DELETE leaves. Then recalls go to both at a fixed rate, first alone, then while items are
+put one after the other over some connections: the recalls' p99 in both, and how many failed. One JSON line each.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from benchmarks.hot_swaps import Load
+from benchmarks.soak import requests
+from index.bundle.build import build_bundle
+from model.encoder import pin_compute_threads
+from recall.bench.bundles import Sizes, make_checkpoint
+from recall.bench.target import Target, serving
+from service.stores.embedded_redis import EmbeddedRedis
+
+KEY, FIRST_ID, LIMIT_S = {"X-Admin-Key": "only-here"}, 10_000_000, 30.0
+HISTORY = [3, 40, 77]
+
+
+async def asked_until(client: httpx.AsyncClient, targets: list[Target], item: int, is_listed: bool) -> float:
+    """The time at which the last of the targets listed the item, or left it out. Raises RuntimeError after a while."""
+
+    async def ask(target: Target) -> float:
+        deadline = time.monotonic() + LIMIT_S
+        while time.monotonic() < deadline:
+            reply = await client.post(f"{target.url}/recall", json={"history": HISTORY, "top_n": 10})
+            if reply.status_code == 200 and (item in reply.json()["items"]) is is_listed:
+                return time.monotonic()
+        raise RuntimeError(f"{target.url} has not followed within {LIMIT_S:.0f} s")
+
+    return max(await asyncio.gather(*map(ask, targets)))
+
+
+async def follow(targets: list[Target], vector: list[float], rounds: int) -> dict[str, Any]:
+    """Seconds until an item is listed by both, and until it is gone from both."""
+    usable, gone = [], []
+    async with httpx.AsyncClient(timeout=LIMIT_S, headers=KEY) as client:
+        for number in range(rounds):
+            own, item = targets[number % len(targets)], FIRST_ID - 1 - number
+            started = time.monotonic()
+            body = {"id": item, "vectors": {"main": vector}}
+            (await client.post(f"{own.url}/items", json=body)).raise_for_status()
+            usable.append(await asked_until(client, targets, item, True) - started)
+            started = time.monotonic()
+            (await client.delete(f"{own.url}/items/{item}")).raise_for_status()
+            gone.append(await asked_until(client, targets, item, False) - started)
+    return {
+        "what": "followed by both replicas",
+        "rounds": rounds,
+        **{
+            f"{name}_{at}_ms": round(1e3 * float(np.quantile(own, share)), 1)
+            for name, own in (("usable", usable), ("gone", gone))
+            for at, share in (("p50", 0.5), ("p99", 0.99))
+        },
+    }
+
+
+async def insert(targets: list[Target], ids: Iterator[int], dim: int) -> int:
+    """Puts items over one connection to each service in turn; returns how many were refused."""
+    refused, generator = 0, np.random.default_rng(0)
+    async with httpx.AsyncClient(timeout=LIMIT_S, headers=KEY) as client:
+        for item in ids:
+            body: dict[str, Any] = {"id": item}
+            if item % 2:
+                body["vectors"] = {"main": generator.normal(scale=0.1, size=dim).round(4).tolist()}
+            reply = await client.post(f"{targets[item % len(targets)].url}/items", json=body)
+            refused += reply.status_code != 200
+    return refused
+
+
+async def loaded(targets: list[Target], sizes: Sizes, options: argparse.Namespace) -> dict[str, Any]:
+    """The same load without inserts and with them."""
+    facts: dict[str, Any] = {"what": "inserts under load", "inserts": options.inserts, "rate": options.rate}
+    ids = iter(range(FIRST_ID, FIRST_ID + options.inserts))
+    for name in ("alone", "inserting"):
+        loads = [Load(t, requests(sizes.num_items, 10**9, n), options.rate / 2) for n, t in enumerate(targets)]
+        clients = [asyncio.create_task(load.work(n)) for load in loads for n in range(16)]
+        started = time.monotonic()
+        if name == "inserting":
+            facts["refused"] = sum(await asyncio.gather(*(insert(targets, ids, sizes.dim) for _ in range(4))))
+            facts["inserts_per_s"] = round(options.inserts / (time.monotonic() - started), 1)
+        else:
+            await asyncio.sleep(options.seconds)
+        for load in loads:
+            load.is_over = True
+        await asyncio.gather(*clients)
+        latencies = [own for load in loads for own in load.latencies_ms]
+        facts |= {
+            f"recalls_{name}": len(latencies),
+            f"failed_{name}": sum(load.num_failed for load in loads),
+            f"p50_ms_{name}": round(float(np.median(latencies)), 2),
+            f"p99_ms_{name}": round(float(np.quantile(latencies, 0.99)), 2),
+        }
+    return facts | {"p99_ratio": round(facts["p99_ms_inserting"] / facts["p99_ms_alone"], 3)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--inserts", type=int, default=49_000, help="At most 50,000 with those of the rounds.")
+    parser.add_argument("--rate", type=float, default=100, help="Recalls a second, of both replicas together.")
+    parser.add_argument("--seconds", type=float, default=30, help="Of the load alone.")
+    parser.add_argument("--items", type=int, default=10_000)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    pin_compute_threads()
+    sizes = Sizes(num_items=options.items)
+    rows = []
+    with tempfile.TemporaryDirectory() as name, ExitStack() as services:
+        folder = Path(name)
+        checkpoint = make_checkpoint(sizes)
+        checkpoint.save(folder / "checkpoint")
+        build_bundle(folder / "checkpoint", folder / "bundle")
+        (folder / "redis").mkdir()
+        redis = services.enter_context(EmbeddedRedis(folder / "redis"))
+        given = ("--admin-key", KEY["X-Admin-Key"], "--redis-url", redis.url)
+        targets = [services.enter_context(serving({"main": folder / "bundle"}, *given)) for _ in range(2)]
+        lists = httpx.post(f"{targets[0].url}/recall", json={"history": HISTORY, "top_n": 1}, timeout=LIMIT_S).json()
+        best = checkpoint.network.item_vectors()[lists["items"][0]].detach().numpy()
+        # many times the score of the best item
+        rows.append(asyncio.run(follow(targets, (50 * best).tolist(), options.rounds)))
+        rows.append(asyncio.run(loaded(targets, sizes, options)))
+    facts = {"items": options.items, "date": date.today().isoformat(), "cores": os.cpu_count()}
+    rows = [row | facts | {"machine": platform.machine()} for row in rows]
+    for row in rows:
+        print(json.dumps(row))
+    if options.output:
+        options.output.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
