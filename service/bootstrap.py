@@ -49,6 +49,7 @@ from service.stores.redis_client import RedisClient, RedisLimits
 from service.stores.shown import MemoryShown, RedisShown
 from service.telemetry.collectors import add_up
 from service.telemetry.metrics import Metrics
+from service.telemetry.process import ProcessCollector
 
 DAY_S = 86_400
 COLLECTOR = (50_000, 20, 20)  # thresholds of the garbage collector's generations
@@ -136,7 +137,8 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
         stores = open_stores(engines.settings, stack)
         clients = (*engines.redis_clients, *stores.redis_clients)
         register(metrics, *engines.collectors, *stores.collectors(), RedisCollector(clients))
-        register(metrics, ExperimentsCollector(experiments))
+        kind = "http" if engines.link else "service"
+        register(metrics, ExperimentsCollector(experiments), ProcessCollector(kind, asyncio.get_running_loop()))
         pipeline = RecallPipeline(engines.arms, experiments, stores.histories, engines.state, stores.unshown)
         items = ItemEditor(engines.changes, engines.state, engines.arms, stores.histories)
         shadow = ShadowComparison(pipeline, metrics.overlap)

@@ -104,7 +104,7 @@ class RecallPipeline:
             request = replace(request, min_catalogue=query.min_catalogue) if query.min_catalogue else request
             request = request.in_bulk() if query.is_bulk else request
             request = await without_shown(release, request, query)
-            return Asked(release, request, await self._ask(release, request, query.deadline, read.degraded))
+            return Asked(release, request, await self._ask(release, request, query.answer_by, read.degraded))
 
         return await self._with_names(await with_current(self.arms[read.assignment.arm], find, query.canary_user))
 
@@ -168,8 +168,7 @@ class RecallPipeline:
         """The outcomes of queries to one arm, from one block."""
         started = time.perf_counter()
         members = [Member(r.query.user_id, r.history, r.query.exclude, r.query.top_n) for r in reads]
-        deadline = min(read.query.deadline for read in reads)
-        until = turning_point(deadline)
+        until = turning_point(min(read.query.deadline for read in reads))
 
         async def find(release: Release) -> tuple[Release, RequestBlock, ResultBlock | EngineFailed | DeadlineExceeded]:
             block = release.block(members, until)
@@ -194,7 +193,7 @@ class RecallPipeline:
         answers: list[AnyResult | RecallError] = []
         for read, request, outcome in zip(reads, block.requests(), outcomes, strict=True):
             result = outcome if isinstance(outcome, EngineResult) else None
-            if isinstance(outcome, RecallError) and not is_filled(outcome, deadline):
+            if isinstance(outcome, RecallError) and not is_filled(outcome, read.query.answer_by):
                 answers.append(outcome)
             else:
                 read.degraded.extend(shortfalls(outcome))
@@ -281,12 +280,12 @@ class RecallPipeline:
         return asked if known.all() else asked._replace(result=result.only(known))
 
     @staticmethod
-    async def _ask(arm: Release, request: EngineRequest, deadline: float, degraded: list[str]) -> EngineResult | None:
+    async def _ask(arm: Release, request: EngineRequest, answer_by: float, degraded: list[str]) -> EngineResult | None:
         """The engine's result; None when its batch failed, or when there is still time to say less."""
         try:
             result = await arm.engine.ask(request)
         except (EngineFailed, DeadlineExceeded) as error:
-            if not is_filled(error, deadline):
+            if not is_filled(error, answer_by):
                 raise
             degraded += shortfalls(error)
             return None

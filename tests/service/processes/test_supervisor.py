@@ -92,6 +92,8 @@ def test_metrics_are_those_of_all_processes(split, known):
     assert 'recall_stage_seconds_count{arm="recgpt",stage="encode"}' in text
     assert 'recall_stage_seconds_count{arm="recgpt",stage="total"}' in text
     assert text.count("# TYPE recall_stage_seconds histogram") == 1
+    # processes of one kind are added up, others told apart
+    assert {*re.findall(r'^recall_process_tasks\{process="(.*)"\}', text, re.MULTILINE)} == {"http", "engine"}
 
 
 def test_http_processes_load_no_torch(split, known):
