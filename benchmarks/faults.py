@@ -34,7 +34,7 @@ from benchmarks.fault_proxy import Fault, FaultProxy
 from benchmarks.hanging import SWITCH
 from recall.bench.bundles import Sizes, make_bundle
 from recall.bench.stages import scrape
-from recall.bench.target import Checkout, Target, children_running, serving
+from recall.bench.target import Checkout, Target, children_running, is_listening, serving
 from recall.bench.traffic import Load, Measured
 from recall.bench.trials import send
 from service.access.keys import PREFIX, Scope, new_key
@@ -387,7 +387,7 @@ def of_kind(target: Target, kind: str) -> list[psutil.Process]:
 
 def answers_whole(target: Target) -> bool:
     """True where every one of several requests, on connections of their own, gets a whole answer."""
-    if len(of_kind(target, "http")) < 2 or not of_kind(target, "engine"):
+    if sum(map(is_listening, of_kind(target, "http"))) < 2 or not of_kind(target, "engine"):
         return False
     try:
         replies = [httpx.post(f"{target.url}/recall/recgpt", json={"history": [1]}, timeout=30) for _ in range(6)]

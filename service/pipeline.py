@@ -21,6 +21,7 @@ from service.errors import CatalogueBehind, DeadlineExceeded, EngineFailed, Reca
 from service.experiments.assignment import Assignment, Reason
 from service.fallback import FALLBACK, filled, is_filled, reasons, shortfalls, turning_point
 from service.queries import AnyResult, Asked, Read, RecallQuery, RecallResult, outcome_of, without_hidden
+from service.scheduling.turns import Turns
 from service.steps.interleaving import fitting, is_alike, recall_both
 from service.steps.kept import KeptOfUsers
 from service.steps.unshown import UnshownLists, without_shown
@@ -30,6 +31,7 @@ from service.stores.vector_codec import CachedVectors
 
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
 CHANGE_SECONDS = 2.0  # that a request waits for a change of the catalogue which it demands to see
+LISTS_A_ROUND = 8  # written in one round of the event loop: some 2 ms
 NAMES_SECONDS = 0.25  # until an item of the engine's has a name here
 
 
@@ -55,6 +57,7 @@ class RecallPipeline:
         unshown: makes lists without what their users were shown; None = with a memory in this process.
         """
         self.arms, self.assigner, self._kept = arms, assigner, KeptOfUsers(histories)
+        self._turns = Turns(LISTS_A_ROUND)
         self._changes, self._unshown = changes or LiveState(), unshown or UnshownLists(MemoryShown(), histories)
 
     async def recall(self, query: RecallQuery, assignment: Assignment | None = None) -> AnyResult:
@@ -279,11 +282,14 @@ class RecallPipeline:
         known = result.merged.rows <= arm.items.snapshot.num_rows
         return asked if known.all() else asked._replace(result=result.only(known))
 
-    @staticmethod
-    async def _ask(arm: Release, request: EngineRequest, answer_by: float, degraded: list[str]) -> EngineResult | None:
+    async def _ask(
+        self, arm: Release, request: EngineRequest, answer_by: float, degraded: list[str]
+    ) -> EngineResult | None:
         """The engine's result; None when its batch failed, or when there is still time to say less."""
         try:
             result = await arm.engine.ask(request)
+            # a whole batch is answered at once, and each of it has a list to write
+            await self._turns.take()
         except (EngineFailed, DeadlineExceeded) as error:
             if not is_filled(error, answer_by):
                 raise

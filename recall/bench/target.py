@@ -94,6 +94,14 @@ def children_running(module: str, pid: int | None = None) -> list[psutil.Process
     return [child for child in psutil.Process(pid).children() if is_running(module, child)]
 
 
+def is_listening(process: psutil.Process) -> bool:
+    """True where the process takes connections: one that the supervisor has just started does not yet."""
+    try:
+        return any(connection.status == psutil.CONN_LISTEN for connection in process.net_connections("tcp"))
+    except psutil.Error:
+        return False
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]

@@ -11,7 +11,7 @@ import pytest
 import redis
 import torch
 
-from recall.bench.target import children_running
+from recall.bench.target import children_running, is_listening
 from service.telemetry.collectors import add_up
 
 PATIENT = (
@@ -138,7 +138,9 @@ def shaken(launch, arm_options):
 
 def is_whole(served):
     """True where all processes are there, every HTTP process is ready, and requests get whole answers."""
-    if (len(processes_of(served)), len(processes_of(served, "engine"))) != (2, 1):
+    https = processes_of(served)
+    # else all that is asked below is answered by the process that listens already
+    if (len(https), len(processes_of(served, "engine"))) != (2, 1) or not all(map(is_listening, https)):
         return False
     try:
         is_ready = all(httpx.get(served.url + "/ready", timeout=60).status_code == 200 for _ in range(6))
