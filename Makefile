@@ -7,7 +7,7 @@ DATA   ?= ../shared/data
 RUNS   ?= runs
 WORKERS ?= 2
 
-.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps canary faults soak filters kills warm-start interleaving-study export-lists diversity never-again replay
+.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps canary faults soak fuzz schemathesis abuse filters kills warm-start interleaving-study export-lists diversity never-again replay
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -98,6 +98,9 @@ faults: $(STAMP) ## fault and abuse tests with their criteria: benchmarks/result
 MINUTES ?= 60
 soak: $(STAMP) ## a random fault a minute under load, both layouts: what no fault explains, and what grows (MINUTES=...)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fault_soak --minutes $(MINUTES) --output benchmarks/results/fault_soak.jsonl
+
+fuzz: $(STAMP) ## a million spoilt inputs of every parser: 15 minutes of one core; needs no data
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz_parsers --output benchmarks/results/fuzz.jsonl
 
 filters: $(STAMP) ## filtered searches of 100,000 and 1,000,000 items against exact ones: 5 minutes; needs no data
 	$(BIN)/python -m benchmarks.filters --output benchmarks/results/filters.jsonl
