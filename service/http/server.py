@@ -4,8 +4,10 @@ import asyncio
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import uvicorn
 
@@ -14,6 +16,7 @@ from service.bootstrap import SWITCH_S
 from service.http.app import RecallApp
 from service.http.protocol import BoundedProtocol
 
+CLOSING = (b"connection", b"close")  # of every answer while the service drains: who keeps a connection opens another
 GRACE_SECONDS = 8  # for requests under way when the service stops
 BODY_GRACE_SECONDS = 4.0  # for bodies that have not come to their end by then
 
@@ -21,7 +24,8 @@ BODY_GRACE_SECONDS = 4.0  # for bodies that have not come to their end by then
 class Server(uvicorn.Server):
     """`run` raises what the app's lifespan raises; uvicorn would print the traceback and exit with 3."""
 
-    def __init__(self, app: RecallApp, on_start: Callable[[], Awaitable[None] | None]) -> None:
+    def __init__(self, app: RecallApp, on_start: Callable[[], Awaitable[None] | None], drain_s: float = 0.0) -> None:
+        """drain_s: between SIGTERM and the moment when the port closes, for proxies that ask /ready."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -32,7 +36,8 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )
-        self._app, self._on_start = app, on_start
+        self._app, self._on_start, self._drain_s = app, on_start, drain_s
+        self._closes_at = float("inf")  # time.monotonic()
         self._greeting: asyncio.Task[None] | None = None  # held, or the loop may forget it
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
@@ -52,6 +57,20 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._greeting = asyncio.create_task(self._greet())
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drains first where it is told to by SIGTERM; a second signal ends that."""
+        if sig == signal.SIGTERM and self._drain_s and not self._app.is_draining:
+            self._app.begin_to_drain()
+            self._closes_at = time.monotonic() + self._drain_s
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        is_over = await super().on_tick(counter)
+        if self._app.is_draining and CLOSING not in self.server_state.default_headers:
+            self.server_state.default_headers = [*self.server_state.default_headers, CLOSING]
+        return is_over or time.monotonic() >= self._closes_at
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.bodies.stop(BODY_GRACE_SECONDS)
