@@ -7,7 +7,7 @@ DATA   ?= ../shared/data
 RUNS   ?= runs
 WORKERS ?= 2
 
-.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps canary faults soak fuzz schemathesis abuse filters kills warm-start interleaving-study export-lists diversity never-again replay
+.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps canary faults soak fuzz schemathesis filters kills warm-start interleaving-study export-lists diversity never-again replay
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -101,6 +101,9 @@ soak: $(STAMP) ## a random fault a minute under load, both layouts: what no faul
 
 fuzz: $(STAMP) ## a million spoilt inputs of every parser: 15 minutes of one core; needs no data
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz_parsers --output benchmarks/results/fuzz.jsonl
+
+schemathesis: $(STAMP) ## ten minutes of schemathesis on the OpenAPI document of a running service
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.schemathesis_run --output benchmarks/results/schemathesis.jsonl
 
 filters: $(STAMP) ## filtered searches of 100,000 and 1,000,000 items against exact ones: 5 minutes; needs no data
 	$(BIN)/python -m benchmarks.filters --output benchmarks/results/filters.jsonl

@@ -226,14 +226,14 @@ def test_a_batch_that_is_too_large_for_the_memory_is_halved_once(error):
     async def main():
         encoder, heard = Gated(is_open=False, error=error), Recorder()
         async with open_engine(encoder, observer=heard) as engine:
-            first, *rest = await start(engine, ask_for(2), ask_for(3), ask_for(4), ask_for(13), ask_for(5))
+            first, *rest = await start(engine, ask_for(2), ask_for(3), ask_for(13), ask_for(5))
             encoder.gate.set()
             outcomes = await asyncio.gather(*rest, return_exceptions=True)
             await first
             return encoder.batches, [type(outcome).__name__ for outcome in outcomes], heard.dropped
 
     batches, outcomes, dropped = run(main)
-    assert batches == [[(2,)], [(3,), (4,), (13,), (5,)], [(3,), (4,)], [(13,), (5,)]]
+    assert batches == [[(1,)], [(2,), (3,), (13,), (5,)], [(2,), (3,)], [(13,), (5,)]]
     assert outcomes == ["EngineResult", "EngineResult", "EngineFailed", "EngineFailed"]
     assert dropped == Counter(engine_failed=2)
 
