@@ -2,8 +2,8 @@
 
     python -m benchmarks.schemathesis_run --minutes 10 --output benchmarks/results/schemathesis.jsonl
 
-Requests that the document allows and that it forbids, of every route. Server errors are what the service counted: every
-5xx but 504, which a request that names a deadline of a microsecond gets by right. Answers are compared with the document
+Requests that the document allows and that it forbids, of every route. Server errors are what the service counted: any
+5xx but 504, which a request that names a deadline of a microsecond gets by right. Answers are compared to the document
 in their form, their headers and their content type. One JSON line.
 """
 
