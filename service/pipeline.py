@@ -82,15 +82,19 @@ class RecallPipeline:
         if query.min_catalogue:
             await self._changes.wait_for(query.min_catalogue, min(query.deadline, time.monotonic() + CHANGE_SECONDS))
         # what the user has hidden is read while the engine computes: hardly any list holds such an item
-        reading = asyncio.ensure_future(self._kept.hidden([query], until))
+        may_have = self._kept.may_have_hidden
+        reading = asyncio.ensure_future(self._kept.hidden([query], until)) if may_have(query) else None
         try:
             read = Read(query, assignment, await self._kept.history(query, until, degraded), degraded)
             clock.lap("history")
             asked = await self._find(read, until)
-            [hidden] = await reading
-            read, asked = await self._leave_out(read, asked, hidden, until)
+            # looked at again: another process may have kept the user's first hide since
+            if reading or may_have(query):
+                [hidden] = await (reading or self._kept.hidden([query], until))
+                read, asked = await self._leave_out(read, asked, hidden, until)
         finally:
-            reading.cancel()
+            if reading:
+                reading.cancel()
         clock.lap("find")
         timings_ms = clock.timings_ms(asked.result.timings_ms if asked.result else {})
         return self._answer(read, asked, timings_ms)
@@ -107,7 +111,7 @@ class RecallPipeline:
             request = replace(request, min_catalogue=query.min_catalogue) if query.min_catalogue else request
             request = request.in_bulk() if query.is_bulk else request
             request = await without_shown(release, request, query)
-            return Asked(release, request, await self._ask(release, request, query.answer_by, read.degraded))
+            return Asked(release, request, await self._ask(release, request, read))
 
         return await self._with_names(await with_current(self.arms[read.assignment.arm], find, query.canary_user))
 
@@ -282,18 +286,15 @@ class RecallPipeline:
         known = result.merged.rows <= arm.items.snapshot.num_rows
         return asked if known.all() else asked._replace(result=result.only(known))
 
-    async def _ask(
-        self, arm: Release, request: EngineRequest, answer_by: float, degraded: list[str]
-    ) -> EngineResult | None:
+    async def _ask(self, arm: Release, request: EngineRequest, read: Read) -> EngineResult | None:
         """The engine's result; None when its batch failed, or when there is still time to say less."""
         try:
             result = await arm.engine.ask(request)
-            # a whole batch is answered at once, and each of it has a list to write
-            await self._turns.take()
+            await self._turns.take()  # a whole batch is answered at once, and each of it has a list to write
         except (EngineFailed, DeadlineExceeded) as error:
-            if not is_filled(error, answer_by):
+            if not is_filled(error, read.query.answer_by):
                 raise
-            degraded += shortfalls(error)
+            read.degraded.extend(shortfalls(error))
             return None
-        degraded += shortfalls(result)
+        read.degraded.extend(shortfalls(result))
         return result
