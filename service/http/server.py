@@ -32,6 +32,7 @@ class Server(uvicorn.Server):
                 http=gated(app.gate),
                 log_level="warning",
                 access_log=False,
+                headers=[("x-content-type-options", "nosniff")],
                 lifespan="off",
                 timeout_graceful_shutdown=GRACE_SECONDS,
             )
