@@ -250,7 +250,7 @@ def test_memory_that_lacks_in_the_search_halves_too():
     async def main():
         encoder = Gated(is_open=False)
         async with open_engine(encoder, index=Narrow(ITEMS)) as engine:
-            first, *rest = await start(engine, ask_for(2), ask_for(3), ask_for(4))
+            first, *rest = await start(engine, ask_for(2), ask_for(3))
             encoder.gate.set()
             return [len(result.merged.rows) for result in await asyncio.gather(first, *rest)]
 
