@@ -40,7 +40,9 @@ def compare(
         ),
     ] = None,
     split: Annotated[str, Option(help="valid or test; look at test once, after every choice is made.")] = "valid",
-    cutoff: Annotated[list[int] | None, Option(help="Length of the lists; may be repeated. Default: 50 100.")] = None,
+    cutoff: Annotated[
+        list[int] | None, Option(min=1, help="Length of the lists; may be repeated. Default: 50 100.")
+    ] = None,
     by: Annotated[list[str] | None, Option(help=BY_HELP)] = None,
     max_users: Annotated[int | None, Option(min=1, help="Measure this many users, drawn at random.")] = None,
 ) -> None:
