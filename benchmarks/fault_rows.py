@@ -1,4 +1,4 @@
-"""What the rows of the fault suite share: the record of a row, the load, and the best rate of a service."""
+"""Parts that the rows of the fault suite share: the record of a row, the load, and the best rate of a service."""
 
 import statistics
 import time

@@ -147,7 +147,7 @@ def read_answer(data: bytes) -> None:
                 message.single()
 
 
-class Wire(asyncio.Transport):
+class Peer(asyncio.Transport):
     """A connection whose other end reads nothing."""
 
     def __init__(self) -> None:
@@ -181,10 +181,10 @@ class Heads:
         self._state = ServerState()
 
     def read(self, data: bytes) -> None:
-        protocol, wire = self._kind(self._config, self._state, {}), Wire()
-        protocol.connection_made(wire)
+        protocol, peer = self._kind(self._config, self._state, {}), Peer()
+        protocol.connection_made(peer)
         for start in range(0, len(data), 97):
-            if not wire.is_closing():
+            if not peer.is_closing():
                 protocol.data_received(data[start : start + 97])
         protocol.connection_lost(None)
 

@@ -1,4 +1,4 @@
-"""What the failure of a computation says of the machine: too little memory for its size, or a card that is lost.
+"""The meaning of a failed computation for the machine: too little memory for its size, or a card that is lost.
 
 After an error of CUDA that is not one of memory, such as an index out of bounds, every later call of this process fails
 too. The card can only be had again by a new process, so this one ends.
