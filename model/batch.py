@@ -49,10 +49,14 @@ class Batch:
         return nn.functional.pad(rows, (0, self.window - 1)).unfold(1, self.window, 1)
 
     def without_last(self) -> tuple[Self, Tensor]:
-        """The histories (one item at least) without their last item, and that item's row (B, 1)."""
+        """The histories (one item at least) without their last item, and the rows (B, W) of that item and what follows.
+
+        What follows stands behind a history's own length, and W - 1 places behind the longest one; 0 = nothing.
+        """
         before = self.lengths - 1
-        # what is left of a shorter history's last item lies in its padding
-        return replace(self, rows=self.rows[:, :-1], lengths=before), self.rows.gather(1, before[:, None])
+        targets = self.rows.gather(1, before[:, None] + torch.arange(self.window, device=self.rows.device))
+        # what is left of a shorter history's targets lies in its padding
+        return replace(self, rows=self.rows[:, : -self.window], lengths=before), targets
 
 
 class Queries(NamedTuple):

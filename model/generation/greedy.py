@@ -19,6 +19,9 @@ MIN_BATCH = 32  # states; below it the bf16 product of oneDNN takes longer than 
 UNIT = 1.01 * 2.0**-8  # what rounding to bf16 changes at most, of the number itself
 SUMS = 1e-5  # the same of what the order of an fp32 sum changes, of the product of the lengths
 SOFT_ROWS = 256  # states whose scores are held at a time
+# oneDNN keeps a compiled bf16 product for every number of rows it has met, .3 MB each, and the heap between is lost
+# to large tensors: products of any number of rows, as in training, have a multiple of this many
+ROWS_STEP = 32
 MOST_CANDIDATES = 16  # a state; where more tie, scoring all costs less than looking for them
 
 
@@ -50,6 +53,11 @@ def product_type(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if is_fast else torch.float32
 
 
+def whole_steps(rows: Tensor) -> Tensor:
+    """(T', ..) `rows` (T, ..) with zeros behind them, T' a multiple of ROWS_STEP."""
+    return torch.cat([rows, rows.new_zeros(-len(rows) % ROWS_STEP, *rows.shape[1:])])
+
+
 def soft_item(states: Tensor, table: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """(B,) rows of the items that rank first, and (B, D) the mean of all, by the softmax of scores / temperature."""
     scores = states @ table.T
@@ -59,9 +67,10 @@ def soft_item(states: Tensor, table: Tensor, temperature: float) -> tuple[Tensor
 def soft_items(states: Tensor, table: Tensor, temperature: float) -> Tensor:
     """(B, T, D) `soft_item` of each state, piece by piece and roughly, for training; states (B, T, D)."""
     rough = table.to(product_type(table.device))
-    flat = (states.flatten(0, 1) / temperature).to(rough.dtype)
+    flat = whole_steps((states.flatten(0, 1) / temperature).to(rough.dtype))
     chunks = (flat[start : start + SOFT_ROWS] for start in range(0, len(flat), SOFT_ROWS))
-    return torch.cat([torch.softmax(chunk @ rough.T, 1) @ rough for chunk in chunks]).to(states.dtype).view_as(states)
+    means = torch.cat([torch.softmax(chunk @ rough.T, 1) @ rough for chunk in chunks])[: states.shape[:2].numel()]
+    return means.to(states.dtype).view_as(states)
 
 
 class TopItem:

@@ -72,7 +72,7 @@ class Network(nn.Module, ABC):
         """
 
     def last_pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:  # noqa: ARG002  (of the systems that have them)
-        """Query vectors (B, D) of all but the last item of each history, and that item's row (B, 1).
+        """Query vectors (B, D) of all but the last item of each history, and the rows (B, W) of it and what follows.
 
         Of the systems with `has_place_pairs`: `training_pairs` at the last place alone, at a fraction of its cost.
         Raises ValueError where the system draws its own places.

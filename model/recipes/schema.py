@@ -114,7 +114,7 @@ class Recipe:
     parts: tuple["Recipe", ...] = ()  # of a blend: each trained alone
     loss: Loss = "softmax"  # over the whole catalogue, or against one sampled item
     window: Window = Window()
-    samples: Samples = "windows"  # whole histories with a target at each place, or every start of each with one target
+    samples: Samples = "windows"  # whole histories with targets at each place, or every start of each with its own
     batch_users: int = 256  # samples a batch
     equal_positions: bool = False  # in the loss; else every batch weighs the same, those of short histories too
     warmup_steps: int = 200
@@ -145,8 +145,8 @@ class Recipe:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it is a whole number of at least 1")
         if self.samples not in get_args(Samples):
             raise ValueError(f"samples is {self.samples!r}; it is windows or prefixes")
-        if self.samples == "prefixes" and (self.window.length > 1 or self.equal_positions):
-            raise ValueError("a prefix has one target; samples: prefixes goes with no window and no equal_positions")
+        if self.samples == "prefixes" and self.equal_positions:
+            raise ValueError("every prefix weighs the same as it is; samples: prefixes goes with no equal_positions")
         if self.samples == "prefixes" and any(s.num_prompts or s.num_steps > 1 for s in self.stages):
             raise ValueError("samples: prefixes goes with no stage of prompts or of several steps")
         if not isinstance(self.warmup_steps, int) or self.warmup_steps < 0:

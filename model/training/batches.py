@@ -19,17 +19,26 @@ class TrainingWindows:
 
     rows: list[NDArray[np.int32]]
     users: NDArray[np.int64]
+    lengths: NDArray[np.int64]  # items of a row; of a prefix those up to its first target
+    num_behind: int = 0  # places for the further targets of a prefix, which follow in its row as far as there are any
 
     @classmethod
-    def prefixes(cls, data: SequenceData, max_length: int) -> "TrainingWindows":
-        """Every start of every sequence, cut to its newest max_length + 1 items; each one's last item is its target."""
+    def prefixes(cls, data: SequenceData, max_length: int, window: int = 1) -> "TrainingWindows":
+        """Every start of every sequence, cut to its newest max_length + 1 items; each one's last item is its target.
+
+        window: targets a prefix; those after the first stand behind its length.
+        """
         rows: list[NDArray[np.int32]] = []
         users: list[int] = []
+        lengths: list[int] = []
         for user in range(1, len(data.train) + 1):
             sequence = data.train[user - 1]
-            rows += [sequence[max(0, stop - max_length - 1) : stop] for stop in range(1, len(sequence) + 1)]
-            users += [user] * len(sequence)
-        return cls(rows, np.array(users, dtype=np.int64))
+            for stop in range(1, len(sequence) + 1):
+                start = max(0, stop - max_length - 1)
+                rows.append(sequence[start : stop + window - 1])
+                users.append(user)
+                lengths.append(stop - start)
+        return cls(rows, np.array(users, dtype=np.int64), np.array(lengths, dtype=np.int64), window - 1)
 
     @classmethod
     def of(cls, data: SequenceData, max_length: int) -> "TrainingWindows":
@@ -42,27 +51,29 @@ class TrainingWindows:
             for stop in range(len(sequence), 0, -(max_length + 1)):
                 rows.append(sequence[max(0, stop - max_length - 1) : stop])
                 users.append(user)
-        return cls(rows, np.array(users, dtype=np.int64))
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        return cls(rows, np.array(users, dtype=np.int64), lengths)
 
     def mean_positions(self, batch_users: int) -> float:
         """Items in a batch, on average over an epoch."""
-        return sum(map(len, self.rows)) / -(-len(self.rows) // batch_users)
+        return int(self.lengths.sum()) / -(-len(self.rows) // batch_users)
 
     def batches(self, batch_users: int, rng: np.random.Generator) -> Iterator[Batch]:
         """One epoch in a fresh random order."""
-        lengths = np.array([len(row) for row in self.rows])
+        sizes = np.array([len(row) for row in self.rows])
         # padding to the longest would waste most of the work on these data: median length 6, longest 50
-        order = rng.permutation(len(lengths))
+        order = rng.permutation(len(sizes))
         cuts = []
         for start in range(0, len(order), batch_users * SHUFFLE_BATCHES):
             window = order[start : start + batch_users * SHUFFLE_BATCHES]
-            window = window[np.argsort(lengths[window], kind="stable")]
+            window = window[np.argsort(self.lengths[window], kind="stable")]
             cuts += [window[i : i + batch_users] for i in range(0, len(window), batch_users)]
         # else lengths would rise within every window of batches
         rng.shuffle(cuts)
         for cut in cuts:
-            real = np.arange(lengths[cut].max()) < lengths[cut, None]  # (B, L)
-            rows = np.zeros(real.shape, dtype=np.int64)
+            lengths = self.lengths[cut]
+            taken = np.arange(lengths.max() + self.num_behind) < sizes[cut, None]  # (B, L)
+            rows = np.zeros(taken.shape, dtype=np.int64)
             # one copy a batch: row by row it takes a tenth of an epoch of prefixes
-            rows[real] = np.concatenate([self.rows[i] for i in cut.tolist()])
-            yield Batch(torch.from_numpy(rows), torch.from_numpy(lengths[cut]), torch.from_numpy(self.users[cut]))
+            rows[taken] = np.concatenate([self.rows[i] for i in cut.tolist()])
+            yield Batch(torch.from_numpy(rows), torch.from_numpy(lengths), torch.from_numpy(self.users[cut]))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.generation.greedy import product_type
+from model.generation.greedy import ROWS_STEP, product_type, whole_steps
 
 # rows of scores held at a time; a row with Q query vectors counts Q times
 CHUNK_ROWS = {"cpu": 256, "cuda": 8192}
@@ -23,14 +23,16 @@ class _CatalogueSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, queries: Tensor, table: Tensor, targets: Tensor, shares: Tensor) -> Tensor:
         num_rows, num_queries, _ = queries.shape
+        # rows of zeros: they have no share in the loss, and their products are zeros
+        queries, targets, shares = (whole_steps(rows) for rows in (queries, targets, shares))
         # once a batch: every chunk reads it
         w = table.to(product_type(table.device))
         grad_q, grad_w = torch.empty_like(queries), torch.zeros_like(table)
         loss = queries.new_zeros(())
-        size = max(1, CHUNK_ROWS[queries.device.type] // num_queries)
+        size = max(1, CHUNK_ROWS[queries.device.type] // num_queries // ROWS_STEP) * ROWS_STEP
         # written again by each chunk: fresh pages for every matrix of scores cost as much as the scores
-        buffers, products = w.new_empty(num_queries + 1, min(size, num_rows), len(w)), torch.empty_like(w)
-        for part in (slice(start, start + size) for start in range(0, num_rows, size)):
+        buffers, products = w.new_empty(num_queries + 1, min(size, len(queries)), len(w)), torch.empty_like(w)
+        for part in (slice(start, start + size) for start in range(0, len(queries), size)):
             q = queries[part].to(w.dtype)  # (C, Q, D)
             *scores, grad = buffers[:, : len(q)]  # (C, N) each
             for k, matrix in enumerate(scores):
@@ -42,7 +44,7 @@ class _CatalogueSoftmax(torch.autograd.Function):
                 own = grad if share is None else share.mul_(grad)
                 grad_q[part, k] = own @ w
                 grad_w += torch.mm(own.T, q[:, k], out=products)
-        ctx.save_for_backward(grad_q.div_(num_rows), grad_w.div_(num_rows))
+        ctx.save_for_backward(grad_q[:num_rows].div_(num_rows), grad_w.div_(num_rows))
         return loss / num_rows
 
     @staticmethod
@@ -70,7 +72,7 @@ def _softmax_gradient(scores: Tensor, wanted: Tensor, shares: Tensor, grad: Tens
     torch.softmax(scores, 1, out=grad)
     # log of the denominator from the likeliest item, whose probability never underflows
     total = scores.amax(1).float() - grad.amax(1).float().log()
-    loss = (total - (shares * scores.gather(1, wanted).float()).sum(1)).sum()
+    loss = (shares * (total[:, None] - scores.gather(1, wanted).float())).sum()
     # an item that stands in the window twice has both shares
     grad.scatter_add_(1, wanted, shares.neg().to(grad.dtype))
     return loss

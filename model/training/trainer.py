@@ -79,8 +79,11 @@ class Trainer:
         self.start, self.measures, self._epochs = start, measures, list[int]()  # epochs taken of each finished stage
         self.origin = origin_of(data, start, measures)
         self.averaged = AveragedModel(self.network, multi_avg_fn=partial(move_average, recipe.ema_decay))
-        cut = TrainingWindows.prefixes if recipe.samples == "prefixes" else TrainingWindows.of
-        self.windows = cut(data, self.network.config.max_length)
+        max_length = self.network.config.max_length
+        if recipe.samples == "prefixes":
+            self.windows = TrainingWindows.prefixes(data, max_length, recipe.window.length)
+        else:
+            self.windows = TrainingWindows.of(data, max_length)
 
     @cached_property
     def eval_split(self) -> EvalSplit:

@@ -3,7 +3,9 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from model.generation.greedy import ROWS_STEP, soft_items
 from model.training.losses import CHUNK_ROWS, catalogue_cross_entropy, target_shares
 
 CHUNK = CHUNK_ROWS["cpu"]
@@ -89,6 +91,31 @@ def test_gradient_reaches_the_items_through_a_slice():
     (gradient,) = torch.autograd.grad(catalogue_cross_entropy(states, weight[1:-1], torch.arange(9)), weight)
     assert gradient[[0, -1]].abs().max() == 0
     assert gradient[1:-1].abs().min() > 0
+
+
+class Products(TorchDispatchMode):
+    """Keeps the numbers of rows of all products of two matrices."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_rows = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket is torch.ops.aten.mm:
+            self.num_rows.add(len(args[0]))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("num_queries", [(), (3,)])
+def test_products_have_few_shapes_however_many_rows_there_are(num_queries):
+    """Each shape stays compiled for the life of the process, and a training has batches of every size."""
+    with Products() as products:
+        for num_rows in range(1, 2 * CHUNK, 37):
+            catalogue_cross_entropy(*problem(num_rows, *num_queries)).backward()
+            soft_items(torch.randn(1, num_rows, 16), torch.randn(80, 16), 1.0)
+    steps = products.num_rows - {80}  # the item table's side of a gradient
+    assert steps
+    assert {rows % ROWS_STEP for rows in steps} == {0}
 
 
 def test_large_scores_stay_finite():

@@ -33,19 +33,32 @@ def test_every_start_of_a_history_is_a_sample(tiny):
     assert own == [history[max(0, stop - 6) : stop] for stop in range(1, len(history) + 1)]
 
 
+def test_what_follows_a_target_is_in_its_window(tiny):
+    samples, expected, drawn = TrainingWindows.prefixes(tiny, 5, window=3), [], []
+    for user in range(1, len(tiny.train) + 1):
+        history = tiny.train[user - 1].tolist()
+        expected += [(history[max(0, e - 5) : e], [*history[e : e + 3], 0, 0][:3]) for e in range(len(history))]
+    for batch in samples.batches(7, np.random.default_rng(0)):
+        inputs, targets = replace(batch, window=3).without_last()
+        told = [row[:length].tolist() for row, length in zip(inputs.rows, inputs.lengths, strict=True)]
+        drawn += zip(told, targets.tolist(), strict=True)
+    assert sorted(drawn) == sorted(expected)
+
+
+@pytest.mark.parametrize("window", [Window(), Window(length=3, decay=0.5)], ids=["next", "window"])
 @pytest.mark.parametrize("system", ["sasrec", "gru4rec", "fism", "recgpt"])
-def test_the_loss_of_all_prefixes_is_that_of_all_places(tiny, system):
+def test_the_loss_of_all_prefixes_is_that_of_all_places(tiny, system, window):
     """A causal state does not see what follows it, so without dropout both say the same of the same weights."""
     layers = {"num_layers": 2, "num_heads": 2} if system in ("sasrec", "recgpt") else {}
     hidden = {"user_dropout": 1.0} if system == "recgpt" else {}
-    recipe = replace(RECIPE, system=system, network={**STILL, **layers, **hidden})
+    recipe = replace(RECIPE, system=system, network={**STILL, **layers, **hidden}, window=window)
     means = []
     for samples in ("windows", "prefixes"):
         trainer = Trainer(replace(recipe, samples=samples), tiny)
         trainer.network.train()
         total, count = 0.0, 0
         for batch in trainer.windows.batches(7, np.random.default_rng(0)):
-            loss, number = trainer._loss(recipe.stages[0], replace(batch, window=1))
+            loss, number = trainer._loss(recipe.stages[0], replace(batch, window=window.length))
             total, count = total + float(loss.detach()) * number, count + number
         means.append((total / count, count))
     assert means[0][1] == means[1][1] == len(tiny.train.values)
@@ -103,8 +116,7 @@ def test_a_system_that_draws_its_own_samples_refuses(tiny):
     ("change", "reason"),
     [
         ({"samples": "starts"}, "it is windows or prefixes"),
-        ({"samples": "prefixes", "window": Window(length=3)}, "a prefix has one target"),
-        ({"samples": "prefixes", "equal_positions": True}, "a prefix has one target"),
+        ({"samples": "prefixes", "equal_positions": True}, "every prefix weighs the same"),
         ({"samples": "prefixes", "stages": (Stage(num_epochs=1, num_prompts=1),)}, "no stage of prompts"),
     ],
 )
