@@ -200,11 +200,10 @@ def message_parsers(rng: random.Random) -> dict[str, Parser]:
     """Both ends of the link between processes."""
     request = EngineRequest(History((1, 2, 3), user=4), 5, excluded=(7, 8), key=b"k" * 20)
     asked = messages.encode([AskBlock.single(1, "recgpt", "b", request), messages.AskAlive(2), messages.ForgetAsk(1)])
-    arrays = [np.zeros(shape, kind) for shape, kind in (((1, 2), "<i4"), ((1, 2), "<f4"), ((1, 2), "<i2"))]
-    result = ResultBlock(
-        np.array([2], np.int32), *arrays, np.zeros((1, 3, 4), np.float32), np.zeros((1, 2), np.int32),
-        np.array([True]), {"encode": 1.0}, {}, 0, [], [],
-    )  # fmt: skip
+    rows, scores, sources = np.zeros((1, 2), np.int32), np.zeros((1, 2), np.float32), np.zeros((1, 2), np.int16)
+    vectors, prompts = np.zeros((1, 3, 4), np.float32), np.zeros((1, 2), np.int32)
+    told = np.array([2], np.int32), rows, scores, sources, vectors, prompts, np.array([True])
+    result = ResultBlock(*told, {"encode": 1.0}, {}, 0, [], [])
     answered = messages.encode(
         [AnswerBlock.of(1, result), messages.Alive(2, "i", {}), EngineRefusal.of(3, EngineFailed("x"))]
     )

@@ -143,7 +143,7 @@ def running(arms: dict[str, Path], *options: str) -> Iterator[str]:
         yield target.url
 
 
-def wait_ready(url: str, process: "subprocess.Popen[bytes]", log: Path, limit_s: float = 120) -> None:
+def wait_ready(url: str, process: "subprocess.Popen[bytes]", log: Path, limit_s: float = 300) -> None:
     deadline = time.monotonic() + limit_s
     # one client: to make one takes 17 ms of CPU, which the service could start with
     with httpx.Client(base_url=url, timeout=1) as client:

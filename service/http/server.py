@@ -70,7 +70,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         is_over = await super().on_tick(counter)
         if self._app.is_draining and CLOSING not in self.server_state.default_headers:
-            self.server_state.default_headers = [*self.server_state.default_headers, CLOSING]
+            self.server_state.default_headers.append(CLOSING)
         return is_over or time.monotonic() >= self._closes_at
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
