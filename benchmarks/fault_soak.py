@@ -220,6 +220,7 @@ def measure(layout: str, options: argparse.Namespace, folder: Path) -> dict[str,
         "rate": options.rate,
         "warmup_minutes": options.warmup_minutes,
         "seed": options.seed,
+        "beside": options.beside,
         **where_and_when(),
     }
 
@@ -234,6 +235,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--layout", choices=[*LAYOUTS], nargs="*", default=[*LAYOUTS])
     parser.add_argument("--only", nargs="*", help="names of faults")
+    parser.add_argument("--beside", default="", help="programs that had the machine too, for the row")
     parser.add_argument("--output", type=Path, help="JSON Lines; a row a layout is added")
     options = parser.parse_args()
     for layout in options.layout:

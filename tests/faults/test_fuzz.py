@@ -13,7 +13,7 @@ EXAMPLES = 300
 def test_no_parser_raises_what_its_contract_does_not_name(tmp_path):
     async def main():
         made = parsers(tmp_path, random.Random(5))
-        return [fuzz(name, parser, EXAMPLES) for name, parser in made.items()]
+        return [await fuzz(name, parser, EXAMPLES) for name, parser in made.items()]
 
     rows = asyncio.run(main())
     assert {row["parser"]: row["failures"] for row in rows if row["failed"]} == {}
@@ -29,7 +29,7 @@ def test_an_exception_that_is_no_refusal_is_told_with_its_input():
         if len(data) > 4:
             raise ValueError("refused")
 
-    row = fuzz("broken", Parser(read, byte_inputs([b"1x34"], random.Random(0)), (ValueError,)), 200)
+    row = asyncio.run(fuzz("broken", Parser(read, byte_inputs([b"1x34"], random.Random(0)), (ValueError,)), 200))
     assert row["failed"] == 200 - row["read"] - row["refused"] > 0
     assert row["failures"][0].startswith("KeyError('broken') for b'")
     assert not row["passed"]
