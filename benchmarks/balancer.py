@@ -99,7 +99,8 @@ class Balancer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answers one client, replica after replica in turns; a request that no replica answers ends its connection."""
-        with suppress(OSError, EOFError):
+        # at the end of the proxy a client may still be there
+        with suppress(OSError, EOFError, asyncio.CancelledError):
             while True:
                 request = await read_message(reader)
                 ready = [replica for replica in self.replicas if replica.is_ready] or self.replicas

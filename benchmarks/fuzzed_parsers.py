@@ -171,7 +171,7 @@ class Heads:
     """Connections of a server whose application answers nothing; one an input. Needs a running event loop."""
 
     def __init__(self) -> None:
-        async def answer(*_: Any) -> None:
+        async def answer(_scope: Any, _receive: Any, _send: Any) -> None:
             return
 
         # the gate admits nothing: a request is parsed to its end, and no task is left behind
