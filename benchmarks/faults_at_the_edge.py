@@ -65,11 +65,12 @@ def replaced(bundle: Path) -> Outcome:
                 status = process.wait(STOP_LIMIT_S)
                 took_s = time.monotonic() - began
                 measured = sending.result()
-            [replica] = [replica for replica in balancer.replicas if replica.port == first.port]
-        seen = b" ".join(replica.statuses).decode()
+            statuses = {replica.port: b" ".join(replica.statuses).decode() for replica in balancer.replicas}
+        seen, other = statuses[first.port], statuses[second.port]
         is_good = is_good and not failed(measured) and status == 0 and took_s <= 10 and seen.startswith("200 503")
         parts.append(
-            f"{layout}: {measured.statuses}, {measured.lost} lost; /ready {seen}; exit {status} {took_s:.1f} s"
+            f"{layout}: {measured.statuses}, {measured.lost} lost; /ready {seen}, of the other {other}; "
+            f"exit {status} after {took_s:.1f} s"
         )
     return "; ".join(parts), is_good
 
