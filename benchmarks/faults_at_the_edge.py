@@ -18,12 +18,12 @@ import psutil
 
 from benchmarks.balancer import Balancer
 from benchmarks.fault_rows import Outcome, case, failed, load_of
+from benchmarks.steady import LAYOUTS
 from recall.bench.target import Target, free_port, wait_ready
 from recall.bench.trials import send
 from service.access.keys import Scope, new_key
 
 STOP_LIMIT_S = 60.0
-LAYOUTS: dict[str, tuple[str, ...]] = {"one process": (), "2 HTTP processes": ("--http-workers", "2")}
 HEADER, MB = b"x-more: " + b"y" * 1000 + b"\r\n", 2**20
 SECRET_USER, SECRET_ITEM = "user-7731-of-nobody", 77_310_077
 
