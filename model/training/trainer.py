@@ -268,7 +268,14 @@ def provenance_of(
     recipe: Recipe, data: SequenceData, seed: int, seconds: float, metrics: Mapping[str, float]
 ) -> Provenance:
     return Provenance(
-        data.digest, data.name, recipe.name, seed, __version__, training_seconds=seconds, metrics=dict(metrics)
+        data.digest,
+        data.name,
+        recipe.name,
+        seed,
+        __version__,
+        training_seconds=seconds,
+        metrics=dict(metrics),
+        positive=data.positive,
     )
 
 

@@ -119,12 +119,12 @@ class Checkout:
 
 @contextlib.contextmanager
 def serving(arms: dict[str, Path], *options: str, checkout: Checkout = Checkout()) -> Iterator[Target]:
-    """A ready service with these bundles; its state and its log are in a temporary folder."""
+    """A ready service with these bundles; log and state (but for `--state-dir`) are in a temporary folder."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         pairs = [word for name, path in arms.items() for word in ("--arm", f"{name}={path}")]
         command = [*checkout.command, "serve", *pairs, "--port", str(port), "--log-level", "warning"]
-        command += ["--state-dir", folder, *options]
+        command += options if "--state-dir" in options else ("--state-dir", folder, *options)
         with (Path(folder) / "log").open("wb") as log:
             started = time.monotonic()
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=checkout.folder)  # noqa: S603  (our own)

@@ -13,6 +13,7 @@ from zlib import crc32
 
 from model.catalogue import Catalogue, ExternalId
 from model.columns import Columns
+from model.positive import PositiveRule
 from model.records import History, ServingPlan
 from model.rules import NO_RULES, ListRules
 from service.catalogue.live import LiveItems
@@ -59,6 +60,7 @@ class Release:
     live: LiveItems | None = None  # None: the catalogue's items, which never change
     slots: SlotVectors | None = None  # vectors of the items that came after the bundle, where its engine is here
     dim: int = 0  # of the query vectors and items; 0 = not told
+    positive: PositiveRule | None = None  # by which its training chose events; None = not known
 
     @property
     def items(self) -> LiveItems:

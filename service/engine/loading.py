@@ -124,6 +124,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
         live=live,
         slots=slots,
         dim=bundle.exact.dim,
+        positive=checkpoint.provenance.positive,
     )
     release_memory()
     log.info(

@@ -77,6 +77,7 @@ def load_arm_metadata(
         folder=folder,
         live=LiveItems(metadata.catalogue, state),
         dim=manifest.dim,
+        positive=metadata.positive,
     )
 
 

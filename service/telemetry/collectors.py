@@ -14,6 +14,7 @@ AVERAGED = {
     "recall_waiting",
     "recall_admitted_wait_seconds",
     "recall_stream_bytes",
+    "recall_stream_oldest_seconds",
     "recall_canary_overlap",
 }  # the rest adds up
 

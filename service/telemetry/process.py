@@ -19,9 +19,9 @@ STATM, DESCRIPTORS = "/proc/self/statm", "/proc/self/fd"  # of Linux; elsewhere 
 class ProcessCollector(Collector):
     """One process and its event loop, where it is asked."""
 
-    def __init__(self, kind: str, loop: asyncio.AbstractEventLoop) -> None:
-        """kind: `service` where one process is all, else `http` or `engine`."""
-        self._kind, self._loop = kind, loop
+    def __init__(self, kind: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """kind: `service` where one process is all, else `http` or `engine`. loop: None = the one that runs."""
+        self._kind, self._loop = kind, loop or asyncio.get_running_loop()
 
     def collect(self) -> Iterator[Metric]:
         gauges = {
