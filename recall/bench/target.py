@@ -45,6 +45,7 @@ class Target:
             return {}
         children = psutil.Process(self.pid).children(recursive=True)
         process = self._computing(children)
+        # the main thread, whose id is the process's, is the one that runs the event loop
         main = sum(t.user_time + t.system_time for t in process.threads() if t.id == process.pid)
         whole = process.cpu_times()
         children = [child for child in children if child != process]
@@ -132,6 +133,7 @@ def serving(arms: dict[str, Path], *options: str, checkout: Checkout = Checkout(
                 wait_ready(f"http://127.0.0.1:{port}", process, Path(folder) / "log")
                 yield Target(f"http://127.0.0.1:{port}", process.pid, time.monotonic() - started)
             finally:
+                # as Ctrl-C would: the service ends its own children
                 process.send_signal(signal.SIGINT)
                 process.wait(STOP_LIMIT_S)
 

@@ -83,6 +83,7 @@ class Release:
         row 0. The cache key holds only what can change the vectors. Raises BadRequest for rules that the items'
         attributes do not allow.
         """
+        # nearly every request has the one record of no rules: its identity is all that is looked at
         if rules is not NO_RULES:
             check_rules(rules, self.catalogue)
         items = self.catalogue.items
@@ -190,6 +191,7 @@ class Trial(Tenure):
 
     def includes(self, user: str) -> bool:
         """Says whether the canary answers this user; always the same of one bundle."""
+        # the bundle starts the hash: another canary is tried on other users
         return crc32(user.encode("utf-8", "surrogatepass"), crc32(self.release.bundle.encode())) < self.share * 2**32
 
 
@@ -255,6 +257,7 @@ class ArmSlot:
 
     def put(self, new: Release) -> Tenure:
         """Makes `new` current at once; returns the tenure of the old release, which those who lease it still use."""
+        # no await in between: whoever leases on this loop finds one release or the other
         old, self._tenure = self._tenure, Tenure(new)
         return old
 
@@ -290,5 +293,6 @@ async def with_current(slot: ArmSlot, ask: Callable[[Release], Awaitable[T]], us
     for _ in range(MAX_RELEASES - 1):
         with slot.lease(user) as release, suppress(StaleRelease):
             return await ask(release)
+    # the bundle in force for the last try: a canary that comes and goes may be the reason that the others failed
     with slot.lease() as release:
         return await ask(release)

@@ -98,6 +98,7 @@ class MemoryStream:
 
     def after(self, entry_id: str, limit: int) -> Entries:
         """Up to `limit` entries after the one with that id."""
+        # ids count what was ever written: what the bound has dropped is skipped
         num_forgotten = self._num_written - len(self._entries)
         skipped = max(int(entry_id.partition("-")[0]) - num_forgotten, 0)
         chosen = enumerate(islice(self._entries, skipped, skipped + limit), num_forgotten + skipped + 1)

@@ -123,5 +123,6 @@ class Shadowed:
 
 def exposure_id(assignment: Assignment, unit: str, ts_ms: int) -> str:
     """The same for every request of this unit, under these settings, on this day (UTC)."""
+    # the config is part of it: after a change of the settings a user is exposed to them anew
     parts = [assignment.experiment, assignment.phase, assignment.config, unit, assignment.variation, ts_ms // DAY_MS]
     return blake2b(orjson.dumps(parts), digest_size=16).hexdigest()

@@ -94,6 +94,7 @@ class RecentKeys:
         return key in self._new or key in self._old
 
     def add(self, key: int) -> None:
+        # two sets in turn: no order is kept, and nothing is removed one by one
         if len(self._new) >= self._half:
             self._old, self._new = self._new, set()
         self._new.add(key)

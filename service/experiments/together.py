@@ -18,6 +18,7 @@ VERSIONS = (*STICKY_KEYS, *FIXED)  # where buckets are kept: these decide whethe
 def check_together(feature: Feature) -> None:
     """Raises ConfigurationError for two rules that would disturb each other. A stopped experiment disturbs nobody."""
     rules = [rule for rule in feature.rules if not isinstance(rule, Experiment) or rule.active]
+    # a force rule that takes everybody, or a condition's users, draws nobody by a hash
     hashed = [rule for rule in rules if isinstance(rule, Experiment) or rule.is_rollout]
     for first, second in combinations(hashed, 2):
         if seed_of(first) == seed_of(second):
