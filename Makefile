@@ -7,7 +7,7 @@ DATA   ?= ../shared/data
 RUNS   ?= runs
 WORKERS ?= 2
 
-.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps canary faults filters kills warm-start interleaving-study export-lists diversity never-again replay fresh-replicas
+.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps canary faults filters kills warm-start interleaving-study export-lists diversity never-again replay fresh-replicas soak fuzz schemathesis
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -94,6 +94,16 @@ canary: $(STAMP) ## bad canaries under load: the seconds until each is rolled ba
 
 faults: $(STAMP) ## fault and abuse tests with their criteria: benchmarks/results/faults.json
 	$(BIN)/python -m benchmarks.faults --output benchmarks/results/faults.json
+
+MINUTES ?= 60
+soak: $(STAMP) ## a random fault a minute under load, both layouts: what no fault explains, and what grows (MINUTES=...)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fault_soak --minutes $(MINUTES) --output benchmarks/results/fault_soak.jsonl
+
+fuzz: $(STAMP) ## a million spoilt inputs of every parser: 15 minutes of one core; needs no data
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz_parsers --output benchmarks/results/fuzz.jsonl
+
+schemathesis: $(STAMP) ## ten minutes of schemathesis on the OpenAPI document of a running service
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.schemathesis_run --output benchmarks/results/schemathesis.jsonl
 
 filters: $(STAMP) ## filtered searches of 100,000 and 1,000,000 items against exact ones: 5 minutes; needs no data
 	$(BIN)/python -m benchmarks.filters --output benchmarks/results/filters.jsonl

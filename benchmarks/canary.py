@@ -6,7 +6,7 @@ Two bundles of nearly one size; clients ask at a fixed rate, each request as ano
 trial with the default bounds, and is bad in one way: its lists have nothing in common with those in force, its batches
 fail, or each takes 0.1 s longer (benchmarks/hanging.py). A good one, the same weights with another plan, has to stay.
 Seconds count from the answer of POST /admin/reload until /arms has no canary. Failed: an answer that is none, or not
-200. One JSON line a case.
+200; `misses` says what came instead. One JSON line a case.
 """
 
 import argparse
@@ -14,27 +14,27 @@ import asyncio
 import itertools
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 
 from benchmarks.hanging import SWITCH
+from benchmarks.steady import LAYOUTS, Body, SteadyLoad, where_and_when
 from index.bundle.build import build_bundle
 from model.records import ServingPlan
 from recall.bench.bundles import TWO_STEPS, Sizes, make_checkpoint
-from recall.bench.target import Checkout, Target, serving
+from recall.bench.target import Checkout, serving
 
 KEY, CLIENTS, LIMIT_S, WATCHED_S = "only-here", 8, 60, 20
-LAYOUTS: dict[str, tuple[str, ...]] = {"one process": (), "2 HTTP processes": ("--http-workers", "2")}
+MAX_SHOWN = 50  # requests without a 200 in a row
 CASES = {"other lists": "other", "failing": "same", "slow": "same", "good": "same"}  # the bundle on trial
 SWITCHED = {"failing": "fail", "slow": "slow"}
 HANGING = Checkout((sys.executable, "-m", "benchmarks.hanging"))
@@ -65,82 +65,76 @@ def same_weights(sizes: Sizes, state: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass
-class Load:
-    """Requests at a fixed rate, each of another user, and what came of them."""
+class Answers:
+    """The answers so far, by the bundle that gave them."""
 
-    target: Target
-    num_items: int
-    rate: float
-    num_failed: int = 0
-    by_bundle: dict[str, int] = field(default_factory=dict)
+    by_bundle: Counter[str] = field(default_factory=Counter)
     num_fallbacks: int = 0
-    is_over: bool = False
 
-    async def work(self, number: int) -> None:
-        rng, interval = np.random.default_rng(number), CLIENTS / self.rate
-        async with httpx.AsyncClient(base_url=self.target.url, timeout=10) as client:
-            due = time.monotonic() + interval * number / CLIENTS
-            for user in itertools.count(number, CLIENTS):
-                if self.is_over:
-                    return
-                await asyncio.sleep(due - time.monotonic())
-                due = max(due + interval, time.monotonic())
-                history = rng.integers(0, self.num_items, 20).tolist()
-                reply = await client.post("/recall", json={"user_id": user, "history": history, "top_n": 50})
-                if reply.status_code != 200:
-                    self.num_failed += 1
-                    continue
-                answer = reply.json()
-                self.num_fallbacks += answer["experiment"]["served"] == "fallback"
-                self.by_bundle[answer["bundle"]] = self.by_bundle.get(answer["bundle"], 0) + 1
+    def take(self, _: Body, answer: dict[str, Any]) -> None:
+        self.num_fallbacks += answer["experiment"]["served"] == "fallback"
+        self.by_bundle[answer["bundle"]] += 1
 
 
-async def put_on_trial(load: Load, case: str, switch: Path) -> dict[str, Any]:
-    """The trial of a case: seconds until it ended, and why."""
-    clients = [asyncio.create_task(load.work(number)) for number in range(CLIENTS)]
-    async with httpx.AsyncClient(base_url=load.target.url, timeout=60, headers={"X-Admin-Key": KEY}) as admin:
+def requests(num_items: int) -> Iterator[tuple[str, Body]]:
+    """Each of another user."""
+    rng = np.random.default_rng(0)
+    for user in itertools.count():
+        yield "/recall", {"user_id": user, "history": rng.integers(0, num_items, 20).tolist(), "top_n": 50}
+
+
+async def put_on_trial(load: SteadyLoad, case: str, break_it: Callable[[], object]) -> dict[str, Any]:
+    """The trial of a case: seconds until it ended, and why; `break_it` makes the bundle on trial a bad one."""
+    headers = {"X-Admin-Key": KEY}
+    async with load.sending(), httpx.AsyncClient(base_url=load.target.url, timeout=60, headers=headers) as admin:
         await asyncio.sleep(2)
+        load.moment = "while the bundle is proven"
         wish = {"arm": "main", "bundle": CASES[case], "canary": {"share": 0.05}}
         begun = (await admin.post("/admin/reload", json=wish)).raise_for_status().json()
-        if case in SWITCHED:
-            await asyncio.to_thread(switch.write_text, f"{SWITCHED[case]} {load.num_items + 1}")
+        await asyncio.to_thread(break_it)
+        load.moment = "on trial"
         started, seconds = time.monotonic(), None
         limit_s = WATCHED_S if case == "good" else LIMIT_S
         while seconds is None and time.monotonic() - started < limit_s:
             await asyncio.sleep(0.05)
             if (await admin.get("/arms")).json()["arms"]["main"]["canary"] is None:
                 seconds = round(time.monotonic() - started, 2)
+                load.moment = "rolled back"
         await asyncio.sleep(1)
         reason = (await admin.get("/ready")).json()["refused"].get("main")
-    load.is_over = True
-    await asyncio.gather(*clients)
-    return {
-        "rolled_back_s": seconds,
-        "reason": reason,
-        "canary_answers": load.by_bundle.get(begun["canary"], 0),
-        "answers": sum(load.by_bundle.values()),
-    }
+    return {"rolled_back_s": seconds, "reason": reason, "canary": begun["canary"]}
 
 
 def measure(layout: str, case: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     switch = folder / "switch"
     switch.write_text("")
     os.environ[SWITCH] = str(switch)
-    given = ("--admin-key", KEY, *LAYOUTS[layout])
+    given = ("--admin-key", KEY, "--request-timeout-ms", str(options.timeout_ms), *LAYOUTS[layout])
+    answers = Answers()
+
+    def break_it() -> None:
+        if case in SWITCHED:
+            switch.write_text(f"{SWITCHED[case]} {options.items + 1}")
+
     with serving({"main": folder / "own"}, *given, checkout=HANGING) as target:
-        load = Load(target, options.items, options.rate)
-        trial = asyncio.run(put_on_trial(load, case, switch))
+        load = SteadyLoad(target, requests(options.items), options.rate, answers.take, CLIENTS)
+        trial = asyncio.run(put_on_trial(load, case, break_it))
     return {
         "layout": layout,
         "case": case,
-        **trial,
-        "failed": load.num_failed,
-        "fallbacks": load.num_fallbacks,
+        "rolled_back_s": trial["rolled_back_s"],
+        "reason": trial["reason"],
+        "canary_answers": answers.by_bundle[trial["canary"]],
+        "answers": answers.by_bundle.total(),
+        "failed": len(load.misses),
+        "misses": [miss.to_json() for miss in load.misses[:MAX_SHOWN]],
+        "reopened": load.num_reopened,
+        "fallbacks": answers.num_fallbacks,
         "share": 0.05,
         "rate": options.rate,
         "items": options.items,
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{psutil.cpu_count()} cores, {platform.machine()}, load {psutil.getloadavg()[0]:.1f}",
+        "timeout_ms": options.timeout_ms,
+        **where_and_when(),
     }
 
 
@@ -148,6 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=50, help="requests a second")
     parser.add_argument("--items", type=int, default=3000)
+    parser.add_argument("--timeout-ms", type=float, default=1000, help="the service's own deadline")
     parser.add_argument("--layout", choices=[*LAYOUTS], nargs="*", default=[*LAYOUTS])
     parser.add_argument("--case", choices=[*CASES], nargs="*", default=[*CASES])
     parser.add_argument("--output", type=Path, help="JSON Lines; a row a case is added")

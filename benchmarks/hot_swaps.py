@@ -4,29 +4,24 @@
 
 Two bundles of one size take turns; their weights differ, and so do the ids behind their rows, so that a row read by the
 wrong catalogue shows. Clients send at a fixed rate while bundles are swapped by POST /admin/reload, every fifth time by
-a roll back. Failed: no answer, another status than 200, or a fallback. Mixed: an answer whose list is not, id for id,
-what the bundle it names answers alone. The oracle is the engine's own `compute` in this process, afterwards.
+a roll back. Failed: no answer, another status than 200 (`misses` says what came), or a fallback. Mixed: an answer whose
+list is not, id for id, what the bundle it names answers alone. The oracle is the engine's own `compute`, afterwards.
 Memory: of the service with all its processes, after the first two swaps and at the end. One JSON line a layout.
 """
 
 import argparse
 import asyncio
 import json
-import platform
 import tempfile
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import orjson
-import psutil
 
 from benchmarks.soak import expected, requests
+from benchmarks.steady import LAYOUTS, Body, SteadyLoad, processes_of, where_and_when
 from index.bundle.build import build_bundle
 from model.catalogue import Catalogue, IdMap
 from model.encoder import pin_compute_threads
@@ -34,8 +29,8 @@ from recall.bench.bundles import Sizes, make_checkpoint
 from recall.bench.target import Target, serving
 from service.engine.loading import load_arm
 
-LAYOUTS: dict[str, tuple[str, ...]] = {"one process": (), "2 HTTP processes": ("--http-workers", "2")}
 CONNECTIONS, KEY, REST_S, RELOAD_LIMIT_S = 16, "only-here", 0.3, 300
+MAX_SHOWN = 50  # requests without a 200 in a row
 NAMES = ("own", "other")
 
 
@@ -51,37 +46,17 @@ def make_bundles(folder: Path, sizes: Sizes) -> None:
 
 
 @dataclass
-class Load:
-    """Requests at a fixed rate over some connections, and what came of them."""
+class Answers:
+    """The requests answered by a bundle, with their answers."""
 
-    target: Target
-    todo: Iterator[dict[str, Any]]
-    rate: float
-    is_over: bool = False
-    num_failed: int = 0
-    answers: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
-    latencies_ms: list[float] = field(default_factory=list)
+    kept: list[tuple[Body, dict[str, Any]]] = field(default_factory=list)
+    num_fallbacks: int = 0
 
-    async def work(self, number: int) -> None:
-        """One connection; a request that is late leaves at once, and its latency counts from when it was due."""
-        reader, writer = await asyncio.open_connection(self.target.host, self.target.port)
-        interval = CONNECTIONS / self.rate
-        due = time.monotonic() + interval * number / CONNECTIONS
-        while not self.is_over:
-            await asyncio.sleep(due - time.monotonic())
-            body = next(self.todo)
-            data = orjson.dumps(body)
-            writer.write(b"POST /recall HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(data), data))
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            size = int(head.split(b"content-length: ")[1].split(b"\r")[0])
-            answer = orjson.loads(await reader.readexactly(size))
-            self.latencies_ms.append(1e3 * (time.monotonic() - due))
-            if b" 200 " not in head.split(b"\r\n")[0] or "fallback" in answer["degraded"]:
-                self.num_failed += 1
-            else:
-                self.answers.append((body, answer))
-            due = max(due + interval, time.monotonic() - interval)
-        writer.close()
+    def take(self, body: Body, answer: dict[str, Any]) -> None:
+        if "fallback" in answer["degraded"]:
+            self.num_fallbacks += 1
+        else:
+            self.kept.append((body, answer))
 
 
 async def swap(target: Target, number: int) -> float:
@@ -96,31 +71,29 @@ async def swap(target: Target, number: int) -> float:
 
 def memory_mb(target: Target) -> float:
     """Resident, of the service and the processes that it started, without redis-server."""
-    whole = psutil.Process(target.pid)
-    processes = [whole, *whole.children(recursive=True)]
-    return sum(p.memory_info().rss for p in processes if "redis" not in p.name()) / 2**20
+    return sum(process.memory_info().rss for process in processes_of(target)) / 2**20
 
 
-async def run(load: Load, swaps: int) -> tuple[list[float], list[float]]:
+async def run(load: SteadyLoad, swaps: int) -> tuple[list[float], list[float]]:
     """(seconds of each swap, memory after each)."""
-    clients = [asyncio.create_task(load.work(n)) for n in range(CONNECTIONS)]
     seconds, memory = [], []
-    for number in range(swaps):
+    async with load.sending():
+        for number in range(swaps):
+            load.moment = f"after swap {number}"
+            await asyncio.sleep(REST_S)
+            load.moment = f"during swap {number + 1}"
+            seconds.append(await swap(load.target, number))
+            memory.append(round(memory_mb(load.target), 1))
+        load.moment = "after the last swap"
         await asyncio.sleep(REST_S)
-        seconds.append(await swap(load.target, number))
-        memory.append(round(memory_mb(load.target), 1))
-    await asyncio.sleep(REST_S)
-    load.is_over = True
-    # a connection that was lost raises here: a failed run has no row
-    await asyncio.gather(*clients)
     return seconds, memory
 
 
-def count_mixed(load: Load, folder: Path) -> dict[str, int]:
+def count_mixed(answers: Answers, folder: Path) -> dict[str, int]:
     """Answers by bundle, and how many are not that bundle's own."""
     arms = {arm.release.bundle: arm for arm in (load_arm("main", folder / name, "cpu") for name in NAMES)}
     counted = dict.fromkeys([*arms, "mixed"], 0)
-    for body, answer in load.answers:
+    for body, answer in answers.kept:
         counted[answer["bundle"]] += 1
         counted["mixed"] += expected(arms[answer["bundle"]], body) != answer["items"]
     return counted
@@ -129,16 +102,21 @@ def count_mixed(load: Load, folder: Path) -> dict[str, int]:
 def measure(layout: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     sizes = Sizes(num_items=options.items)
     given = ("--admin-key", KEY, "--request-timeout-ms", str(options.timeout_ms), *LAYOUTS[layout])
+    answers = Answers()
     with serving({"main": folder / "own"}, *given) as target:
-        load = Load(target, requests(sizes.num_items, 10**9, options.seed), options.rate)
+        todo = (("/recall", body) for body in requests(sizes.num_items, 10**9, options.seed))
+        load = SteadyLoad(target, todo, options.rate, answers.take, CONNECTIONS)
         seconds, memory = asyncio.run(run(load, options.swaps))
-    counted = count_mixed(load, folder)
+    counted = count_mixed(answers, folder)
     settled = memory[min(1, len(memory) - 1)]
     return {
         "layout": layout,
         "swaps": options.swaps,
-        "requests": len(load.answers) + load.num_failed,
-        "failed": load.num_failed,
+        "requests": load.num_asked,
+        "failed": len(load.misses) + answers.num_fallbacks,
+        "misses": [miss.to_json() for miss in load.misses[:MAX_SHOWN]],
+        "fallbacks": answers.num_fallbacks,
+        "reopened": load.num_reopened,
         "mixed": counted.pop("mixed"),
         "answers_by_bundle": counted,
         "swap_seconds": {"median": round(float(np.median(seconds)), 2), "longest": round(max(seconds), 2)},
@@ -147,8 +125,7 @@ def measure(layout: str, options: argparse.Namespace, folder: Path) -> dict[str,
         "items": sizes.num_items,
         "rate": options.rate,
         "timeout_ms": options.timeout_ms,
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{psutil.cpu_count()} cores, {platform.machine()}, load {psutil.getloadavg()[0]:.1f}",
+        **where_and_when(),
     }
 
 

@@ -4,6 +4,7 @@ python -m docs.generate [--check]
 """
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +47,7 @@ from service.stores.history import MemoryHistory
 from service.stores.redis_client import RedisClient
 from service.stores.vector_cache import MemoryVectorCache
 from service.telemetry.metrics import Metrics
+from service.telemetry.process import ProcessCollector
 
 FOLDER = Path(__file__).parent
 _, EXAMPLE_KEY = new_key("example", ["recall"])
@@ -118,7 +120,11 @@ def metric_families() -> list[Metric]:
     register(counted, *parts, EventCollector(MemoryOutbox()), ExperimentsCollector(experiments))
     register(counted, AdmissionCollector(Gate(1.0)), KeyCollector(KeyRing(lambda: EXAMPLE_KEY.line, "example")))
     register(counted, CanaryCollector(CanaryWatch(RecallPipeline({}, experiments, MemoryHistory()), reloader)))
-    return list(counted.registry.collect())
+    loop = asyncio.new_event_loop()
+    register(counted, ProcessCollector("service", loop))
+    families = list(counted.registry.collect())
+    loop.close()
+    return families
 
 
 def metrics() -> str:

@@ -25,6 +25,7 @@ BY_HELP = (
     "history or popularity, may be repeated: the same for users by the length of their history, or for targets by how "
     "often their item was watched in training (1 = the most watched tenth of all events)."
 )
+CUTOFF_HELP = "Length of the lists; may be repeated. Default: 50 100."
 COLUMNS = ("recall", "against", "gain", "± of it", "p", "exclusive hits", "overlap")
 
 
@@ -40,7 +41,7 @@ def compare(
         ),
     ] = None,
     split: Annotated[str, Option(help="valid or test; look at test once, after every choice is made.")] = "valid",
-    cutoff: Annotated[list[int] | None, Option(help="Length of the lists; may be repeated. Default: 50 100.")] = None,
+    cutoff: Annotated[list[int] | None, Option(min=1, help=CUTOFF_HELP)] = None,
     by: Annotated[list[str] | None, Option(help=BY_HELP)] = None,
     max_users: Annotated[int | None, Option(min=1, help="Measure this many users, drawn at random.")] = None,
 ) -> None:

@@ -84,7 +84,9 @@ class PrepareCommand:
             "requests filter by. Without one, categories alone do."
         ),
     ] = None
-    k_core: Annotated[int, Option(help="Keep users and items with at least this many events; 0 keeps all of them.")] = 0
+    k_core: Annotated[
+        int, Option(min=0, help="Keep users and items with at least this many events; 0 keeps all of them.")
+    ] = 0
     positive: Annotated[
         list[str] | None,
         Option(

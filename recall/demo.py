@@ -22,7 +22,7 @@ def demo(
     start: Annotated[
         bool, Option("--serve/--no-serve", help="Serve the bundles once they are made; --no-serve ends there.")
     ] = True,
-    port: Annotated[int, Option(help="TCP port of the service; 0 takes any free one.")] = 8080,
+    port: Annotated[int, Option(min=0, max=65_535, help="TCP port of the service; 0 takes any free one.")] = 8080,
     seed: Annotated[int, Option(help="Seed of the synthetic logs and of training.")] = 0,
 ) -> None:
     """Do it all on synthetic logs.

@@ -80,7 +80,7 @@ def run_server(settings: Settings, on_start: Callable[[str], None]) -> None:
     wait_for_bundles(list(settings.arms.values()), settings.bundle_wait_s)
     with open_port(settings.host, settings.port) as listener:
         url = url_of(settings.host, listener.getsockname()[1])
-        Server(create_app(settings, open_engines), lambda: on_start(url)).run([listener])
+        Server(create_app(settings, open_engines), lambda: on_start(url), settings.drain_s).run([listener])
 
 
 def run_workers(settings: Settings, on_start: Callable[[str], None]) -> None:

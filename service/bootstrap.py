@@ -53,6 +53,7 @@ from service.stores.redis_client import RedisClient, RedisLimits
 from service.stores.shown import MemoryShown, RedisShown
 from service.telemetry.collectors import add_up
 from service.telemetry.metrics import Metrics
+from service.telemetry.process import ProcessCollector
 
 DAY_S = 86_400
 COLLECTOR = (50_000, 20, 20)  # thresholds of the garbage collector's generations
@@ -142,7 +143,7 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
         stores = open_stores(engines.settings, stack)
         clients = (*engines.redis_clients, *stores.redis_clients)
         register(metrics, *engines.collectors, *stores.collectors(), RedisCollector(clients))
-        register(metrics, ExperimentsCollector(experiments))
+        register(metrics, ExperimentsCollector(experiments), ProcessCollector("http" if engines.link else "service"))
         pipeline = RecallPipeline(
             engines.arms, experiments, stores.histories, engines.state, stores.unshown, stores.buckets
         )

@@ -13,9 +13,9 @@ FALLBACK = "fallback"
 NEAR_S, SHARE = 0.02, 0.2  # before its deadline a request is given the fallback: so long, or this share of its time
 
 
-def is_filled(error: RecallError, deadline: float) -> bool:
+def is_filled(error: RecallError, answer_by: float) -> bool:
     """True where the fallback answers: the engine failed, or did not answer and there is still time to say less."""
-    return isinstance(error, EngineFailed) or (isinstance(error, DeadlineExceeded) and time.monotonic() < deadline)
+    return isinstance(error, EngineFailed) or (isinstance(error, DeadlineExceeded) and time.monotonic() < answer_by)
 
 
 def shortfalls(outcome: EngineResult | RecallError) -> list[str]:

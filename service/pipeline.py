@@ -20,6 +20,7 @@ from service.errors import CatalogueBehind, DeadlineExceeded, EngineFailed, Reca
 from service.experiments.assignment import Assignment
 from service.fallback import FALLBACK, filled, is_filled, reasons, shortfalls, turning_point
 from service.queries import AnyResult, Asked, Read, RecallQuery, RecallResult, outcome_of, without_hidden
+from service.scheduling.turns import Turns
 from service.steps.assigning import Assigning, AssignmentPolicy, slot_of
 from service.steps.interleaving import is_alike, recall_both
 from service.steps.kept import KeptOfUsers
@@ -31,6 +32,7 @@ from service.stores.vector_codec import CachedVectors
 
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
 CHANGE_SECONDS = 2.0  # that a request waits for a change of the catalogue which it demands to see
+LISTS_A_ROUND = 8  # written in one round of the event loop: some 2 ms
 NAMES_SECONDS = 0.25  # until an item of the engine's has a name here
 
 
@@ -53,6 +55,7 @@ class RecallPipeline:
         """
         self.arms, self._kept = arms, KeptOfUsers(histories)
         self._assigning = Assigning(arms, assigner, buckets)
+        self._turns = Turns(LISTS_A_ROUND)
         self._changes, self._unshown = changes or LiveState(), unshown or UnshownLists(MemoryShown(), histories)
 
     async def recall(self, query: RecallQuery, assignment: Assignment | None = None) -> AnyResult:
@@ -106,7 +109,7 @@ class RecallPipeline:
             request = replace(request, min_catalogue=query.min_catalogue) if query.min_catalogue else request
             request = request.in_bulk() if query.is_bulk else request
             request = await without_shown(release, request, query)
-            return Asked(release, request, await self._ask(release, request, query.deadline, read.degraded))
+            return Asked(release, request, await self._ask(release, request, read))
 
         return await self._with_names(await with_current(self.arms[read.assignment.arm], find, query.canary_user))
 
@@ -170,8 +173,7 @@ class RecallPipeline:
         """The outcomes of queries to one arm, from one block."""
         started = time.perf_counter()
         members = [Member(r.query.user_id, r.history, r.query.exclude, r.query.top_n) for r in reads]
-        deadline = min(read.query.deadline for read in reads)
-        until = turning_point(deadline)
+        until = turning_point(min(read.query.deadline for read in reads))
 
         async def find(release: Release) -> tuple[Release, RequestBlock, ResultBlock | EngineFailed | DeadlineExceeded]:
             block = release.block(members, until)
@@ -196,7 +198,7 @@ class RecallPipeline:
         answers: list[AnyResult | RecallError] = []
         for read, request, outcome in zip(reads, block.requests(), outcomes, strict=True):
             result = outcome if isinstance(outcome, EngineResult) else None
-            if isinstance(outcome, RecallError) and not is_filled(outcome, deadline):
+            if isinstance(outcome, RecallError) and not is_filled(outcome, read.query.answer_by):
                 answers.append(outcome)
             else:
                 read.degraded.extend(shortfalls(outcome))
@@ -279,15 +281,15 @@ class RecallPipeline:
         known = result.merged.rows <= arm.items.snapshot.num_rows
         return asked if known.all() else asked._replace(result=result.only(known))
 
-    @staticmethod
-    async def _ask(arm: Release, request: EngineRequest, deadline: float, degraded: list[str]) -> EngineResult | None:
+    async def _ask(self, arm: Release, request: EngineRequest, read: Read) -> EngineResult | None:
         """The engine's result; None when its batch failed, or when there is still time to say less."""
         try:
             result = await arm.engine.ask(request)
+            await self._turns.take()  # a whole batch is answered at once, and each of it has a list to write
         except (EngineFailed, DeadlineExceeded) as error:
-            if not is_filled(error, deadline):
+            if not is_filled(error, read.query.answer_by):
                 raise
-            degraded += shortfalls(error)
+            read.degraded.extend(shortfalls(error))
             return None
-        degraded += shortfalls(result)
+        read.degraded.extend(shortfalls(result))
         return result

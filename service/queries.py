@@ -34,12 +34,18 @@ class RecallQuery:
     forced: str | None = None  # a variation or arm asked for with a QA key
     pinned: str | None = None  # an arm named in the path: never an exposure
     deadline: float = float("inf")  # time.monotonic()
+    is_patient: bool = False  # the caller named no deadline, and waits on: a late list is more to them than an error
     rules: ListRules = NO_RULES
     min_catalogue: int = 0  # the change of the catalogue that the answer has to know
     is_bulk: bool = False  # a member of a batch
     in_force: bool = False  # the bundle in force answers, though a canary may have this user
     not_shown: bool = False  # without what the user was shown before, of which this answer is then a part
     shown: NDArray[np.uint32] | None = None  # marks of items to leave out; read where `not_shown` asks for it
+
+    @property
+    def answer_by(self) -> float:
+        """The moment from which on no list is worth sending."""
+        return float("inf") if self.is_patient else self.deadline
 
     @property
     def canary_user(self) -> str | None:

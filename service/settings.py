@@ -113,6 +113,9 @@ class Settings(BaseSettings):
         description="Share of each list for items put after the bundle, where fewer get in by score; 0 = score alone.",
     )
     request_timeout_ms: float = Field(1000, gt=0, description="Deadline when the client sends no X-Request-Timeout-Ms.")
+    drain_s: float = Field(
+        1, ge=0, le=60, description="After SIGTERM /ready is 503 for so long before the port closes; Ctrl-C: at once."
+    )
 
     redis_url: str | None = Field(
         None,

@@ -266,7 +266,7 @@ def launch(tmp_path_factory, forker):
         state, log = folder / "state", folder / "log"
         command = ["serve", "--state-dir", state, "--port", 0, *options]
         # a consumer beside each service would be a second process to start, and would empty the streams
-        known = clean_environment(**{"RECALL_EVENT_LOG_GB": "0"} | environment)
+        known = clean_environment(**{"RECALL_EVENT_LOG_GB": "0", "RECALL_DRAIN_S": "0"} | environment)
         process = forker.start(command, known, folder / "out", log)
         with serving(process, state, log) as served:
             yield served

@@ -114,7 +114,7 @@ ALLOWED = {
     "service.lists": "index.base model.catalogue model.merging model.records model.rules service.catalogue",
     "service.pipeline": (
         "model.catalogue model.records service.catalogue service.clock service.engine service.errors "
-        "service.experiments service.fallback service.queries service.steps service.stores"
+        "service.experiments service.fallback service.queries service.scheduling service.steps service.stores"
     ),
     "service.processes": (
         "service.bootstrap service.embedded service.engine service.engine_process service.errors service.http "

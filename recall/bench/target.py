@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+STOP_LIMIT_S = 60.0  # the service takes 24 s at most; a machine that others use may not
 WORKER, ENGINE, CONSUMER = "service.processes.http", "service.processes.engine", "service.consumer.process"
 
 
@@ -95,6 +96,14 @@ def children_running(module: str, pid: int | None = None) -> list[psutil.Process
     return [child for child in psutil.Process(pid).children() if is_running(module, child)]
 
 
+def is_listening(process: psutil.Process) -> bool:
+    """True where the process takes connections: one that the supervisor has just started does not yet."""
+    try:
+        return any(connection.status == psutil.CONN_LISTEN for connection in process.net_connections("tcp"))
+    except psutil.Error:
+        return False
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
@@ -126,7 +135,7 @@ def serving(arms: dict[str, Path], *options: str, checkout: Checkout = Checkout(
             finally:
                 # as Ctrl-C would: the service ends its own children
                 process.send_signal(signal.SIGINT)
-                process.wait(20)
+                process.wait(STOP_LIMIT_S)
 
 
 @contextlib.contextmanager
@@ -136,7 +145,7 @@ def running(arms: dict[str, Path], *options: str) -> Iterator[str]:
         yield target.url
 
 
-def wait_ready(url: str, process: "subprocess.Popen[bytes]", log: Path, limit_s: float = 120) -> None:
+def wait_ready(url: str, process: "subprocess.Popen[bytes]", log: Path, limit_s: float = 300) -> None:
     deadline = time.monotonic() + limit_s
     # one client: to make one takes 17 ms of CPU, which the service could start with
     with httpx.Client(base_url=url, timeout=1) as client:

@@ -42,7 +42,9 @@ class TrainCommand:
         Option(help="Seed; the same seed, machine and number of threads give the same weights. Default: 0."),
     ] = None
     device: Annotated[str, Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")] = "auto"
-    max_epochs: Annotated[int | None, Option(help="Cut every stage to this many epochs: quicker, and worse.")] = None
+    max_epochs: Annotated[
+        int | None, Option(min=1, help="Cut every stage to this many epochs: quicker, and worse.")
+    ] = None
     resume: Annotated[
         bool,
         Option(

@@ -3,13 +3,12 @@
     asked -> known vectors, from the cache -> waiting -> batch -> encode -> search and merge -> answers
 
 No timer, bounded, nobody hangs: a thread that hangs or has died is replaced, and until it computes again everybody is
-told so at once. Three stages run at once, each with batches of its own: the cache is asked for all who
-came while it answered the last ones; encoding has a thread, search and merge another, and at most one batch is searched
-while one is encoded. A cache in Redis is asked where its reply comes before the encoder is free; nobody waits for it
-(docs/decisions/0015-redis-off-the-path.md). Work whose caller has gone or whose deadline has passed is dropped
-and counted, never computed. A batch that fails fails each of its members, loudly. The same history twice in a batch is
-encoded once, and the next batch reuses what a batch has encoded. A block is one member where the computation takes
-blocks, else each of its requests is. Knows the computation, the cache and the observer by protocol only.
+told so at once. Three stages run at once, each with batches of its own: the cache is asked for all who came while it
+answered the last ones; encoding has a thread, search and merge another. A cache in Redis is asked where its reply comes
+before the encoder is free (decision 15). Work whose caller has gone, or whose deadline passed, is dropped and counted.
+A batch that fails fails each of its members; one too large for the memory is halved first, once. A history twice in a
+batch is encoded once, and the next batch reuses it. A block is one member where the computation takes blocks, else each
+of its requests is. Knows the computation, the cache and the observer by protocol only.
 Source: the batching of text-embeddings-inference.
 """
 
@@ -19,18 +18,20 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 import structlog
 
 from model.records import History
-from service.engine.blocks import Receiver, RequestBlock, ResultBlock, Work, split, until_deadline
+from service.engine.blocks import Receiver, RequestBlock, ResultBlock, Work, until_deadline
 from service.engine.compute import BatchCompute
 from service.engine.graphs import GraphCompute
 from service.engine.messages import EncodedRequest, EngineLimits, EngineRequest, EngineResult, Started
 from service.engine.protocols import DropReason, EngineObserver, SilentObserver
-from service.engine.waiting import Waiting
+from service.engine.waiting import Waiting, fail_each, halves_of, parts_of
 from service.errors import EngineFailed, Overloaded
+from service.scheduling.failures import end_process, is_device_lost
 from service.scheduling.lanes import Lanes
 from service.scheduling.pace import Pace
 from service.scheduling.threads import JobFailed, WatchedThread
@@ -65,13 +66,13 @@ class Engine:
         self.compute, self.last_batch_at = compute, float("-inf")
         self._encode: Callable[..., Sequence[EncodedRequest] | Started] = compute.encode
         self._search: Callable[..., Sequence[EngineResult | ResultBlock]] = compute.search
-        # vectors that are computed whatever is known of them need not be looked up
-        self._cache = cache if compute.reuses_vectors else None
+        self._cache = cache if compute.reuses_vectors else None  # what is computed anyway need not be looked up
         self._limits, self._observer, self._clock = limits, observer, clock
         self._max_batch_tokens = limits.max_batch_tokens or compute.max_batch_tokens
         self._asked: deque[Waiting] = deque()  # the cache has not been asked for them yet
         self._held: set[Waiting] = set()  # those who wait for it
         self._waiting: Lanes[Waiting] = Lanes(clock)  # ready to be computed
+        self._halves: deque[list[Waiting]] = deque()  # batches that were too large for the memory: computed first
         self._recent: dict[History, CachedVectors] = {}  # encoded since the queue was last empty
         self._encoding, self._searching = (
             WatchedThread(f"recall-{stage}", prepare_thread, limits.stall_s) for stage in ("encode", "search")
@@ -102,20 +103,14 @@ class Engine:
         return await until_deadline(answer, block.deadline)
 
     def submit(self, work: Work, answer: Receiver[Any]) -> None:
-        """Has `answer` told the outcome, an EngineResult or a ResultBlock; whoever waits for it keeps the deadline.
-
-        Raises Overloaded, and EngineFailed where nothing is computed now.
-        """
+        """Has `answer` told the outcome. Raises Overloaded, and EngineFailed where nothing is computed now."""
         if self.problem:
             raise EngineFailed(self.problem)
         if self._waiting.count(work.is_bulk) + len(self._held) >= self._limits.max_waiting:
             self._observer.work_dropped(DropReason.QUEUE_FULL, work.size)
             raise Overloaded("the recall queue is full; try again in a moment")
-        # workers run in the next round of the loop: whoever asks in this one is in their first batch
-        size, now = min(self.compute.max_block, self._limits.max_batch), self._clock()
-        parts = [Waiting(work, answer, now)]
-        if isinstance(work, RequestBlock) and work.size > size:
-            parts = [Waiting(part, receiver, now) for part, receiver in split(work, size, answer)]
+        # workers run in the next round of the loop: who asks in this one is in their first batch
+        parts = parts_of(work, answer, min(self.compute.max_block, self._limits.max_batch), self._clock())
         held = {waiting for waiting in parts if self._cache and self._ask_cache(self._cache, waiting)}
         self._held.update(held)
         self._make_ready([waiting for waiting in parts if waiting not in held] if held else parts)
@@ -138,11 +133,9 @@ class Engine:
 
     def _fail_all(self, why: str) -> None:
         """Fails whoever waits; a batch under way goes on."""
-        for waiting in (*self._held, *self._waiting):
-            waiting.fail(EngineFailed(why))
-        self._asked.clear()
-        self._held.clear()
-        self._waiting.clear()
+        fail_each((*self._held, *self._waiting, *chain(*self._halves)), why)
+        for queue in (self._asked, self._held, self._waiting, self._halves):
+            queue.clear()
 
     def _make_ready(self, ready: Sequence[Waiting]) -> None:
         self._waiting.extend(ready)
@@ -181,7 +174,7 @@ class Engine:
 
     async def _work(self) -> None:
         try:
-            while batch := self._take():
+            while batch := self._halves.popleft() if self._halves else self._take():
                 self._observer.batch_started(sum(w.size for w in batch), self.num_waiting)
                 started = self._clock()
                 requests = [waiting.request for waiting in batch]
@@ -224,9 +217,9 @@ class Engine:
 
     def _keep(self, batch: Sequence[Waiting], encoded: Sequence[EncodedRequest]) -> None:
         """Puts computed vectors into the cache, once a key."""
-        pairs = zip(batch, encoded, strict=True)
-        requests = [(w.request, e.vectors) for w, e in pairs if isinstance(w.request, EngineRequest)]
-        fresh = [(request, vectors) for request, vectors in requests if not (request.vectors or request.is_cheap)]
+        works = [(waiting.request, own.vectors) for waiting, own in zip(batch, encoded, strict=True)]
+        requests = [(work, new) for work, new in works if isinstance(work, EngineRequest)]
+        fresh = [(request, new) for request, new in requests if not (request.vectors or request.is_cheap)]
         if len(self._recent) > MAX_RECENT:
             self._recent.clear()
         self._recent |= {request.history: vectors for request, vectors in fresh}
@@ -258,10 +251,15 @@ class Engine:
         try:
             return await job
         except JobFailed as error:
+            if halves := halves_of(batch, error.__cause__):
+                self._halves.extend(halves)
+                self._make_ready([])  # whoever takes batches may have gone meanwhile
+                return None
             log.error("engine_batch_failed", error=str(error)[:500], batch=len(batch))
             self._observer.work_dropped(DropReason.ENGINE_FAILED, sum(waiting.size for waiting in batch))
-            for waiting in batch:
-                waiting.fail(EngineFailed("the recall engine failed on this batch"))
+            fail_each(batch, "the recall engine failed on this batch")
+            if is_device_lost(error.__cause__):
+                end_process(str(error))
             return None
 
     async def _watch(self) -> None:

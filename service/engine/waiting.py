@@ -1,14 +1,19 @@
 """A piece of work that an engine was asked for, from then until its answer."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from model.records import History
-from service.engine.blocks import Receiver, ResultBlock, Work
+from service.engine.blocks import Receiver, RequestBlock, ResultBlock, Work, split
 from service.engine.messages import EngineRequest, EngineResult
-from service.errors import DeadlineExceeded, RecallError
+from service.errors import DeadlineExceeded, EngineFailed, RecallError
+from service.scheduling.failures import free_device_memory, is_out_of_memory
 from service.stores.vector_codec import CachedVectors
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True, eq=False)
@@ -19,6 +24,7 @@ class Waiting:
     answer: Receiver[Any]  # of an EngineResult, or of a ResultBlock where the work is a block
     since: float
     vectors_known: bool = False
+    is_second_try: bool = False  # its first batch was too large for the memory
     _is_computing: bool = False
 
     @property
@@ -61,6 +67,10 @@ class Waiting:
             self.learn(vectors)
         self._is_computing = True
 
+    def try_again(self) -> None:
+        """Joins another batch, for the last time."""
+        self.is_second_try = True
+
     def succeed(self, result: EngineResult | ResultBlock, queue_ms: float) -> None:
         self.answer.set_result(result.told(queue_ms, self.vectors_known, self.is_cheap))
 
@@ -70,3 +80,37 @@ class Waiting:
 
     def expire(self) -> None:
         self.fail(DeadlineExceeded("the deadline passed before the answer was ready"))
+
+
+def parts_of(work: Work, answer: Receiver[Any], size: int, since: float) -> list[Waiting]:
+    """The work as pieces of at most `size` users, where it is a block; 0 = as requests."""
+    if isinstance(work, RequestBlock) and work.size > size:
+        return [Waiting(part, receiver, since) for part, receiver in split(work, size, answer)]
+    return [Waiting(work, answer, since)]
+
+
+def halves_of(batch: Sequence[Waiting], cause: BaseException | None) -> list[list[Waiting]]:
+    """The two halves of a batch that was too large for the memory, for a second try.
+
+    None where it failed otherwise, was halved before, or cannot be.
+    """
+    if not is_out_of_memory(cause) or any(waiting.is_second_try for waiting in batch):
+        return []
+    pieces = [waiting for waiting in batch if not waiting.answer.done()]
+    if len(pieces) == 1:
+        [waiting] = pieces
+        pieces = parts_of(waiting.request, waiting.answer, -(-waiting.size // 2), waiting.since)
+    if len(pieces) < 2:
+        return []
+    for waiting in pieces:
+        waiting.try_again()
+    log.warning("engine_batch_halved", batch=sum(waiting.size for waiting in pieces), error=repr(cause)[:500])
+    free_device_memory()
+    middle = len(pieces) // 2
+    return [pieces[:middle], pieces[middle:]]
+
+
+def fail_each(batch: Iterable[Waiting], why: str) -> None:
+    """Tells each that the engine failed."""
+    for waiting in batch:
+        waiting.fail(EngineFailed(why))

@@ -47,6 +47,7 @@ class RecallApp(FastAPI):
         """
         self._settings, self._open_engines = settings, open_engines
         self._service: Service | None = None
+        self.is_draining = False  # told to end: /ready says so, and everything is answered until the port closes
         self.bodies = BodyReader()
         self.gate = Gate(settings.target_wait_ms / 1e3)
         self.keys = open_keys(settings)
@@ -89,6 +90,10 @@ class RecallApp(FastAPI):
         if self._service is None:
             raise RuntimeError("the service is not running")
         return self._service
+
+    def begin_to_drain(self) -> None:
+        """Lets /ready say that the service is going, so that proxies send nothing more."""
+        self.is_draining = True
 
     def _all_routes(self) -> list[Route]:
         """Every route: the app's own and those of its routers, which it may keep as they are."""

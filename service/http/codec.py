@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 import ormsgpack
@@ -110,27 +110,31 @@ def check_batch_size(name: str, members: Collection[object], settings: Settings)
         raise BadRequest(f"{name}: at most {settings.max_batch_requests}")
 
 
-def timeout_s_of(request: Request, settings: Settings) -> float:
-    """The header X-Request-Timeout-Ms in seconds, at most the service's own timeout.
+class Deadline(NamedTuple):
+    """The moment by which a request is answered."""
 
-    Raises BadRequest when it is no number above 0.
-    """
+    at: float  # time.monotonic()
+    is_named: bool  # by the caller, who does not wait any longer; else it is the service's own
+
+
+def deadline_of(request: Request, since: float, settings: Settings) -> Deadline:
+    """From X-Request-Timeout-Ms, at most the service's own timeout. Raises BadRequest where it is no number above 0."""
     text = request.headers.get("x-request-timeout-ms")
     if text is None:
-        return settings.request_timeout_ms / 1e3
+        return Deadline(since + settings.request_timeout_ms / 1e3, is_named=False)
     try:
         timeout_ms = float(text)
     except ValueError:
         timeout_ms = math.nan
     if not timeout_ms > 0:
         raise BadRequest("X-Request-Timeout-Ms: a number above 0")
-    return min(timeout_ms, settings.request_timeout_ms) / 1e3
+    return Deadline(since + min(timeout_ms, settings.request_timeout_ms) / 1e3, is_named=True)
 
 
 def to_query(
-    body: RecallRequest, request_id: str, deadline: float, forced: str | None = None, pinned: str | None = None
+    body: RecallRequest, request_id: str, deadline: Deadline, forced: str | None = None, pinned: str | None = None
 ) -> RecallQuery:
-    """The query of a checked body; `deadline` is a reading of time.monotonic()."""
+    """The query of a checked body. Raises BadRequest for attributes that are fields of their own."""
     if taken := UNIT_NAMES & body.attributes.keys():
         raise BadRequest(f"attributes: {min(taken)} is a field of its own")
     return RecallQuery(
@@ -144,7 +148,8 @@ def to_query(
         explain=body.explain,
         forced=forced,
         pinned=pinned,
-        deadline=deadline,
+        deadline=deadline.at,
+        is_patient=not deadline.is_named,
         rules=to_rules(body),
         min_catalogue=body.min_catalogue,
         not_shown=body.not_shown,

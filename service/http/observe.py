@@ -3,8 +3,9 @@
 import asyncio
 import itertools
 import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 from fastapi import Request
@@ -18,7 +19,20 @@ LEFT = 499  # the caller left before the answer, as nginx counts it
 UNLOGGED_ROUTES = {"/health", "/ready", "/metrics"}  # asked every few seconds by machines
 REQUEST_ID = "recall.request_id"  # its key in the ASGI scope
 PROCESS_ID, COUNT = os.urandom(10).hex(), itertools.count()  # a random number a request would be a system call each
+# ids of the caller's, of a form that cannot forge a line of the log; of a trace the W3C's first version
+CALLER_ID, TRACE = re.compile(rb"[A-Za-z0-9_.-]{1,64}"), re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 log = structlog.get_logger()
+
+
+def caller_ids(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The well-formed ids by which a caller finds this request in the log: its own, and that of its trace."""
+    known = dict[str, str]()
+    for name, value in headers:
+        if name == b"x-request-id" and CALLER_ID.fullmatch(value):
+            known["caller_request_id"] = value.decode()
+        elif name == b"traceparent" and (trace := TRACE.fullmatch(value)):
+            known["trace_id"] = trace[1].decode()
+    return known
 
 
 def request_id_of(request: Request) -> str:
@@ -69,5 +83,5 @@ class Observe:
         route = getattr(scope.get("route"), "path", "unknown")
         self._metrics().responded(route, status)
         if route not in UNLOGGED_ROUTES:
-            request_id = scope.get(REQUEST_ID)
-            log.info("request", route=route, status=status, ms=round(1e3 * seconds, 2), request_id=request_id)
+            ids = {"request_id": scope.get(REQUEST_ID), **caller_ids(scope["headers"])}
+            log.info("request", route=route, status=status, ms=round(1e3 * seconds, 2), **ids)

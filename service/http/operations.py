@@ -51,11 +51,11 @@ class ExperimentsState(Body):
 class ReadyResponse(Body):
     """The arms that answer, and the parts that are down meanwhile."""
 
-    ready: bool = Field(description="False, with status 503: an arm is answered by the fallback.")
+    ready: bool = Field(description="False, with status 503: an arm is answered by the fallback, or the service stops.")
     failing: dict[str, str] = Field(description="By arm: why nothing is computed for it now; empty = all well.")
     arms: list[str]
     degraded: list[str] = Field(
-        description="For example redis_cache_down, redis_events_refuses_permission; empty = all well."
+        description="For example redis_cache_down, redis_events_refuses_permission, stopping; empty = all well."
     )
     refused: dict[str, str] = Field(
         description="By arm: why the last bundle offered was refused; the one before it still serves."
@@ -65,7 +65,7 @@ class ReadyResponse(Body):
 
 READY_ANSWERS: Responses = {
     200: {"model": ReadyResponse, "description": "Every arm computes"},
-    503: {"model": ReadyResponse, "description": "An arm is answered by the fallback"},
+    503: {"model": ReadyResponse, "description": "An arm is answered by the fallback, or the service is stopping"},
 }
 
 
@@ -113,17 +113,21 @@ async def ready(request: Request) -> Response:
     """200 once all arms are proven (the port is closed before) and while they compute; what runs below its best."""
     service = service_of(request)
     keys: KeyRing | None = request.app.keys
-    failing = service.pipeline.problems()
+    failing, is_draining = service.pipeline.problems(), request.app.is_draining
     refused = {state.arm: state.refusal for state in service.releases.states() if state.refusal}
     state = {
-        "ready": not failing,
+        "ready": not failing and not is_draining,
         "failing": failing,
         "arms": list(service.pipeline.arms),
-        "degraded": [*service.stores.warnings(), *(keys.warnings() if keys else ())],
+        "degraded": [
+            *service.stores.warnings(),
+            *(keys.warnings() if keys else ()),
+            *(["stopping"] if is_draining else ()),
+        ],
         "refused": refused,
         "experiments": {"config": service.experiments.config, "refused": service.experiments.refusal},
     }
-    return codec.reply(state, 503 if failing else 200)
+    return codec.reply(state, 200 if state["ready"] else 503)
 
 
 @router.get("/metrics", response_class=PlainTextResponse, tags=["operations"])

@@ -14,6 +14,7 @@ from service.errors import Forbidden, RecallError, Unauthorized, UnknownItem
 from service.experiments.assignment import Assignment
 from service.http import bodies, codec
 from service.http.auth import check_admin, forced_bucket
+from service.http.codec import Deadline
 from service.http.observe import request_id_of
 from service.http.openapi import (
     DELETE_PARAMETERS,
@@ -133,7 +134,7 @@ async def recall(request: Request) -> Response:
     forced = forced_bucket(request, service.settings.qa_key)
     codec.check_bounds(body, service.settings)
     settle(service, ticket, body.history)
-    deadline = ticket.since + codec.timeout_s_of(request, service.settings)
+    deadline = codec.deadline_of(request, ticket.since, service.settings)
     query = codec.to_query(body, request_id_of(request), deadline, forced=forced)
     result = await answer_query(service, query, ticket)
     return codec.reply(
@@ -150,14 +151,13 @@ async def recall(request: Request) -> Response:
 async def recall_batch(request: Request) -> Response:
     """Many users in one call: order kept, a bad member answered with its own problem. JSON or MessagePack."""
     service, ticket = service_of(request), ticket_of(request)
-    bodies.refuse_session_header(request)
-    timeout_s = codec.timeout_s_of(request, service.settings)  # a bad header is the whole batch's fault
+    deadline = codec.deadline_of(request, ticket.since, service.settings)  # a bad header is the whole batch's fault
     body = await codec.read_packable(BatchRequest, request, service.settings.max_batch_body_bytes)
     codec.check_batch_size("requests", body.requests, service.settings)
     if body.arm is not None:
         slot_of(service.pipeline.arms, body.arm)
     forced = forced_bucket(request, service.settings.qa_key, body.arm)
-    own_id, deadline = request_id_of(request), ticket.since + timeout_s
+    own_id = request_id_of(request)
     members = [(member, f"{own_id}-{number}") for number, member in enumerate(body.requests)]
     read: list[RecallQuery | RecallError] = []
     for number, member in enumerate(members):
@@ -184,13 +184,13 @@ async def _give_way(number: int) -> None:
 
 
 def _read_member(
-    service: Service, member: dict[str, Any], request_id: str, deadline: float, forced: str | None, pinned: str | None
+    service: Service, member: dict[str, Any], own_id: str, deadline: Deadline, forced: str | None, pinned: str | None
 ) -> RecallQuery | RecallError:
     """The query of a member, or the reason why it is none."""
     try:
         body = codec.parse_object(RecallRequest, member)
         codec.check_bounds(body, service.settings)
-        return replace(codec.to_query(body, request_id, deadline, forced, pinned), is_bulk=True)
+        return replace(codec.to_query(body, own_id, deadline, forced, pinned), is_bulk=True)
     except RecallError as error:
         return error
 
@@ -205,8 +205,9 @@ async def recall_pinned(arm: str, request: Request) -> Response:
     body = bodies.with_session(await codec.read(RecallRequest, request, service.settings.max_body_bytes), request)
     codec.check_bounds(body, service.settings)
     settle(service, ticket, body.history)
-    deadline = ticket.since + codec.timeout_s_of(request, service.settings)
-    result = await answer_query(service, codec.to_query(body, request_id_of(request), deadline, pinned=arm), ticket)
+    deadline = codec.deadline_of(request, ticket.since, service.settings)
+    query = codec.to_query(body, request_id_of(request), deadline, pinned=arm)
+    result = await answer_query(service, query, ticket)
     return codec.reply(codec.to_columns(result, body.explain, service.settings))
 
 
@@ -219,8 +220,8 @@ async def embed(request: Request) -> Response:
     slot_of(service.pipeline.arms, name)
     codec.check_num_ids("history", body.history, service.settings)
     settle(service, ticket, body.history)
-    deadline = ticket.since + codec.timeout_s_of(request, service.settings)
-    arm, vectors = await service.pipeline.embed(name, body.user_id, body.history, deadline)
+    deadline = codec.deadline_of(request, ticket.since, service.settings)
+    arm, vectors = await service.pipeline.embed(name, body.user_id, body.history, deadline.at)
     return codec.reply(codec.to_vectors(arm, vectors, service.settings))
 
 

@@ -1,11 +1,13 @@
 """uvicorn, started and stopped our way: a refusal to start is an exception, a stop that was asked for is status 0."""
 
 import asyncio
+import math
 import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import uvicorn
 
@@ -14,6 +16,8 @@ from service.bootstrap import SWITCH_S
 from service.http.app import RecallApp
 from service.http.protocol import BoundedProtocol
 
+CLOSING = (b"connection", b"close")  # of every answer while the service drains: who keeps a connection opens another
+TICK_S = 0.1  # between uvicorn's looks whether it has to end
 GRACE_SECONDS = 8  # for requests under way when the service stops
 BODY_GRACE_SECONDS = 4.0  # for bodies that have not come to their end by then
 
@@ -21,18 +25,21 @@ BODY_GRACE_SECONDS = 4.0  # for bodies that have not come to their end by then
 class Server(uvicorn.Server):
     """`run` raises what the app's lifespan raises; uvicorn would print the traceback and exit with 3."""
 
-    def __init__(self, app: RecallApp, on_start: Callable[[], Awaitable[None] | None]) -> None:
+    def __init__(self, app: RecallApp, on_start: Callable[[], Awaitable[None] | None], drain_s: float = 0.0) -> None:
+        """drain_s: between SIGTERM and the moment when the port closes, for proxies that ask /ready."""
         super().__init__(
             uvicorn.Config(
                 app,
                 http=gated(app.gate),
                 log_level="warning",
                 access_log=False,
+                headers=[("x-content-type-options", "nosniff")],
                 lifespan="off",
                 timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )
-        self._app, self._on_start = app, on_start
+        self._app, self._on_start, self._drain_s = app, on_start, drain_s
+        self._ticks_left = 0  # of the drain
         self._greeting: asyncio.Task[None] | None = None  # held, or the loop may forget it
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
@@ -52,6 +59,24 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._greeting = asyncio.create_task(self._greet())
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drains first where it is told to by SIGTERM; a second signal ends that."""
+        if sig == signal.SIGTERM and self._drain_s and not self._app.is_draining:
+            self._app.begin_to_drain()
+            self._ticks_left = math.ceil(self._drain_s / TICK_S)
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        is_over = await super().on_tick(counter)
+        if not self._app.is_draining:
+            return is_over
+        if CLOSING not in self.server_state.default_headers:
+            self.server_state.default_headers.append(CLOSING)
+        # counted in rounds of the loop: a machine that keeps it off the cores takes nothing from the time of proxies
+        self._ticks_left -= 1
+        return is_over or self._ticks_left < 0
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.bodies.stop(BODY_GRACE_SECONDS)

@@ -24,6 +24,7 @@ from service.settings import Settings
 from service.stores.collectors import RedisCollector
 from service.telemetry.logging import configure_logging
 from service.telemetry.metrics import Metrics
+from service.telemetry.process import ProcessCollector
 
 log = structlog.get_logger()
 
@@ -40,7 +41,7 @@ async def run_engine(settings: Settings, address: str, heart: Heart) -> None:
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         engines = await stack.enter_async_context(open_engines(settings, metrics))
-        register(metrics, *engines.collectors, RedisCollector(engines.redis_clients))
+        register(metrics, *engines.collectors, RedisCollector(engines.redis_clients), ProcessCollector("engine", loop))
         observer = metrics.engine("unknown")
         server = EngineServer(address, engines.arms, metrics.render, observer, engines.releases, engines.state)
         engines.releases.subscribe(server)

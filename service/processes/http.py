@@ -41,7 +41,7 @@ def main() -> None:
         app = create_app(settings, engines_at(told["engine"]))
         # it listens once it can answer: the port is shared, and who comes before then belongs to the other processes
         with hold(settings.host, settings.port) as bound:
-            Server(app, ready).run([bound])
+            Server(app, ready, settings.drain_s).run([bound])
     except ConfigurationError as error:
         heart.refuse(str(error))
         sys.exit(2)

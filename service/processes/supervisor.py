@@ -126,7 +126,7 @@ async def _run(settings: Settings, port: int, on_start: Callable[[], None]) -> N
         told = told_to_children(settings, port, address)
         engine, https = Child(ENGINE, told), [Child(HTTP, told) for _ in range(settings.http_workers)]
         stack.push_async_callback(stop, [engine])
-        stack.push_async_callback(stop, https)
+        stack.push_async_callback(stop, https, STOP_S + settings.drain_s)
         for group in ([engine], https):
             await start(group, stopping)
         if not stopping.is_set():
@@ -156,11 +156,11 @@ async def _pause(stopping: asyncio.Event) -> None:
         await asyncio.wait_for(stopping.wait(), LOOK_S)
 
 
-async def stop(children: Sequence[Child]) -> None:
-    """Ends processes: told to, and killed where they have not within STOP_S. The event loop goes on meanwhile."""
+async def stop(children: Sequence[Child], limit_s: float = STOP_S) -> None:
+    """Ends processes: told to, and killed where they have not within `limit_s`. The event loop goes on meanwhile."""
     for child in children:
         child.signal(signal.SIGTERM)
-    until = time.monotonic() + STOP_S
+    until = time.monotonic() + limit_s
     while any(not child.has_ended for child in children) and time.monotonic() < until:  # noqa: ASYNC110  (no event)
         await asyncio.sleep(LOOK_S)
     for child in children:

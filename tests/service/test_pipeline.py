@@ -229,6 +229,18 @@ def test_many_queries_that_come_too_late_get_their_error_each():
     assert [type(outcome).__name__ for outcome in run(main)] == ["DeadlineExceeded"] * 3
 
 
+@pytest.mark.parametrize("asks_many", [False, True])
+def test_who_named_no_deadline_gets_a_late_list_and_no_error(asks_many):
+    """A process that the machine let wait past its own deadline: whoever named none is still there."""
+
+    async def main():
+        async with open_pipeline(Gated()) as pipeline:
+            query = RecallQuery("id", history=[100], top_n=3, deadline=time.monotonic() - 0.2, is_patient=True)
+            return (await pipeline.recall_many([query]))[0] if asks_many else await pipeline.recall(query)
+
+    assert run(main).degraded == ["deadline", "fallback", "filled"]
+
+
 def test_many_queries_whose_deadline_nears_get_the_fallback_each(monkeypatch):
     monkeypatch.setattr("service.fallback.NEAR_S", HANG_S)
     monkeypatch.setattr("service.fallback.SHARE", 0.995)

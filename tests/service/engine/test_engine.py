@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,11 +68,14 @@ def test_known_vectors_among_new_ones_give_the_same_lists(computes, requests, kn
     assert [r.merged.rows.tolist() for r in compute.run(mixed)] == [r.merged.rows.tolist() for r in expected]
 
 
-class Gated:
-    """Encodes a history to the vector of its last item, once the gate is open; item 13 breaks it."""
+BROKEN = RuntimeError("a sentence about memory that is for nobody")
 
-    def __init__(self, is_open=True):
-        self.gate, self.taken = threading.Event(), threading.Event()
+
+class Gated:
+    """Encodes a history to the vector of its last item, once the gate is open; item 13 breaks it, by `error`."""
+
+    def __init__(self, is_open=True, error=BROKEN):
+        self.gate, self.taken, self.error = threading.Event(), threading.Event(), error
         self.batches = []
         if is_open:
             self.gate.set()
@@ -81,7 +85,7 @@ class Gated:
         self.taken.set()
         assert self.gate.wait(HANG_S)
         if any(13 in history.items for history in histories):
-            raise RuntimeError("out of memory, say")
+            raise self.error
         vectors = np.stack([ITEMS[max(history.items, default=1) - 1][None] for history in histories])
         return QueryVectors(vectors, np.zeros((len(histories), 0), dtype=np.int64))
 
@@ -107,8 +111,9 @@ def compute_with(encoder):
 
 
 @asynccontextmanager
-async def open_engine(encoder, limits=EngineLimits(), cache=None, **parts):
-    engine = Engine(compute_with(encoder), limits, cache, **parts)
+async def open_engine(encoder, limits=EngineLimits(), cache=None, index=None, **parts):
+    compute = BatchCompute(encoder, index, ServingPlan()) if index else compute_with(encoder)
+    engine = Engine(compute, limits, cache, **parts)
     try:
         yield engine
     finally:
@@ -205,6 +210,66 @@ def test_failed_batch_fails_each_member_and_the_engine_lives_on():
             return [type(error) for error in failed], len(after.merged.rows), heard.dropped
 
     assert run(main) == ([EngineFailed] * 3, 5, Counter(engine_failed=3))
+
+
+OUT_OF_MEMORY = {
+    "card": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "torch": RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+    "numpy": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
+def test_a_batch_that_is_too_large_for_the_memory_is_halved_once(error):
+    """The half that fails again fails its members, and nobody else."""
+
+    async def main():
+        encoder, heard = Gated(is_open=False, error=error), Recorder()
+        async with open_engine(encoder, observer=heard) as engine:
+            first, *rest = await start(engine, ask_for(2), ask_for(3), ask_for(13), ask_for(5))
+            encoder.gate.set()
+            outcomes = await asyncio.gather(*rest, return_exceptions=True)
+            await first
+            return encoder.batches, [type(outcome).__name__ for outcome in outcomes], heard.dropped
+
+    batches, outcomes, dropped = run(main)
+    assert batches == [[(1,)], [(2,), (3,), (13,), (5,)], [(2,), (3,)], [(13,), (5,)]]
+    assert outcomes == ["EngineResult", "EngineResult", "EngineFailed", "EngineFailed"]
+    assert dropped == Counter(engine_failed=2)
+
+
+def test_memory_that_lacks_in_the_search_halves_too():
+    class Narrow(ExactIndex):
+        """Searches for one query at a time."""
+
+        def search(self, queries, *more):
+            if len(queries) > 1:
+                raise MemoryError
+            return super().search(queries, *more)
+
+    async def main():
+        encoder = Gated(is_open=False)
+        async with open_engine(encoder, index=Narrow(ITEMS)) as engine:
+            first, *rest = await start(engine, ask_for(2), ask_for(3))
+            encoder.gate.set()
+            return [len(result.merged.rows) for result in await asyncio.gather(first, *rest)]
+
+    assert run(main) == [5, 5, 5]
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_lost_card_ends_the_process_and_a_broken_batch_does_not(monkeypatch, stays):
+    ended = []
+    monkeypatch.setattr("service.engine.engine.end_process", ended.append)
+    error = torch.AcceleratorError("CUDA error: device-side assert triggered") if stays else ValueError("a bad row")
+
+    async def main():
+        async with open_engine(Gated(error=error)) as engine:
+            with pytest.raises(EngineFailed):
+                await engine.ask(ask_for(13))
+
+    run(main)
+    assert len(ended) == stays
 
 
 def test_failure_inside_says_nothing_to_the_client():

@@ -11,7 +11,7 @@ import pytest
 import redis
 import torch
 
-from recall.bench.target import children_running
+from recall.bench.target import children_running, is_listening
 from service.telemetry.collectors import add_up
 
 PATIENT = (
@@ -101,6 +101,8 @@ def test_metrics_are_those_of_all_processes(split, known):
     assert 'recall_stage_seconds_count{arm="recgpt",stage="encode"}' in text
     assert 'recall_stage_seconds_count{arm="recgpt",stage="total"}' in text
     assert text.count("# TYPE recall_stage_seconds histogram") == 1
+    # processes of one kind are added up, others told apart
+    assert {*re.findall(r'^recall_process_tasks\{process="(.*)"\}', text, re.MULTILINE)} == {"http", "engine"}
 
 
 def test_http_processes_load_no_torch(split, known):
@@ -145,7 +147,9 @@ def shaken(launch, arm_options):
 
 def is_whole(served):
     """True where all processes are there, every HTTP process is ready, and requests get whole answers."""
-    if (len(processes_of(served)), len(processes_of(served, "engine"))) != (2, 1):
+    https = processes_of(served)
+    # else all that is asked below is answered by the process that listens already
+    if (len(https), len(processes_of(served, "engine"))) != (2, 1) or not all(map(is_listening, https)):
         return False
     try:
         is_ready = all(httpx.get(served.url + "/ready", timeout=60).status_code == 200 for _ in range(6))

@@ -1,0 +1,77 @@
+"""Parts that the rows of the fault suite share: the record of a row, the load, and the best rate of a service."""
+
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from recall.bench.target import Target
+from recall.bench.traffic import Load, Measured
+from recall.bench.trials import send
+
+NUM_ITEMS = 3000
+Outcome = tuple[str, bool | None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: its criterion, and how it is measured; None = it is not, `reason` says why."""
+
+    id: int
+    name: str
+    criterion: str
+    run: Callable[[Path], Outcome] | None = None
+    reason: str = ""
+
+
+CASES: list[Case] = []
+
+
+def case(number: int, name: str, criterion: str) -> Callable[[Callable[[Path], Outcome]], Callable[[Path], Outcome]]:
+    """Makes a function the measurement of a row; it gets the folder of the bundle."""
+
+    def add(run: Callable[[Path], Outcome]) -> Callable[[Path], Outcome]:
+        CASES.append(Case(number, name, criterion, run))
+        return run
+
+    return add
+
+
+def load_of(target: Target, rate: float, seconds: float = 4, **more: Any) -> Load:
+    base = Load(port=target.port, path="/recall/recgpt", rate=rate, seconds=seconds, num_items=NUM_ITEMS)
+    return replace(base, **more)
+
+
+def good(measured: Measured, load: Load) -> float:
+    """Answers with 200 within the deadline, a second."""
+    return measured.goodput * (measured.lost + sum(measured.statuses.values())) / load.seconds
+
+
+def failed(measured: Measured) -> int:
+    return measured.lost + sum(count for status, count in measured.statuses.items() if status[0] == "5")
+
+
+def send_and_probe(target: Target, load: Load) -> tuple[Measured, float]:
+    """The outcome of a load, and the median of the milliseconds that /health took meanwhile."""
+    times = list[float]()
+    with ThreadPoolExecutor(1) as sender, httpx.Client(base_url=target.url, timeout=30) as client:
+        sending = sender.submit(send, load)
+        while not sending.done():
+            began = time.monotonic()
+            client.get("/health")
+            times.append(1e3 * (time.monotonic() - began))
+            time.sleep(0.1)
+        return sending.result(), statistics.median(times)
+
+
+def peak(target: Target) -> tuple[float, float]:
+    """(rate, answers in time a second) of the best of some rates, each sent for a moment."""
+    loads = [load_of(target, rate, seconds=2) for rate in (150, 300, 600, 1200)]
+    reached = {load.rate: good(send(load), load) for load in loads}
+    best = max(reached, key=reached.__getitem__)
+    return best, reached[best]

@@ -1,0 +1,44 @@
+"""Every parser against a few thousand spoilt inputs; `make fuzz` gives each a million."""
+
+import asyncio
+import random
+
+from benchmarks.fuzz_parsers import fuzz
+from benchmarks.fuzzed_parsers import Parser, parsers
+from benchmarks.mutations import byte_inputs, json_inputs
+
+EXAMPLES = 300
+
+
+def test_no_parser_raises_what_its_contract_does_not_name(tmp_path):
+    async def main():
+        made = parsers(tmp_path, random.Random(5))
+        return [await fuzz(name, parser, EXAMPLES) for name, parser in made.items()]
+
+    rows = asyncio.run(main())
+    assert {row["parser"]: row["failures"] for row in rows if row["failed"]} == {}
+    # most inputs are spoilt, and some are still good: both ends of each parser are reached
+    assert all(row["read"] for row in rows)
+    assert sum(row["refused"] for row in rows) > EXAMPLES
+
+
+def test_an_exception_that_is_no_refusal_is_told_with_its_input():
+    def read(data):
+        if b"x" in data:
+            raise KeyError("broken")
+        if len(data) > 4:
+            raise ValueError("refused")
+
+    row = asyncio.run(fuzz("broken", Parser(read, byte_inputs([b"1x34"], random.Random(0)), (ValueError,)), 200))
+    assert row["failed"] == 200 - row["read"] - row["refused"] > 0
+    assert row["failures"][0].startswith("KeyError('broken') for b'")
+    assert not row["passed"]
+
+
+def test_the_same_seed_spoils_in_the_same_way():
+    def some():
+        inputs = json_inputs([{"a": [1, {"b": 2}]}, []], random.Random(3))
+        return [next(inputs) for _ in range(200)]
+
+    assert some() == some()
+    assert len(set(some())) > 100
