@@ -115,9 +115,9 @@ never-again: $(STAMP) ## 100,000 answers with not_shown, in both layouts: no ite
 
 replay: $(STAMP) ## the online A/B test with KuaiRec's and KuaiRand's users: half an hour of training, then as long again (DATA=...)
 	OMP_NUM_THREADS=1 $(BIN)/recall experiment replay kuairec --data $(DATA) --work $(RUNS)/replay/kuairec \
-		--dropped 0,50,200 --salts 1000 --output benchmarks/results/replay.jsonl
+		--dropped 0,50,200 --salts 10000 --output benchmarks/results/replay.jsonl
 	OMP_NUM_THREADS=1 $(BIN)/recall experiment replay kuairand --data $(DATA) --work $(RUNS)/replay/kuairand \
-		--sessions 3 --users-a-request 64 --output benchmarks/results/replay.jsonl
+		--sessions 3 --users-a-request 64 --salts 1000 --output benchmarks/results/replay.jsonl
 
 verdict-study: $(STAMP) ## error rates of the A/B verdict on simulated experiments: a minute; needs no data
 	$(BIN)/python -m benchmarks.verdict_study

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,8 @@ def plain(
 
 
 def novelty(rows: NDArray[np.int64], scores: NDArray[np.float32], share: float, index: ExactIndex) -> list[int]:
-    return rows[Novelty.of(rows, scores, share, index.gather).choose(LIMIT, ())].tolist()
+    taken: list[int] = rows[Novelty.of(rows, scores, share, index.gather).choose(LIMIT, ())].tolist()
+    return taken
 
 
 def cpu_us(call: Callable[[], object]) -> float:
@@ -67,7 +69,7 @@ def cpu_us(call: Callable[[], object]) -> float:
     return 1e6 * (time.process_time() - start) / QUERIES
 
 
-def measure(share: float, index: ExactIndex, hits: Hits, shaper: Shaper, rounds: int) -> dict[str, object]:
+def measure(share: float, index: ExactIndex, hits: Hits, shaper: Shaper, rounds: int) -> dict[str, Any]:
     pairs = list(zip(hits.rows, hits.scores, strict=True))
     rules = ListRules(diversity=share)
     ways: dict[str, Callable[[], list[list[int]]]] = {

@@ -25,6 +25,7 @@ from model.data.sequences import SequenceData
 from recall.bench.bundles import Sizes, make_bundle
 from recall.reproduction.facts import machine, versions
 from service.engine.arms import Member
+from service.engine.compute import BatchCompute
 from service.engine.loading import LoadedArm, load_arm
 from service.export.export import ListExport
 from service.export.histories import UserHistories
@@ -83,6 +84,7 @@ def exporting(arm: LoadedArm, histories: UserHistories, folder: Path) -> Callabl
 
 def rates(folder: Path, bundle: Path, data: SequenceData, rounds: int) -> dict[str, object]:
     arm, histories = load_arm("bench", bundle, "cpu"), UserHistories.of(data)
+    assert isinstance(arm.compute, BatchCompute)  # a card's graphs are not made for the CPU
     # one loop for all rounds: an engine belongs to the first it is asked in
     loop = asyncio.new_event_loop()
     ways = {
@@ -121,12 +123,13 @@ def rates(folder: Path, bundle: Path, data: SequenceData, rounds: int) -> dict[s
 
 def kill(folder: Path, bundle: Path, num_kills: int, seconds: float) -> dict[str, int]:
     """Kills the command at random moments until there were so many kills; each file must be that of `whole`."""
-    command = [sys.executable, "-m", "recall", "export", "--bundle", bundle, "--data", folder / "data"]
+    wanted = ["--bundle", str(bundle), "--data", str(folder / "data"), "--output"]
+    command = [sys.executable, "-m", "recall", "export", *wanted]
     whole, rng, kills, files, different = folder / "whole.parquet", random.Random(0), 0, 0, 0
-    subprocess.run([*command, "--output", whole], check=True, capture_output=True)
+    subprocess.run([*command, str(whole)], check=True, capture_output=True)
     output = folder / "killed.parquet"
     while kills < num_kills:
-        with subprocess.Popen([*command, "--output", output], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+        with subprocess.Popen([*command, str(output)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
             try:
                 run.wait(STARTING_S + rng.uniform(0, seconds))
             except subprocess.TimeoutExpired:
@@ -136,7 +139,7 @@ def kill(folder: Path, bundle: Path, num_kills: int, seconds: float) -> dict[str
         files += 1
         different += output.read_bytes() != whole.read_bytes()
         output.unlink()
-    subprocess.run([*command, "--output", output], check=True, capture_output=True)
+    subprocess.run([*command, str(output)], check=True, capture_output=True)
     different += output.read_bytes() != whole.read_bytes()
     return {"kills": kills, "files": files + 1, "different": different}
 

@@ -1,9 +1,10 @@
 """CPU time that recording an exposure costs a request: `python -m benchmarks.exposures`.
 
-1e5 requests of 1e4 users through the recorder, with lists of 100 items of which a tenth is sampled, into an outbox that
-writes to an embedded redis-server; process CPU time, the pipelines to Redis included.
+Ten requests of each of 1e4 users through the recorder, with lists of 100 items of which a tenth is sampled, into an
+outbox that writes to an embedded redis-server; process CPU time, the pipelines to Redis included.
 """
 
+import argparse
 import asyncio
 import json
 import tempfile
@@ -22,7 +23,7 @@ from service.experiments.recorder import ExposureRecorder
 from service.stores.embedded_redis import EmbeddedRedis
 from service.stores.redis_client import RedisClient, RedisLimits
 
-NUM_USERS, NUM_ROUNDS, NUM_RUNS, LIST_LENGTH = 10_000, 10, 3, 100
+NUM_USERS, NUM_RUNS, LIST_LENGTH = 10_000, 3, 100
 PAUSE_EVERY = 200  # requests; then the event loop writes
 COUNTED = Assignment("recgpt", Reason.EXPERIMENT, "config", "recgpt-vs-comirec", "0", "recgpt")
 
@@ -47,7 +48,7 @@ class Result:
     timings_ms: Mapping[str, float] = field(default_factory=lambda: {"total": 4.2})
 
 
-async def run(url: str, folder: Path) -> dict[str, float]:
+async def run(url: str, folder: Path, num_rounds: int) -> dict[str, float]:
     """CPU microseconds a request, until everything is in Redis, and what was written."""
     redis = RedisClient(url, "events", RedisLimits(timeout_ms=5000))
     await redis.run(lambda client: client.flushall())
@@ -57,21 +58,24 @@ async def run(url: str, folder: Path) -> dict[str, float]:
     result = Result(rng.integers(0, 10**6, LIST_LENGTH), rng.random(LIST_LENGTH, np.float32))
     queries = [Query(f"user-{number}", f"0123456789abcdef{number:012x}") for number in range(NUM_USERS)]
     started = time.process_time()
-    for number in range(NUM_ROUNDS * NUM_USERS):
+    for number in range(num_rounds * NUM_USERS):
         recorder.record(queries[number % NUM_USERS], COUNTED, "recgpt", result)
         if number % PAUSE_EVERY == 0:
             await asyncio.sleep(0.001)
     lost = await outbox.close(60)
     seconds = time.process_time() - started
     await redis.close()
-    num_requests = NUM_ROUNDS * NUM_USERS
+    num_requests = num_rounds * NUM_USERS
     return {"us_a_request": round(1e6 * seconds / num_requests, 2), "written": outbox.written, "lost": lost}
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10, help="requests of each user")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, EmbeddedRedis(Path(folder) / "redis") as server:
         for _ in range(NUM_RUNS):
-            print(json.dumps(asyncio.run(run(server.url, Path(folder) / "spool"))))
+            print(json.dumps(asyncio.run(run(server.url, Path(folder) / "spool", options.rounds))))
 
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.engine_process import open_engines
 from service.http.app import RecallApp
-from service.http.fast_path import FastPath
+from service.http.observe import Observe
 from service.settings import Settings
 from service.telemetry.logging import configure_logging
 
@@ -40,11 +41,11 @@ SCOPE: dict[str, Any] = {
 }
 
 
-def without_fast_path(settings: Settings) -> RecallApp:
+class Routed(RecallApp):
     """The application as it would be if the framework's router answered every request."""
-    app = RecallApp(settings)
-    app.user_middleware[:] = [each for each in app.user_middleware if each.cls is not FastPath]
-    return app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Observe(super(RecallApp, self).__call__, lambda: self.service.metrics)(scope, receive, send)
 
 
 async def microseconds(app: ASGIApp, num_requests: int) -> float:
@@ -68,7 +69,7 @@ async def microseconds(app: ASGIApp, num_requests: int) -> float:
 
 async def measure(settings: Settings, rounds: int, num_requests: int) -> dict[str, list[float]]:
     """CPU microseconds a request of each round, by way."""
-    apps = {"fast path": RecallApp(settings), "router": without_fast_path(settings)}
+    apps = {"fast path": RecallApp(settings, open_engines), "router": Routed(settings, open_engines)}
     spent: dict[str, list[float]] = {name: [] for name in apps}
     async with apps["fast path"].router.lifespan_context(None), apps["router"].router.lifespan_context(None):
         for app in apps.values():

@@ -7,7 +7,7 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
 
@@ -124,11 +124,11 @@ class FaultProxy:
         return fault is not Fault.CUT
 
 
-async def pump(reader: asyncio.StreamReader, send: Callable[[bytes], "asyncio.Future[bool] | object"]) -> None:
+async def pump(reader: asyncio.StreamReader, send: Callable[[bytes], Awaitable[bool]]) -> None:
     """Hands on what comes, until either side ends."""
     try:
         while data := await reader.read(CHUNK):
-            if not await send(data):  # type: ignore[misc]
+            if not await send(data):
                 return
     except OSError:
         return

@@ -13,6 +13,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -70,7 +71,8 @@ def paired_us(
             call(queries[number : number + 1])
             own[number] = 1e6 * (time.process_time() - start)
     # what others do on the machine comes on top
-    return times.min(0)
+    least: NDArray[np.float64] = times.min(0)
+    return least
 
 
 def measure(num_items: int, kind: str) -> Iterator[dict[str, object]]:
@@ -92,10 +94,7 @@ def measure(num_items: int, kind: str) -> Iterator[dict[str, object]]:
         first = time.process_time()
         hits, expected = index.search(queries, LIMIT, None, allowed), exact.search(queries, LIMIT, None, allowed)
         plain, filtered = paired_us(
-            [
-                lambda own: index.search(own, LIMIT),
-                lambda own, allowed=allowed: index.search(own, LIMIT, None, allowed),
-            ],
+            [partial(index.search, limit=LIMIT), partial(index.search, limit=LIMIT, allowed=allowed)],
             queries[:TIMED],
             3 if kind == "exact" else 15,
         )

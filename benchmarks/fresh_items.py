@@ -113,7 +113,8 @@ class Setting:
                     len(self.targets[user].intersection(listed)),
                 ]
         sizes = [sum(map(len, self.held_targets)), sum(map(len, self.targets))]
-        return (hits / sizes).tolist()
+        shares: list[float] = (hits / sizes).tolist()
+        return shares
 
 
 def tables(

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 from hypothesis import HealthCheck, Phase, given, settings
@@ -33,6 +34,7 @@ ENDS = ["\n", "\r", "\r\n", "\n\n", ""]
 SEPARATORS = [",", ";", "\t", "|", "::", " ", "\x1f", "\0", "ß"]
 QUOTES = ["", "", "", '"', "'", '""']
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1", "utf-32"]
+UNITS: list[Literal["ms", "us", "ns"]] = ["ms", "us", "ns"]
 COLUMNS = st.one_of(
     st.lists(st.integers(-(2**63), 2**63 - 1), min_size=3, max_size=3).map(pl.Series),
     st.lists(st.floats() | st.none(), min_size=3, max_size=3).map(lambda v: pl.Series(v, dtype=pl.Float64)),
@@ -41,7 +43,7 @@ COLUMNS = st.one_of(
     st.sampled_from([pl.Boolean, pl.Date, pl.Time, pl.Null, pl.Int8, pl.UInt64, pl.Int128, pl.Categorical]).map(
         lambda kind: pl.Series([None] * 3, dtype=kind)
     ),
-    st.sampled_from(["ms", "us", "ns"]).flatmap(
+    st.sampled_from(UNITS).flatmap(
         lambda unit: st.lists(st.integers(-(2**63), 2**63 - 1), min_size=3, max_size=3).map(
             lambda v: pl.Series(v).cast(pl.Datetime(unit))
         )

@@ -20,7 +20,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from benchmarks.gpu_timing import SMALL, Line, Setting, sizes_of, wall_us
 from index.exact import ExactIndex
 from model.batch import Batch
 from model.checkpoint import Checkpoint
+from model.columns import Columns
 from model.compiled import CompiledForward
 from model.encoder import UserEncoder
 from model.networks import build_network
@@ -40,6 +41,9 @@ from service.engine.blocks import RequestBlock
 from service.engine.compute import BatchCompute
 from service.engine.graphs import GraphCompute, columns_of, with_graphs
 from service.engine.messages import EngineRequest
+
+if TYPE_CHECKING:
+    from model.device.lane import Lane  # needs Triton
 
 K = 100
 
@@ -134,7 +138,7 @@ def lanes(setting: Setting) -> Iterator[Line]:
             yield {"size": size, "full": full, **times_of(lane, columns, setting)}
 
 
-def times_of(lane: Any, columns: Any, setting: Setting) -> Line:
+def times_of(lane: "Lane", columns: Columns, setting: Setting) -> Line:
     def answer() -> None:
         lane.start()
         lane.wait()

@@ -61,4 +61,4 @@ if __name__ == "__main__":
         runpy.run_module(sys.argv[2], run_name="__main__")
     else:
         setattr(supervisor, "module_command", command)  # noqa: B010  (of the product, for this process alone)
-        sys.exit(main())
+        main()

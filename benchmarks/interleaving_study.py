@@ -28,7 +28,7 @@ from service.experiments.verdict.judge import AnalysisPlan, Lift
 from service.experiments.verdict.preference import TUNED_USERS, preference_of
 
 RESULTS = Path(__file__).parent / "results" / "interleaving_study.jsonl"
-LENGTH, DRAWS, USERS, REVEALED = 20, 200, 500, 10
+LENGTH, USERS, REVEALED = 20, 500, 10
 LEAST_LIFT, CRITERION = 0.02, 0.95
 TOP, FALSE_ALARMS = 300, (0.01, 0.09)  # of 200 tests at alpha .05: 2.6 standard errors around it
 PLAN = AnalysisPlan(
@@ -94,13 +94,13 @@ def is_clear(preference: Lift | None) -> bool:
     return preference is not None and preference.fixed[0] * preference.fixed[1] > 0
 
 
-def study_pair(names: tuple[str, str], liked: NDArray[np.bool_], arms: dict[str, Lists], seed: int) -> Row:
+def study_pair(names: tuple[str, str], liked: NDArray[np.bool_], arms: dict[str, Lists], seed: int, draws: int) -> Row:
     lists = (arms[names[0]], arms[names[1]])
     plays = [liked[np.arange(len(liked))[:, None], own].sum(1) for own in lists]  # of the twins
     lift = plays[1].mean() / plays[0].mean() - 1
     rng, half = np.random.default_rng(seed), USERS // 2
     agreed, clear, wrong, split = 0, 0, 0, 0
-    for number in range(DRAWS):
+    for number in range(draws):
         users = rng.choice(len(liked), USERS, replace=False)
         preference = interleave((lists[0][users], lists[1][users]), liked[users], f"{names} {number}")
         agrees = preference is not None and preference.estimate * lift > 0
@@ -111,43 +111,45 @@ def study_pair(names: tuple[str, str], liked: NDArray[np.bool_], arms: dict[str,
     counts = abs(lift) > LEAST_LIFT
     shares = {"agrees": agreed, "clear": clear, "clear_and_wrong": wrong, "split_agrees": split}
     row = {"control": names[0], "treatment": names[1], "true_lift": round(float(lift), 4)}
-    row |= {name: count / DRAWS for name, count in shares.items()}
-    return row | {"counts": bool(counts), "met": bool(not counts or agreed >= CRITERION * DRAWS)}
+    row |= {name: count / draws for name, count in shares.items()}
+    return row | {"counts": bool(counts), "met": bool(not counts or agreed >= CRITERION * draws)}
 
 
-def study_nothing(liked: NDArray[np.bool_], popular: NDArray[np.float64], seed: int) -> Row:
+def study_nothing(liked: NDArray[np.bool_], popular: NDArray[np.float64], seed: int, draws: int) -> Row:
     """Two rankers that are popularity with noise of the same strength, drawn anew for each test."""
     rng, clear = np.random.default_rng(seed), 0
     top = np.argsort(-popular)[:TOP]
-    for number in range(DRAWS):
+    for number in range(draws):
         users = rng.choice(len(liked), USERS, replace=False)
         noisy = popular[top] + rng.normal(0, 0.03, (2, USERS, TOP))
         lists = top[np.argsort(-noisy, axis=-1)[:, :, :LENGTH]]
         clear += is_clear(interleave((lists[0], lists[1]), liked[users], f"nothing {number}"))
     low, high = FALSE_ALARMS
-    return {"control": "A", "treatment": "A", "clear": clear / DRAWS, "met": low * DRAWS <= clear <= high * DRAWS}
+    return {"control": "A", "treatment": "A", "clear": clear / draws, "met": low * draws <= clear <= high * draws}
 
 
-def study(path: Path, seed: int) -> Iterator[Row]:
+def study(path: Path, seed: int, draws: int) -> Iterator[Row]:
     liked, popular, arms = arms_of(path, np.random.default_rng(seed))
     for names in combinations(arms, 2):
-        yield study_pair(names, liked, arms, seed)
-    yield study_nothing(liked, popular, seed)
+        yield study_pair(names, liked, arms, seed, draws)
+    yield study_nothing(liked, popular, seed, draws)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data/kuairec/kuairec_fully_observed.npz"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--draws", type=int, default=200, help="experiments a pair; the criteria are for 200")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="JSON, written anew")
     options = parser.parse_args()
     started, rows = time.process_time(), []
-    for row in study(options.data, options.seed):
+    for row in study(options.data, options.seed, options.draws):
         print(json.dumps(row))
         rows.append(row)
-    facts = {"seed": options.seed, "users": USERS, "draws": DRAWS, "length": LENGTH}
+    facts = {"seed": options.seed, "users": USERS, "draws": options.draws, "length": LENGTH}
     facts |= {"cpu_s": round(time.process_time() - started, 1), "at": datetime.now(UTC).isoformat(timespec="seconds")}
     whole = {"rows": rows, **facts, "machine": machine("cpu"), "versions": versions()}
-    RESULTS.write_text(json.dumps(whole, default=str) + "\n", encoding="utf-8")
+    options.output.write_text(json.dumps(whole, default=str) + "\n", encoding="utf-8")
     if not all(row["met"] for row in rows):
         sys.exit(1)
 

@@ -16,6 +16,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
@@ -61,18 +62,18 @@ def main() -> None:
 
 
 def preparing(_: Path) -> Case:
-    return [lambda target, seed=seed: data_of(seed).save(target) for seed in SEEDS], version_of_data
+    return [partial(save_data, seed) for seed in SEEDS], version_of_data
 
 
 def training(_: Path) -> Case:
-    data = [data_of(seed) for seed in SEEDS]
-    return [lambda target, seed=seed: trained(data[seed], seed).save(target) for seed in SEEDS], version_of_checkpoint
+    data = {seed: data_of(seed) for seed in SEEDS}
+    return [partial(save_trained, data[seed], seed) for seed in SEEDS], version_of_checkpoint
 
 
 def building(folder: Path) -> Case:
     for seed in SEEDS:
         trained(data_of(seed), seed).save(folder / f"checkpoint-{seed}")
-    return [lambda target, seed=seed: build_bundle(folder / f"checkpoint-{seed}", target) for seed in SEEDS], digest_of
+    return [partial(build_bundle, folder / f"checkpoint-{seed}") for seed in SEEDS], digest_of
 
 
 def data_of(seed: int) -> SequenceData:
@@ -81,6 +82,14 @@ def data_of(seed: int) -> SequenceData:
 
 def trained(data: SequenceData, seed: int) -> Checkpoint:
     return fit(with_epochs(load_recipe("default", "sasrec"), 1), data, seed)
+
+
+def save_data(seed: int, target: Path) -> None:
+    data_of(seed).save(target)
+
+
+def save_trained(data: SequenceData, seed: int, target: Path) -> None:
+    trained(data, seed).save(target)
 
 
 def version_of_data(target: Path) -> str:

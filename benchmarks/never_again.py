@@ -113,7 +113,7 @@ async def visit(client: httpx.AsyncClient, user: User, tally: Tally) -> None:
 
 async def feedback(client: httpx.AsyncClient, user: User) -> None:
     """Hides an item, and watches another: both are acknowledged before the next request."""
-    events = [
+    events: list[dict[str, Any]] = [
         {"user_id": user.name, "item_id": user.rng.choice(user.items), "action": action} for action in ("hide", "play")
     ]
     _, answer = await ask(client, "/feedback/batch", {"events": events})

@@ -2,7 +2,7 @@
 
     python -m benchmarks.prepare --rows 2000000 --format csv
 
-Each run appends a row to benchmarks/results/prepare.jsonl and prints it.
+Each run appends a row to benchmarks/results/prepare.jsonl, or to --output, and prints it.
 """
 
 import argparse
@@ -12,13 +12,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 RESULTS = Path(__file__).with_name("results") / "prepare.jsonl"
-WRITERS = {"csv": pl.DataFrame.write_csv, "parquet": pl.DataFrame.write_parquet, "jsonl": pl.DataFrame.write_ndjson}
+WRITERS: dict[str, Callable[[pl.DataFrame, Path], object]] = {
+    "csv": pl.DataFrame.write_csv,
+    "parquet": pl.DataFrame.write_parquet,
+    "jsonl": pl.DataFrame.write_ndjson,
+}
 
 
 def make_log(num_rows: int) -> pl.DataFrame:
@@ -53,6 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--format", choices=WRITERS, default="csv")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="JSON Lines; a row is added")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -60,7 +66,7 @@ def main() -> None:
         WRITERS[options.format](make_log(options.rows), log)
         row = {"rows": options.rows, "format": options.format, "bytes": log.stat().st_size, **measure(log, folder)}
     row |= {"polars": pl.__version__, "date": time.strftime("%Y-%m-%d")}
-    with RESULTS.open("a", encoding="utf-8") as results:
+    with options.output.open("a", encoding="utf-8") as results:
         results.write(json.dumps(row) + "\n")
     print(json.dumps(row))
 

@@ -7,6 +7,7 @@ answers of its size; so what is measured is the host's own work, on any machine.
 blocks of 64 users, are asked at once. CPU seconds of each process, over the users answered; medians of three runs.
 """
 
+import argparse
 import asyncio
 import json
 import multiprocessing
@@ -16,18 +17,22 @@ import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 import uvloop
 
-from model.catalogue import Catalogue, IdMap
-from model.device.layout import Answers, Columns, Layout, fill
-from model.device.recall import Ticket
-from model.records import History, ServingPlan
+from index.exact import ExactIndex
+from model.columns import Columns
+from model.device.layout import Answers, Layout, fill
+from model.device.recall import DeviceRecall
+from model.encoder import UserEncoder
+from model.records import History
+from recall.bench.bundles import Sizes, make_checkpoint
 from service.engine.arms import ArmSlot, Release
 from service.engine.blocks import RequestBlock
+from service.engine.compute import BatchCompute
 from service.engine.engine import Engine
 from service.engine.graphs import GraphCompute
 from service.engine.messages import EngineRequest
@@ -40,7 +45,7 @@ from service.remote.server import EngineServer
 NUM_ITEMS, LENGTH, LIMIT, DIM, USERS = 400, 50, 100, 128, 64
 CARD_S = {1: 360e-6, 8: 400e-6, 32: 450e-6, 64: 500e-6, 128: 600e-6, 256: 899e-6}  # docs/performance.md, On a GPU
 LAYOUT = Layout(LENGTH, 128, NUM_ITEMS, 1, 2)
-SECONDS, RUNS, BUNDLE = 3.0, 3, "b" * 16
+RUNS, BUNDLE = 3, "b" * 16
 
 
 class StandInLane:
@@ -63,44 +68,53 @@ class StandInLane:
         return Answers._make(column[:users].copy() for column in self._answers)
 
 
-class StandInRecall:
-    """Answers nothing in particular, as late as a card would; stands where DeviceRecall stands."""
+class StandInTicket(NamedTuple):
+    """A batch under way."""
 
-    max_batch, max_tokens = max(CARD_S), max(CARD_S) * (1 + LENGTH)
+    lane: StandInLane
+    users: int
+
+
+class StandInRecall(DeviceRecall):
+    """Answers nothing in particular, as late as a card would."""
 
     def __init__(self) -> None:
-        self._free: dict[int, SimpleQueue[StandInLane]] = {size: SimpleQueue() for size in CARD_S}
+        # the lanes of a card need one; what it takes and refuses is decided as there
+        self.sizes, self._layout, self._limit = tuple(CARD_S), LAYOUT, LIMIT
+        self._lanes: dict[int, SimpleQueue[StandInLane]] = {size: SimpleQueue() for size in CARD_S}
         for lane in [StandInLane(size) for size in CARD_S for _ in range(2)]:
-            self._free[lane.size].put(lane)
+            self._lanes[lane.size].put(lane)
         self._card_free_at = 0.0
-
-    def takes_all(self, longest: int, most_excluded: int) -> bool:
-        return longest <= LIMIT and most_excluded <= LAYOUT.max_excluded
 
     def start(self, columns: Columns) -> Any:
         size = next(size for size in CARD_S if size >= columns.size)
-        lane = self._free[size].get()
+        lane = self._lanes[size].get()
         fill(lane.matrix, LAYOUT, columns)
         # the card computes a batch after the other
         self._card_free_at = lane.until = max(time.perf_counter(), self._card_free_at) + CARD_S[size]
-        return Ticket(lane, columns.size)  # type: ignore[arg-type]
+        return StandInTicket(lane, columns.size)
 
     def finish(self, ticket: Any) -> Answers:
+        under_way: StandInTicket = ticket
         try:
-            return ticket.lane.copied(ticket.users)
+            return under_way.lane.copied(under_way.users)
         finally:
-            self._free[ticket.lane.size].put(ticket.lane)
+            self._lanes[under_way.lane.size].put(under_way.lane)
 
 
 def serve(address: str, ready: Event) -> None:
     """The engine process."""
 
     async def run() -> None:
-        catalogue = Catalogue(IdMap.of(list(range(NUM_ITEMS))), IdMap.of([1]), np.arange(NUM_ITEMS))
-        engine = Engine(GraphCompute(StandInRecall(), None))  # type: ignore[arg-type]
-        arms = {"a": ArmSlot(Release("a", "recgpt", BUNDLE, catalogue, ServingPlan(), "p", LENGTH, engine))}
+        checkpoint = make_checkpoint(Sizes(num_items=NUM_ITEMS, dim=DIM))
+        encoder = UserEncoder(checkpoint)
+        # the general path is there, and never asked: the stand-in takes all
+        general = BatchCompute(encoder, ExactIndex(encoder.item_vectors().numpy()), checkpoint.plan)
+        engine = Engine(GraphCompute(StandInRecall(), general))
+        release = Release("a", "recgpt", BUNDLE, checkpoint.catalogue, checkpoint.plan, "p", LENGTH, engine)
+        arms = {"a": ArmSlot(release)}
         releases = Reloader(arms, {"a": Path()}, lambda _, __: arms["a"].current)
-        server = EngineServer(address, arms, str, SilentObserver(), releases, num_expected=1)
+        server = EngineServer(address, arms, str, SilentObserver(), releases)
         ready.set()
         await asyncio.Event().wait()
         await server.close()
@@ -108,10 +122,10 @@ def serve(address: str, ready: Event) -> None:
     uvloop.run(run())
 
 
-async def ask(address: str, at_once: int, users: int) -> int:
-    """The users answered within SECONDS."""
+async def ask(address: str, at_once: int, users: int, seconds: float) -> int:
+    """The users answered in that time."""
     link, draws = EngineLink(address, str, SilentObserver()), np.random.default_rng(0)
-    remote, until, answered = RemoteEngine("a", BUNDLE, link), time.monotonic() + SECONDS, 0
+    remote, until, answered = RemoteEngine("a", BUNDLE, link), time.monotonic() + seconds, 0
     histories = [History(tuple(row)) for row in draws.integers(1, NUM_ITEMS + 1, (users, LENGTH)).tolist()]
     columns = Columns.of(histories, [LIMIT] * users, [history.items for history in histories])
 
@@ -135,6 +149,9 @@ def cpu_s(process: psutil.Process) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of a run")
+    options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         address, ready = f"ipc://{folder}/engine", context.Event()
@@ -146,7 +163,7 @@ def main() -> None:
             runs = []
             for _ in range(RUNS):
                 before = {name: cpu_s(one_of) for name, one_of in both.items()}
-                answered = uvloop.run(ask(address, at_once, users))
+                answered = uvloop.run(ask(address, at_once, users, options.seconds))
                 runs.append({name: 1e6 * (cpu_s(one_of) - before[name]) / answered for name, one_of in both.items()})
             spent = {name: round(statistics.median(run[name] for run in runs), 1) for name in both}
             print(json.dumps({"at_once": at_once, "users": users, **spent}), flush=True)

@@ -37,14 +37,15 @@ def spread_out(network: RecGPT) -> None:
 
 def cached(network: RecGPT, batch: Batch) -> Tensor:
     """(B, L - 1) the items Algorithm 1 generates with K = 1."""
-    decoding = Decoding(network, batch.users, 2 * batch.rows.shape[1])
+    next_item = best_of(network.item_vectors(), len(batch.users), repeated=True)
+    decoding = Decoding(network, batch.users, 2 * batch.rows.shape[1], next_item)
     expand_history(decoding, batch, 1)
     return torch.stack(decoding.generated, 1)
 
 
 def recomputed(network: RecGPT, batch: Batch, every_position: bool) -> Tensor:
     """The same items, the whole window again for each."""
-    plain, table, generated = Tokens.plain(batch.rows, network.start_row), network.item_vectors(), []
+    plain, table, generated = Tokens.plain(batch.rows, network.start_row), network.item_vectors(), list[Tensor]()
     for n in range(batch.rows.shape[1] - 1):
         prompts = torch.stack(generated, 1)[..., None] if generated else plain.rows.new_zeros(len(plain.rows), 0, 1)
         window = plain.cut(0, n + 2).interleave(prompts)
@@ -76,8 +77,7 @@ def second_step(network: RecGPT, batch: Batch) -> tuple[Callable[[], Tensor], Ca
 
     def whole_step() -> Tensor:
         rows = next_item(state)[:, None]
-        more = Tokens(rows, torch.ones_like(rows), position[:, None])
-        parts = zip(vars(plain).values(), vars(more).values(), strict=True)
+        parts = (plain.rows, rows), (plain.segments, torch.ones_like(rows)), (plain.positions, position[:, None])
         tokens = Tokens(*(torch.cat(part, 1) for part in parts))
         fresh = network.new_cache(len(rows), tokens.rows.shape[1])
         return network.extend_last(tokens, batch.users, fresh, torch.full_like(rows[:, 0], tokens.rows.shape[1] - 1))
@@ -127,7 +127,7 @@ def main() -> None:
             "times_second_step": again[0] / once[0],
             "same_second_step": bool(torch.allclose(once[1], again[1], atol=1e-4)),
         }
-    report |= {"times_window": window / fast, "different_items": int(items.unique().numel())}
+    report |= {"times_window": window / fast, "different_items": len(torch.unique(items))}
     print(json.dumps({**vars(args), **report, "seed": 0, "machine": machine("cpu"), "versions": versions()}))
 
 

@@ -16,7 +16,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ KEPT_HEADERS = ("content-type", "retry-after", "x-ab-experiment", "x-ab-bucket",
 ARMS = ("recgpt", "comirec")
 NUM_USERS = 400
 Call = tuple[str, str, dict[str, Any]]  # method, path, what httpx.request takes
+Maker = Callable[[np.random.Generator, Iterator[list[int]], list[dict[str, Any]], int], Call]
 
 
 def histories(rng: np.random.Generator, num_items: int) -> Iterator[list[int]]:
@@ -45,7 +46,8 @@ def requests(count: int, num_items: int, seed: int) -> Iterator[Call]:
     rng = np.random.default_rng(seed)
     drawn = histories(rng, num_items)
     told: list[dict[str, Any]] = []
-    makers = [plain, pinned, explained, excluding, repeated, kept, batch, packed, embed, refused, forced, described]
+    makers: list[Maker] = [plain, pinned, explained, excluding, repeated, kept]
+    makers += [batch, packed, embed, refused, forced, described]
     weights = np.array([20, 20, 10, 10, 12, 8, 4, 3, 4, 5, 3, 1], dtype=float)
     for number in range(count):
         make = makers[int(rng.choice(len(makers), p=weights / weights.sum()))]

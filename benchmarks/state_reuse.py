@@ -13,12 +13,14 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from benchmarks.prompts import spread_out
 from model.batch import Batch
+from model.generation.greedy import best_of
 from model.generation.prompts import Decoding
 from model.generation.tokens import Tokens
 from model.networks.recgpt import RecGPT, RecGPTConfig
@@ -28,9 +30,14 @@ REPEATS = 40
 LENGTHS = (5, 10, 20, 35, 49)
 
 
+def decoding_of(network: RecGPT, batch: Batch, capacity: int) -> Decoding:
+    next_item = best_of(network.item_vectors(), len(batch.users), repeated=False)
+    return Decoding(network, batch.users, capacity, next_item)
+
+
 def whole(network: RecGPT, batch: Batch) -> Tensor:
     """(B, 2, D) query vectors."""
-    decoding = Decoding(network, batch.users, batch.rows.shape[1] + 2)
+    decoding = decoding_of(network, batch, batch.rows.shape[1] + 2)
     state = decoding.feed_all(Tokens.plain(batch.rows, network.start_row), batch.lengths)
     return with_second_step(decoding, state, batch)
 
@@ -41,7 +48,7 @@ def with_second_step(decoding: Decoding, state: Tensor, batch: Batch) -> Tensor:
 
 def kept_states(network: RecGPT, batch: Batch) -> list[tuple[Tensor, Tensor]]:
     """(layers, H, T, W) keys and values of each user, without the newest item."""
-    decoding = Decoding(network, batch.users, batch.rows.shape[1])
+    decoding = decoding_of(network, batch, batch.rows.shape[1])
     decoding.feed(Tokens.plain(batch.rows[:, :-1], network.start_row))
     keys, values = (torch.stack(list(part)) for part in (decoding.cache.keys, decoding.cache.values))
     return [(keys[:, user].clone(), values[:, user].clone()) for user in range(len(batch.users))]
@@ -49,7 +56,7 @@ def kept_states(network: RecGPT, batch: Batch) -> list[tuple[Tensor, Tensor]]:
 
 def from_kept(network: RecGPT, batch: Batch, kept: list[tuple[Tensor, Tensor]]) -> Tensor:
     length = batch.rows.shape[1]
-    decoding = Decoding(network, batch.users, length + 2)
+    decoding = decoding_of(network, batch, length + 2)
     for part, place in ((decoding.cache.keys, 0), (decoding.cache.values, 1)):
         together = torch.stack([pair[place] for pair in kept], 1)  # (layers, B, H, T, W)
         for layer, own in enumerate(part):
@@ -84,8 +91,8 @@ def main() -> None:
             batch = Batch(rows, torch.full((options.batch,), length), torch.zeros(options.batch, dtype=torch.int64))
             kept = kept_states(network, batch)
             same = torch.allclose(whole(network, batch), from_kept(network, batch, kept), atol=1e-4)
-            once = milliseconds(lambda b=batch: whole(network, b))  # type: ignore[misc]
-            again = milliseconds(lambda b=batch, k=kept: from_kept(network, b, k))  # type: ignore[misc]
+            once = milliseconds(partial(whole, network, batch))
+            again = milliseconds(partial(from_kept, network, batch, kept))
             size = sum(part.nbytes for part in kept[0])
             points.append({"length": length, "whole_ms": once, "kept_ms": again, "bytes_a_user": size, "same": same})
             print(f"{length:3d} items: whole {once:.2f} ms, kept {again:.2f} ms, {size:,} bytes a user, same {same}")

@@ -21,7 +21,9 @@ from torch.nn import functional as F
 
 from model.batch import Batch
 from model.data.sequences import SequenceData
+from model.networks.recgpt import RecGPT
 from model.recipes.schema import Recipe, Stage
+from model.training.stages import EpochReport
 from model.training.trainer import Trainer
 
 BATCH_USERS, MAX_LENGTH = 256, 50
@@ -30,18 +32,15 @@ BATCH_USERS, MAX_LENGTH = 256, 50
 def trainer_of(data: SequenceData, seed: int) -> Trainer:
     network = {"dim": 64, "num_layers": 2, "num_heads": 2, "user_dropout": 0.95}
     stages = (Stage(num_epochs=1),)
-    return Trainer(Recipe(name="speed", arm="recgpt", system="recgpt", network=network, stages=stages), data, seed)
+    recipe = Recipe(name="speed", arm="recgpt", system="recgpt", network=network, stages=stages)
+    return Trainer(recipe, data, seed, measures=False)
 
 
 def ours(trainer: Trainer) -> float:
-    """Seconds of one epoch, optimiser and averaged weights included."""
-    stage = trainer.recipe.stages[0]
-    optimizer = torch.optim.AdamW(trainer.network.parameters(), stage.learning_rate, fused=True)
-    warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-    trainer._start_stage(0)
-    started = time.perf_counter()
-    trainer._run_epoch(stage, optimizer, warmup)
-    return time.perf_counter() - started
+    """Seconds of one epoch, optimiser and averaged weights included, measuring apart."""
+    reports: list[EpochReport] = []
+    trainer.train_through(reports.append)
+    return reports[0].seconds
 
 
 def plain_step(trainer: Trainer, optimizer: torch.optim.Optimizer, users: list[int]) -> float:
@@ -52,12 +51,13 @@ def plain_step(trainer: Trainer, optimizer: torch.optim.Optimizer, users: list[i
         row[: len(kept)] = torch.from_numpy(np.asarray(kept, dtype=np.int64))
     started = time.perf_counter()
     network = trainer.network.train()
+    assert isinstance(network, RecGPT)
     inputs = Batch(rows[:, :-1], (rows[:, :-1] > 0).sum(1), torch.zeros(len(users), dtype=torch.int64))
-    states = network.states(network.plain_tokens(inputs), inputs.users)  # type: ignore[operator]  # (B, 51, D)
+    states = network.states(network.plain_tokens(inputs), inputs.users)  # (B, 51, D)
     scores = states @ network.item_vectors().T  # (B, 51, N)
     loss = F.cross_entropy(scores.flatten(0, 1), rows.flatten() - 1, ignore_index=-1)
     optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]  # of torch
     optimizer.step()
     return time.perf_counter() - started
 

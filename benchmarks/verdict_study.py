@@ -10,16 +10,17 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recall.reproduction.facts import machine, versions
 from service.experiments.verdict.distributions import student_tails
-from service.experiments.verdict.estimates import compare
+from service.experiments.verdict.estimates import Effect, compare
 from service.experiments.verdict.guardrails import GUARDRAILS
 from service.experiments.verdict.judge import AnalysisPlan, judge
 from service.experiments.verdict.power import Baseline, ErrorRates, users_per_arm
@@ -37,9 +38,19 @@ def row(name: str, figure: float, criterion: str, met: bool, **more: Any) -> Row
     return {"row": name, "figure": round(float(figure), 5), "criterion": criterion, "met": bool(met)} | more
 
 
-def plays(rng: Rng, shape: tuple[int, ...], mean: float = 4.0, dispersion: float = 1.0) -> np.ndarray:
+def plays(rng: Rng, shape: tuple[int, ...], mean: float = 4.0, dispersion: float = 1.0) -> NDArray[np.float64]:
     """Negative binomial: variance mean + mean^2 / dispersion."""
     return rng.negative_binomial(dispersion, dispersion / (dispersion + mean), shape).astype(float)
+
+
+def effects_of(arms: Sequence[Moments], kind: Kind = Kind.MEAN) -> tuple[Effect, Effect]:
+    """Absolute and relative difference of two arms, the control first."""
+    control, treatment = arms
+    return compare(control, treatment, kind)
+
+
+def below(p: float | NDArray[np.float64], alpha: float) -> NDArray[np.bool_]:
+    return np.asarray(p) < alpha
 
 
 # --- sample ratio
@@ -50,8 +61,8 @@ def srm_false_alarms(rng: Rng) -> Iterator[Row]:
     runs, looks, users = 1_000, 200, 100_000
     first = rng.binomial(users // looks, 0.5, (runs, looks)).cumsum(1)
     counts = np.stack([first, users // looks * np.arange(1, looks + 1) - first], -1).astype(float)  # (runs, looks, 2)
-    single, at_each = chi_square_p(counts[:, -1], FAIR) < RED, chi_square_p(counts, FAIR) < RED
-    sequential = sequential_p(counts, FAIR) < RED
+    single, at_each = below(chi_square_p(counts[:, -1], FAIR), RED), below(chi_square_p(counts, FAIR), RED)
+    sequential = below(sequential_p(counts, FAIR), RED)
     yield row("srm_one_look", single.sum(), "<= 5 alarms of 1,000 A/A", single.sum() <= 5)
     ever = sequential.any(1).sum()
     peeked = int(at_each.any(1).sum())
@@ -63,7 +74,7 @@ def srm_loss(rng: Rng) -> Iterator[Row]:
     assigned = rng.binomial(100_000, 0.5, 1_000)
     counts = np.stack([100_000 - assigned, rng.binomial(assigned, 0.95)], -1).astype(float)
     for name, p in (("one_look", chi_square_p), ("any_time", sequential_p)):
-        caught = (p(counts, FAIR) < RED).sum()
+        caught = below(p(counts, FAIR), RED).sum()
         yield row(f"srm_loss_{name}", caught, "1,000 of 1,000 caught", caught == 1_000)
 
 
@@ -82,8 +93,8 @@ def ratio_false_positives(rng: Rng) -> Iterator[Row]:
         arms = [
             Moments.of_users(np.add.reduceat(watched[arm], starts[arm]), counts[arm].astype(float)) for arm in (0, 1)
         ]
-        by_user[run] = compare(*arms, Kind.RATIO)[0].p_value()
-        by_play[run] = compare(*(Moments.of_users(values) for values in watched), Kind.MEAN)[0].p_value()
+        by_user[run] = effects_of(arms, Kind.RATIO)[0].p_value()
+        by_play[run] = effects_of([Moments.of_users(values) for values in watched])[0].p_value()
     rate, naive = (by_user < 0.05).mean(), round(float((by_play < 0.05).mean()), 4)
     yield row("ratio_false_positives", rate, ".037 to .064", 0.037 <= rate <= 0.064, plays_as_independent=naive)
 
@@ -97,9 +108,9 @@ def cuped(rng: Rng) -> Iterator[Row]:
             values = rng.standard_normal((2, 2, runs // 20, users))  # arm, then y and x
             x, y = 5 + values[:, 1], 5 + rho * values[:, 1] + np.sqrt(1 - rho**2) * values[:, 0]
             y[1] += 5 * lift
-            absolute, relative = compare(*(Moments.of_users(y[arm], x=x[arm]) for arm in (0, 1)), Kind.MEAN)
-            low, high = relative.interval(0.05)
-            estimates.append(absolute.estimate)
+            absolute, relative = effects_of([Moments.of_users(y[arm], x=x[arm]) for arm in (0, 1)])
+            low, high = map(np.asarray, relative.interval(0.05))
+            estimates.append(np.asarray(absolute.estimate))
             covered.append((low < lift) & (lift < high))
             plain.append(y[1].mean(-1) - y[0].mean(-1))
         left = np.var(estimates) / np.var(plain)
@@ -115,7 +126,7 @@ def any_look(rng: Rng) -> Iterator[Row]:
     ever, peeked, total = np.zeros(runs, bool), np.zeros(runs, bool), sums[0]
     for look, arms in enumerate(sums):
         total = arms if look == 0 else [known + new for known, new in zip(total, arms, strict=True)]
-        absolute, _ = compare(*total, Kind.MEAN)
+        absolute, _ = effects_of(total)
         low, high = absolute.always_valid(0.05)
         ever |= (low > 0) | (high < 0)
         peeked |= student_tails(absolute.estimate / absolute.error, absolute.degrees) < 0.05

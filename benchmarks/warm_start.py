@@ -86,20 +86,26 @@ def days(data: SequenceData) -> tuple[SequenceData, SequenceData]:
     new_users = rng.random(num_users) < 0.05
     validates = rng.random(num_users) < 0.5
     nothing = np.zeros(0, dtype=np.int32)
-    known = [np.concatenate([data.train[u], data.valid[u]]) for u in range(num_users)]
+    train, old_valid, old_test = parts_of(data)
+    known = [np.concatenate(pair) for pair in zip(train, old_valid, strict=True)]
     valid, test = (
-        [data.test[u] if mark == wanted else nothing for u, mark in enumerate(validates)] for wanted in (True, False)
+        [own if mark == wanted else nothing for own, mark in zip(old_test, validates, strict=True)]
+        for wanted in (True, False)
     )
     return (
-        part_of(data, ~new_items, ~new_users, [list(data.train), list(data.valid), list(data.test)]),
+        part_of(data, ~new_items, ~new_users, [train, old_valid, old_test]),
         part_of(data, ~gone_items, np.ones(num_users, dtype=bool), [known, valid, test]),
     )
 
 
 def some_users(data: SequenceData, share: float) -> SequenceData:
     users = np.random.default_rng(1).random(len(data.train)) < share
-    parts = [list(data.train), list(data.valid), list(data.test)]
-    return part_of(data, np.ones(len(data.catalogue.items), dtype=bool), users, parts)
+    return part_of(data, np.ones(len(data.catalogue.items), dtype=bool), users, parts_of(data))
+
+
+def parts_of(data: SequenceData) -> list[list[NDArray[np.int32]]]:
+    """The rows of every user in train, validation and test."""
+    return [[part[user] for user in range(len(part))] for part in (data.train, data.valid, data.test)]
 
 
 def part_of(
@@ -107,7 +113,7 @@ def part_of(
 ) -> SequenceData:
     """The data set of some items and users, with rows of its own."""
     rows = np.concatenate([[0], np.where(items, np.cumsum(items), 0)]).astype(np.int32)
-    kept = np.flatnonzero(users)
+    kept = np.flatnonzero(users).tolist()
     train, valid, test = (Ragged.of(row[row > 0] for row in (rows[part[u]] for u in kept)) for part in parts)
     counts = np.bincount(train.values, minlength=int(items.sum()) + 1)[1:].astype(np.int64)
     catalogue = Catalogue(IdMap(data.catalogue.items.ids[items]), IdMap(data.catalogue.users.ids[users]), counts)

@@ -30,7 +30,8 @@ def page() -> str:
 
     def write(mark: re.Match[str]) -> str:
         head, name, audience, end = mark.groups()
-        return f"{head}{TABLES[name](rows[audience])}\n{end}" if audience in rows else mark[0]
+        row = rows.get(audience, {})
+        return f"{head}{TABLES[name](row)}\n{end}" if row and (name == "facts" or name in row) else mark[0]
 
     return MARK.sub(write, PAGE.read_text(encoding="utf-8"))
 
@@ -90,6 +91,20 @@ def salts(result: Result) -> str:
     )
 
 
+def interleaved(result: Result) -> str:
+    """Whom users of interleaved lists prefer, and how often a draw of 500 of them has the sign of the twins' lift."""
+    head = ["left out", "metric", "true lift %", "users prefer ComiRec", "RecGPT", "draws agree", "clear", "and wrong"]
+    return table(head, interleaved_cells(result))
+
+
+def interleaved_cells(result: Result) -> Cells:
+    for dropped, rows in result["interleaved"].items():
+        for row in rows:
+            preferring = [f"{row[name]:,}" for name in ("prefer_control", "prefer_treatment")]
+            rates = [f"{100 * row[name]:.1f} %" for name in ("agrees", "clear", "clear_and_wrong")]
+            yield [dropped, title(row["metric"]), percent(row["lift"]), *preferring, *rates]
+
+
 def facts(result: Result) -> str:
     """One paragraph: sizes, seed, bundles, digest, machine."""
     bundles = ", ".join(f"{arm} `{digest[:12]}`" for arm, digest in result["bundles"].items())
@@ -123,6 +138,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "twins": twins,
     "trial": trial,
     "salts": salts,
+    "interleaved": interleaved,
     "facts": facts,
     "calibration": calibration,
 }

@@ -25,7 +25,7 @@ class Ragged:
     values: NDArray[np.int32]  # (offsets[-1],)
 
     @classmethod
-    def of(cls, rows: Iterable[Sequence[int]]) -> "Ragged":
+    def of(cls, rows: Iterable[Sequence[int] | NDArray[np.int32]]) -> "Ragged":
         lists = [np.asarray(row, dtype=np.int32) for row in rows]
         offsets = np.zeros(len(lists) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in lists], out=offsets[1:])

@@ -44,6 +44,7 @@ from service.reports import ReportMaker
 from service.settings import Settings
 from service.steps.unshown import UnshownLists
 from service.stores.collectors import RedisCollector
+from service.stores.hiders import Hiders
 from service.stores.history import HistoryStore, MemoryHistory, RedisHistory
 from service.stores.redis_client import RedisClient, RedisLimits
 from service.stores.shown import MemoryShown, RedisShown
@@ -241,19 +242,28 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     fullness = FullnessWatch(events, STREAMS, max_bytes)
     watching = asyncio.create_task(fullness.run())
     stack.callback(watching.cancel)
+    hiders = Hiders(history)
+    following = asyncio.create_task(hiders.follow())
+    stack.push_async_callback(stop, following)
     return Stores(
-        RedisHistory(history, settings.max_history),
+        RedisHistory(history, settings.max_history, hiders=hiders),
         # as patient as events are: a list that is not kept may be shown again
         UnshownLists(
             RedisShown(events, round(settings.shown_days * DAY_S)), RedisHistory(events, settings.max_history)
         ),
-        RedisFeedback(events, FeedbackLimits(max_history=settings.max_history)),
+        RedisFeedback(events, FeedbackLimits(max_history=settings.max_history), hiders),
         ExposureRecorder(outbox, settings.exposure_sample),
         outbox,
         fullness,
         (events, history),
         () if spool or not settings.spool_mb else ("spool_unwritable",),
     )
+
+
+async def stop(task: asyncio.Task[None]) -> None:
+    """Cancels a task and returns once it has let go of what it holds."""
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def open_spool(settings: Settings) -> Spool | None:

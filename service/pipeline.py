@@ -79,15 +79,19 @@ class RecallPipeline:
         if query.min_catalogue:
             await self._changes.wait_for(query.min_catalogue, min(query.deadline, time.monotonic() + CHANGE_SECONDS))
         # what the user has hidden is read while the engine computes: hardly any list holds such an item
-        reading = asyncio.ensure_future(self._kept.hidden([query], until))
+        may_have = self._kept.may_have_hidden
+        reading = asyncio.ensure_future(self._kept.hidden([query], until)) if may_have(query) else None
         try:
             read = Read(query, assignment, await self._kept.history(query, until, degraded), degraded)
             clock.lap("history")
             asked = await self._find(read, until)
-            [hidden] = await reading
-            read, asked = await self._leave_out(read, asked, hidden, until)
+            # looked at again: another process may have kept the user's first hide since
+            if reading or may_have(query):
+                [hidden] = await (reading or self._kept.hidden([query], until))
+                read, asked = await self._leave_out(read, asked, hidden, until)
         finally:
-            reading.cancel()
+            if reading:
+                reading.cancel()
         clock.lap("find")
         timings_ms = clock.timings_ms(asked.result.timings_ms if asked.result else {})
         return self._answer(read, asked, timings_ms)

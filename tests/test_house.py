@@ -42,10 +42,11 @@ ALLOWED = {
     "recall.keys": "recall.options recall.terminal service.access",
     "recall.options": "model.ids",
     "recall.replay": (
-        "index.bundle model.data model.logs model.recipes recall.bench recall.experiments recall.options "
-        "recall.reproduction recall.terminal recall.training service.consumer service.experiments "
-        "service.experiments.verdict service.stores"
+        "index.bundle model.data model.recipes recall.bench recall.experiments recall.options "
+        "recall.replay.audiences recall.reproduction recall.terminal recall.training service.consumer "
+        "service.experiments service.experiments.verdict service.stores"
     ),
+    "recall.replay.audiences": "model.data model.logs",
     "recall.reproducing": "recall.options recall.reproduction recall.terminal service.engine",
     "recall.reproduction": (
         "index.bundle model model.catalogue model.checkpoint model.data model.evaluation model.logs model.networks "

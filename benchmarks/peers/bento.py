@@ -35,4 +35,5 @@ class Recall:
     @bentoml.api(route="/recall")
     async def recall(self, user_id: int, history: list[int], top_n: int = 100) -> RecallResult:
         [answer] = await self.batched.to_async.answer([RecallQuery(user_id=user_id, history=history, top_n=top_n)])
-        return answer
+        result: RecallResult = answer
+        return result

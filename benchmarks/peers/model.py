@@ -8,16 +8,25 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
 
 from index.bundle.bundle import open_bundle
 from model.batch import Batch
+from model.catalogue import ExternalId
 from model.checkpoint import Checkpoint
 from model.merging import merge
 
 BUNDLE = "RECALL_PEER_BUNDLE"  # environment variable: peers start their workers in their own ways
+
+
+class ListColumns(TypedDict):
+    """Columns of a list, the best item first."""
+
+    items: list[ExternalId]
+    scores: list[float]
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Model:
         return cls(checkpoint)
 
     @torch.inference_mode()
-    def answer(self, histories: Sequence[Sequence[int]], top_n: int = 100) -> list[dict[str, list[float]]]:
+    def answer(self, histories: Sequence[Sequence[int]], top_n: int = 100) -> list[ListColumns]:
         """Histories of external ids; columns of each list."""
         network, plan, items = self.checkpoint.network, self.checkpoint.plan, self.checkpoint.catalogue.items
         rows = [items.rows(history) for history in histories]

@@ -8,7 +8,7 @@ from index.bundle.build import build_bundle
 from model.data.prepare import PrepareOptions, prepare
 from model.data.sequences import SequenceData
 from model.recipes.files import load_recipe
-from recall.replay.matrix import rank_table
+from recall.replay.audiences.matrix import rank_table
 from recall.training.train import Training, run_training
 
 CONTROL, TREATMENT = "comirec", "recgpt"

@@ -16,8 +16,9 @@ from recall.terminal import err, last_line, out
 
 if TYPE_CHECKING:
     from recall.replay.arms import Workshop
-    from recall.replay.audience import Audience
+    from recall.replay.audiences.audience import Audience
     from recall.replay.lifts import TwinLift
+    from recall.replay.preferences import Agreement
     from recall.replay.salts import Tally
     from recall.replay.study import Study
     from recall.replay.trial import TrialRun
@@ -50,6 +51,10 @@ class ReplayCommand:
         Option(min=1, max=256, help="Of the A/B run: 1 = POST /recall for each user; more = /recall/batch: quicker."),
     ] = 1
     salts: Annotated[int, Option(min=1, help="Salts under which the A/B test is run again offline.")] = 200
+    draws: Annotated[
+        int,
+        Option(min=0, help="Draws of 500 users of a world of interleaved lists, against the twins; 0 = no such world."),
+    ] = 200
     seed: Annotated[int, Option(help="Seed of training, of the users' order, of what is drawn, and of the salt.")] = 0
     output: Annotated[Path | None, Option(help="JSON Lines file to which the result is appended.")] = None
 
@@ -84,9 +89,17 @@ def replay(options: ReplayCommand) -> None:
     show_trial(trial)
     tallies = study.salts(everything, options.salts)
     show_salts(tallies)
+    preferred = {
+        number: study.agreements(number, rows, options.draws) for number, rows in lifts.items() if options.draws
+    }
+    for number, metrics in preferred.items():
+        show_agreements(metrics, number)
     facts = facts_of(study, options) | {"digest": digest_of([*everything.values()]), **shares(everything)}
     result = (
-        as_row(lifts, trial, tallies) | {"calibration": audience.calibrations(), "met": met_pairs(everything)} | facts
+        as_row(lifts, trial, tallies)
+        | {"interleaved": as_agreements(preferred)}
+        | {"calibration": audience.calibrations(), "met": met_pairs(everything)}
+        | facts
     )
     if options.output:
         with options.output.open("a", encoding="utf-8") as file:
@@ -104,8 +117,8 @@ def open_workshop(options: ReplayCommand) -> "Workshop":
 
 
 def open_audience(workshop: "Workshop", options: ReplayCommand) -> "Audience":
-    from recall.replay.kuairand import LogAudience
-    from recall.replay.matrix import MatrixAudience
+    from recall.replay.audiences.kuairand import LogAudience
+    from recall.replay.audiences.matrix import MatrixAudience
 
     if options.audience == "kuairec":
         return MatrixAudience(workshop.source, workshop.data(), options.seed, options.users)
@@ -144,6 +157,21 @@ def show_salts(tallies: "Mapping[str, Tally]") -> None:
         names = ("covered_anew", "covered_same", "false_alarms", "ever_alarms")
         table.add_row(name, str(tally.salts), *(f"{rates[column]:.1%}" for column in names))
     out.print(table)
+
+
+def show_agreements(rows: "Mapping[str, Agreement]", dropped: int) -> None:
+    out.print(f"interleaved lists, without the {dropped} most popular videos", markup=False)
+    table = narrow_table("metric", "true lift", "prefer comirec", "recgpt", "draws agree", "clear", "clear and wrong")
+    for row in rows.values():
+        preferring = (f"{row.prefer_control:,}", f"{row.prefer_treatment:,}")
+        rates = (f"{rate:.1%}" for rate in (row.agrees, row.clear, row.clear_and_wrong))
+        table.add_row(row.metric, show_percent(row.lift), *preferring, *rates)
+    out.print(table)
+
+
+def as_agreements(rows: "Mapping[int, Mapping[str, Agreement]]") -> dict[str, list[dict[str, Any]]]:
+    """Videos left out -> agreements."""
+    return {str(dropped): [*map(asdict, own.values())] for dropped, own in rows.items()}
 
 
 def shares(twins: Mapping[str, pl.DataFrame]) -> dict[str, float]:

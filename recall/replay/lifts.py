@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from recall.replay.audience import Numbers
+from recall.replay.audiences.audience import Numbers
 from service.experiments.verdict.estimates import Effect, estimate_arm
 from service.experiments.verdict.statistics import Kind, Moments
 

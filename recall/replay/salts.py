@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recall.replay.audience import Ids, Numbers
+from recall.replay.audiences.audience import Ids, Numbers
 from service.experiments.assignment import Assigner
 from service.experiments.verdict.estimates import Effect, compare
 from service.experiments.verdict.statistics import Kind, Moments

@@ -3,6 +3,7 @@
     twins      each arm a world, with the same users: the lift that is reported
     A/B run    one more world, in which the experiment assigns: its log, judged, against the twins
     salts      the assigner divides the twins anew, offline: do the verdict's intervals hold what they promise?
+    mixed      one more world, in which every list is mixed out of both arms': whom do users prefer?
 
 Worlds are kept in the work folder; one that was played with the same bundles, users and script is not played again.
 """
@@ -18,11 +19,12 @@ import polars as pl
 
 from index.bundle.manifest import Manifest
 from recall.replay.arms import CONTROL, TREATMENT
-from recall.replay.audience import ACTIONS, EXPECTED, OF_LIST, PLAYS, Audience
+from recall.replay.audiences.audience import ACTIONS, EXPECTED, OF_LIST, PLAYS, Audience
 from recall.replay.lifts import TwinLift, twin_lifts
+from recall.replay.preferences import Agreement, agreements, interleaving_of, read_preferences
 from recall.replay.salts import CONTROL as CONTROL_KEY
 from recall.replay.salts import Outcomes, Tally, try_salts
-from recall.replay.trial import TrialRun, differing, in_log, judge_trial, run_trial
+from recall.replay.trial import TrialRun, differing, in_log, judge_trial, play_logged, run_trial
 from recall.replay.world import Script, live, open_world
 
 DIGITS = 6  # of a sum, in a digest: the last bits of a float depend on the order of addition
@@ -54,6 +56,28 @@ class Study:
         by_variation = {CONTROL_KEY: twins[CONTROL], TREATMENT: twins[TREATMENT]}
         return TrialRun(verdict, logged.height, differing(logged, by_variation, in_log(self.audience.metrics())))
 
+    def preferences(self, dropped: int) -> pl.DataFrame:
+        """One row a user of the event log of a world of interleaved lists: METRIC:VARIATION for both variations."""
+        script = replace(self.script, arm=None, dropped=dropped)
+        facts = self._facts(script) | {"bundles": [*map(digest_of_bundle, self.arms.values())], "interleaved": True}
+        kept = KeptWorld(self.folder / "worlds", facts)
+        if (frame := kept.read()) is not None:
+            self.say(f"interleaved, {dropped} dropped: played before")
+            return frame
+        self.say(f"interleaved, {dropped} dropped: {len(self.audience.users):,} users")
+        experiment = interleaving_of(f"replay-{self.seed}", *self.arms)
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            played = play_logged(self.arms, self.audience, script, Path(folder), experiment)
+            frame = read_preferences(Path(folder) / "events")
+        if disturbed := int(played["disturbed"].sum()):
+            self.say(f"{disturbed} interleaved lists were changed by a busy machine")
+        kept.write(frame)
+        return frame
+
+    def agreements(self, dropped: int, lifts: Sequence[TwinLift], draws: int) -> Mapping[str, Agreement]:
+        """Metric -> how often the preference of a draw of the interleaved users has the sign of the twins' lift."""
+        return agreements(self.preferences(dropped), lifts, TREATMENT, draws, self.seed)
+
     def lifts(self, twins: Mapping[str, pl.DataFrame]) -> list[TwinLift]:
         """The true lift of every metric, of its chance where it is drawn from one, and of plays list by list."""
         lists = [f"{PLAYS}{OF_LIST}{number}" for number in range(1, self.script.sessions + 1)]
@@ -80,7 +104,8 @@ class Study:
 
     def _world(self, arm: str, script: Script) -> pl.DataFrame:
         """The rows of the world in which everybody has this arm; no other is served there."""
-        kept = KeptWorld(self.folder / "worlds", self._facts(arm, script))
+        facts = self._facts(script) | {"bundle": digest_of_bundle(self.arms[arm])}
+        kept = KeptWorld(self.folder / "worlds", facts)
         if (frame := kept.read()) is not None:
             self.say(f"{arm}, {script.dropped} dropped: played before")
             return frame
@@ -91,16 +116,11 @@ class Study:
         kept.write(frame)
         return frame
 
-    def _facts(self, arm: str, script: Script) -> dict[str, object]:
+    def _facts(self, script: Script) -> dict[str, object]:
         # in which groups users ask changes no list
         script_facts = {name: value for name, value in asdict(script).items() if name != "users_a_request"}
         users = hashlib.sha256(self.audience.users.tobytes()).hexdigest()[:16]
-        return {
-            "audience": self.audience.name,
-            "seed": self.seed,
-            "users": users,
-            "bundle": digest_of_bundle(self.arms[arm]),
-        } | script_facts
+        return {"audience": self.audience.name, "seed": self.seed, "users": users} | script_facts
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from recall.replay.audience import PLAYS, VIEWED, Audience
+from recall.replay.audiences.audience import PLAYS, VIEWED, Audience
 from recall.replay.salts import CONTROL, KEY, experiment_of
 from recall.replay.world import Script, live, open_world
 from service.consumer.users import read_users
@@ -35,8 +36,14 @@ def run_trial(
     arms: Mapping[str, Path], audience: Audience, script: Script, folder: Path, salt: str
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The simulator's rows and the log's rows, one a user each."""
-    control, treatment = arms
-    experiment = experiment_of(salt, control, treatment)
+    played = play_logged(arms, audience, script, folder, experiment_of(salt, *arms))
+    return played, read_users(folder / "events", KEY).frame
+
+
+def play_logged(
+    arms: Mapping[str, Path], audience: Audience, script: Script, folder: Path, experiment: Mapping[str, Any]
+) -> pl.DataFrame:
+    """The simulator's rows of a world under an experiment, whose event log lies in `folder`/events afterwards."""
     with open_world(arms, folder, experiment) as place:
         played = live(place.url, audience, replace(script, arm=None))
         # a process of its own, as beside a service
@@ -44,7 +51,7 @@ def run_trial(
         command += ["--redis-url", place.redis_url, "--output", str(folder / "events")]
         # its last line is no line of ours
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603  (our own)
-    return played, read_users(folder / "events", KEY).frame
+    return played
 
 
 def judge_trial(audience: Audience, played: pl.DataFrame, logged: pl.DataFrame, treatment: str) -> Verdict:

@@ -17,7 +17,7 @@ import orjson
 import polars as pl
 
 from recall.bench.target import serving
-from recall.replay.audience import ACTIONS, OF_LIST, PLAYS, Audience, Past, Reactions
+from recall.replay.audiences.audience import ACTIONS, OF_LIST, PLAYS, Audience, Past, Reactions
 from recall.replay.client import LONG_AGO_MS, AppClient, ShownList, now_ms
 from service.stores.embedded_redis import EmbeddedRedis
 

@@ -16,6 +16,7 @@ import orjson
 from model.catalogue import ExternalId
 from service.errors import EventsRefused, EventsUnavailable, Unavailable
 from service.events.streams import FEEDBACK, EventReader, MemoryEventReader, MemoryStream, RedisEventReader
+from service.stores.hiders import KEY, NOTE, Hiders, bits_of
 from service.stores.history import (
     APPEND,
     MAX_HIDDEN,
@@ -30,13 +31,16 @@ from service.stores.microbatch import Microbatcher
 from service.stores.redis_causes import PERMANENT, FailureCause
 from service.stores.redis_client import RedisClient, RedisUnavailable, Script, ScriptCall
 
-# KEYS: the event's mark, stream, the user's list. ARGV: event, mark's ttl, item or '', limit of the list.
+# KEYS: the event's mark, stream, the user's list, and for a hide the bits of those who hide. ARGV: event, mark's ttl,
+# item or '', limit of the list, and for a hide the user's two bits.
 # The mark is set after the stream has the event, so that a refused write (out of memory) can be sent again; a broken
 # history must not cost the event, hence pcall.
 SCRIPT = Script.of(
     APPEND
+    + NOTE
     + """
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+if KEYS[4] then note_hider(KEYS[4], ARGV[5], ARGV[6]) end
 redis.call('XADD', KEYS[2], '*', 'e', ARGV[1])
 redis.call('SET', KEYS[1], 1, 'EX', ARGV[2])
 if ARGV[3] ~= '' then pcall(append, KEYS[3], ARGV[3], tonumber(ARGV[4])) end
@@ -115,8 +119,11 @@ class FeedbackLimits:
 class RedisFeedback:
     """Events that arrive together go in one pipeline; the stream is never trimmed here, its consumer does that."""
 
-    def __init__(self, redis: RedisClient, limits: FeedbackLimits = FeedbackLimits()) -> None:
-        self._redis, self._limits, self._slot = redis, limits, slot_of(redis)
+    def __init__(
+        self, redis: RedisClient, limits: FeedbackLimits = FeedbackLimits(), hiders: Hiders | None = None
+    ) -> None:
+        """hiders: told at once of a user who hides; other processes hear of it."""
+        self._redis, self._limits, self._slot, self._hiders = redis, limits, slot_of(redis), hiders
         self._writes = Microbatcher(self._write, limits.max_batch)
 
     @property
@@ -130,6 +137,8 @@ class RedisFeedback:
             raise self._refusal(error.cause) from error
         if isinstance(reply, RedisUnavailable):
             raise self._refusal(reply.cause) from reply
+        if self._hiders and event.action is Action.HIDE:
+            self._hiders.add(event.user)
         return bool(reply)
 
     def _refusal(self, cause: FailureCause) -> Unavailable:
@@ -147,7 +156,10 @@ class RedisFeedback:
         item = encode_item(event.item) if event.is_history or is_hide else b""
         kept, limit = (hidden_key, MAX_HIDDEN) if is_hide else (history_key, self._limits.max_history)
         keys = (mark_key(event, self._slot), FEEDBACK, kept(event.user, self._slot))
-        return keys, (orjson.dumps(event), self._limits.mark_ttl_s, item, limit)
+        arguments = (orjson.dumps(event), self._limits.mark_ttl_s, item, limit)
+        if not is_hide:
+            return keys, arguments
+        return (*keys, self._slot + KEY), (*arguments, *bits_of(event.user))
 
 
 class MemoryFeedback:

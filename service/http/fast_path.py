@@ -1,12 +1,13 @@
 """The bypass of the framework's router for POST /recall, /recall/batch and /recall/{arm}.
 
-It saves about a fifth of the event loop's CPU time a request: 605, 675 and 746 us with it, 774, 794 and 931 us without
-(three runs of `python -m benchmarks.fast_path`; two cores of an AMD EPYC that other programs used too, November 2026).
+It saves about a fifth of the event loop's CPU time a request: 259, 246 and 282 us with it, 329, 318 and 351 us without
+(three runs of `python -m benchmarks.fast_path`, vectors cached; two cores of an AMD EPYC that other programs used too,
+28 November 2026).
 
-Skipped are the router's walk over all routes, its dependency solver and the two exit stacks it opens for every request,
-and the framework's exception middleware. None of them has work to do here: the handlers parse their bodies from bytes,
-answer with a finished Response and have no dependencies. The router still documents these routes and answers every
-other method.
+Skipped are the framework's own layers (limits of bodies, telemetry, exceptions), the router's walk over all routes, its
+dependency solver and the two exit stacks it opens for every request. None of them has work to do here: the handlers
+parse their bodies from bytes, which they bound themselves, answer with a finished Response and have no dependencies.
+The router still documents these routes and answers every other method.
 """
 
 from collections.abc import Iterable

@@ -25,6 +25,11 @@ class KeptOfUsers:
             degraded.append("history_unavailable")
         return kept or ()
 
+    def may_have_hidden(self, query: RecallQuery) -> bool:
+        """False where it is certain that nothing is left out of this answer because its user has hidden it."""
+        # marks of what was shown have left the hidden out already (service/steps/unshown.py)
+        return query.unit is not None and query.shown is None and self.histories.may_have_hidden(query.unit)
+
     async def hidden(self, queries: Sequence[RecallQuery], until: float) -> Sequence[Sequence[ExternalId] | None]:
         """The items that the user of each query has hidden, read in one call; None where the store could not say.
 

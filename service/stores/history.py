@@ -11,6 +11,7 @@ from typing import Protocol
 import orjson
 
 from model.catalogue import ExternalId
+from service.stores.hiders import LISTS, Hiders
 from service.stores.microbatch import Microbatcher
 from service.stores.redis_client import RedisClient, RedisUnavailable
 
@@ -43,7 +44,7 @@ def history_key(user: str, slot: bytes = b"") -> bytes:
 
 
 def hidden_key(user: str, slot: bytes = b"") -> bytes:
-    return b"hide:" + slot + user.encode("utf-8", "surrogatepass")
+    return LISTS + slot + user.encode("utf-8", "surrogatepass")
 
 
 def encode_item(item: ExternalId) -> bytes:
@@ -70,6 +71,10 @@ class HistoryStore(Protocol):
         """
         ...
 
+    def may_have_hidden(self, user: str) -> bool:
+        """False where it is certain, without asking anybody, that this user has hidden nothing."""
+        ...
+
     async def hidden(self, users: Sequence[str]) -> list[list[ExternalId] | None]:
         """The items that each of these users does not want to see; None when the store is down."""
         ...
@@ -78,8 +83,15 @@ class HistoryStore(Protocol):
 class RedisHistory:
     """One list a user. Concurrent reads join into one pipeline at a time."""
 
-    def __init__(self, redis: RedisClient, max_history: int = MAX_HISTORY, max_batch: int = 256) -> None:
-        self._redis, self._max_history, self._slot = redis, max_history, slot_of(redis)
+    def __init__(
+        self,
+        redis: RedisClient,
+        max_history: int = MAX_HISTORY,
+        max_batch: int = 256,
+        hiders: Hiders | None = None,
+    ) -> None:
+        """hiders: the users who may have hidden something; None = each may."""
+        self._redis, self._max_history, self._slot, self._hiders = redis, max_history, slot_of(redis), hiders
         self._reads = Microbatcher(self._load, max_batch)
         self.num_failed = self.num_corrupt = 0
 
@@ -90,6 +102,9 @@ class RedisHistory:
             return []
         [entries] = await self._reads.ask([(history_key(user, self._slot), limit)])
         return self._decode(entries)
+
+    def may_have_hidden(self, user: str) -> bool:
+        return self._hiders is None or self._hiders.may_contain(user)
 
     async def hidden(self, users: Sequence[str]) -> list[list[ExternalId] | None]:
         keys = [(hidden_key(user, self._slot), MAX_HIDDEN) for user in users]
@@ -124,6 +139,9 @@ class MemoryHistory:
     async def recent(self, user: str, limit: int | None = None) -> list[ExternalId]:
         limit = self._max_history if limit is None else limit
         return list(self._items.get(user, ()))[-limit:] if limit > 0 else []
+
+    def may_have_hidden(self, user: str) -> bool:
+        return user in self._hidden
 
     async def hidden(self, users: Sequence[str]) -> list[list[ExternalId] | None]:
         return [list(self._hidden.get(user, ())) for user in users]

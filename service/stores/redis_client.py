@@ -9,7 +9,7 @@ server and 2.7 s for a refused port; here its retries are off and every call has
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha1
@@ -26,6 +26,7 @@ from service.stores.redis_causes import BUGS, OPENS_AT_ONCE, OPENS_WHEN_REPEATED
 from service.stores.redis_urls import open_async, parse_address
 
 T = TypeVar("T")
+HEARTBEAT_S = 1.0  # after which a silent channel is asked; after twice that it is lost
 REFUSAL_S = 60.0  # a permanent refusal is told for so long after the last time it was met
 log = structlog.get_logger()
 
@@ -225,6 +226,30 @@ class RedisClient:
                 pipe.evalsha(script.sha, len(keys), *keys, *arguments)
 
         return (await self.pipeline(fill))[1:]
+
+    async def listen(self, channel: str) -> AsyncGenerator[bytes | None, None]:
+        """The messages of a channel, of a server that is no Cluster; None first: from then on none is missed.
+
+        None comes again where some may have been missed. Raises RedisUnavailable when the connection is lost, or silent
+        for longer than two heartbeats; the breaker learns nothing from it.
+        """
+        try:
+            async with self._client.pubsub() as connection:
+                await connection.subscribe(channel)
+                is_asked = False
+                while True:
+                    message = await connection.get_message(timeout=HEARTBEAT_S)
+                    if message is None:
+                        if is_asked:
+                            raise exceptions.TimeoutError("the channel does not answer")
+                        await connection.ping()
+                    elif message["type"] == "subscribe":
+                        yield None
+                    elif message["type"] == "message":
+                        yield message["data"]
+                    is_asked = message is None
+        except (exceptions.RedisError, OSError) as error:
+            raise RedisUnavailable(cause_of(error)) from error
 
     def _record_failure(self, error: BaseException) -> FailureCause:
         """Counts a failure. At most one log line a second."""

@@ -151,6 +151,9 @@ class Silent:
     async def recent(self, user, limit=None):
         await asyncio.sleep(HANG_S)
 
+    def may_have_hidden(self, user):
+        return True
+
     async def hidden(self, users):
         await asyncio.sleep(HANG_S)
 
@@ -239,25 +242,30 @@ def test_many_queries_whose_deadline_nears_get_the_fallback_each(monkeypatch):
 
 
 class Hides(MemoryHistory):
-    """Every user has hidden the same items; says so once it may."""
+    """Every user has hidden the same items; says which once it may, and that there are some at once or only then."""
 
-    def __init__(self, *items):
+    def __init__(self, *items, is_told=True):
         super().__init__()
-        self.items, self.gate = list(items), asyncio.Event()
+        self.items, self.gate, self.is_told = list(items), asyncio.Event(), is_told
+
+    def may_have_hidden(self, user):
+        return self.is_told or self.gate.is_set()
 
     async def hidden(self, users):
         await self.gate.wait()
         return [self.items for _ in users]
 
 
-async def answer_with_hidden(*items, error=None):
+async def answer_with_hidden(*items, error=None, is_told=True):
     """The list of a user who has hidden items, how often it was computed, and if it was before they were known."""
-    encoder, hides = Gated(error), Hides(*items)
+    encoder, hides = Gated(error), Hides(*items, is_told=is_told)
     async with open_pipeline(encoder, histories=hides) as pipeline:
         asking = asyncio.create_task(pipeline.recall(RecallQuery("id", user_id=1, history=[100], top_n=5)))
-        encoder.gate.set()
+        if is_told:
+            encoder.gate.set()
         computed_first = await asyncio.to_thread(encoder.taken.wait, HANG_S)
         hides.gate.set()
+        encoder.gate.set()
         answer = await asking
         return answer.item_ids.tolist(), encoder.num_calls, computed_first
 
@@ -279,6 +287,12 @@ async def longer_list(top_n):
     encoder.gate.set()
     async with open_pipeline(encoder) as pipeline:
         return (await pipeline.recall(RecallQuery("id", history=[100], top_n=top_n))).item_ids.tolist()
+
+
+def test_an_item_hidden_while_the_list_is_computed_is_left_out():
+    whole = run(answer_with_hidden)[0]
+    listed, _, computed_first = run(lambda: answer_with_hidden(whole[0], is_told=False))
+    assert (whole[0] in listed, len(listed), computed_first) == (False, 5, True)
 
 
 def test_a_list_without_hidden_items_stands():

@@ -34,15 +34,15 @@ def test_every_start_of_a_history_is_a_sample(tiny):
 
 
 def test_what_follows_a_target_is_in_its_window(tiny):
-    samples, expected, found = TrainingWindows.prefixes(tiny, 5, window=3), [], []
+    samples, expected, drawn = TrainingWindows.prefixes(tiny, 5, window=3), [], []
     for user in range(1, len(tiny.train) + 1):
         history = tiny.train[user - 1].tolist()
         expected += [(history[max(0, e - 5) : e], [*history[e : e + 3], 0, 0][:3]) for e in range(len(history))]
     for batch in samples.batches(7, np.random.default_rng(0)):
         inputs, targets = replace(batch, window=3).without_last()
         told = [row[:length].tolist() for row, length in zip(inputs.rows, inputs.lengths, strict=True)]
-        found += zip(told, targets.tolist(), strict=True)
-    assert sorted(found) == sorted(expected)
+        drawn += zip(told, targets.tolist(), strict=True)
+    assert sorted(drawn) == sorted(expected)
 
 
 @pytest.mark.parametrize("window", [Window(), Window(length=3, decay=0.5)], ids=["next", "window"])

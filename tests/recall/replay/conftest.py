@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from recall.replay.audience import Past, Reactions
-from recall.replay.draws import uniform
+from recall.replay.audiences.audience import Past, Reactions
+from recall.replay.audiences.draws import uniform
 
 STRANGERS = 9_000_000  # ids that no other test asks for
 

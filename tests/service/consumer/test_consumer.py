@@ -269,9 +269,9 @@ def consumers_of(folder):
 async def another_consumer(folder, known=frozenset()):
     """The id of a consumer beside the known ones, as soon as it shows its environment."""
     async with asyncio.timeout(60):
-        while not (found := consumers_of(folder) - known):  # noqa: ASYNC110  (nothing tells of another process)
+        while not (pids := consumers_of(folder) - known):  # noqa: ASYNC110  (nothing tells of another process)
             await asyncio.sleep(0.02)
-    [pid] = found
+    [pid] = pids
     return pid
 
 

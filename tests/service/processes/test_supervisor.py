@@ -68,6 +68,15 @@ def test_users_keep_their_arm_in_every_process(split):
     assert len({(experiment["assigned"], experiment["key"]) for experiment in answers}) == 1
 
 
+def test_a_hide_holds_at_once_in_every_process(split, known):
+    for n in range(12):
+        body = {"user_id": f"hides {n}", "history": known[n : n + 5], "top_n": 5}
+        first = ask(split.url, "/recall/recgpt", **body)["items"][0]
+        event = {"user_id": f"hides {n}", "item_id": first, "action": "hide"}
+        assert httpx.post(f"{split.url}/feedback", json=event, timeout=60).status_code == 202
+        assert first not in ask(split.url, "/recall/recgpt", **body)["items"]
+
+
 def test_histories_are_shared(split, known):
     reply = httpx.post(
         f"{split.url}/feedback", json={"user_id": "split-1", "item_id": known[9], "action": "play"}, timeout=60

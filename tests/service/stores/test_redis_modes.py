@@ -22,6 +22,7 @@ from service.events.fullness import FullnessWatch
 from service.events.outbox import Outbox
 from service.events.streams import EXPOSURES, FEEDBACK
 from service.experiments.feedback import Action, FeedbackEvent, RedisFeedback
+from service.stores.hiders import CHANNEL, Hiders
 from service.stores.history import RedisHistory
 from service.stores.redis_causes import FailureCause
 from service.stores.redis_client import RedisClient, RedisLimits, RedisUnavailable
@@ -44,9 +45,10 @@ def plain(tmp_path_factory):
     """A server with a socket and a user who has the rights that docs/deployment.md names."""
     folder = tmp_path_factory.mktemp("plain")
     rights = ["-@all", "+@read", "+@write", "+@scripting", "+@transaction", "+@connection", "+select", "+info"]
-    user = ("--user", "app", "on", ">s%cret", "~*", *rights)
+    user = ("--user", "app", "on", ">s%cret", "~*", "resetchannels", "&recall:*", *rights, "+@pubsub")
+    mute = ("--user", "mute", "on", ">mute", "~*", "resetchannels", *rights)
     limited = ("--user", "reader", "on", ">read", "~*", "&*", "+@read", "+ping")
-    with servers.running(folder, "--unixsocket", folder / "redis.sock", *user, *limited) as server:
+    with servers.running(folder, "--unixsocket", folder / "redis.sock", *user, *mute, *limited) as server:
         yield server, folder
 
 
@@ -120,6 +122,41 @@ def test_feedback_is_kept_once_with_its_histories(url):
         return set(first), set(again), kept, await history.hidden(users[:2]), len(page.events), dict(client.failures)
 
     assert with_client(url, use) == ({True}, {False}, [[n] for n in range(NUM_USERS)], [[99], []], NUM_USERS + 1, {})
+
+
+def test_who_hides_is_heard_of(url):
+    """In a Cluster, and by a user without the channel, everybody may have hidden something."""
+
+    async def use(client):
+        hiders = Hiders(client)
+        following = asyncio.create_task(hiders.follow())
+        feedback = RedisFeedback(client)
+        if not client.is_cluster:
+            while hiders.may_contain("nobody"):  # noqa: ASYNC110  (nothing tells)
+                await asyncio.sleep(0.01)
+        await feedback.keep(event("hides", 1, Action.HIDE))
+        while not hiders.may_contain("hides"):  # noqa: ASYNC110  (nothing tells)
+            await asyncio.sleep(0.01)
+        following.cancel()
+        await asyncio.wait([following])
+        return hiders.may_contain("nobody"), dict(client.failures)
+
+    assert with_client(url, use) == ("+cluster" in url, {})
+
+
+def test_a_user_without_the_channel_keeps_hides_and_reads_everybody(plain):
+    async def use(client):
+        hiders = Hiders(client)
+        following = asyncio.create_task(hiders.follow())
+        await RedisFeedback(client, hiders=hiders).keep(event("mute", 1, Action.HIDE))
+        with pytest.raises(RedisUnavailable) as refused:
+            await anext(client.listen(CHANNEL))
+        following.cancel()
+        await asyncio.wait([following])
+        hidden = await RedisHistory(client, hiders=hiders).hidden(["mute"])
+        return refused.value.cause, hidden, hiders.may_contain("nobody")
+
+    assert with_client(f"redis://mute:mute@{plain[0].address}", use) == (FailureCause.PERMISSION, [[1]], True)
 
 
 def test_vectors_come_back(url):

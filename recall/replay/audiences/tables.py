@@ -13,8 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from model.logs.events import DataError
-from recall.replay.audience import Ids, Numbers
-from recall.replay.logistic import logit
+from recall.replay.audiences.audience import Ids, Numbers
+from recall.replay.audiences.logistic import logit
 
 PRIOR_VIEWS, PRIOR_TASTE = 5.0, 3.0  # views that a mean counts as, beside a user's own
 PRIOR_SHOWS = 200.0  # the same of a video

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from model.data.sequences import SequenceData
 from model.logs.events import DataError
-from recall.replay.audience import PLAYS, VIEWED, WATCHED, Ids, Numbers, Past, Reactions
+from recall.replay.audiences.audience import PLAYS, VIEWED, WATCHED, Ids, Numbers, Past, Reactions
 
 LENGTH_MS = 10_000.0
 MAX_RATIO = 20.0  # one known ratio in a thousand is above; the largest is 144

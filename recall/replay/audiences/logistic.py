@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recall.replay.audience import Numbers
+from recall.replay.audiences.audience import Numbers
 
 STEPS, RIDGE = 30, 1.0  # the ridge is in rows of evidence, against features that hardly vary
 ENOUGH = 1e-9  # the largest change of a weight at which it stops

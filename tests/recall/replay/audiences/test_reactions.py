@@ -5,10 +5,10 @@ import pytest
 
 from model.data.prepare import PrepareOptions, prepare
 from model.logs.events import DataError
-from recall.replay.draws import uniform
-from recall.replay.kuairand import LogAudience
-from recall.replay.logistic import calibration, fit
-from recall.replay.matrix import MatrixAudience, rank_table
+from recall.replay.audiences.draws import uniform
+from recall.replay.audiences.kuairand import LogAudience
+from recall.replay.audiences.logistic import calibration, fit
+from recall.replay.audiences.matrix import MatrixAudience, rank_table
 
 ITEMS = [40, 50, 60, 70]
 PEOPLE = [*range(1, 11)]
@@ -80,7 +80,7 @@ def test_the_users_of_the_validation_split_take_no_part(matrix):
 
 
 def test_the_pre_period_is_random_videos_and_true_plays(matrix, monkeypatch):
-    monkeypatch.setattr("recall.replay.matrix.NUM_RANDOM", 3)
+    monkeypatch.setattr("recall.replay.audiences.matrix.NUM_RANDOM", 3)
     user = int(matrix.users[0])
     past = matrix.past(user)
     assert len(set(past.seen)) == 3

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recall.replay.audience import PLAYS, VIEWED, WATCHED, Ids, Numbers, Past, Reactions
-from recall.replay.draws import uniform
-from recall.replay.logistic import Logistic, calibration, fit
-from recall.replay.tables import LOGGED, SHOWN, Tables, read
+from recall.replay.audiences.audience import PLAYS, VIEWED, WATCHED, Ids, Numbers, Past, Reactions
+from recall.replay.audiences.draws import uniform
+from recall.replay.audiences.logistic import Logistic, calibration, fit
+from recall.replay.audiences.tables import LOGGED, SHOWN, Tables, read
 
 DECILES = 10
 PARTS = ("val", "test")  # of the exposure files: 25-30 April, 1-8 May

@@ -1,0 +1,85 @@
+"""The interleaved run: everybody is shown lists mixed out of both arms', and the event log says whom users prefer.
+
+Draws of some hundred of its users are held against the twins: has their preference the sign of the true lift? A split
+needs thousands of users for what an interleaving should see in hundreds; this is where that is put to the test.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recall.replay.lifts import ALPHA, TwinLift
+from recall.replay.salts import CONTROL, KEY, experiment_of
+from service.consumer.credits import BETWEEN, read_credits
+from service.consumer.users import read_experiment
+from service.experiments.verdict.distributions import sign_test_p
+
+USERS = 500  # of a draw
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """One metric: the preference of everybody, and how often that of a draw has the sign of the twins' lift."""
+
+    metric: str
+    lift: float  # of the twins, a fraction of the control's mean
+    prefer_control: int  # users of the whole run
+    prefer_treatment: int
+    draws: int
+    agrees: float  # share of the draws
+    clear: float  # the same with a sign test below ALPHA
+    clear_and_wrong: float
+
+
+def interleaving_of(salt: str, control: str, treatment: str) -> dict[str, Any]:
+    """The experiments' file: every user gets one list out of both arms'."""
+    split = experiment_of(salt, control, treatment)
+    [rule] = split["features"]["recall_arm"]["rules"]
+    mixed = {name: value for name, value in rule.items() if name != "weights"} | {"kind": "interleaving"}
+    return {"features": {"recall_arm": {"defaultValue": control, "rules": [mixed]}}}
+
+
+def read_preferences(folder: Path) -> pl.DataFrame:
+    """One row a user of the event log: METRIC:VARIATION for both variations."""
+    return read_credits(read_experiment(folder, KEY)).users_until()
+
+
+def agreement(credits: pl.DataFrame, lift: TwinLift, treatment: str, draws: int, seed: int) -> Agreement | None:
+    """None for a metric that the log has no credits of, or of which the twins have no lift at all."""
+    names = [f"{lift.metric}{BETWEEN}{variation}" for variation in (CONTROL, treatment)]
+    if not set(names) <= set(credits.columns) or not lift.lift:
+        return None
+    control, own = (credits[name].to_numpy() for name in names)
+    signs = np.sign(own - control).astype(np.int64)  # (U,) of each user's preference
+    rng = np.random.default_rng([seed, 5])
+    counts = np.zeros(3)  # draws that agree; of these and of the others, those that are clear
+    for _ in range(draws):
+        # anew from all, with replacement: draws of half of the same users would hardly differ
+        drawn = rng.choice(signs, USERS)
+        wins = int((drawn < 0).sum()), int((drawn > 0).sum())
+        agrees = drawn.sum() * lift.lift > 0
+        is_clear = any(wins) and sign_test_p(*wins) < ALPHA
+        counts += agrees, agrees and is_clear, is_clear and not agrees
+    agrees_share, clear, wrong = (counts / draws).tolist()
+    return Agreement(
+        metric=lift.metric,
+        lift=lift.lift,
+        prefer_control=int((signs < 0).sum()),
+        prefer_treatment=int((signs > 0).sum()),
+        draws=draws,
+        agrees=agrees_share,
+        clear=clear,
+        clear_and_wrong=wrong,
+    )
+
+
+def agreements(
+    credits: pl.DataFrame, lifts: Sequence[TwinLift], treatment: str, draws: int, seed: int
+) -> Mapping[str, Agreement]:
+    """Metric -> agreement, of every metric that the log has."""
+    rows = [agreement(credits, lift, treatment, draws, seed) for lift in lifts]
+    return {row.metric: row for row in rows if row is not None}
