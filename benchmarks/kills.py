@@ -2,8 +2,9 @@
 
 Each kill hits a process of its own that does the command's work over and over, two versions in turn, over one folder.
 Afterwards the folder must open and be the first version or the second, whole; "mixed" counts the others. Forked from
-this process, so that a kill hits the work and not the import of torch. The last column counts kills that hit between
-the first byte written and the last step: leftovers of the writer lay beside the folder.
+this process, so that a kill hits the work and not the import of torch; and all work is done in such children, because
+polars does not live on in a child of a process that has used it. The last column counts kills that hit between the
+first byte written and the last step: leftovers of the writer lay beside the folder.
 """
 
 import argparse
@@ -16,9 +17,12 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import cycle
+from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -35,6 +39,7 @@ from model.training.trainer import with_epochs
 
 SEEDS = (0, 1)  # of the two versions
 EPOCHS = 30
+T = TypeVar("T")
 Work = Callable[[Path], object]
 # the work of the two versions, and which of them a folder holds; an error where it is neither
 Case = tuple[list[Work], Callable[[Path], str]]
@@ -48,7 +53,6 @@ def main() -> None:
     torch.set_num_threads(1)
     random.seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        # one after the other: polars does not live on in a child of a process that has used it
         cases = {"prepare": preparing, "train": training, "build": building}
         rows = []
         for name, case in cases.items():
@@ -66,13 +70,12 @@ def preparing(_: Path) -> Case:
 
 
 def training(_: Path) -> Case:
-    data = {seed: data_of(seed) for seed in SEEDS}
-    return [partial(save_trained, data[seed], seed) for seed in SEEDS], version_of_checkpoint
+    return [partial(save_trained, seed) for seed in SEEDS], version_of_checkpoint
 
 
 def building(folder: Path) -> Case:
     for seed in SEEDS:
-        trained(data_of(seed), seed).save(folder / f"checkpoint-{seed}")
+        in_child(partial(save_trained, seed, folder / f"checkpoint-{seed}"))
     return [partial(build_bundle, folder / f"checkpoint-{seed}") for seed in SEEDS], digest_of
 
 
@@ -80,16 +83,16 @@ def data_of(seed: int) -> SequenceData:
     return prepare(PrepareOptions(synthetic=SyntheticSpec(num_users=100, num_items=120, seed=seed)))[0]
 
 
-def trained(data: SequenceData, seed: int) -> Checkpoint:
-    return fit(with_epochs(load_recipe("default", "sasrec"), 1), data, seed)
-
-
 def save_data(seed: int, target: Path) -> None:
     data_of(seed).save(target)
 
 
-def save_trained(data: SequenceData, seed: int, target: Path) -> None:
-    trained(data, seed).save(target)
+def save_trained(seed: int, target: Path) -> None:
+    fit(with_epochs(load_recipe("default", "sasrec"), 1), data_of(seed), seed).save(target)
+
+
+def save_resumed(kept: StageFolder | None, target: Path) -> None:
+    fit(with_epochs(load_recipe("default", "sasrec"), EPOCHS), data_of(0), kept=kept).save(target)
 
 
 def version_of_data(target: Path) -> str:
@@ -112,13 +115,13 @@ def kill(target: Path, works: Iterable[Work], version: Callable[[Path], str], nu
         began = time.perf_counter()
         os.waitpid(forked([work], target), 0)
         spans.append(time.perf_counter() - began)
-        known.append(version(target))
+        known.append(in_child(partial(version, target)))
     counts = dict.fromkeys(("first", "second", "mixed", "while_writing"), 0)
     for _ in range(num_kills):
         killed_at_random(works, target, min(spans))
         counts["while_writing"] += any(target.parent.glob(f".{target.name}.*"))
         try:
-            counts["second" if known.index(version(target)) else "first"] += 1
+            counts["second" if known.index(in_child(partial(version, target))) else "first"] += 1
         except (ValueError, OSError) as error:
             print(f"{target.name}: {error}", file=sys.stderr)
             counts["mixed"] += 1
@@ -127,16 +130,15 @@ def kill(target: Path, works: Iterable[Work], version: Callable[[Path], str], nu
 
 def resume(folder: Path, num_kills: int) -> dict[str, object]:
     """Kills one training again and again until it has had its epochs; are the weights those of an undisturbed one?"""
-    data, recipe = data_of(0), with_epochs(load_recipe("default", "sasrec"), EPOCHS)
     kept = StageFolder(folder / "unfinished", every_epoch=True)
     began = time.perf_counter()
-    fit(recipe, data).save(folder / "undisturbed")
+    in_child(partial(save_resumed, None, folder / "undisturbed"))
     span, kills = time.perf_counter() - began, 0
     while not (folder / "resumed").exists() and kills < num_kills:
-        killed_at_random([lambda target: fit(recipe, data, kept=kept).save(target)], folder / "resumed", span / 8)
+        killed_at_random([partial(save_resumed, kept)], folder / "resumed", span / 8)
         kills += 1
     if not (folder / "resumed").exists():
-        fit(recipe, data, kept=kept).save(folder / "resumed")
+        in_child(partial(save_resumed, kept, folder / "resumed"))
     first, second = (Checkpoint.load(folder / name).network.state_dict() for name in ("undisturbed", "resumed"))
     same = all(first[name].equal(second[name]) for name in first)
     return {"command": "resume", "kills": kills, "epochs": EPOCHS, "same_bits": same, "mixed": int(not same)}
@@ -147,6 +149,12 @@ def killed_at_random(works: Iterable[Work], target: Path, span: float) -> None:
     time.sleep(random.uniform(0, 1.5 * span))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+
+
+def in_child(work: Callable[[], T]) -> T:
+    """The outcome of work that a process of its own does, or its error."""
+    with ProcessPoolExecutor(1, get_context("fork")) as pool:
+        return pool.submit(work).result()
 
 
 def forked(works: Iterable[Work], target: Path) -> int:
