@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from service.events.outbox import Outbox
 from service.events.spool import Spool
 from service.experiments.assignment import Assignment, Reason
+from service.experiments.conditions import USER
 from service.experiments.recorder import ExposureRecorder
 from service.stores.embedded_redis import EmbeddedRedis
 from service.stores.redis_client import RedisClient, RedisLimits
@@ -32,9 +33,12 @@ COUNTED = Assignment("recgpt", Reason.EXPERIMENT, "config", "recgpt-vs-comirec",
 class Query:
     """The part of a query that is recorded."""
 
-    unit: str
+    user: str
     request_id: str
     top_n: int = LIST_LENGTH
+
+    def unit_by(self, attribute: str) -> str | None:
+        return self.user if attribute == USER else None
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Result:
     item_ids: NDArray[np.int64]
     scores: NDArray[np.float32]
     bundle: str = "0123456789abcdef"
+    served: str = "recgpt"
     provenance: None = None
     timings_ms: Mapping[str, float] = field(default_factory=lambda: {"total": 4.2})
 

@@ -138,6 +138,7 @@ def specs(num_items: int) -> tuple[str, ...]:
 
 def efforts(index: FaissIndex) -> Iterator[FaissIndex]:
     for effort in EFFORTS:
+        # at least as many candidates as hits are wanted (100): a walk that keeps fewer cannot find them all
         yield index.with_effort(replace(DEFAULT_EFFORT, nprobe=effort, ef_search=max(2 * effort, 100)))
 
 

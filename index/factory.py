@@ -27,6 +27,7 @@ def build_index(
 
 def list_count(num_items: int) -> int:
     """Number of lists of an IVF index over so many items: the power of two nearest to 4 sqrt(N)."""
+    # the lower end of what FAISS's guidelines advise, 4 to 16 sqrt(N)
     return int(2 ** round(np.log2(4 * num_items**0.5)))
 
 

@@ -91,6 +91,7 @@ class ListsOfRows:
         quantizer = faiss.IndexFlatIP(self.index.dim)
         quantizer.add(self.centres[used])
         bits = faiss.ScalarQuantizer.QT_8bit
+        # False: numbers are coded as they are, not as differences from their list's centre
         lists = faiss.IndexIVFScalarQuantizer(
             quantizer, self.index.dim, len(used), bits, faiss.METRIC_INNER_PRODUCT, False
         )

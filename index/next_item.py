@@ -19,6 +19,7 @@ def next_item_from(index: ItemIndex) -> Callable[[Tensor], Tensor] | None:
     """
     if not isinstance(index, FaissIndex):
         return None
+    # made once: it shares the native index, and parameters are handed over with each call
     lighter = index.with_effort(index.effort.for_single_item())
 
     def next_item(states: Tensor) -> Tensor:

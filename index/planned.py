@@ -94,6 +94,7 @@ class PlannedIndex(OuterIndex):
         """The index, looked through harder: the hits that remain lie further away."""
         if not isinstance(self.inner, FaissIndex):
             return self.inner
+        # a graph gives no more hits than it keeps candidates, and is asked for up to limit / MOST_IN_GRAPHS
         effort, ef = self.inner.effort, GRAPH_PROBES / MOST_IN_GRAPHS
         more = replace(effort, nprobe=int(PROBES * effort.nprobe), ef_search=int(ef * effort.ef_search))
         return self.inner.with_effort(more)

@@ -48,6 +48,7 @@ class WatchedIndex(OuterIndex):
         if next(self._turn) % self._every == 0 and len(queries):
             own = excluded.within(slice(0, 1)) if excluded else None
             expected = self._exact.search(queries[:1], limit, own, allowed).rows
+            # with all items filtered out or excluded there is nothing to find, and no share of it
             if expected.any():
                 self.recall.add(recall_of(hits.rows[:1], expected))
         return hits

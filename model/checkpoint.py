@@ -20,6 +20,7 @@ from model.folders.whole import FolderKind, read_folder, write_folder
 from model.metadata import CATALOGUE, CONFIG, read_plan
 from model.networks import build_network
 from model.networks.base import Network
+from model.positive import PositiveRule, read_rule
 from model.records import ServingPlan
 
 FORMAT = 2
@@ -48,6 +49,7 @@ class Provenance:
     metrics: Mapping[str, float] = field(default_factory=dict)  # on the validation split, of the served plan
     epochs: tuple[int, ...] = ()  # of each stage that were taken, 0 = the stage was not; earlier versions kept none
     started_from: str = ""  # the digest of the weights that a warm start began with
+    positive: PositiveRule | None = None  # by which the events were chosen; None = not known
     refit: bool = False  # trained on validation and test too: no measure of quality holds for it
 
 
@@ -147,7 +149,9 @@ def read_settings(network: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_provenance(parts: Mapping[str, Any]) -> Provenance:
-    return Provenance(**{**parts, "epochs": tuple(parts.get("epochs", ()))})
+    return Provenance(
+        **{**parts, "epochs": tuple(parts.get("epochs", ())), "positive": read_rule(parts.get("positive"))}
+    )
 
 
 def _load_weights(network: Network, path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from model.catalogue import Catalogue
+from model.positive import PositiveRule, read_rule
 from model.records import Placement, PromptForm, PromptPlan, ServingPlan
 
 CONFIG, CATALOGUE = "config.json", "catalogue.npz"
@@ -23,13 +24,15 @@ class CheckpointMetadata:
     plan: ServingPlan
     window: int  # newest history items that can change the answer
     catalogue: Catalogue
+    positive: PositiveRule | None = None  # by which the events of its training were chosen; None = not known
 
     @classmethod
     def read(cls, folder: Path) -> "CheckpointMetadata":
         """Raises OSError, ValueError or KeyError for what is no checkpoint; the caller has checked the digests."""
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         window = int(config["network"]["max_length"])
-        return cls(config["kind"], read_plan(config["plan"]), window, Catalogue.load(folder / CATALOGUE))
+        rule = read_rule(config["provenance"].get("positive"))
+        return cls(config["kind"], read_plan(config["plan"]), window, Catalogue.load(folder / CATALOGUE), rule)
 
 
 def read_plan(parts: Mapping[str, Any]) -> ServingPlan:

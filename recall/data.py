@@ -10,7 +10,6 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from model.data.positives import PositiveRule
 from model.data.prepare import PrepareOptions
 from model.data.prepare import prepare as prepare_data
 from model.data.sequences import PREPARED, SequenceData
@@ -19,6 +18,7 @@ from model.folders.whole import check_target
 from model.logs.columns import LogShape
 from model.logs.events import DataError, ReadReport
 from model.logs.layout import SEPARATORS
+from model.positive import PositiveRule
 from recall.options import takes
 from recall.terminal import err, last_line, out
 
@@ -178,11 +178,10 @@ def read_positive(input_format: str | None, words: list[str]) -> dict[str, Any]:
         if len(words) > 1:
             raise DataError("kuairand takes one --positive: long_view or is_click")
         return {"target": words[0]} if words else {}
-    ratios = [word.removeprefix("watch:") for word in words if word.startswith("watch:")]
-    if len(ratios) > 1 or not all(ratio.replace(".", "", 1).isdecimal() for ratio in ratios):
-        raise DataError("--positive watch:RATIO may stand once, with a number such as watch:0.5")
-    reactions = tuple(word for word in words if not word.startswith("watch:"))
-    return {"positive": PositiveRule(float(ratios[0]) if ratios else None, reactions)}
+    try:
+        return {"positive": PositiveRule.parse(words)}
+    except ValueError as error:
+        raise DataError(f"--positive: {error}") from error
 
 
 @contextmanager

@@ -6,15 +6,17 @@ one (`engines_at`). Here is no torch, so that an HTTP process does not load it.
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Collection
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Generic, TypeVar
 
 import structlog
 from prometheus_client.registry import Collector
 
+from model.positive import PositiveRule
 from service.canary.collector import CanaryCollector
 from service.canary.watch import CanaryWatch
 from service.catalogue.follower import CatalogueFollower
@@ -28,13 +30,13 @@ from service.events.fullness import FullnessWatch
 from service.events.outbox import MemoryOutbox, Outbox, OutboxLimits
 from service.events.spool import Spool
 from service.events.streams import STREAMS
-from service.experiments.assignment import DEFAULT_FILE, Assigner
 from service.experiments.collector import ExperimentsCollector
+from service.experiments.endpoint import Endpoint
 from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
-from service.experiments.live import LiveAssigner
+from service.experiments.histories import HistoryRule
+from service.experiments.live import LiveAssigner, load_assigner, stamp_of
 from service.experiments.recorder import ExposureRecorder
-from service.experiments.rules import FEATURE
-from service.experiments.shadow import ShadowComparison
+from service.experiments.shadow import ListedResult, ShadowArm, ShadowComparison
 from service.items import ItemEditor, follow, open_changes
 from service.pipeline import RecallPipeline
 from service.queries import RecallQuery
@@ -43,6 +45,7 @@ from service.remote.link import EngineLink
 from service.reports import ReportMaker
 from service.settings import Settings
 from service.steps.unshown import UnshownLists
+from service.stores.buckets import BucketStore, MemoryBuckets, RedisBuckets
 from service.stores.collectors import RedisCollector
 from service.stores.hiders import Hiders
 from service.stores.history import HistoryStore, MemoryHistory, RedisHistory
@@ -88,6 +91,7 @@ class Stores:
     fullness: FullnessWatch | None = None
     redis_clients: tuple[RedisClient, ...] = ()
     lacking: tuple[str, ...] = ()  # what could not be opened, and is done without
+    buckets: BucketStore | None = None  # sticky ones; None = the hash alone decides
 
     def collectors(self) -> list[Collector]:
         return [EventCollector(self.outbox, self.fullness)]
@@ -110,6 +114,7 @@ class Service:
     stores: Stores
     releases: Releases
     experiments: LiveAssigner
+    histories: HistoryRule
     items: ItemEditor
     metrics: Metrics
     shadow: ShadowComparison[RecallQuery]
@@ -127,10 +132,10 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
     """Everything is up inside, and down again outside. Raises ConfigurationError before anything answers."""
     metrics = Metrics()
     # before the bundles, which take seconds: a mistake in the experiment file is told at once
-    experiments = LiveAssigner(lambda: load_assigner(settings.experiments, settings.arms), settings.experiments)
+    experiments = open_experiments(settings)
     async with AsyncExitStack() as stack:
         engines = await stack.enter_async_context(open_engines(settings, metrics))
-        if settings.experiments and settings.watch_experiments_s:
+        if settings.watch_experiments_s:
             watching = asyncio.create_task(experiments.watch(settings.watch_experiments_s))
             stack.callback(watching.cancel)
         # opened after the engines, so closed before them: nothing here may ask an engine that is gone
@@ -138,9 +143,11 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
         clients = (*engines.redis_clients, *stores.redis_clients)
         register(metrics, *engines.collectors, *stores.collectors(), RedisCollector(clients))
         register(metrics, ExperimentsCollector(experiments))
-        pipeline = RecallPipeline(engines.arms, experiments, stores.histories, engines.state, stores.unshown)
+        pipeline = RecallPipeline(
+            engines.arms, experiments, stores.histories, engines.state, stores.unshown, stores.buckets
+        )
         items = ItemEditor(engines.changes, engines.state, engines.arms, stores.histories)
-        shadow = ShadowComparison(pipeline, metrics.overlap)
+        shadow = ShadowComparison(pipeline, metrics.overlap, arm=shadow_arm(settings, stores))
         stack.push_async_callback(shadow.close)
         canaries = watch_canaries(pipeline, engines.releases, metrics, stack)
         stores = replace(stores, redis_clients=clients)
@@ -150,6 +157,7 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
             stores=stores,
             releases=engines.releases,
             experiments=experiments,
+            histories=HistoryRule(partial(rules_of, engines.arms), settings.history_rule),
             items=items,
             metrics=metrics,
             shadow=shadow,
@@ -169,6 +177,22 @@ def watch_canaries(
     judging = asyncio.create_task(canaries.run())
     stack.callback(judging.cancel)
     return canaries
+
+
+def shadow_arm(settings: Settings, stores: Stores) -> ShadowArm[RecallQuery] | None:
+    """The arm whose lists are recorded and not shown."""
+    if settings.shadow_arm is None:
+        return None
+
+    def record(query: RecallQuery, results: tuple[ListedResult, ListedResult]) -> None:
+        stores.exposures.record_shadow(query, results[0].assignment, results, settings.shadow_share)
+
+    return ShadowArm(settings.shadow_arm, settings.shadow_share, record)
+
+
+def rules_of(arms: Mapping[str, ArmSlot]) -> list[PositiveRule | None]:
+    """The rule by which each arm's bundle was trained, of those that are served now."""
+    return [slot.current.positive for slot in arms.values()]
 
 
 def freeze_loaded() -> None:
@@ -200,20 +224,13 @@ def engines_at(address: str) -> OpenEngines:
     return open_engines
 
 
-def load_assigner(path: Path | None, arms: Collection[str]) -> Assigner:
-    """The experiment file given; else recgpt against comirec where both are served; else one arm for everybody.
-
-    Raises ConfigurationError for a file that cannot be used, and where there is no arm.
-    """
-    if not arms:
-        raise ConfigurationError("no arm to serve: give --arm NAME=BUNDLE, or make bundles with `recall demo`")
-    if path is not None:
-        return Assigner.from_file(path, arms)
-    if {"recgpt", "comirec"} <= set(arms):
-        return Assigner.from_file(DEFAULT_FILE, arms)
-    only = next(iter(arms))
-    log.info("no_experiment", arm=only, reason="no experiment file, and not both recgpt and comirec are served")
-    return Assigner.from_features({"features": {FEATURE: {"defaultValue": only}}}, arms)
+def open_experiments(settings: Settings) -> LiveAssigner:
+    """The experiments of the endpoint, of the file, or of neither. Raises ConfigurationError for unusable ones."""
+    path, arms, has_buckets = settings.experiments, settings.arms, settings.sticky_days > 0
+    if settings.experiments_url:
+        endpoint = Endpoint(settings.experiments_url, settings.kept_experiments)
+        return LiveAssigner(partial(endpoint.load, arms, has_buckets), endpoint.mark)
+    return LiveAssigner(partial(load_assigner, path, arms, has_buckets), partial(stamp_of, path) if path else None)
 
 
 def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
@@ -227,6 +244,7 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
             MemoryFeedback(memory),
             ExposureRecorder(kept, settings.exposure_sample),
             kept,
+            buckets=MemoryBuckets() if settings.sticky_days else None,
         )
     url = settings.events_redis_url or settings.redis_url or ""
     # clients of their own: a slow event must not open the breaker of history reads, nor of the cache
@@ -239,6 +257,9 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     spool = open_spool(settings)
     outbox = Outbox(events, spool, OutboxLimits(max_stream_bytes=max_bytes))
     stack.push_async_callback(outbox.close)
+    buckets = RedisBuckets(history, events, math.ceil(settings.sticky_days * DAY_S)) if settings.sticky_days else None
+    if buckets:
+        stack.push_async_callback(buckets.close)
     fullness = FullnessWatch(events, STREAMS, max_bytes)
     watching = asyncio.create_task(fullness.run())
     stack.callback(watching.cancel)
@@ -257,6 +278,7 @@ def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
         fullness,
         (events, history),
         () if spool or not settings.spool_mb else ("spool_unwritable",),
+        buckets,
     )
 
 

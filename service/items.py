@@ -38,8 +38,6 @@ class WatchEvent(Protocol):
     def user(self) -> str: ...
     @property
     def item(self) -> ExternalId: ...
-    @property
-    def is_history(self) -> bool: ...
 
 
 class ItemEditor:
@@ -85,9 +83,12 @@ class ItemEditor:
         return item
 
     async def watched(self, event: WatchEvent) -> None:
-        """Tells the log of a new item's watcher, once a user; what fails is lost, for one of many."""
+        """Tells the log of a new item's watcher, once a user; what fails is lost, for one of many.
+
+        event: one that enters the user's history.
+        """
         state = self._state.current
-        if not state.current or not event.is_history:
+        if not state.current:
             return
         item = self._items.own_form(event.item)
         if (number := state.current.get(item)) is None:

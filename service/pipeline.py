@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
 
 from model.catalogue import ExternalId
 from model.records import History
@@ -17,13 +16,15 @@ from service.clock import Clock
 from service.engine.arms import ArmSlot, Member, Release, with_current
 from service.engine.blocks import RequestBlock, ResultBlock
 from service.engine.messages import EngineRequest, EngineResult
-from service.errors import CatalogueBehind, DeadlineExceeded, EngineFailed, RecallError, UnknownArm
-from service.experiments.assignment import Assignment, Reason
+from service.errors import CatalogueBehind, DeadlineExceeded, EngineFailed, RecallError
+from service.experiments.assignment import Assignment
 from service.fallback import FALLBACK, filled, is_filled, reasons, shortfalls, turning_point
 from service.queries import AnyResult, Asked, Read, RecallQuery, RecallResult, outcome_of, without_hidden
-from service.steps.interleaving import fitting, is_alike, recall_both
+from service.steps.assigning import Assigning, AssignmentPolicy, slot_of
+from service.steps.interleaving import is_alike, recall_both
 from service.steps.kept import KeptOfUsers
 from service.steps.unshown import UnshownLists, without_shown
+from service.stores.buckets import BucketStore
 from service.stores.history import HistoryStore
 from service.stores.shown import MemoryShown
 from service.stores.vector_codec import CachedVectors
@@ -31,12 +32,6 @@ from service.stores.vector_codec import CachedVectors
 BUSY_SECONDS = 2.0  # an engine that computed a batch this lately is alive
 CHANGE_SECONDS = 2.0  # that a request waits for a change of the catalogue which it demands to see
 NAMES_SECONDS = 0.25  # until an item of the engine's has a name here
-
-
-class AssignmentPolicy(Protocol):
-    """Chooses arms (service/experiments/assignment.py)."""
-
-    def assign(self, unit: str | None, forced: str | None = None) -> Assignment: ...
 
 
 class RecallPipeline:
@@ -49,12 +44,15 @@ class RecallPipeline:
         histories: HistoryStore,
         changes: LiveState | None = None,
         unshown: UnshownLists | None = None,
+        buckets: BucketStore | None = None,
     ) -> None:
         """changes: of the catalogue, as far as this process knows them; None = there are none.
 
-        unshown: makes lists without what their users were shown; None = with a memory in this process.
+        unshown: makes lists without what their users were shown; None = with a memory in this process. buckets: sticky
+        ones; None = the hash alone decides.
         """
-        self.arms, self.assigner, self._kept = arms, assigner, KeptOfUsers(histories)
+        self.arms, self._kept = arms, KeptOfUsers(histories)
+        self._assigning = Assigning(arms, assigner, buckets)
         self._changes, self._unshown = changes or LiveState(), unshown or UnshownLists(MemoryShown(), histories)
 
     async def recall(self, query: RecallQuery, assignment: Assignment | None = None) -> AnyResult:
@@ -63,7 +61,7 @@ class RecallPipeline:
         A failed engine is answered by the labelled fallback, and so is a deadline that is too near to compute anything.
         assignment: of this query, where the caller has to know it even if this raises.
         """
-        assignment = assignment or self.assign(query)
+        assignment = assignment or await self.assign(query)
 
         async def ask(own: RecallQuery) -> AnyResult:
             if assignment.teams:
@@ -133,7 +131,7 @@ class RecallPipeline:
 
         assignments: of each query, as in `recall`. Those with rules or two arms go one by one. Raises UnknownArm.
         """
-        assignments = assignments or [self.assign(query) for query in queries]
+        assignments = assignments or await self.assign_many(queries)
         if not all(map(is_alike, queries, assignments)):
             return await self._recall_mixed(queries, assignments)
         clock = Clock()
@@ -208,7 +206,7 @@ class RecallPipeline:
 
     def _answer(self, read: Read, asked: Asked, timings_ms: Mapping[str, float]) -> RecallResult:
         query, (arm, request, result) = read.query, asked
-        degraded = [*read.degraded, *reasons(request, result)]
+        degraded = [*read.assignment.degraded, *read.degraded, *reasons(request, result)]
         listed = filled(arm, request, result, degraded)
         # the assignment stands whatever was served: an experiment is analysed by what was meant to be shown
         return RecallResult(
@@ -234,7 +232,7 @@ class RecallPipeline:
             request = release.request(user, history, deadline=deadline)
             return release, (await release.engine.ask(request)).vectors
 
-        return await with_current(self._slot(arm), encode)
+        return await with_current(slot_of(self.arms, arm), encode)
 
     def problems(self) -> dict[str, str]:
         """Returns the reason why nothing is computed now, for each arm of which that is so."""
@@ -257,19 +255,16 @@ class RecallPipeline:
             if time.monotonic() - release.engine.last_batch_at > BUSY_SECONDS:
                 await release.engine.ask(EngineRequest(History(()), 1, deadline=deadline))
 
-        await with_current(self._slot(arm), ask)
+        await with_current(slot_of(self.arms, arm), ask)
 
-    def assign(self, query: RecallQuery) -> Assignment:
-        """The arm of the path, or the experiment's."""
-        if query.pinned is None:
-            return fitting(self.assigner.assign(query.unit, query.forced), query)
-        self._slot(query.pinned)
-        return Assignment(query.pinned, Reason.PINNED, "")
+    async def assign(self, query: RecallQuery) -> Assignment:
+        """The arm of the path, or the experiment's. Raises UnknownArm."""
+        [assignment] = await self.assign_many([query])
+        return assignment
 
-    def _slot(self, arm: str) -> ArmSlot:
-        if arm not in self.arms:
-            raise UnknownArm(f"no arm is called {arm[:64]!r}; there are {', '.join(self.arms)}")
-        return self.arms[arm]
+    async def assign_many(self, queries: Sequence[RecallQuery]) -> list[Assignment]:
+        """The same of each query, in order; what is kept of their units is read in one call."""
+        return await self._assigning.assign(queries)
 
     async def _with_names(self, asked: Asked) -> Asked:
         """The same once the names of its items are known here.

@@ -1,7 +1,7 @@
 """Records of the spine: a checked request, its steps, and everything that its response says."""
 
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from service.engine.arms import Release
 from service.engine.messages import EngineRequest, EngineResult
 from service.errors import RecallError
 from service.experiments.assignment import Assignment
+from service.experiments.conditions import SESSION, RequestFacts
 from service.experiments.team_draft import Draft
 from service.lists.reasons import Reasons
 
@@ -24,6 +25,8 @@ class RecallQuery:
 
     request_id: str
     user_id: ExternalId | None = None
+    session_id: ExternalId | None = None  # of the session or device: a unit for those without a user
+    attributes: Mapping[str, Any] = field(default_factory=dict)  # that conditions of experiments ask for
     history: Sequence[ExternalId] | None = None
     top_n: int = 100
     exclude: Sequence[ExternalId] = ()
@@ -40,8 +43,8 @@ class RecallQuery:
 
     @property
     def canary_user(self) -> str | None:
-        """The user by whom a canary is chosen; a request without one is its own. None = no canary."""
-        return None if self.in_force else self.unit or self.request_id
+        """The user or session by whom a canary is chosen; a request without one is its own. None = no canary."""
+        return None if self.in_force else self.unit or self.session or self.request_id
 
     @property
     def is_plain(self) -> bool:
@@ -57,6 +60,19 @@ class RecallQuery:
     @property
     def unit(self) -> str | None:
         return None if self.user_id is None else str(self.user_id)
+
+    @property
+    def session(self) -> str | None:
+        return None if self.session_id is None else str(self.session_id)
+
+    @property
+    def facts(self) -> RequestFacts:
+        """All but the user that an experiment may look at."""
+        return RequestFacts(self.session, self.attributes)
+
+    def unit_by(self, attribute: str) -> str | None:
+        """The value of an attribute by which experiments may choose; None where the request has none."""
+        return self.session if attribute == SESSION else self.unit
 
     def pinned_to(self, arm: str) -> "RecallQuery":
         """The same query to one arm, outside any experiment; nobody is shown its answer."""

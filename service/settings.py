@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from model.positive import PositiveRule
 from service.errors import ConfigurationError
 
 
@@ -25,8 +26,20 @@ class Settings(BaseSettings):
     experiments: Path | None = Field(
         None, description="GrowthBook features JSON; without one recgpt runs 50/50 against comirec."
     )
+    experiments_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/]",
+        description="Endpoint of a GrowthBook server in place of a file, https://HOST/api/features/CLIENT_KEY; the "
+        "last sound payload is kept in the state folder, for a start without the server.",
+    )
     watch_experiments_s: float = Field(
-        2, ge=0, description="Look this often whether the experiments' file changed, in every process; 0 = never."
+        2, ge=0, description="Look this often whether file or endpoint changed, in every process; 0 = never."
+    )
+    sticky_days: float = Field(
+        0,
+        ge=0,
+        description="Keep which variation a user got first, until so long after the last request: then coverage may "
+        "fall, and a phase change, without moving anybody; 0 = the hash alone. Costs a read of Redis a request.",
     )
     bundle_wait_s: float = Field(
         0, ge=0, description="Wait this long for bundles that are still being built; 0 = refuse at once."
@@ -112,6 +125,11 @@ class Settings(BaseSettings):
     feedback_days: float = Field(
         7, gt=0, description="Feedback on what happened longer ago is refused, as is what lies in the future."
     )
+    positive: str | None = Field(
+        None,
+        description="Feedback whose item enters the user's history, in the words of `recall prepare --positive` with "
+        "commas: watch:0.5,like; all = every action; unset = by the rule that each bundle's training had.",
+    )
     shown_days: float = Field(
         30,
         ge=0,
@@ -138,6 +156,15 @@ class Settings(BaseSettings):
         ge=0,
         le=1,
         description="Share of answers whose whole list is recorded, to judge other lists by later; 0 = none.",
+    )
+    shadow_arm: str | None = Field(
+        None, description="Arm that computes a share of the requests too, after their answers; its lists are recorded."
+    )
+    shadow_share: float = Field(
+        0.01,
+        gt=0,
+        le=1,
+        description="Share of the answers that --shadow-arm computes too, at that cost.",
     )
     stream_mb: int = Field(
         32, ge=1, description="Bytes that each stream of exposures keeps in Redis; beyond it the oldest events go."
@@ -172,6 +199,35 @@ class Settings(BaseSettings):
         if others and (self.api_keys is not None or self.api_keys_file is not None):
             raise ValueError(f"{others[0]} has no meaning beside API keys: give one of them the scope {others[0][:-4]}")
         return self
+
+    @model_validator(mode="after")
+    def _experiments_have_one_source(self) -> Self:
+        if self.experiments is not None and self.experiments_url is not None:
+            raise ValueError("the experiments are in a file or at an endpoint (experiments_url), not in both")
+        return self
+
+    @model_validator(mode="after")
+    def _shadow_arm_is_served(self) -> Self:
+        if self.shadow_arm is not None and self.shadow_arm not in self.arms:
+            raise ValueError(f"shadow_arm: no arm is called {self.shadow_arm!r}; there are {', '.join(self.arms)}")
+        return self
+
+    @property
+    def kept_experiments(self) -> Path:
+        """The last sound payload of the endpoint."""
+        return self.state_dir / "experiments.json"
+
+    @model_validator(mode="after")
+    def _positive_is_a_rule(self) -> Self:
+        _ = self.history_rule
+        return self
+
+    @property
+    def history_rule(self) -> PositiveRule | None:
+        """The rule of `positive`; None = that of the bundles."""
+        if self.positive is None:
+            return None
+        return PositiveRule() if self.positive == "all" else PositiveRule.parse(self.positive.split(","))
 
     @property
     def uses_memory(self) -> bool:

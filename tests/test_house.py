@@ -28,7 +28,7 @@ ALLOWED = {
     ),
     "recall.benchmarking": "index.auto model.encoder recall.bench recall.options recall.reproduction recall.terminal",
     "recall.comparing": "model.checkpoint model.data model.evaluation model.records recall.terminal",
-    "recall.data": "model.data model.folders model.logs recall.options recall.terminal",
+    "recall.data": "model.data model.folders model.logs model.positive recall.options recall.terminal",
     "recall.demo": (
         "index.bundle model.data model.recipes recall.serving recall.terminal recall.training service.engine "
         "service.errors service.settings"
@@ -58,17 +58,17 @@ ALLOWED = {
     ),
     "recall.terminal": "",
     "recall.training": (
-        "index.auto index.bundle model.checkpoint model.data model.evaluation model.folders model.recipes "
-        "model.training recall.comparing recall.options recall.terminal service.engine"
+        "index.auto index.bundle model.checkpoint model.data model.evaluation model.folders model.metadata "
+        "model.recipes model.records model.training recall.comparing recall.options recall.terminal service.engine"
     ),
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
     "service": "",
     "service.access": "service.errors service.settings",
     "service.admission": "",
     "service.bootstrap": (
-        "service.canary service.catalogue service.engine service.errors service.events service.experiments "
-        "service.items service.pipeline service.queries service.remote service.reports service.settings service.stores "
-        "service.steps service.telemetry"
+        "model.positive service.canary service.catalogue service.engine service.errors service.events "
+        "service.experiments service.items service.pipeline service.queries service.remote service.reports "
+        "service.settings service.stores service.steps service.telemetry"
     ),
     "service.canary": (
         "service.engine service.errors service.experiments service.fallback service.pipeline service.queries"
@@ -82,8 +82,8 @@ ALLOWED = {
     "service.engine": (
         "index.base index.best index.bundle index.exact index.next_item index.planned index.watched "
         "model.catalogue model.checkpoint model.columns model.data model.device model.encoder "
-        "model.evaluation model.folders model.kernels model.merging model.metadata model.records model.rules "
-        "service.catalogue service.errors service.lists service.scheduling service.stores"
+        "model.evaluation model.folders model.kernels model.merging model.metadata model.positive model.records "
+        "model.rules service.catalogue service.errors service.lists service.scheduling service.stores"
     ),
     "service.engine_process": (
         "index.bundle service.bootstrap service.catalogue service.embedded service.engine service.errors "
@@ -97,7 +97,7 @@ ALLOWED = {
     ),
     "service.fallback": "model.merging model.rules service.engine service.errors service.lists",
     "service.events": "service.errors service.stores",
-    "service.experiments": "model.catalogue service.errors service.events service.stores",
+    "service.experiments": "model.catalogue model.folders model.positive service.errors service.events service.stores",
     "service.experiments.report": (
         "model.logs service.consumer service.errors service.experiments service.experiments.verdict service.reports"
     ),
@@ -130,7 +130,7 @@ ALLOWED = {
     ),
     "service.reports": "service.errors service.subprocesses",
     "service.scheduling": "",
-    "service.settings": "service.errors",
+    "service.settings": "model.positive service.errors",
     "service.steps": (
         "model.catalogue model.ids service.clock service.engine service.errors service.experiments service.fallback "
         "service.queries service.stores"
@@ -160,10 +160,10 @@ ALLOWED = {
     "model.attributes": "",
     "model.batch": "",
     "model.catalogue": "model.attributes model.ids",
-    "model.checkpoint": "model.catalogue model.folders model.metadata model.networks model.records",
+    "model.checkpoint": "model.catalogue model.folders model.metadata model.networks model.positive model.records",
     "model.columns": "model.records",
     "model.compiled": "model.batch model.generation model.networks model.products model.records",
-    "model.data": "model.attributes model.catalogue model.folders model.logs",
+    "model.data": "model.attributes model.catalogue model.folders model.logs model.positive",
     "model.device": "model.batch model.columns model.compiled model.kernels model.merging model.networks model.records",
     "model.encoder": "model.batch model.checkpoint model.compiled model.generation model.records",
     "model.evaluation": "model.batch model.catalogue model.data model.merging model.networks model.records",
@@ -173,8 +173,9 @@ ALLOWED = {
     "model.kernels": "",
     "model.logs": "model.ids",
     "model.merging": "model.catalogue model.records",
-    "model.metadata": "model.catalogue model.records",
+    "model.metadata": "model.catalogue model.positive model.records",
     "model.networks": "model.batch model.catalogue model.generation model.records",
+    "model.positive": "",
     "model.products": "model.kernels",
     "model.recipes": "model.evaluation model.records",
     "model.records": "",

@@ -231,6 +231,7 @@ def _check_spots(index: ItemIndex, exact: ExactIndex, floor: float) -> None:
         return
     vectors = exact.vectors
     spots = np.linspace(0, len(vectors) - 1, min(SPOT_QUERIES, len(vectors)), dtype=np.int64)
+    # items spread over the catalogue ask for their own neighbours: an index of another catalogue does not find them
     recall = Probes.of(exact, vectors[spots], SPOT_HITS).recall(index)
     if not recall >= min(SPOT_FLOOR, floor):
         raise BundleRefused(f"the index finds {recall:.3f} of the neighbours of its own items")

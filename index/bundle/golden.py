@@ -86,6 +86,7 @@ class GoldenQueries:
         vectors = encode(self.histories).vectors  # (G, Q, D)
         if vectors.shape != self.vectors.shape:
             raise BundleRefused(f"the encoder gives vectors {vectors.shape}, the golden ones are {self.vectors.shape}")
+        # relative to the largest component: vectors have no unit, and systems differ in their length
         drift = float(np.abs(vectors - self.vectors).max() / np.abs(self.vectors).max())
         if not drift <= MAX_DRIFT:
             raise BundleRefused(f"the encoder is {drift:.2g} off the golden vectors; {MAX_DRIFT} is allowed")

@@ -87,6 +87,7 @@ def name_of(key: Ed25519PublicKey) -> str:
 def _read_signature(root: Path) -> bytes:
     try:
         with open_plain(root / SIGNATURE) as file:
+            # 64 bytes are 88 letters: whatever is longer is no signature, and is not read to its end
             text = file.read(MAX_BYTES)
     except FileNotFoundError:
         raise BundleRefused(

@@ -69,6 +69,7 @@ class ColumnType:
 
     def takes(self, value: object) -> bool:
         """Tells if a value is one of this attribute's; for lists, one member."""
+        # the very type: to isinstance true is an integer, and would pass for 1
         return type(value) in PYTHON[self.kind]
 
     def keeps(self, value: object) -> bool:
@@ -102,9 +103,11 @@ class Column:
         if self.type.kind is Kind.TEXT:
             import polars as pl  # noqa: PLC0415
 
+            # Polars numbers text by an Enum of all values: a search in NumPy would make a Python object of each
             numbers = flat.cast(pl.Enum(pl.Series(self.values, dtype=pl.String))).to_physical().cast(pl.Int64) + 1
             return numbers.fill_null(0).to_numpy().astype(np.int32)
         filled = flat.fill_null(False if self.type.kind is Kind.FLAG else 0).to_numpy()
+        # what is missing was filled with some value: it has a code for a moment, and 0 below
         codes = np.searchsorted(np.array(self.values, dtype=filled.dtype), filled).astype(np.int32) + 1
         return np.where(flat.is_null().to_numpy(), 0, codes).astype(np.int32)
 
@@ -122,11 +125,13 @@ class Column:
 
     def any_of(self, wanted: Iterable[Value]) -> Flags:
         """(N,) true where an item has one of the values."""
+        # place 0 stays false: it is the code of what is missing
         marks = np.zeros(len(self.values) + 1, dtype=np.bool_)
         marks[[self._codes_of[value] for value in wanted if value in self._codes_of]] = True
         hits = marks[self.codes]
         if not self.type.is_list:
             return hits
+        # a list has one of the values where the count of hits grows between its ends
         ends = np.append(0, np.cumsum(hits))
         return ends[self._offsets[1:]] > ends[self._offsets[:-1]]
 

@@ -39,6 +39,7 @@ class Condition:
                 return ~column.any_of(self.values)
             case "exists":
                 return column.known if self.values[0] else ~column.known
+        # a missing number is kept as 0, which a range may include
         return column.known & _compare(column, self.operator, self.values[0])
 
     def check(self, attributes: Attributes) -> None:
@@ -89,6 +90,7 @@ def canonical(body: Mapping[str, object]) -> str:
     Raises BadAttribute for a body that is no filter.
     """
     try:
+        # keys sorted, so that one filter is one text: masks and copies of rows are kept by it
         text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except ValueError:
         raise BadAttribute("a number of a filter is finite") from None

@@ -40,6 +40,7 @@ class Attributes:
 
         schema = {name: column_type.dtype for name, column_type in types.items()}
         columns = {
+            # not strict: integers are taken for numbers, as `takes` allows
             name: pl.Series(name, [item.get(name) for item in items], dtype=dtype, strict=False)
             for name, dtype in schema.items()
         }
@@ -56,6 +57,7 @@ class Attributes:
             raise BadAttribute(f"{path.name} cannot be read: {error}") from error
 
     def save(self, path: Path) -> None:
+        # without statistics: the file is read whole, so nobody would look at them
         self.frame.write_parquet(path, compression="zstd", statistics=False)
 
     def __len__(self) -> int:

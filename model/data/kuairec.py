@@ -23,9 +23,11 @@ from model.data.categories import encode_categories, read_categories
 from model.data.items import with_attributes
 from model.data.sequences import SequenceData
 from model.logs.events import BadRow, DataError, ReadReport
+from model.positive import PositiveRule
 
 PARTS = ("train", "valid", "test_pos")
 ITEMS, TAGS = "small_items", "item_tags.json"
+MIN_WATCH_RATIO = 2.0  # of a positive
 VALID_SHARE = 0.2  # of the matrix's users
 Pairs = NDArray[np.int64]  # (P, 2) user, video
 
@@ -54,7 +56,9 @@ def read_kuairec(path: Path, name: str) -> tuple[SequenceData, ReadReport]:
     counts = np.bincount(train.values, minlength=len(items) + 1)[1:].astype(np.int64)
     candidates = _rows(items, small).astype(np.int32)
     catalogue = Catalogue(items, users, counts, categories)
-    data = SequenceData(name, catalogue, train, valid, test, "given", candidates)
+    data = SequenceData(
+        name, catalogue, train, valid, test, "given", candidates, positive=PositiveRule(MIN_WATCH_RATIO)
+    )
     return with_attributes(data, None, table), report
 
 

@@ -1,38 +1,12 @@
-"""The rule by which events count as positive. The default keeps every event."""
+"""Whole logs, filtered by the rule by which events count as positive. The default keeps every event."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import polars as pl
 
 from model.logs.events import DataError, EventLog
-
-WATCH = ("play_time_ms", "duration_ms")
-REACTIONS = ("like", "follow", "share", "comment", "click")
-
-
-@dataclass(frozen=True, slots=True)
-class PositiveRule:
-    """An event is positive when *any* named condition holds; with no condition every event is."""
-
-    min_watch_ratio: float | None = None  # play time / duration, or the log's watch_ratio
-    any_of: tuple[str, ...] = ()  # names of REACTIONS, each above 0
-
-    def __post_init__(self) -> None:
-        unknown = set(self.any_of) - set(REACTIONS)
-        if unknown:
-            raise DataError(f"unknown reactions {sorted(unknown)}; known are {', '.join(REACTIONS)}")
-        if self.min_watch_ratio is not None and not 0 < self.min_watch_ratio < float("inf"):
-            raise DataError(f"min_watch_ratio is {self.min_watch_ratio}; it must be above 0")
-
-    @property
-    def keeps_all(self) -> bool:
-        return self.min_watch_ratio is None and not self.any_of
-
-    def missing(self, signals: Sequence[str]) -> list[str]:
-        """The signals of this rule that a log lacks; a watch_ratio stands for play time and duration."""
-        watch = () if self.min_watch_ratio is None or "watch_ratio" in signals else WATCH
-        return [name for name in (*watch, *self.any_of) if name not in signals]
+from model.positive import WATCH, PositiveRule
 
 
 def select_positives(log: EventLog, rule: PositiveRule) -> EventLog:

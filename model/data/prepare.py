@@ -11,7 +11,7 @@ from model.data.categories import Categories, read_categories
 from model.data.items import coverage, read_items, with_attributes
 from model.data.kuairand import Target, read_kuairand
 from model.data.kuairec import read_kuairec
-from model.data.positives import PositiveRule, select_positives
+from model.data.positives import select_positives
 from model.data.sequences import SequenceData
 from model.data.splits import Protocol, SplitRule, TimeCut, split_log
 from model.data.summary import describe
@@ -21,6 +21,7 @@ from model.logs.events import DataError, EventLog, ReadReport
 from model.logs.feedback import read_feedback
 from model.logs.files import stem
 from model.logs.readers import Progress, read_log
+from model.positive import PositiveRule
 
 Format = Literal["s3rec", "recbole", "csv", "jsonl", "parquet", "events", "kuairand", "kuairec", "synthetic"]
 FIXED = ("events", "kuairand", "kuairec", "synthetic")  # formats that are no logs of any shape
@@ -83,6 +84,7 @@ def prepare(options: PrepareOptions, on_rows: Progress | None = None) -> tuple[S
     source.report.check(options.dataset_name, options.max_bad_share)
     positives = select_positives(source.log, options.positive)
     data = split_log(options.dataset_name, positives, _split_rule(options), source.categories)
+    data = replace(data, positive=options.positive)
     notes = () if options.is_synthetic else tuple(describe(source.log, positives, data))
     report = replace(source.report, notes=(*source.report.notes, *notes))
     return _with_table(data, report, options, source.categories)

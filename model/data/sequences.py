@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from model.catalogue import ATTRIBUTES, Catalogue, Ragged
 from model.folders.files import FolderRefused
 from model.folders.whole import FolderKind, read_folder, write_folder
+from model.positive import PositiveRule, read_rule, write_rule
 
 FORMAT = 2
 UNBOUND = 1  # the format without a manifest: read, not written
@@ -42,6 +43,7 @@ class SequenceData:
     candidates: NDArray[np.int32] | None = None  # item rows that are ranked; None = the whole catalogue
     # False: an item of the user's history is no target of it, because no list may hold it
     seen_targets: bool = True
+    positive: PositiveRule | None = None  # by which events were chosen; None = not known, or no rule on their signals
 
     def history(self, user: int, split: Split) -> NDArray[np.int32]:
         """The items known of a user row (1..U) when `split` is predicted."""
@@ -120,7 +122,7 @@ class SequenceData:
             arrays["candidates"] = self.candidates
         np.savez(folder / SEQUENCES, **arrays)
         meta: dict[str, Any] = {"format": FORMAT, "name": self.name, "protocol": self.protocol, "digest": self.digest}
-        meta |= {"seen_targets": self.seen_targets}
+        meta |= {"seen_targets": self.seen_targets, "positive": write_rule(self.positive)}
         (folder / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -148,7 +150,8 @@ class SequenceData:
         catalogue = Catalogue.load(folder / CATALOGUE)
         # folders of earlier versions count every event
         seen_targets = meta.get("seen_targets", True)
-        return cls(meta["name"], catalogue, train, valid, test, meta["protocol"], candidates, seen_targets)
+        rule = read_rule(meta.get("positive"))
+        return cls(meta["name"], catalogue, train, valid, test, meta["protocol"], candidates, seen_targets, rule)
 
 
 def _is_bound(folder: Path) -> bool:

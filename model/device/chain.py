@@ -50,6 +50,7 @@ class AnswerShape:
         for shape, kind in self.sizes(batch):
             stop = start + int(np.prod(shape)) * kind.itemsize
             places.append(slice(start, stop))
+            # bytes become numbers of 8 bytes only at places that 8 divides
             start = _aligned(stop)
         return places
 
@@ -98,6 +99,7 @@ class Chain:
         encoded = self.encoder.encode(given)
         vectors.copy_(encoded.vectors)
         prompts.copy_(encoded.prompts)
+        # kernels count queries, exclusions are kept once a user
         steps = vectors.shape[1]
         own = Range(OWN, ROWS, self.layout.max_length)
         others = Range(COUNT, self.layout.excluded_at, self.layout.max_excluded)

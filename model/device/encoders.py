@@ -60,6 +60,7 @@ class BlendEncoder:
             weight * answer.vectors.expand(-1, self.num_steps, -1)
             for weight, answer in zip(self.weights, answers, strict=True)
         ]
+        # one part at most generates: the others have no columns
         prompts = max((answer.prompts for answer in answers), key=lambda rows: rows.shape[1])
         doubtful = torch.stack([answer.doubtful for answer in answers]).amax(0)
         return EncodedBatch(torch.cat(vectors, -1), prompts, doubtful)

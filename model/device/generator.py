@@ -59,6 +59,7 @@ class _Layer(NamedTuple):
         # attention mixes values; GELU makes nothing larger
         out = _affine(attention.out, qkv.bound, qkv.bound * block.attention.width.dim**0.5)
         first = _affine(net[0], norm_attention.largest, norm_attention.longest)
+        # n numbers up to a bound are a vector of at most sqrt(n) times that length
         second = _affine(net[2], first.bound, first.bound * len(first.high) ** 0.5)
         return cls(qkv, out, norm_attention, first, second, _norm(block.norm_forward))
 
@@ -108,6 +109,7 @@ class Generator:
     def supports(network: RecGPT, plan: PromptPlan) -> bool:
         """Tells if the plan generates at the end of a history only, single items of one segment, one vector a step."""
         at_the_end = plan.placement is not Placement.ALL or plan.num_prompts == 0
+        # the kernel marks all that is generated as segment 1: more segments make a difference from the second item on
         is_simple = network.config.num_segments == 2 or plan.num_prompts + plan.num_steps <= 2
         return at_the_end and is_simple and plan.form is PromptForm.ARGMAX and not plan.step_weights
 
@@ -129,12 +131,14 @@ class Generator:
             prompts.append(rows)
             doubtful = doubtful + unsure
             state = self._step(packed, rows, kept, 1 + number)
+        # states before the last `num_steps` generated prompts, and answer nothing
         vectors = torch.stack([*states, state][-self.plan.num_steps :], 1)
         generated = torch.stack(prompts, 1) if prompts else given.new_zeros(len(given), 0, dtype=torch.int64)
         return EncodedBatch(vectors, generated, doubtful)
 
     def _read(self, packed: Packed) -> tuple[Tensor, list[Tensor]]:
         """(B, D) states of the last real items, and (M, 3 D) what each layer keeps, with free rows."""
+        # as if all histories were full: a captured graph has one size, and TOTAL says how much of it is in use
         num_rows = packed.size * (packed.most + self.num_prompts)
         x, kept = embed(packed, ROWS, self.embeddings, num_rows), []
         for layer in self.layers[:-1]:

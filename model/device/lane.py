@@ -70,6 +70,7 @@ class Lane:
         self._answered.copy_(self._written, non_blocking=True)
 
     def _capture(self) -> torch.cuda.CUDAGraph:
+        # the buffers were zeroed on the current stream
         self._stream.wait_stream(torch.cuda.current_stream())
         # kernels are compiled, and libraries choose theirs, in first calls: not while capturing
         with torch.cuda.stream(self._stream):

@@ -55,6 +55,7 @@ def fill(matrix: Integers, layout: Layout, columns: Columns) -> None:
     given[:, OWN], given[:, COUNT] = lengths * columns.own, columns.other_lengths
     _put(given[:, ROWS : layout.excluded_at], columns.items, lengths)
     _put(given[:, layout.excluded_at :], columns.others, columns.other_lengths)
+    # START, items, and places for what will be generated: then the next user's START
     ends = np.cumsum(matrix[:, LENGTH] + layout.slots)
     matrix[:, START], matrix[:, TOTAL] = ends - matrix[:, LENGTH] - layout.slots, ends[-1]
 

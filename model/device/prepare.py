@@ -53,10 +53,12 @@ def prepare(
         lanes = {sizes[0]: [largest]}
         for size in sizes[1:]:
             lane = Lane(chain, size)
+            # a size without the same bits is left out: its batches run in the next larger one
             if proof.same_bits(lane, probes, answers):
                 lanes[size] = [lane]
         for size, own in lanes.items():
             own.extend(Lane(chain, size) for _ in range(LANES - 1))
+    # what a driver, a compiler or a card's memory refuses: the service starts, and computes on the general path
     except (RuntimeError, ValueError, AttributeError, NotImplementedError) as error:
         return Prepared(None, f"{type(error).__name__}: {str(error)[:200]}", 0.0, time.monotonic() - started)
     proven = ", ".join(map(str, sorted(lanes)))

@@ -65,6 +65,7 @@ class DeviceRecall:
         lane = self._free[size].get()
         try:
             lane.fill(columns)
+        # given back: a lane that is lost here would make every later batch of its size wait
         except ValueError:
             self._free[size].put(lane)
             raise

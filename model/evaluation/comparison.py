@@ -77,6 +77,7 @@ def _held(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> NDArray[np.bool
 
 def _bootstrap(difference: NDArray[np.float64], seed: int, resamples: int) -> tuple[float, float]:
     """The standard error of the mean of (U,) differences, and the chance of a mean this far from 0."""
+    # equal for all users: every resample would be the same
     if not np.ptp(difference):
         return 0.0, 1.0 if not difference[0] else 1 / (resamples + 1)
     try:
@@ -92,5 +93,6 @@ def _bootstrap(difference: NDArray[np.float64], seed: int, resamples: int) -> tu
         rng=np.random.default_rng(seed),
     )
     means = drawn.bootstrap_distribution
+    # both sides count a mean of 0, and one more is added, so that a chance is never 0
     fewer = min(int((means <= 0).sum()), int((means >= 0).sum()))
     return float(drawn.standard_error), min(1.0, 2 * (fewer + 1) / (resamples + 1))

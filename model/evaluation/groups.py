@@ -55,6 +55,7 @@ def by_popularity(eval_split: EvalSplit) -> Iterator[Group]:
     above = np.empty(len(counts))
     above[order] = np.cumsum(counts[order]) - counts[order] / 2
     decile = np.minimum(1 + NUM_DECILES * above / max(counts.sum(), 1), NUM_DECILES).astype(np.int64)
+    # group 0: popularity says nothing of an item that nobody watched in training
     decile[counts == 0] = 0
     everyone = np.arange(len(eval_split.users))
     for number in (*range(1, NUM_DECILES + 1), 0):

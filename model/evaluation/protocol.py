@@ -94,6 +94,7 @@ def top_lists(network: Network, eval_split: EvalSplit, plan: PromptPlan, cutoff:
         users = eval_split.users[part].tolist()
         histories = [eval_split.data.history(user, eval_split.split) for user in users]
         batch = Batch.of(histories, users, network.config.max_length).to(table.device)
+        # all scores, not the index: plans are chosen by what a system finds, not by what an index loses
         scores = network.queries(batch, plan).vectors @ table.T  # (B, Q, N)
         # minus infinity, not 0: negative scores must not rank behind what was seen
         owners = np.repeat(np.arange(len(histories)), [len(history) for history in histories])

@@ -30,6 +30,7 @@ def reveal(data: SequenceData, count: int, split: Split = "test", seed: int = 0)
     seed and data alone, so every system gets the same.
     """
     rng = np.random.default_rng(seed)
+    # told items are put where the split's own past ends, so that they are the newest of a history
     pasts, complete = (data.valid, data.test) if split == "test" else (data.train, data.valid)
     known, targets = [], []
     for user in range(len(complete)):

@@ -66,6 +66,7 @@ def soft_item(states: Tensor, table: Tensor, temperature: float) -> tuple[Tensor
 
 def soft_items(states: Tensor, table: Tensor, temperature: float) -> Tensor:
     """(B, T, D) `soft_item` of each state, piece by piece and roughly, for training; states (B, T, D)."""
+    # roughly is enough: the item is an input of training, no gradient and no list follows from its last bits
     rough = table.to(product_type(table.device))
     flat = whole_steps((states.flatten(0, 1) / temperature).to(rough.dtype))
     chunks = (flat[start : start + SOFT_ROWS] for start in range(0, len(flat), SOFT_ROWS))
@@ -135,6 +136,7 @@ def _first_of_candidates(
     maxima = rough.amax(1).float()
     highest = maxima.amax(0)
     # the true score of the roughly highest is no lower than this; rough ones below `least` cannot reach it
+    # twice: the highest may be too high by one error, another item too low by one
     sure = highest - unit * highest.abs() - 2 * error
     least = sure - unit * sure.abs()
     block, user = (maxima >= least).nonzero().unbind(1)
@@ -142,6 +144,7 @@ def _first_of_candidates(
     if len(pair) > most * B:
         return (states @ table.T).argmax(1) + 1
     user, rows = user[pair], (block[pair] * size + place).clamp(max=N - 1)
+    # fp32 decides between the few that are left, and of equal ones the first row
     scores = (states[user] * table[rows]).sum(1)
     best = torch.full_like(error, -torch.inf).scatter_reduce(0, user, scores, "amax")
     first = torch.where(scores == best[user], rows, N - 1)

@@ -49,6 +49,7 @@ class Generator(Protocol):
 @contextmanager
 def eval_mode(network: Generator) -> Iterator[None]:
     """Dropout off inside, as it was afterwards."""
+    # called within a training step too: then dropout has to be on again behind it
     was_training = network.training
     network.train(False)
     try:

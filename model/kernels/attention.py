@@ -36,8 +36,10 @@ def _attend(tokens, given, out, scale, STEP: tl.constexpr, LENGTH_AT: tl.constex
             MOST: tl.constexpr, ROW: tl.constexpr, H: tl.constexpr, W: tl.constexpr, WP: tl.constexpr,
             TILE: tl.constexpr):  # fmt: skip
     """ROW: numbers of a token, 3 H W."""
+    # a row's place is counted in 64 bits: rows times the width of a token can pass 2^31
     b, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     T = tl.load(given + b * STEP + LENGTH_AT) + 1
+    # the grid is that of the longest history that may come: most programs of a short one end here
     if tl.program_id(2) * TILE >= T:
         return
     begin = tl.load(given + b * STEP + START_AT).to(tl.int64)
@@ -54,14 +56,18 @@ def _attend(tokens, given, out, scale, STEP: tl.constexpr, LENGTH_AT: tl.constex
             own = (s < T)[:, None] & (w < W)[None, :]
             k = tl.load(at + H * W + s[:, None] * ROW + w[None, :], mask=own, other=0.0)
             v = tl.load(at + 2 * H * W + s[:, None] * ROW + w[None, :], mask=own, other=0.0)
+            # what lies behind the end of a history is the future of every real query, and taken out as such
             scores = tl.dot(q, tl.trans(k), input_precision="tf32x3")
             scores = tl.where(s[None, :] <= t[:, None], scores, float("-inf"))
+            # what was summed so far shrinks to the new maximum; every query sees key 0, so that is a number from the
+            # first tile on, and -inf is never subtracted from itself
             higher = tl.maximum(top, tl.max(scores, 1))
             p = tl.exp(scores - higher[:, None])
             shrink = tl.exp(top - higher)
             total = total * shrink + tl.sum(p, 1)
             sums = tl.dot(p, v, sums * shrink[:, None], input_precision="tf32x3")
             top = higher
+    # an answer is a third as wide as a token, which is query, key and value
     at = out + (begin + t[:, None]) * (ROW // 3) + head * W + w[None, :]
     tl.store(at, sums / total[:, None], mask=real)
 
@@ -80,13 +86,16 @@ def _attend_one(own, kept, given, out, scale, STEP: tl.constexpr, LENGTH_AT: tl.
                 AFTER: tl.constexpr, NEW: tl.constexpr, MOST: tl.constexpr, ROW: tl.constexpr, H: tl.constexpr,
                 W: tl.constexpr, WP: tl.constexpr, TILE: tl.constexpr):  # fmt: skip
     b, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    # START has slot 0, so the last item of a history has its length
     slot = tl.load(given + b * STEP + LENGTH_AT) + AFTER
     w = tl.arange(0, WP)
     real = w < W
     at = kept + tl.load(given + b * STEP + START_AT).to(tl.int64) * ROW + head * W
+    # a new token is a row of its own matrix; one that was kept stands among the others
     mine = own + b * ROW + head * W + w if NEW else at + slot * ROW + w
     q = tl.load(mine, mask=real, other=0.0) * scale
     key, value = tl.load(mine + H * W, mask=real, other=0.0), tl.load(mine + 2 * H * W, mask=real, other=0.0)
+    # for later steps alone: here key and value are in registers already
     if NEW:
         tl.store(at + slot * ROW + H * W + w, key, mask=real)
         tl.store(at + slot * ROW + 2 * H * W + w, value, mask=real)

@@ -18,6 +18,7 @@ def block_maxima(queries: Tensor, items: Tensor) -> Tensor:
 
     Products are summed in 32 bits whatever the type of the vectors.
     """
+    # whole blocks, so that none is cut between two pieces
     step = max(PIECE // max(len(queries), 1) // BLOCK, 1) * BLOCK
     return torch.cat([_of_piece(queries, items[start : start + step]) for start in range(0, len(items), step)], 1)
 
@@ -29,6 +30,7 @@ def best_items(queries: Tensor, items: Tensor, k: int, num_excluded: int = 0) ->
     any `num_excluded` items of each query are taken out: so many more blocks are looked into.
     """
     maxima = block_maxima(queries, items)
+    # sorted, so that rows rise: a stable sort of the scores then leaves equal ones in row order
     blocks = maxima.topk(min(k + num_excluded, maxima.shape[1])).indices.sort(1).values  # (Q, C / BLOCK)
     rows = (blocks[:, :, None] * BLOCK + torch.arange(BLOCK, device=blocks.device)).flatten(1)
     step = max(GATHERED // max(rows.shape[1] * items.shape[1], 1), 1)
@@ -39,6 +41,7 @@ def best_items(queries: Tensor, items: Tensor, k: int, num_excluded: int = 0) ->
 
 def _scores_of(queries: Tensor, items: Tensor, rows: Tensor) -> Tensor:
     """(Q, C) inner products with the items of each query's own rows (Q, C); -inf where a row lies behind the last."""
+    # places behind the last item read that item, and lose its score below
     vectors = items[rows.clamp(max=len(items) - 1)].float()  # (Q, C, D)
     scores = torch.bmm(vectors, queries.float()[:, :, None])[:, :, 0]
     return scores.masked_fill(rows >= len(items), -torch.inf)

@@ -30,10 +30,13 @@ def rows_of(blocks: Tensor, block: int = BLOCK) -> Tensor:
 
 def decode(keys: Tensor) -> tuple[Tensor, Tensor]:
     """Rows 1 .. N and fp32 scores of keys; row 0 and -inf where there is none."""
+    # the sign of a negative float would make larger ones smaller: `ordered` turned its other bits, here they turn back
     ordered = (keys >> 32).int()
     bits = torch.where(ordered < 0, ordered ^ LAST_ROW, ordered)
     scores = bits.view(torch.float32)
+    # NO_KEY reads as NaN, which is not greater than anything
     real = scores > -torch.inf
+    # a key counts rows from 0, an answer from 1
     rows = torch.where(real, LAST_ROW - (keys & 0xFFFFFFFF) + 1, 0)
     return rows, torch.where(real, scores, -torch.inf)
 

@@ -25,6 +25,8 @@ class Embeddings(NamedTuple):
     knows_users: bool  # False: everybody is the unknown user
 
 
+# Triton compiles a kernel anew for numbers that are 1 or multiples of 16: these two change from batch to batch and from
+# bundle to bundle, and a compilation in between would take a request's time many times over
 @triton.jit(do_not_specialize=["total", "start_row"])
 def _embed(given, generated, items, positions, users, segments, weight, bias, out, total, start_row, LAST: tl.constexpr,
            STEP: tl.constexpr, LENGTH_AT: tl.constexpr, USER_AT: tl.constexpr, START_AT: tl.constexpr,
@@ -38,8 +40,10 @@ def _embed(given, generated, items, positions, users, segments, weight, bias, ou
     user = tl.load(own + USER_AT, mask=real & USERS, other=0).to(tl.int64)
     if NEW:
         row = tl.load(generated + token, mask=real, other=0).to(tl.int64)
+        # as in generation/prompts.py: no position behind the longest history was ever trained
         position, place = tl.minimum(length + 1, LAST), token
     else:
+        # token 0 is START, token t the item in column t - 1
         real = real & (t <= length)
         row = tl.load(own + ROWS + t - 1, mask=real & (t > 0), other=0).to(tl.int64)
         row = tl.where(t == 0, start_row, row)

@@ -26,6 +26,7 @@ class Halves(NamedTuple):
 
 def raise_by(bound: float) -> float:
     """The power of two that brings numbers up to `bound` to 2^13 .. 2^14."""
+    # zeros need no unit, and a bound that is no number has none
     return 2.0 ** (TOP - math.ceil(math.log2(bound))) if 0 < bound < math.inf else 1.0
 
 

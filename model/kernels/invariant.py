@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.kernels import available
 
+# one tile for all shapes: the order in which a sum is formed may not follow the number of rows
 ROWS, COLUMNS, DEPTH = 64, 64, 32
 aten = torch.ops.aten
 
@@ -66,6 +67,7 @@ def _baddbmm(start: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: flo
     return _added(start, batched(a, b), beta, alpha)
 
 
+# linear layers, matmul and einsum come down to these four before they reach the device
 PRODUCTS: dict[Any, Callable[..., Tensor]] = {
     aten.mm.default: _plain,
     aten.bmm.default: batched,
@@ -83,6 +85,7 @@ class _Replaced(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        # products of halves or on another device are left as they are: the kernel is written for fp32 of this one
         call = PRODUCTS.get(func)
         return (call if call and _fits(args) else func)(*args, **(kwargs or {}))
 

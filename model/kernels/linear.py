@@ -26,6 +26,7 @@ class Affine(NamedTuple):
         """weight (N, K); largest, longest: of a number, and of a vector, that will come in."""
         high, low, unit = split(weight)
         up = raise_by(largest)
+        # |w x| <= |w| |x|
         bound = float((longest * weight.norm(dim=1) + bias.abs()).max())
         return cls(high.contiguous(), low.contiguous(), bias.contiguous(), up, unit / up, bound)
 
@@ -39,6 +40,7 @@ class Norm(NamedTuple):
     @property
     def largest(self) -> float:
         """No number that comes out is larger."""
+        # D normalised numbers have a length of sqrt(D) at most, and at worst all of it lies in one of them
         return float((self.weight.abs() * len(self.weight) ** 0.5 + self.bias.abs()).max())
 
     @property
@@ -57,6 +59,7 @@ class Tile(NamedTuple):
 
 # rows, columns and warps change no bit of an answer; depth does, so it is the same for every number of rows
 LINEAR, LINEAR_FEW = Tile(128, 64, 128, 8, 2), Tile(64, 32, 128, 4, 2)
+# columns 0: a program has whole rows, since a norm needs all of a row
 NORMED = Tile(64, 0, 32, 4, 3)
 DEEP, DEEP_FEW = Tile(128, 0, 64, 8, 3), Tile(64, 0, 64, 4, 3)
 FEW = 1024  # rows below which the smaller tiles keep more of a card busy
@@ -68,6 +71,7 @@ def normed(x, real, weight, bias, D: tl.constexpr):
     mean = tl.sum(tl.where(real, x, 0.0), 1) / D
     centred = tl.where(real, x - mean[:, None], 0.0)
     variance = tl.sum(centred * centred, 1) / D
+    # 1e-5 is what torch's LayerNorm adds
     return centred * (1.0 / tl.sqrt_rn(variance + 1e-5))[:, None] * weight[None, :] + bias[None, :]
 
 
@@ -80,6 +84,7 @@ def _product(x, high, low, m, n, up, M, N: tl.constexpr, K: tl.constexpr,
         k = start + tl.arange(0, BK)
         at = x + m[:, None].to(tl.int64) * K + k[None, :]
         a, a_low = in_halves(tl.load(at, mask=(m < M)[:, None] & (k < K)[None, :], other=0.0), up)
+        # the weights lie as torch keeps them, (N, K): read across, they are transposed
         at = n[None, :] * K + k[:, None]
         own = (n < N)[None, :] & (k < K)[:, None]
         b, b_low = tl.load(high + at, mask=own, other=0.0), tl.load(low + at, mask=own, other=0.0)
@@ -93,12 +98,14 @@ def _linear(x, high, low, bias, total, out, up, down, M, SOME: tl.constexpr, GEL
     """SOME: only the first rows are in use, so many as stand at `total`."""
     if SOME:
         M = tl.load(total)
+    # the grid is that of full histories: in a captured graph it cannot follow what a batch holds
     if tl.program_id(0) * BM >= M:
         return
     m, n = tl.program_id(0) * BM + tl.arange(0, BM), tl.program_id(1) * BN + tl.arange(0, BN)
     sums = _product(x, high, low, m, n, up, M, N, K, BM, BN, BK)
     y = sums * down + tl.load(bias + n, mask=n < N, other=0.0)[None, :]
     if GELU:
+        # the exact GELU, torch's default; the last factor is 1 / sqrt(2)
         y = 0.5 * y * (1.0 + tl.math.erf(y * 0.7071067811865476))
     at = out + m[:, None].to(tl.int64) * N + n[None, :]
     tl.store(at, y, mask=(m < M)[:, None] & (n < N)[None, :])
@@ -134,6 +141,7 @@ def _linear_norm(x, high, low, bias, before, given, weight, offset, out, up, dow
     y = sums * down + tl.load(bias + n, mask=n < N, other=0.0)[None, :]
     row = m.to(tl.int64)
     if LAST:
+        # the row of a history's last item: START has the first row, so the item stands `length` rows behind it
         own = given + row * STEP
         row = (tl.load(own + START_AT, mask=m < M, other=0) + tl.load(own + LENGTH_AT, mask=m < M, other=0)).to(
             tl.int64
@@ -160,6 +168,7 @@ def linear_norm(
     packed: whose rows these are; last: x is of users, and `before` holds all their tokens: the last one of each counts.
     """
     (N, K), M = layer.high.shape, len(x)
+    # depth changes bits: which pair it is depends on the layer alone, and both of a pair are equally deep
     few, many = (DEEP_FEW, DEEP) if K > N else (NORMED, NORMED)
     tile = tile or (many if M > FEW else few)
     out = torch.empty(M, N, device=x.device)

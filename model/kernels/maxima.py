@@ -43,6 +43,7 @@ class Maxima(NamedTuple):
 def _keep(scores, out, tops, q, tile, Q, QT: tl.constexpr, IT: tl.constexpr, BLOCK: tl.constexpr, FAN: tl.constexpr,
           NB: tl.constexpr, NT: tl.constexpr):  # fmt: skip
     """scores (QT, IT): stores the maxima of the blocks, and of each FAN columns where NT is not 0."""
+    # columns as blocks.py deals them out: group, step of 8 columns, block of 2, place in it
     highest = tl.max(tl.reshape(scores, (QT, IT // (4 * BLOCK), BLOCK // 2, 4, 2)), 4)
     highest = tl.reshape(tl.max(highest, 2), (QT, IT // BLOCK))
     own = (q < Q)[:, None]
@@ -70,6 +71,7 @@ def _maxima(queries, items, out, tops, Q, N, groups, NB: tl.constexpr, NT: tl.co
         own = (n < N)[None, :] & (d < D)[:, None]
         right = tl.load(items + n[None, :].to(tl.int64) * D + d[:, None], mask=own, other=0.0)
         scores = tl.dot(left, right, scores, input_precision="tf32x3")
+    # behind the last item zeros were read, and 0 may be more than every real score
     scores = tl.where((n < N)[None, :], scores, float("-inf"))
     _keep(scores, out, tops, q, tile, Q, QT, IT, BLOCK, FAN, NB, NT)
 
@@ -81,6 +83,7 @@ def _walk(queries, items, out, tops, Q, groups, programs, tiles, PER: tl.constex
     """items: fp16, whole tiles."""
     q, d = tl.program_id(0) % groups * QT + tl.arange(0, QT), tl.arange(0, BD)
     own = (q < Q)[:, None] & (d < D)[None, :]
+    # rounded to fp16, as the bound of `Doubt.rounded` takes into account
     held = tl.load(queries + q[:, None].to(tl.int64) * D + d[None, :], mask=own, other=0.0).to(tl.float16)
     first = tl.program_id(0) // groups
     for step in range(PER):

@@ -64,6 +64,7 @@ def _quotas(keys, shares, limits, rows, scores, sources, LIMIT_AT: tl.constexpr,
         share = tl.load(shares + limit * S + s)
         place = tl.cumsum(free.to(tl.int32), 0) - 1
         goes = free & (place < share)
+        # no two keys land on one place, so each sum below has one term
         lands = goes[:, None] & ((done + place)[:, None] == p[None, :])
         merged += tl.sum(tl.where(lands, mine[:, None], 0), 0)
         source += tl.sum(tl.where(lands, s, 0), 0)
@@ -93,6 +94,7 @@ def _once(keys, limits, out, LIMIT_AT: tl.constexpr, STEP: tl.constexpr, S: tl.c
         j = start + tl.arange(0, PART)
         other = tl.load(keys + u * (S * KP) + j, mask=(j < S * KP) & (j % KP < limit), other=NONE)
         same = (mine[:, None] & 0xFFFFFFFF) == (other[None, :] & 0xFFFFFFFF)
+        # two queries may give an item the same score: it stays where it stands first
         above = (other[None, :] > mine[:, None]) | ((other[None, :] == mine[:, None]) & (j[None, :] < i[:, None]))
         again += tl.sum((same & above & (other != NONE)[None, :]).to(tl.int32), 1)
     tl.store(out + u * (S * KP) + i, tl.where(again > 0, NONE, mine), mask=i < S * KP)
@@ -105,6 +107,7 @@ def _pool(keys, limits, rows, scores, sources, LIMIT_AT: tl.constexpr, STEP: tl.
     u, i, p = tl.program_id(0).to(tl.int64), tl.arange(0, SP), tl.arange(0, LP)
     limit = tl.load(limits + u * STEP + LIMIT_AT)
     mine = tl.load(keys + u * (S * KP) + i, mask=i < S * KP, other=NONE)
+    # keys that are left differ, so the number of higher ones is the place
     place = tl.zeros((SP,), dtype=tl.int32)
     for start in range(0, S * KP, PART):
         j = start + tl.arange(0, PART)

@@ -39,6 +39,7 @@ def _score(queries, items, blocks, keys, N, C: tl.constexpr, TB: tl.constexpr, D
     real = (c < C) & (row < N)
     own = real[:, None] & (d < D)[None, :]
     vectors = tl.load(items + row[:, None].to(tl.int64) * D + d[None, :], mask=own, other=0.0)
+    # a sum a row, not a product of tiles: `search_all` gives the same bits, whichever items stand beside it
     scores = tl.sum(vectors * tl.load(queries + q * D + d, mask=d < D, other=0.0)[None, :], 1)
     key = tl.where(real, key_of(scores, row), NONE)
     tl.store(keys + q * (C * BLOCK) + c * BLOCK + i % BLOCK, key, mask=c < C)
@@ -73,6 +74,7 @@ def _without(keys, at, COUNT_AT: tl.constexpr, ROWS_AT: tl.constexpr, E: tl.cons
         for start in range(0, E, ET):
             if start < count:
                 e = start + tl.arange(0, ET)
+                # rows begin at 1, so the zeros of empty columns match nothing
                 out = tl.load(at + ROWS_AT + e, mask=e < count, other=0)
                 keys = tl.where(tl.sum((row[:, None] == out[None, :]).to(tl.int32), 1) > 0, NONE, keys)
     return keys
@@ -87,6 +89,7 @@ def _doubt(queries, q, score, rest, longest, off, unit, slack, ROUNDED: tl.const
     rough = asked
     if ROUNDED:
         rough = asked.to(tl.float16).to(tl.float32)
+    # |q x - q' x'| <= |q - q'| |x| + |q'| |x - x'|, and what the sums of both lose
     lost = tl.sqrt(tl.sum((asked - rough) * (asked - rough), 0))
     error = lost * longest + tl.sqrt(tl.sum(rough * rough, 0)) * (off + slack * longest)
     left = tl.load(rest + q)
@@ -102,6 +105,7 @@ def _order(keys, queries, rest, excluded, out, doubtful, longest, off, unit, sla
            COUNT2: tl.constexpr, ROWS2: tl.constexpr, E2: tl.constexpr, S: tl.constexpr, ET: tl.constexpr,
            NONE: tl.constexpr):  # fmt: skip
     q, i = tl.program_id(0).to(tl.int64), tl.arange(0, KP)
+    # S queries behind one another are of one user
     at = excluded + q // S * STEP
     mine = tl.load(keys + q * KP + i)
     mine = _without(_without(mine, at, COUNT, ROWS, E, ET, NONE), at, COUNT2, ROWS2, E2, ET, NONE)
@@ -116,6 +120,7 @@ def _order(keys, queries, rest, excluded, out, doubtful, longest, off, unit, sla
         above = (other[None, :] > mine[:, None]) | ((other[None, :] == mine[:, None]) & (j[None, :] < i[:, None]))
         place += tl.sum(above.to(tl.int32), 1)
     tl.store(out + q * WIDTH + place, mine, mask=place < WIDTH)
+    # fewer than K left give -inf: in doubt, unless there was nothing else to look into
     last = tl.max(tl.where(place == K - 1, mine, NONE), 0)
     score = tl.where(last == NONE, float("-inf"), unordered((last >> 32).to(tl.int32)))
     tl.store(doubtful + q, _doubt(queries, q, score, rest, longest, off, unit, slack, ROUNDED, D, BD))

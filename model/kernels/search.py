@@ -48,6 +48,7 @@ class Table:
         )
         torch.mul(items, up, out=rough[: len(items)])
         rough[len(items) :] = rough[len(items) - 1]
+        # piece by piece: a second table in fp32 would have to fit beside the first
         off = max(
             float((part - half.float() / up).norm(dim=1).max())
             for part, half in zip(items.split(1 << 20), rough[: len(items)].split(1 << 20), strict=True)
@@ -79,6 +80,7 @@ def search(
     queries = queries.contiguous()
     many = num_blocks(len(table.rough), table.block) > LONGEST // 2
     maxima = block_maxima(queries, table.rough, table.block, with_tiles=many)
+    # spare blocks leave a lower rest, so fewer queries are in doubt
     chosen = candidates(maxima, table.block, k + num_excluded + SPARE)
     keys = score(queries, table.items, chosen.places, table.block)
     best = select_keys(keys, min(k + num_excluded, keys.shape[1]))
@@ -99,6 +101,7 @@ def search_all(
     padded = torch.nn.functional.pad(
         best, (0, max(triton.next_power_of_2(best.shape[1]), 16) - best.shape[1]), value=NO_KEY
     )
+    # nothing was left out: no query can be in doubt
     nothing = torch.full_like(queries[:, 0], -torch.inf)
     return order(padded, k, queries, nothing, table.doubt, excluded)[0]
 

@@ -33,7 +33,9 @@ def _bisect(x, there, C: tl.constexpr):
     count = tl.sum(finite.to(tl.int32), 0)
     # too few: all of them, and then any of the others
     low = tl.where(count < C, float("-inf"), low)
+    # above the highest by two units of its last place (2^-22), or by the least normal number where it is 0
     high = top + tl.abs(top) * 2.4e-7 + 1.2e-38
+    # halved before they are added: the sum of two large scores may be infinite
     guess = low * 0.5 + high * 0.5
     while (count != C) & (guess > low) & (guess < high):
         above = tl.sum((there & (x >= guess)).to(tl.int32), 0)
@@ -41,6 +43,7 @@ def _bisect(x, there, C: tl.constexpr):
         low = tl.where(above >= C, guess, low)
         high = tl.where(above >= C, high, guess)
         guess = low * 0.5 + high * 0.5
+    # a guess lies between two scores: the lowest of those above it is the one asked for
     return tl.min(tl.where(there & (x >= low), x, float("inf")), 0)
 
 

@@ -17,7 +17,7 @@ from model.logs.values import Collector, RawPart
 
 FEEDBACK, FORCED = "feedback", "forced"
 FEEDBACK_KEY, FORCED_KEY = ("user", "event_id"), ("request_id",)
-HIDE = "hide"
+HIDE, PLAY = "hide", "play"
 REACTIONS = ("like", "follow", "share", "comment")
 
 
@@ -30,8 +30,14 @@ def read_feedback(folder: Path) -> tuple[EventLog, ReadReport]:
         )
     collector = Collector()
     counted = without_testers(actions, folder)
-    taken = counted.filter(pl.col("action") != HIDE)
-    left_out = {"of testers": actions.height - counted.height, "hides": counted.height - taken.height}
+    seen = counted.filter(pl.col("action") != HIDE)
+    # as in the histories that a service keeps
+    taken = seen.filter(((pl.col("action") == PLAY) & (pl.col("watch_time_ms") == 0)).fill_null(False).not_())
+    left_out = {
+        "of testers": actions.height - counted.height,
+        "hides": counted.height - seen.height,
+        "plays of no time": seen.height - taken.height,
+    }
     collector.note((), [f"left out: {count} {what}" for what, count in left_out.items() if count])
     rows = join_actions(taken)
     collector.note((), [f"{taken.height} actions are {rows.height} events: consecutive ones on an item are one"])

@@ -95,6 +95,7 @@ class Attention(nn.Module):
         q, k, v = self.heads(x)
         slots = cache.slots(x.shape[1])
         keys, values = cache.write(layer, slots, k, v)
+        # nothing stands before these tokens: torch's own causal kernel needs no mask
         if cache.is_first(x.shape[1]):
             return self.join(F.scaled_dot_product_attention(q, k, v, is_causal=True))
         return self._look(q, keys, values, slots)
@@ -104,6 +105,7 @@ class Attention(nn.Module):
         q, k, v = self.heads(x)
         slots = cache.slots(x.shape[1])
         keys, values = cache.write(layer, slots, k, v)
+        # keys and values are kept of all tokens; a query is needed of one
         q = q.gather(2, last[:, None, None, None].expand(-1, q.shape[1], 1, q.shape[3]))
         return self._look(q, keys, values, slots.gather(1, last[:, None]))
 

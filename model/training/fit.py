@@ -117,6 +117,7 @@ def _weigh_parts(blend: Blend, splits: Sequence[EvalSplit], recipe: Recipe) -> N
     for part in range(1, len(blend.parts)):
         scores = {}
         for weight in recipe.plan.part_weights:
+            # the parts behind it are measured with it, by the weight 1 that all begin with
             blend.weights[part] = weight
             scores[weight] = fmean(measure_plan(blend, eval_split, plan, recipe.metric) for eval_split in splits)
         # on a tie the first weight of the recipe stands

@@ -39,6 +39,7 @@ class StageRun:
         self.recipe, self.stage, self.rng = recipe, recipe.stages[number], rng
         # what a pretrain stage ranks says nothing
         self._measures = measures and self.stage.objective != "pretrain"
+        # fused: one kernel for all tables; docs/experiments-log.md has what that gains
         self.optimizer = torch.optim.AdamW(
             network.parameters(), self.stage.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
@@ -85,6 +86,7 @@ class StageRun:
         tensors = {f"{name}/{key}": value for name, m in self._modules.items() for key, value in m.state_dict().items()}
         tensors |= {f"best/{key}": value for key, value in self._best_weights.items()}
         tensors |= {f"optimizer/{n}/{key}": value for n, of in optimizer["state"].items() for key, value in of.items()}
+        # dropout draws from it: without it a resumed epoch would be another one
         tensors["random/cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["random/cuda"] = torch.cuda.get_rng_state()

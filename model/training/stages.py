@@ -122,6 +122,7 @@ def _load(file: Path) -> EpochState | None:
 
 
 def _save(file: Path, state: EpochState) -> None:
+    # on the CPU: a stage that was trained on a card can be read where there is none
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
     write_file(file, lambda path: save_file(weights, path, {"facts": json.dumps(state.facts)}))
 

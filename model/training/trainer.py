@@ -71,6 +71,7 @@ class Trainer:
         self.recipe, self.data, self.seed, self.kept = recipe, data, seed, kept
         self.device = torch.device(device)
         self.network = build_network(recipe.system, {**recipe.network, **sizes}).to(self.device)
+        # a refit leaves out stages of 0 epochs: its recipe need not be a whole one
         if measures:
             check_recipe(recipe, self.network)
         self.network.start_from(data.train, data.catalogue.categories)
@@ -197,6 +198,7 @@ class Trainer:
         total, num_targets = torch.zeros((), device=self.device), 0
         mean_positions = self.windows.mean_positions(self.recipe.batch_users)
         for batch in self.windows.batches(self.recipe.batch_users, run.rng):
+            # the loss is a mean over positions: weighed by their number, a position counts the same in every batch
             weight = int(batch.lengths.sum()) / mean_positions if self.recipe.equal_positions else 1.0
             loss, count = self._loss(run.stage, replace(batch.to(self.device), window=self.recipe.window.length))
             run.optimizer.zero_grad()
@@ -261,6 +263,7 @@ def move_average(
     """Exponential average whose memory starts short: else the random first weights would weigh for epochs."""
     count = int(num_averaged)
     # one call for all tables: tensor by tensor it costs a kernel each
+    # the memory of TensorFlow's ExponentialMovingAverage with num_updates: .1, .18, .25 .. up to the decay
     torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + count) / (10 + count)))
 
 
@@ -268,7 +271,14 @@ def provenance_of(
     recipe: Recipe, data: SequenceData, seed: int, seconds: float, metrics: Mapping[str, float]
 ) -> Provenance:
     return Provenance(
-        data.digest, data.name, recipe.name, seed, __version__, training_seconds=seconds, metrics=dict(metrics)
+        data.digest,
+        data.name,
+        recipe.name,
+        seed,
+        __version__,
+        training_seconds=seconds,
+        metrics=dict(metrics),
+        positive=data.positive,
     )
 
 

@@ -85,9 +85,11 @@ def tables_of(network: Network, catalogue: Catalogue) -> Iterator[tuple[str, IdM
 def copy_rows(source: Tensor, source_ids: IdMap, target: Tensor, target_ids: IdMap) -> None:
     """Copies the rows of the ids that both know, of padding, and of what stands behind the last id."""
     rows = torch.tensor([source_ids.row(external) for external in target_ids.ids.tolist()], dtype=torch.int64)  # (N,)
+    # row 0 is what an unknown id gives: a new item keeps its fresh row
     known = rows.nonzero()[:, 0]
     target[known + 1] = source[rows[known]].to(target.device)
     target[0] = source[0].to(target.device)
+    # START, of an item table; a user table ends with its last user
     behind = len(target) - len(target_ids) - 1
     if behind:
         target[-behind:] = source[-behind:].to(target.device)

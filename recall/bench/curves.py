@@ -68,6 +68,7 @@ class Bench:
         rng = np.random.default_rng(self.sizes.seed)
         rows = rng.integers(1, self.sizes.num_items + 1, (batch, history)).tolist()
         requests = [EngineRequest(History(tuple(r[-self.sizes.max_length :])), self.top_n, frozenset(r)) for r in rows]
+        # once for the traces and caches of these shapes: the medians below are of warm runs
         compute.run(requests)
         times = [compute.run(requests)[0].timings_ms for _ in range(runs)]
         encode, search, merge = (
@@ -103,6 +104,7 @@ class Bench:
             started = time.perf_counter()
             queries @ items.T
             times.append(time.perf_counter() - started)
+        # the first product wakes the threads of the library
         return statistics.median(times[1:]) / len(queries) * 1e6
 
 

@@ -103,9 +103,11 @@ class Generator:
         load = self.load
         await self._connect()
         bodies, cpu = Bodies(load), 0.0
+        # made before: a third more than are expected, since arrivals are random
         requests = deque(bodies.next() for _ in range(int(load.rate * (load.seconds + load.warmup_s) * 1.3) + 10))
         loop = asyncio.get_running_loop()
         begin()
+        # a moment ahead: the first request may not be late because it was still being prepared
         start = loop.time() + 0.05
         self.measured_from, last = start + load.warmup_s, start + load.warmup_s + load.seconds
         num_measured = 0
@@ -181,6 +183,7 @@ class Generator:
         if self.is_over:
             return
         self.open.discard(connection)
+        # one that was busy takes its request with it: that one stays pending, and counts as lost
         if connection in self.idle:
             self.idle.remove(connection)
         task = asyncio.get_running_loop().create_task(self._connect_one())

@@ -25,6 +25,7 @@ class Stages:
                     gains[labels[label]] = gains.get(labels[label], 0.0) + value - before.get(key, 0.0)
             return gains
 
+        # Prometheus counts a batch in every bucket that is large enough: the difference to the next smaller is its own
         cumulative = sorted(gained("recall_batch_size_bucket", "le").items(), key=lambda pair: float(pair[0]))
         sizes, below = {}, 0.0
         for bound, count in cumulative:

@@ -44,6 +44,7 @@ class Target:
             return {}
         children = psutil.Process(self.pid).children(recursive=True)
         process = self._computing(children)
+        # the main thread, whose id is the process's, is the one that runs the event loop
         main = sum(t.user_time + t.system_time for t in process.threads() if t.id == process.pid)
         whole = process.cpu_times()
         children = [child for child in children if child != process]
@@ -110,12 +111,12 @@ class Checkout:
 
 @contextlib.contextmanager
 def serving(arms: dict[str, Path], *options: str, checkout: Checkout = Checkout()) -> Iterator[Target]:
-    """A ready service with these bundles; its state and its log are in a temporary folder."""
+    """A ready service with these bundles; log and state (but for `--state-dir`) are in a temporary folder."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         pairs = [word for name, path in arms.items() for word in ("--arm", f"{name}={path}")]
         command = [*checkout.command, "serve", *pairs, "--port", str(port), "--log-level", "warning"]
-        command += ["--state-dir", folder, *options]
+        command += options if "--state-dir" in options else ("--state-dir", folder, *options)
         with (Path(folder) / "log").open("wb") as log:
             started = time.monotonic()
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=checkout.folder)  # noqa: S603  (our own)
@@ -123,6 +124,7 @@ def serving(arms: dict[str, Path], *options: str, checkout: Checkout = Checkout(
                 wait_ready(f"http://127.0.0.1:{port}", process, Path(folder) / "log")
                 yield Target(f"http://127.0.0.1:{port}", process.pid, time.monotonic() - started)
             finally:
+                # as Ctrl-C would: the service ends its own children
                 process.send_signal(signal.SIGINT)
                 process.wait(20)
 

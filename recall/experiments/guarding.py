@@ -70,6 +70,7 @@ def look(options: GuardCommand) -> "Verdict | None":
     from service.experiments.verdict.judge import AnalysisPlan
 
     try:
+        # read whole each time: between two looks the consumer has written on
         log = read_experiment(options.log, options.key)
     except BadStatistics as error:
         if options.once:
@@ -86,6 +87,7 @@ def look(options: GuardCommand) -> "Verdict | None":
         guardrails=read_guardrails(options.guardrail),
         alpha=options.alpha,
     )
+    # all users so far: the always-valid interval holds at every look, whenever it is taken
     verdict = judge_users(log.users_until().frame, METRICS[:1], plan)
     for rail in verdict.guardrails:
         out.print(f"{rail.metric} of {rail.treatment}: {rail.state}")
@@ -98,5 +100,6 @@ def stop_experiment(path: Path, key: str) -> None:
     for rule in content["features"][FEATURE]["rules"]:
         if rule.get("key") == key:
             rule["active"] = False
+    # only this key changes: what else the file says, also what the service does not know, stays as it was
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     write_file(path, lambda fresh: fresh.write_text(text, encoding="utf-8"))

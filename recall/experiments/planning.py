@@ -50,6 +50,7 @@ def plan_experiment(options: PlanCommand) -> None:
         raise ValueError("nothing to plan: name a metric (--metric plays=9.1/10.6) or a file (--metrics)")
     rows = [plan_row(row, options, ErrorRates(alpha=options.alpha, power=options.power)) for row in baselines]
     out.print(f"a lift of {options.lift:+.2%}, alpha {options.alpha:g}, power {options.power:g}", markup=False)
+    # columns that were not asked for, such as days without users a day, are None in every row
     names = [name for name, value in rows[0].items() if value is not None]
     table = narrow_table(*(HEADS.get(name, name.replace("_", " ")) for name in names))
     for row in rows:

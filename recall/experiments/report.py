@@ -77,6 +77,7 @@ def make_report(log: "ExperimentLog", options: ReportCommand) -> "Report":
     if log.is_interleaving:
         credit_log = read_credits(log)
         return build_interleaving_report(credit_log, make_interleaving_plan(options, credit_log.teams), settings)
+    # shares of what was seen, where no plan is given: a variation that nobody met cannot be judged
     seen = log.exposures["variation"].unique().sort().to_list()
     return build_report(log, plan_of(options, log.phase, seen), read_ratios(options.ratio), settings)
 
@@ -135,6 +136,7 @@ def show_progress(report: "Report") -> None:
     for treatment in dict.fromkeys(point.treatment for point in report.progress):
         points = [point for point in report.progress if point.treatment == treatment]
         table = narrow_table(f"{report.primary} so far", "users", "lift", "always valid")
+        # every n-th from the end backwards, so that the newest look is always among them
         for point in points[:: -max(1, len(points) // LOOKS_SHOWN)][::-1]:
             moment = datetime.fromtimestamp(point.ts_ms / 1e3, UTC)
             lift, _, always = lift_cells(point.lift if point.relative else None, point.lift)

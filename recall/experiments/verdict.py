@@ -87,6 +87,7 @@ def read_statistics(frames: list[pl.DataFrame], options: JudgeCommand) -> tuple[
     sums = [from_frame(frame) for frame in frames if is_table(frame)]
     users = [frame for frame in frames if not is_table(frame)]
     if users:
+        # one table: a cap of winsorising is a quantile of all users, not of each file's
         frame = join_users(users)
         sums.append(from_users(frame, columns_of(frame, options)))
     return combine(*sums)
@@ -95,6 +96,7 @@ def read_statistics(frames: list[pl.DataFrame], options: JudgeCommand) -> tuple[
 def join_users(frames: list[pl.DataFrame]) -> pl.DataFrame:
     if len({tuple(frame.columns) for frame in frames}) > 1:
         raise ValueError("the files of users have different columns")
+    # relaxed: a column of whole numbers in one file may hold fractions in another
     return pl.concat(frames, how="vertical_relaxed")
 
 
@@ -123,6 +125,7 @@ def columns_of(frame: pl.DataFrame, options: JudgeCommand) -> list["MetricColumn
     from service.experiments.verdict.statistics import Kind, MetricColumns
 
     numbers = [name for name, kind in frame.schema.items() if kind.is_numeric() or kind == pl.Boolean]
+    # an id may be a number too
     numbers = [name for name in numbers if name not in ("user_id", "variation") and not name.endswith(COVARIATE)]
     columns = [
         MetricColumns(
@@ -215,6 +218,7 @@ def read_guardrails(given: list[str] | None) -> tuple["Guardrail", ...]:
     from service.experiments.verdict.guardrails import GUARDRAILS
 
     rails = {rail.metric: rail for rail in GUARDRAILS}
+    # by name: what is given takes the place of a known guard rail
     return tuple((rails | {rail.metric: rail for rail in map(parse_guardrail, given or [])}).values())
 
 

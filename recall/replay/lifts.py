@@ -35,6 +35,7 @@ def twin_lift(metric: str, control: Numbers, treatment: Numbers) -> TwinLift | N
         return None
     ratio = estimate_arm(Moments.of_users(treatment, d=control), Kind.RATIO)
     users = len(control)
+    # the lift is a ratio less 1, and has its error
     effect = Effect(ratio.value - 1, np.sqrt(ratio.var_value), users - 1, users)
     (low, high), (low_ever, high_ever) = effect.interval(ALPHA), effect.always_valid(ALPHA)
     varies = control.std() > 0 and treatment.std() > 0

@@ -98,6 +98,7 @@ class Division:
 
 def weighted(weights: Numbers, y: Numbers, x: Numbers | None) -> Moments:
     n, y = weights.sum(1), y[: weights.shape[1]]
+    # a product of weights and sums gives all salts at once
     sum_y = weights @ y
     more = {}
     if x is not None:
@@ -119,6 +120,7 @@ def divisions(users: Ids, salts: int, seed: int) -> Iterator[tuple[Division, Div
 def _drawn_anew(names: Sequence[str], units: Sequence[str], seed: int, start: int) -> Division:
     """Each unit is a visitor who is like a random twin."""
     rng, size = np.random.default_rng([seed, 3, start]), len(units)
+    # weights: how often a twin was drawn into either arm, so that no row has to be copied
     arms = np.zeros((2, len(names), size))
     for row, name in enumerate(names):
         likeness, is_treated = rng.integers(0, size, size), treated(name, units)

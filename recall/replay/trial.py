@@ -80,6 +80,7 @@ def differing(logged: pl.DataFrame, twins: Mapping[str, pl.DataFrame], metrics: 
     for variation, twin in twins.items():
         known = twin.select(pl.col("user").cast(pl.String).alias("user_id"), *metrics)
         pairs = logged.filter(pl.col("variation") == variation).join(known, on="user_id", how="left", suffix="_twin")
+        # a row without a twin has nulls here, which are no match; users without a row are counted below
         same = pl.all_horizontal((pl.col(name) - pl.col(f"{name}_twin")).abs() <= TOLERANCE for name in metrics)
         count += pairs.filter(~same.fill_null(value=False)).height
     everybody = next(iter(twins.values())).height

@@ -76,6 +76,7 @@ def live(url: str, audience: Audience, script: Script) -> pl.DataFrame:
 
 async def _live(url: str, audience: Audience, script: Script) -> pl.DataFrame:
     users = audience.users.tolist()
+    # the users of a group ask at once: of single requests sixteen are under way
     size = max(16, script.users_a_request)
     groups = [users[start : start + size] for start in range(0, len(users), size)]
     left, rows = iter(range(len(groups))), {}
@@ -113,6 +114,7 @@ class Group:
         for number in range(1, self._script.sessions + 1):
             answers = await self._ask()
             reactions, owners, items = self._react(answers)
+            # list by list: it shows how a lift comes about as histories grow
             self._sums[f"{PLAYS}{OF_LIST}{number}"] += np.bincount(owners, reactions.plays, len(answers))
             await self._client.tell([*self._events(answers, reactions, owners, items)])
         before = [past.plays_before for past in pasts]
@@ -120,6 +122,7 @@ class Group:
 
     async def _begin(self, pasts: Sequence[Past]) -> None:
         """The service is told of what everybody did before."""
+        # before anything that the replay will tell, so that the order of a history is the true one
         at = now_ms() - LONG_AGO_MS
         self._seen = [[*past.seen] for past in pasts]
         await self._client.tell(
@@ -142,6 +145,7 @@ class Group:
 
     def _react(self, answers: Sequence[ShownList]) -> tuple[Reactions, np.ndarray, np.ndarray]:
         """Reactions to all lists as flat pairs, added up a user."""
+        # flat pairs: one call for the reactions of a whole group
         owners = np.repeat(np.arange(len(answers)), [len(answer.items) for answer in answers])
         items = np.array([item for answer in answers for item in answer.items], dtype=np.int64)
         reactions = self._audience.react(np.array(self._users)[owners], items)

@@ -1,5 +1,6 @@
 """recall build and evaluate: from a checkpoint to a bundle and its measured quality."""
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from rich.table import Table
 from model.data.sequences import SequenceData
 from recall.comparing import BY_HELP, checked_groupings, show_groups
 from recall.terminal import err, last_line, out, progress_bar
+from recall.training.plans import save_with_plan
 
 Option = typer.Option
 DataFolder = Annotated[Path, Option("--data", help="Folder that `recall prepare` wrote.")]
@@ -31,6 +33,13 @@ def build(
     sign_key: Annotated[
         Path | None, Option(help="PEM file of a private ed25519 key: signs it, for `recall serve --trust-key`.")
     ] = None,
+    plan: Annotated[
+        list[str] | None,
+        Option(
+            help="Another plan than the checkpoint's, to serve one network as two arms; NAME=VALUE, may be repeated: "
+            "num_prompts, placement, num_steps, form, temperature, step_weights, quotas, diversity."
+        ),
+    ] = None,
 ) -> None:
     """Make a bundle to serve.
 
@@ -43,14 +52,18 @@ def build(
     # before the work: a mistake is told at once
     signing = SigningKey.read(sign_key) if sign_key else None
     wanted = IndexRequirements(recall_floor=recall_floor, max_bytes=max_index_mb * 2**20 if max_index_mb else None)
-    manifest = build_bundle(
-        checkpoint,
-        output,
-        index,
-        requirements=wanted,
-        say=lambda text: err.print(text, markup=False),
-        signing=signing,
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        if plan:
+            save_with_plan(checkpoint, plan, Path(scratch) / "checkpoint")
+            checkpoint = Path(scratch) / "checkpoint"
+        manifest = build_bundle(
+            checkpoint,
+            output,
+            index,
+            requirements=wanted,
+            say=lambda text: err.print(text, markup=False),
+            signing=signing,
+        )
     facts = {"kind": manifest.arm_kind, "items": manifest.num_items, "dim": manifest.dim, "index": manifest.index_spec}
     last_line({"bundle": str(output), "digest": manifest.digest, **facts})
 

@@ -72,6 +72,12 @@ class Ticket:
         self._gate.change(self.lane, weight - self._weight)
         self._weight = weight
 
+    def multiply(self, factor: float) -> None:
+        """Raises the weight: so many arms compute the request, of a batch on average."""
+        weight = round(self._weight * factor)
+        self._gate.change(self.lane, weight - self._weight)
+        self._weight = weight
+
     def record_wait(self, seconds: float) -> None:
         """Takes the time that the request waited for its turn; of a batch, that of the first member answered."""
         if not self._waited:

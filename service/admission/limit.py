@@ -56,6 +56,7 @@ class AdaptiveLimit:
 
     def _step(self) -> None:
         bounds = self._bounds
+        # smoothed and with the growth, one window takes a fifth of the limit at most, however long the wait was
         gradient = max(MIN_GRADIENT, min(1.0, bounds.target_s / max(self.mean_wait_s, 1e-9)))
         wanted = self._limit * gradient + GROWTH * self._limit
         limit = (1 - SMOOTHING) * self._limit + SMOOTHING * wanted

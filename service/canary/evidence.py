@@ -66,6 +66,7 @@ class Evidence:
     def _errors(self, terms: CanaryTerms) -> str | None:
         failed = self.canary.num_failed + self.num_raised
         share, usual = self.canary.failed_share(self.num_raised), self.in_force.failed_share()
+        # against the share in force, not against 0: a store that is away fails the requests of both
         if failed < MIN_FAILED or share <= usual + terms.max_errors:
             return None
         return f"{failed} of its {failed + self.canary.num_good} answers failed, {usual:.1%} of those in force"

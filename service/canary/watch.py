@@ -86,6 +86,7 @@ class CanaryWatch:
 
     def _evidence(self, arm: str, bundle: str) -> Evidence:
         evidence = self.evidence.get(arm)
+        # another bundle is another trial: nothing of the last one is held against it
         if evidence is None or evidence.bundle != bundle:
             evidence = self.evidence[arm] = Evidence(bundle)
         return evidence
@@ -106,6 +107,7 @@ class CanaryWatch:
         except RecallError:
             # the bundle in force cannot answer now: that says nothing of the canary
             return
+        # the trial may have ended meanwhile: then the canary itself has answered as the one in force
         if usual.served != FALLBACK and usual.bundle != evidence.bundle:
             evidence.add_overlap(share_in_common([result.item_ids, usual.item_ids]))
 

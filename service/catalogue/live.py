@@ -42,6 +42,7 @@ class LiveItems:
     def snapshot(self) -> ItemSnapshot:
         """The newest."""
         newest = self._snapshot
+        # looked at again under the lock: another thread may have made it meanwhile
         if newest.state is not self._live.current:
             with self._taking:
                 if self._snapshot.state is not self._live.current:
@@ -93,6 +94,7 @@ class LiveItems:
 
     def _main_rows(self, state: CatalogueState) -> MainRows:
         dead = self.catalogue.items.rows([*state.hidden])
+        # whole blocks alone: the mask, N bytes, is made anew once in BLOCK deletions
         settled = dead[: len(dead) - len(dead) % BLOCK]
         if not settled:
             return MainRows(None, dead)

@@ -56,6 +56,7 @@ class Priors:
     def of(cls, queries: NDArray[np.float32], vectors: NDArray[np.float32], counts: NDArray[np.int64]) -> "Priors":
         """queries: (R, D); vectors: (S, D) of items, with their counts (S,)."""
         scores, popularity = vectors @ queries.T, np.log1p(counts.astype(np.float64))
+        # a parabola needs three different counts; fewer give a line or a constant
         degree = min(2, len(np.unique(popularity)) - 1)
         mean, spread = (np.polyfit(popularity, own, degree) for own in (scores.mean(1), scores.std(1)))
         return cls(queries, unit(queries.mean(0)), mean, spread, float(np.quantile(counts, USUAL)), float(counts.max()))
@@ -66,6 +67,7 @@ class Priors:
         own = direction - (direction @ self.common) * self.common
         scores = self.queries @ own
         spread = max(float(np.polyval(self.spread, popularity)), 0.0)
+        # queries that all score alike cannot be spread
         vector = own * (spread / float(scores.std())) if scores.std() > 1e-9 else np.zeros_like(own)
         reach = float((self.queries @ self.common).mean())
         if reach >= COMMON * float(np.linalg.norm(self.queries, axis=1).mean()):
@@ -124,6 +126,7 @@ class SlotVectors:
             self._described[number] = self._describe(slot)
         learnt = self._learnt.get(number)
         direction = PRIOR_WATCHERS * self._described[number] + (learnt.total if learnt else 0)
+        # whoever watched it already is proof of at least so many
         expected = max(self._priors.usual, float(len(slot.watchers)))
         return self._priors.fit(direction, expected if slot.expected_watches is None else slot.expected_watches)
 

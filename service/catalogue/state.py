@@ -44,6 +44,7 @@ class CatalogueState:
                 case PutItem() if len(slots) < MAX_SLOTS:
                     # the row of the bundle gives way to the slot
                     hidden.setdefault(change.id, None)
+                    # put again, an item keeps those who have watched it: its vector need not be learnt anew
                     kept = slots[current[change.id]].watchers if change.id in current else ()
                     current[change.id] = len(slots)
                     slots.append(Slot(change.id, change.attributes, change.vectors, change.expected_watches, kept))
@@ -67,6 +68,7 @@ class LiveState:
     def advance(self, changes: Iterable[tuple[int, Change]]) -> None:
         """Takes changes in; belongs to one event loop."""
         self.current = self.current.after(changes)
+        # a new event each time: who waits for a later change finds one that is not set
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -53,6 +53,7 @@ class ConsumerProcess:
 
     def close(self) -> None:
         """Has it write what is left, and returns when it has ended. Blocks."""
+        # told, not killed: its last act is to write what waits
         self._process.terminate()
         try:
             self._process.wait(STOP_S)

@@ -36,6 +36,7 @@ class CreditLog:
         BEGUN counts the lists that begin with an item of the team, of those that have items of both.
         """
         rows = self.log.users_until(ts_ms).frame.select("user_id", "variation")
+        # a list with items of one team alone prefers nobody by how it begins
         lists, credited = self.log.interleaved.filter(pl.col("picks").list.n_unique() == 2), self.credited
         if ts_ms is not None:
             lists, credited = (table.filter(pl.col("ts_ms") <= ts_ms) for table in (lists, credited))
@@ -73,6 +74,7 @@ def _with_teams(actions: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
     # the request of another user explains nothing
     by_request = named.join(own.drop("ts_ms"), on=["request_id", "unit", "item"])
     earlier = _items_of(lists.join(unnamed.select("unit").unique(), on="unit", how="semi")).drop("request_id")
+    # the newest list before the action: what was shown after it cannot have led to it
     by_time = unnamed.sort("ts_ms").join_asof(
         earlier.sort("ts_ms"), on="ts_ms", by=["unit", "item"], strategy="backward", check_sortedness=False
     )

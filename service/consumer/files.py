@@ -54,6 +54,7 @@ class EventFolder:
             raise ConfigurationError(
                 f"the event log {folder} is written by another consumer; stop that one, or choose another --output"
             ) from None
+        # what a kill left half written: nobody else writes here, as the lock says
         for path in folder.rglob(f".*{FRESH}"):
             path.unlink()
         self._last_ids = {table.name: self._newest(table) for table in TABLES}

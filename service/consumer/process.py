@@ -56,6 +56,7 @@ def consume(url: str, folder: Path, limits: ConsumerLimits, parent: int | None =
 
 def _wait_for_end(parent: int, stop: threading.Event) -> None:
     while not stop.wait(WATCH_S):
+        # a process whose parent has ended gets another one
         if os.getppid() != parent:
             stop.set()
 

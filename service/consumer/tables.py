@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from service.events.streams import EXPOSURES, FEEDBACK, FORCED, INTERLEAVED, SHOWN
+from service.events.streams import EXPOSURES, FEEDBACK, FORCED, INTERLEAVED, SHADOW, SHOWN
 
 TEXT, INTEGER, REAL = pl.String(), pl.Int64(), pl.Float64()
+LISTS = {"items", "shadow_items"}  # columns of item ids
 
 
 class ExposureRow(msgspec.Struct, frozen=True):
@@ -68,6 +69,28 @@ class InterleavedRow(msgspec.Struct, frozen=True):
     items: list[int | str]
 
 
+class ShadowRow(msgspec.Struct, frozen=True):
+    """A list that was shown, and the one of a shadow arm."""
+
+    request_id: str
+    experiment: str
+    phase: str
+    config: str
+    unit: str
+    variation: str
+    served: str
+    bundle: str
+    ts_ms: int
+    share: float
+    items: list[int | str]
+    shadow: str
+    shadow_bundle: str
+    shadow_items: list[int | str]
+    shadow_scores: list[float]
+    asked: int
+    shadow_took_ms: float
+
+
 class FeedbackRow(msgspec.Struct, frozen=True):
     """An action of a user."""
 
@@ -79,6 +102,7 @@ class FeedbackRow(msgspec.Struct, frozen=True):
     request_id: str | None = None
     watch_time_ms: int | None = None
     duration_ms: int | None = None
+    session: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,8 +125,8 @@ class EventTable:
         row = msgspec.structs.asdict(msgspec.json.decode(data, type=self.row))
         if "item" in row:
             row["item"] = str(row["item"])
-        if "items" in row:
-            row["items"] = [str(item) for item in row["items"]]
+        for name in LISTS & row.keys():
+            row[name] = [str(item) for item in row[name]]
         return {"stream_id": stream_id, **row}
 
 
@@ -128,14 +152,28 @@ INTERLEAVED_COLUMNS: dict[str, pl.DataType] = {
     "in_both": INTEGER,
     "items": pl.List(TEXT),
 }
+SHADOW_COLUMNS: dict[str, pl.DataType] = {
+    **dict.fromkeys(("request_id", "experiment", "phase", "config", "unit", "variation", "served", "bundle"), TEXT),
+    "ts_ms": INTEGER,
+    "share": REAL,
+    "items": pl.List(TEXT),
+    "shadow": TEXT,
+    "shadow_bundle": TEXT,
+    "shadow_items": pl.List(TEXT),
+    "shadow_scores": pl.List(REAL),
+    "asked": INTEGER,
+    "shadow_took_ms": REAL,
+}
 FEEDBACK_COLUMNS: dict[str, pl.DataType] = {
     **dict.fromkeys(("event_id", "user", "item", "action", "request_id"), TEXT),
     **dict.fromkeys(("ts_ms", "watch_time_ms", "duration_ms"), INTEGER),
+    "session": TEXT,
 }
 TABLES = (
     EventTable("exposures", EXPOSURES, ExposureRow, EXPOSURE_COLUMNS, ("id",), 20_000),
     EventTable("shown", SHOWN, ShownRow, SHOWN_COLUMNS, ("request_id",), 4_000),
     EventTable("interleaved", INTERLEAVED, InterleavedRow, INTERLEAVED_COLUMNS, ("request_id",), 4_000),
+    EventTable("shadow", SHADOW, ShadowRow, SHADOW_COLUMNS, ("request_id",), 4_000),
     EventTable("forced", FORCED, ExposureRow, EXPOSURE_COLUMNS, ("request_id",), 20_000),
     EventTable("feedback", FEEDBACK, FeedbackRow, FEEDBACK_COLUMNS, ("user", "event_id"), 20_000),
 )

@@ -22,6 +22,7 @@ ACTIONS = {
     "comments": "comment",
     "hides": "hide",
 }
+SESSION_PREFIX = "session_id||"  # of a unit that is a session (service/experiments/conditions.py)
 INTERLEAVED = "interleaved"  # the variation of everybody in an interleaving (service/experiments/rules.py)
 Span = tuple[int | None, int | None]  # after the first time, until the second; None = no bound
 # sums of a user; answers are those of which the list was sampled
@@ -164,8 +165,20 @@ def _read_actions(folder: Path, exposures: pl.DataFrame) -> pl.DataFrame:
         return pl.DataFrame(schema=columns)
     since = exposures.group_by("unit").agg(pl.col("ts_ms").min().alias("since_ms"))
     # a request that a tester forced counts for nobody, whoever sends feedback on it
-    counted = without_testers(feedback, folder).join(since, left_on="user", right_on="unit")
-    return counted.filter(pl.col("ts_ms") >= pl.col("since_ms")).rename({"user": "unit"}).select(*columns)
+    counted = _by_unit(without_testers(feedback, folder), exposures).join(since, on="unit")
+    return counted.filter(pl.col("ts_ms") >= pl.col("since_ms")).select(*columns)
+
+
+def _by_unit(feedback: pl.DataFrame, exposures: pl.DataFrame) -> pl.DataFrame:
+    """The feedback with the unit of each action: who did it, or in an experiment of sessions alone the session.
+
+    Where a session stands in for those without a user, an action of a user counts for the user alone.
+    """
+    is_of_sessions = bool(exposures["unit"].str.starts_with(SESSION_PREFIX).all())
+    if not is_of_sessions or "session" not in feedback.columns:
+        return feedback.rename({"user": "unit"})
+    session = pl.concat_str(pl.lit(SESSION_PREFIX), pl.col("session"))
+    return feedback.with_columns(pl.coalesce(session, pl.col("user")).alias("unit"))
 
 
 def _sum_actions(actions: pl.DataFrame) -> pl.DataFrame:

@@ -13,6 +13,7 @@ from zlib import crc32
 
 from model.catalogue import Catalogue, ExternalId
 from model.columns import Columns
+from model.positive import PositiveRule
 from model.records import History, ServingPlan
 from model.rules import NO_RULES, ListRules
 from service.catalogue.live import LiveItems
@@ -59,6 +60,7 @@ class Release:
     live: LiveItems | None = None  # None: the catalogue's items, which never change
     slots: SlotVectors | None = None  # vectors of the items that came after the bundle, where its engine is here
     dim: int = 0  # of the query vectors and items; 0 = not told
+    positive: PositiveRule | None = None  # by which its training chose events; None = not known
 
     @property
     def items(self) -> LiveItems:
@@ -81,6 +83,7 @@ class Release:
         row 0. The cache key holds only what can change the vectors. Raises BadRequest for rules that the items'
         attributes do not allow.
         """
+        # nearly every request has the one record of no rules: its identity is all that is looked at
         if rules is not NO_RULES:
             check_rules(rules, self.catalogue)
         items = self.catalogue.items
@@ -188,6 +191,7 @@ class Trial(Tenure):
 
     def includes(self, user: str) -> bool:
         """Says whether the canary answers this user; always the same of one bundle."""
+        # the bundle starts the hash: another canary is tried on other users
         return crc32(user.encode("utf-8", "surrogatepass"), crc32(self.release.bundle.encode())) < self.share * 2**32
 
 
@@ -253,6 +257,7 @@ class ArmSlot:
 
     def put(self, new: Release) -> Tenure:
         """Makes `new` current at once; returns the tenure of the old release, which those who lease it still use."""
+        # no await in between: whoever leases on this loop finds one release or the other
         old, self._tenure = self._tenure, Tenure(new)
         return old
 
@@ -288,5 +293,6 @@ async def with_current(slot: ArmSlot, ask: Callable[[Release], Awaitable[T]], us
     for _ in range(MAX_RELEASES - 1):
         with slot.lease(user) as release, suppress(StaleRelease):
             return await ask(release)
+    # the bundle in force for the last try: a canary that comes and goes may be the reason that the others failed
     with slot.lease() as release:
         return await ask(release)

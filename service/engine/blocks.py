@@ -112,6 +112,7 @@ class ResultBlock(NamedTuple):
         errors = {place: outcome for place, outcome in enumerate(outcomes) if isinstance(outcome, RecallError)}
         count, some = len(outcomes), next(iter(results.values()), None)
         lengths = np.array([len(o.merged.rows) if isinstance(o, EngineResult) else 0 for o in outcomes], dtype=np.int32)
+        # as wide as the longest list; lengths say where the others end
         shape = (count, int(lengths.max(initial=0)))
         vectors = np.zeros((count, *(some.vectors.vectors.shape if some else (0, 0))), dtype=np.float32)
         prompts = np.zeros((count, len(some.vectors.prompts) if some else 0), dtype=np.int32)
@@ -121,6 +122,7 @@ class ResultBlock(NamedTuple):
             rows[place, :length], scores[place, :length], sources[place, :length] = result.merged
             vectors[place], prompts[place] = result.vectors
         known = np.array([place in results and results[place].known for place in range(count)], dtype=np.bool_)
+        # the list that knows least speaks for all: a caller who demands a change must not be told of a later one
         number = min((result.catalogue for result in results.values()), default=0)
         reasons = tuple(results[place].reasons if place in results else None for place in range(count))
         cheap = [place in results and results[place].is_cheap for place in range(count)]
@@ -130,6 +132,7 @@ class ResultBlock(NamedTuple):
 
     def part(self, users: slice) -> "ResultBlock":
         """A run of users that all have answers: views."""
+        # the first seven fields are arrays over users
         columns = [column[users] for column in self[:7]]
         told = self.catalogue, self.reasons[users], self.cheap[users]
         return ResultBlock._make((*columns, self.timings_ms, {}, *told))
@@ -190,6 +193,7 @@ class Gathering:
     def add(self, number: int, outcome: EngineResult | ResultBlock | RecallError) -> None:
         """Takes the outcome of one part."""
         self._outcomes[number] = outcome
+        # whoever asked may have left, or its deadline may have passed, before the last part came
         if len(self._outcomes) == len(self._sizes) and not self._answer.done():
             self._answer.set_result(ResultBlock.of([*self._users()]))
 
@@ -199,6 +203,7 @@ class Gathering:
             if isinstance(outcome, ResultBlock):
                 yield from outcome.outcomes()
             else:
+                # a part that failed whole failed for each of its users
                 yield from repeat(outcome, size)
 
 

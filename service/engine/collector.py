@@ -32,6 +32,7 @@ class EngineCollector(Collector):
             labels=["arm", "reason"],
         )
         for name, slot in self._arms.items():
+            # asked anew each time: a reload puts other counters there, and its counts begin at 0, as after a start
             counters = slot.current.counters
             if counters.encoder:
                 tokens.add_metric([name, "item"], counters.encoder.num_tokens)

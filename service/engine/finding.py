@@ -75,6 +75,7 @@ class Finder:
     def find(self, asked: Sequence[Asked], depth: int | None = None) -> Hits:
         """Hits (B, Q, K) of each request's vectors; `depth` of each vector, by default what the lists need."""
         if depth is None:
+            # one search for all of a batch: the longest list decides, others read a part of what it finds
             depth = max(pool_size(request.limit, request.rules) for request, _ in asked)
         depth = min(depth, self.num_items)
         filters = [request.rules.filter for request, _ in asked]
@@ -85,6 +86,7 @@ class Finder:
             members = [n for n, own in enumerate(filters) if own == text]
             parts.append(self._search([asked[n] for n in members], depth))
             order += members
+        # found filter by filter, put back in the order in which they were asked
         places = np.argsort(order)
         return Hits(*(np.concatenate(arrays)[places] for arrays in zip(*parts, strict=True)))
 
@@ -124,6 +126,7 @@ class Finder:
         hits = Hits(hits.rows[:, :depth], hits.scores[:, :depth])
         while True:
             merged = shaper.choose(request.limit, request.rules, hits)
+            # a row 0 among the hits says that the index has no more
             is_all = not hits.rows.all() or depth >= min(self.num_items, MAX_POOL)
             if len(merged.rows) >= request.limit or is_all:
                 return merged
@@ -165,6 +168,7 @@ class Finder:
         else:
             text, snapshot = requests[0].rules.filter, self.snapshot
             excluded = exclusions(requests, num_queries, self.num_items, snapshot.main.recent)
+            # the index knows the bundle's rows alone; slots are searched by themselves below
             own = excluded.up_to(self.index.num_items)
             mask = self.served.live.main_mask(snapshot, text)
             hits = self.index.search(queries, min(depth, self.index.num_items), own, mask)
@@ -193,6 +197,7 @@ class FreshChannel:
             return listed
         places = np.flatnonzero(~is_fresh)
         num_free = max(request.limit - len(listed.rows), 0)
+        # the last of the bundle's items go, as many as do not fit behind a list that is short
         gone = places[len(places) - min(max(len(chosen) - num_free, 0), len(places)) :]
         rows, scores, sources = (np.delete(column, gone) for column in listed)
         return Merged(
@@ -226,6 +231,7 @@ def search_slots(
     vectors, first = snapshot.vectors, snapshot.num_main
     if vectors is None:
         raise ValueError("the snapshot of an engine has the vectors of its slots")
+    # slot rows counted from 1, as a search of slots alone counts them
     own = excluded.queries[excluded.rows > first], excluded.rows[excluded.rows > first] - first
     rows, scores = best_on_cpu(
         queries @ vectors.T, min(depth, len(vectors)), Exclusions(*own), snapshot.slot_flags(text)

@@ -99,6 +99,7 @@ class GraphCompute:
         since, columns = time.perf_counter(), columns_of(work)
         is_filtered = self._is_changed or not all(piece.is_plain for piece in work)
         num_excluded = columns.num_excluded
+        # the largest of the batch fit: nobody has to be looked at one by one
         if not is_filtered and self.recall.takes_all(int(columns.limits.max()), int(num_excluded.max())):
             return Started(range(columns.size), columns.limits, self.recall.start(columns), since)
         general = [self._reason(piece) for piece in work for _ in range(piece.size)]
@@ -146,6 +147,7 @@ class GraphCompute:
         sure = answers.doubtful == 0
         if not sure.all():
             self.refused["in_doubt"] += int(np.count_nonzero(~sure))
+        # users whom the card was not asked for, and those whose answer it doubts
         left = np.setdiff1d(np.arange(num_users), places[sure])
         general = AnsweredBatch.of(self.general.run([requests[place] for place in left.tolist()]))
         own = AnsweredBatch(answers, started.limits[places], timings_ms)
@@ -236,6 +238,7 @@ def answers_of(results: Sequence[EngineResult], width: int) -> Answers:
 def with_graphs(general: BatchCompute, sizes: Sequence[int] = SIZES) -> BatchCompute | GraphCompute:
     """The same computation in graphs, proven against it as it is; itself where there are none, and the log says why."""
     encoder, index = general.encoder, general.index
+    # without a log line: on a CPU nobody expects graphs
     if not isinstance(encoder, UserEncoder) or (encoder.device.type == "cpu" and not available("cpu")):
         return general
     if not isinstance(index, ExactIndex):

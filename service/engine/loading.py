@@ -104,6 +104,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
     served, cheap = ServedItems(live, bundle.exact, parts.fresh_share), cheaper_encoder(checkpoint, device)
     cheaper = BatchCompute(cheap, index, one_step(plan), catalogue.categories, served) if cheap else None
     general = BatchCompute(encoder, index, plan, catalogue.categories, served, cheaper)
+    # on a CPU the kernels run in Triton's interpreter alone, which is there for tests
     compute = with_graphs(general) if device == "cuda" else general
     release = Release(
         name=name,
@@ -124,6 +125,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
         live=live,
         slots=slots,
         dim=bundle.exact.dim,
+        positive=checkpoint.provenance.positive,
     )
     release_memory()
     log.info(
@@ -174,6 +176,7 @@ def plan_searches(bundle: Bundle, device: str) -> tuple[ItemIndex, WatchedIndex 
 
 def one_step(plan: ServingPlan) -> ServingPlan:
     """The plan of those whose deadline is too near: nothing is generated, one query vector a user."""
+    # quotas belong to the steps that are left out; diversity costs no pass of the network
     return ServingPlan(diversity=plan.diversity)
 
 
@@ -184,5 +187,6 @@ def cheaper_encoder(checkpoint: Checkpoint, device: str) -> UserEncoder | None:
         return None
     encoder = UserEncoder(replace(checkpoint, plan=one_step(checkpoint.plan)), device, only_main_size=True)
     for length in encoder.lengths:
+        # traced at start: the first request in haste is the last one that should pay for it
         encoder.encode([History((1,) * length)])
     return encoder

@@ -123,8 +123,10 @@ def exclusions(
 ) -> Exclusions:
     """The excluded rows of each request, and those that are dead, for each of its query vectors; 1 .. num_rows."""
     excluded = [request.excluded for request in requests]
+    # a set: a dead item may be in the history as well, and would be excluded twice
     if dead:
         excluded = [frozenset(own).union(dead) for own in excluded]
+    # each of a request's query vectors is a query of its own to the index
     sizes = [len(own) for own in excluded for _ in range(num_queries)]
     rows = chain.from_iterable(own for own in excluded for _ in range(num_queries))
     queries, rows_of_all = np.repeat(np.arange(len(sizes)), sizes), np.fromiter(rows, np.int64, sum(sizes))

@@ -23,6 +23,7 @@ def wait_for_bundles(folders: list[Path], limit_s: float) -> None:
     """Returns when every manifest exists, or after `limit_s`; opening says what is missing."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline and not all((folder / "manifest.json").exists() for folder in folders):
+        # they may still be under construction, which takes far longer than this pause
         time.sleep(0.5)
 
 
@@ -77,6 +78,7 @@ def load_arm_metadata(
         folder=folder,
         live=LiveItems(metadata.catalogue, state),
         dim=manifest.dim,
+        positive=metadata.positive,
     )
 
 

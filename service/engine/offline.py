@@ -41,6 +41,7 @@ class OfflineArm:
         for start in range(0, len(users), BATCH):
             requests = [self.request(user, split, limit) for user in users[start : start + BATCH]]
             for request, result in zip(requests, self.arm.compute.run(requests), strict=True):
+                # one encoding serves the lists of all cutoffs
                 self.known[request.history] = result.vectors
                 yield complete(items, result.merged, request).rows.tolist()
 

@@ -50,6 +50,7 @@ class Waiting:
 
     def learn(self, vectors: CachedVectors) -> None:
         """Takes known vectors, unless its own are already being computed."""
+        # a late answer of the cache may not change what a thread is reading
         if not self._is_computing and isinstance(self.request, EngineRequest):
             self.request, self.vectors_known = self.request.with_vectors(vectors), True
 

@@ -47,4 +47,9 @@ class EventCollector(Collector):
         )
         for level in self._watch.levels if self._watch else ():
             streams.add_metric([level.name], level.num_bytes)
-        yield from (events, spool, streams)
+        waiting = GaugeMetricFamily(
+            "recall_stream_oldest_seconds", "Since the oldest event of a stream was written", labels=["stream"]
+        )
+        for level in self._watch.levels if self._watch else ():
+            waiting.add_metric([level.name], level.oldest_s)
+        yield from (events, spool, streams, waiting)

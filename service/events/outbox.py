@@ -144,6 +144,7 @@ class Outbox:
         for stream, data in batch:
             self._queued.popleft()
             self._note(stream, len(data))
+        # back where they were, the oldest first
         self._queued.extendleft(reversed(waiting))
         self._queued_bytes -= total_bytes(batch) - total_bytes(waiting)
         # what the spool has taken is counted when Redis has it
@@ -187,6 +188,7 @@ class Outbox:
         return [entry for entry, reply in zip(batch, replies, strict=True) if isinstance(reply, RedisUnavailable)]
 
     def _note(self, stream: str, num_bytes: int) -> None:
+        # a slow mean: a stream is bounded in entries, and its bound should not jump with one large event
         self._mean_bytes[stream] = 0.99 * self._mean_bytes.get(stream, num_bytes) + 0.01 * num_bytes
 
     def _max_entries(self, stream: str, num_bytes: int) -> int:

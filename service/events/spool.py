@@ -89,6 +89,7 @@ class Spool:
             own = SpoolFile.lock(folder / f"{uuid4().hex}{SUFFIX}")
         except OSError as error:
             raise ConfigurationError(f"no spool in {folder}: {error.strerror}") from error
+        # locked files belong to processes that live
         self._files = [file for file in (*inherited, own) if file]  # the last is ours
         self._max_bytes = max_bytes
 
@@ -118,6 +119,7 @@ class Spool:
         if file is None:
             return [], 0
         lines, num_bytes = file.read(READ_BYTES)
+        # a line without its mark was torn, and is passed over
         pairs = [line.partition(b"\t") for line in lines]
         return [(stream.decode(errors="replace"), data) for stream, mark, data in pairs if mark], num_bytes
 

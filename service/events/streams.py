@@ -18,8 +18,8 @@ from service.stores.redis_client import RedisClient, RedisUnavailable
 Event = TypeVar("Event")
 Entries = list[tuple[bytes, dict[bytes, bytes]]]  # of a Redis stream: id and fields
 EXPOSURES, SHOWN, FORCED, FEEDBACK = "recall:exposures", "recall:shown", "recall:forced", "recall:feedback"  # streams
-INTERLEAVED = "recall:interleaved"  # another stream
-STREAMS = (EXPOSURES, SHOWN, INTERLEAVED, FORCED, FEEDBACK)
+INTERLEAVED, SHADOW = "recall:interleaved", "recall:shadow"  # more streams
+STREAMS = (EXPOSURES, SHOWN, INTERLEAVED, SHADOW, FORCED, FEEDBACK)
 FIELD = b"e"  # the field of a stream entry that holds the event as JSON
 PAGE = 1000
 START = "0-0"
@@ -98,6 +98,7 @@ class MemoryStream:
 
     def after(self, entry_id: str, limit: int) -> Entries:
         """Up to `limit` entries after the one with that id."""
+        # ids count what was ever written: what the bound has dropped is skipped
         num_forgotten = self._num_written - len(self._entries)
         skipped = max(int(entry_id.partition("-")[0]) - num_forgotten, 0)
         chosen = enumerate(islice(self._entries, skipped, skipped + limit), num_forgotten + skipped + 1)

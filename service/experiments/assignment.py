@@ -2,7 +2,8 @@
 
 The SDK hashes and chooses (its core function, no network, about 10 us); the rules are checked first (rules.py), because
 the SDK silently repairs or misreads bad ones: weights that do not sum to 1 become equal, a missing hashVersion means
-the biased version 1, another hash attribute leaves everybody out. No store and no clock: an assignment holds for ever.
+the biased version 1, another hash attribute leaves everybody out. No store and no clock: an assignment holds for ever,
+and where buckets are kept (decision 70) those that a unit has are given with its request.
 """
 
 import json
@@ -16,12 +17,12 @@ from typing import Any, NamedTuple
 
 import orjson
 import structlog
-from growthbook import Options, UserContext
+from growthbook import InMemoryStickyBucketService, Options, UserContext
 from growthbook.common_types import EvaluationContext, GlobalContext, StackContext, features_from_dict
 from growthbook.core import eval_feature
 
 from service.errors import ConfigurationError, UnknownArm
-from service.experiments.conditions import HASH_ATTRIBUTE
+from service.experiments.conditions import NO_FACTS, SESSION, UNITS, USER, Buckets, RequestFacts, unit_key
 from service.experiments.rules import FEATURE, INTERLEAVED, Experiment, ExperimentKind
 from service.experiments.sentences import check_feature
 from service.experiments.together import check_follows, check_together
@@ -43,6 +44,9 @@ class Reason(StrEnum):
     NOT_INTERLEAVED = "not_interleaved"  # the request asks for what a list out of two lists cannot keep
 
 
+BUCKETS_UNAVAILABLE = "buckets_unavailable"  # why an answer may have another arm than the one before
+
+
 class Team(NamedTuple):
     """A side of an interleaving."""
 
@@ -61,6 +65,9 @@ class Assignment:
     phase: str = ""
     variation: str | None = None  # the variation's key, for the X-AB-Bucket header
     teams: tuple[Team, ...] = ()  # the two arms whose lists become one; then `arm` is none that is served
+    by: str = USER  # the attribute that is its unit
+    bucket: tuple[str, str] | None = None  # to keep for that unit, where buckets are: its name, and the variation's key
+    degraded: tuple[str, ...] = ()  # why it is less sure than it could be
 
     @property
     def in_experiment(self) -> bool:
@@ -80,59 +87,97 @@ class Assignment:
         return replace(self, arm=team.arm, teams=())
 
 
-def unrepeated(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unrepeated(source: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of these pairs. Raises ConfigurationError for a key that is there twice, of which one would count."""
     names = [name for name, _ in pairs]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ConfigurationError(f"the experiment file {path} has the key {twice[:64]!r} twice in one object")
+        raise ConfigurationError(f"{source} has the key {twice[:64]!r} twice in one object")
     return dict(pairs)
+
+
+def keep_nothing(_: dict[str, Any]) -> None:
+    """Stands where the SDK would write a unit's buckets: an assignment is a function of what it is given."""
+
+
+def new_bucket(assignment: Assignment, unit: str, kept: Mapping[str, Buckets]) -> tuple[str, str] | None:
+    """The bucket that has to be kept for a unit, by its key; None where it is kept already, or none is."""
+    bucket = assignment.bucket
+    if bucket is None or kept.get(unit_key(assignment.by, unit), {}).get(bucket[0]) == bucket[1]:
+        return None
+    return bucket
 
 
 class Assigner:
     """Immutable; the feature is parsed once, every possible answer is built once."""
 
-    def __init__(self, feature: Mapping[str, Any], arms: Collection[str]) -> None:
+    def __init__(self, feature: Mapping[str, Any], arms: Collection[str], has_buckets: bool = False) -> None:
+        """has_buckets: the service keeps sticky buckets, and reads those of `bucket_units` for each request."""
         checked = check_feature(feature, arms)
         check_together(checked)
         self._experiments = experiments = checked.experiments
+        self._has_buckets = has_buckets
         for experiment in experiments:
-            if experiment.ignored:
-                log.warning("experiment_keys_ignored", experiment=experiment.key, keys=experiment.ignored)
+            if ignored := experiment.ignored(has_buckets):
+                log.warning("experiment_keys_ignored", experiment=experiment.key, keys=ignored)
+        active = [experiment for experiment in experiments if experiment.active]
+        self._units = frozenset(unit for experiment in active for unit in experiment.units)
+        sticky = [experiment for experiment in active if has_buckets and not experiment.disableStickyBucketing]
+        # nothing is read for experiments that keep nothing
+        self.bucket_units = tuple(unit for unit in UNITS if any(unit in experiment.units for experiment in sticky))
         self.config = blake2b(orjson.dumps(feature, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
         # of a stopped experiment the SDK knows nothing
-        stopped = {number for number, rule in enumerate(checked.rules) if not getattr(rule, "active", True)}
-        rules = [rule for number, rule in enumerate(feature.get("rules") or ()) if number not in stopped]
-        self._context = GlobalContext(Options(), features_from_dict({FEATURE: {**feature, "rules": rules}}))
+        rules = [
+            self._rule(written, rule) if isinstance(rule, Experiment) else written
+            for written, rule in zip(feature.get("rules") or (), checked.rules, strict=True)
+            if not isinstance(rule, Experiment) or rule.active
+        ]
+        # the service that it asks for is never used: buckets are given with each request, and kept by the caller
+        options = Options(sticky_bucket_service=InMemoryStickyBucketService())
+        self._context = GlobalContext(options, features_from_dict({FEATURE: {**feature, "rules": rules}}))
         self._outside = {reason: Assignment(feature["defaultValue"], reason, self.config) for reason in Reason}
         self._chosen = {
-            (experiment.key, index): self._choose(experiment, index, Reason.EXPERIMENT)
+            (experiment.key, index, unit): replace(
+                self._choose(experiment, index, Reason.EXPERIMENT), by=unit, bucket=self._bucket(experiment, index)
+            )
             for experiment in experiments
             for index in range(len(experiment.variations))
+            for unit in experiment.units
         }
         self._forced = {arm: Assignment(arm, Reason.FORCED, self.config) for arm in arms}
         # the first rule that knows a name wins, and a variation's key goes before an arm's name
         for experiment in reversed(experiments):
-            choices = [self._build(experiment, index, Reason.FORCED) for index in range(len(experiment.variations))]
+            built = [self._build(experiment, index, Reason.FORCED) for index in range(len(experiment.variations))]
+            # a tester is left out of the analysis as the unit that the experiment counts
+            choices = [replace(choice, by=experiment.hashAttribute) for choice in built]
             self._forced |= {choice.arm: choice for choice in choices}
             self._forced |= {choice.variation: choice for choice in choices if choice.variation}
             if experiment.kind is ExperimentKind.INTERLEAVING:
                 self._forced[INTERLEAVED] = self._choose(experiment, 0, Reason.FORCED)
 
     @classmethod
-    def from_file(cls, path: Path, arms: Collection[str]) -> "Assigner":
+    def from_file(cls, path: Path, arms: Collection[str], has_buckets: bool = False) -> "Assigner":
         """Raises ConfigurationError with one sentence that says what is wrong."""
+        source = f"the experiment file {path}"
         try:
             data = path.read_bytes()
-            features = orjson.loads(data)
-            json.loads(data, object_pairs_hook=partial(unrepeated, path))
         except OSError as error:
-            raise ConfigurationError(f"the experiment file {path} cannot be read: {error.strerror}") from error
-        except orjson.JSONDecodeError as error:
-            raise ConfigurationError(f"the experiment file {path} is not JSON: {error}") from error
-        return cls.from_features(features, arms, f"the experiment file {path}")
+            raise ConfigurationError(f"{source} cannot be read: {error.strerror}") from error
+        return cls.from_bytes(data, arms, source, has_buckets)
 
     @classmethod
-    def from_features(cls, payload: object, arms: Collection[str], source: str = "what was given") -> "Assigner":
+    def from_bytes(cls, data: bytes, arms: Collection[str], source: str, has_buckets: bool = False) -> "Assigner":
+        """The same from JSON that was read already."""
+        try:
+            features = orjson.loads(data)
+            json.loads(data, object_pairs_hook=partial(unrepeated, source))
+        except orjson.JSONDecodeError as error:
+            raise ConfigurationError(f"{source} is not JSON: {error}") from error
+        return cls.from_features(features, arms, source, has_buckets)
+
+    @classmethod
+    def from_features(
+        cls, payload: object, arms: Collection[str], source: str = "what was given", has_buckets: bool = False
+    ) -> "Assigner":
         """From `{"features": {"recall_arm": ...}}`; other features are other people's and not looked at.
 
         source: where it comes from, for the sentence of a refusal.
@@ -141,14 +186,14 @@ class Assigner:
         feature = features.get(FEATURE) if isinstance(features, dict) else None
         if not isinstance(feature, dict):
             raise ConfigurationError(f"{source} has no features.{FEATURE}; its form is {FORM}")
-        return cls(feature, arms)
+        return cls(feature, arms, has_buckets)
 
     def check_follows(self, current: "Assigner") -> None:
         """Raises ConfigurationError where a user would change arm, were this put in force after `current`."""
-        check_follows(self._experiments, current._experiments)
+        check_follows(self._experiments, current._experiments, self._has_buckets)
 
-    def assign(self, unit: str | None, forced: str | None = None) -> Assignment:
-        """The arm of `unit`: always the same under the same rules, and the same when only coverage rises.
+    def assign(self, user: str | None, forced: str | None = None, facts: RequestFacts = NO_FACTS) -> Assignment:
+        """The arm of a request: always the same for its unit under the same rules, and when only coverage rises.
 
         Raises UnknownArm when `forced` is neither a variation's key nor an arm.
         """
@@ -156,15 +201,39 @@ class Assigner:
             if forced not in self._forced:
                 raise UnknownArm(f"no variation or arm is called {forced[:64]!r}")
             return self._forced[forced]
-        user = UserContext(attributes={HASH_ATTRIBUTE: unit or ""})
-        result = eval_feature(FEATURE, EvaluationContext(user, self._context, StackContext()))
+        ids = {name: unit for name, unit in ((USER, user), (SESSION, facts.session)) if unit}
+        kept = facts.kept or {}
+        documents = {key: {"assignments": dict(buckets)} for key, buckets in kept.items()}
+        context = UserContext(attributes={**facts.attributes, **ids}, sticky_bucket_assignment_docs=documents)
+        result = eval_feature(FEATURE, EvaluationContext(context, self._context, StackContext(), keep_nothing))
         if result.source == "experiment":
-            return self._chosen[result.experiment.key, result.experimentResult.variationId]
+            own = result.experimentResult
+            chosen = self._chosen[result.experiment.key, own.variationId, own.hashAttribute]
+            is_unsure = chosen.bucket is not None and facts.kept is None
+            return replace(chosen, bucket=None, degraded=(BUCKETS_UNAVAILABLE,)) if is_unsure else chosen
         if result.source == "force":
             return Assignment(result.value, Reason.PINNED, self.config)
-        if not any(experiment.active for experiment in self._experiments):
+        if not self._units:
             return self._outside[Reason.NO_EXPERIMENT]
-        return self._outside[Reason.NOT_IN_EXPERIMENT if unit else Reason.NO_UNIT]
+        return self._outside[Reason.NO_UNIT if self._units.isdisjoint(ids) else Reason.NOT_IN_EXPERIMENT]
+
+    def _rule(self, written: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
+        """The rule as the SDK gets it: variations have keys, and buckets are looked at where they decide something."""
+        meta = [{"key": experiment.variation_key(index)} for index in range(len(experiment.variations))]
+        # without kept buckets they are empty, and a fallback works all the same
+        is_sticky = self._has_buckets or experiment.fallback is not None
+        return {
+            **written,
+            "meta": meta,
+            "fallbackAttribute": experiment.fallback,
+            "disableStickyBucketing": experiment.disableStickyBucketing or not is_sticky,
+        }
+
+    def _bucket(self, experiment: Experiment, index: int) -> tuple[str, str] | None:
+        """The bucket that a unit of the variation has from now on; None where none is kept."""
+        if not self._has_buckets or experiment.disableStickyBucketing:
+            return None
+        return f"{experiment.key}__{experiment.bucketVersion or 0}", experiment.variation_key(index)
 
     def _choose(self, experiment: Experiment, index: int, reason: Reason) -> Assignment:
         """The assignment of a user whom the hash gives that variation: in an interleaving all have the same."""

@@ -92,7 +92,37 @@ class Interleaved:
         return cls(**fields | {name: tuple(fields[name]) for name in ("teams", "picks", "items")})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shadowed:
+    """The list of a shadow arm beside the one that was shown: computed for the same request, and shown to nobody."""
+
+    request_id: str
+    experiment: str
+    phase: str
+    config: str
+    unit: str
+    variation: str
+    served: str  # as in an exposure
+    bundle: str
+    ts_ms: int
+    share: float  # the chance that a request is computed by the shadow arm too
+    items: Sequence[ExternalId] | NDArray[Any]  # that were shown
+    shadow: str  # the arm
+    shadow_bundle: str
+    shadow_items: Sequence[ExternalId] | NDArray[Any]
+    shadow_scores: Sequence[float] | NDArray[Any]
+    asked: int
+    shadow_took_ms: float
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Shadowed":
+        """From the field `e` of a stream entry."""
+        fields: dict[str, Any] = orjson.loads(data)
+        return cls(**fields | {name: tuple(fields[name]) for name in ("items", "shadow_items", "shadow_scores")})
+
+
 def exposure_id(assignment: Assignment, unit: str, ts_ms: int) -> str:
     """The same for every request of this unit, under these settings, on this day (UTC)."""
+    # the config is part of it: after a change of the settings a user is exposed to them anew
     parts = [assignment.experiment, assignment.phase, assignment.config, unit, assignment.variation, ts_ms // DAY_MS]
     return blake2b(orjson.dumps(parts), digest_size=16).hexdigest()

@@ -67,7 +67,7 @@ class Action(StrEnum):
 class FeedbackEvent:
     """One action of one user on one item."""
 
-    user: str
+    user: str  # the id, or for somebody without one the name of the session (conditions.logged_unit)
     item: ExternalId
     action: Action
     ts_ms: int
@@ -75,6 +75,7 @@ class FeedbackEvent:
     request_id: str | None = None
     watch_time_ms: int | None = None
     duration_ms: int | None = None
+    session: str | None = None
 
     def __post_init__(self) -> None:
         if not self.event_id:
@@ -101,8 +102,10 @@ class FeedbackSink(Protocol):
         """Reads what was kept."""
         ...
 
-    async def keep(self, event: FeedbackEvent) -> bool:
+    async def keep(self, event: FeedbackEvent, is_positive: bool = True) -> bool:
         """Keeps an event once, with its item in the user's history, or among the hidden; False when it was kept before.
+
+        is_positive: False keeps it out of the history (service/experiments/histories.py).
 
         Raises EventsUnavailable when that is not certain: send it again.
         """
@@ -130,9 +133,9 @@ class RedisFeedback:
     def events(self) -> EventReader[FeedbackEvent]:
         return RedisEventReader(self._redis, FEEDBACK, FeedbackEvent.from_json)
 
-    async def keep(self, event: FeedbackEvent) -> bool:
+    async def keep(self, event: FeedbackEvent, is_positive: bool = True) -> bool:
         try:
-            [reply] = await self._writes.ask([event])
+            [reply] = await self._writes.ask([(event, is_positive and event.is_history)])
         except RedisUnavailable as error:
             raise self._refusal(error.cause) from error
         if isinstance(reply, RedisUnavailable):
@@ -148,12 +151,13 @@ class RedisFeedback:
             return EventsRefused(f"Redis refuses to keep events ({lasting}); sending again does not help")
         return EventsUnavailable("the event cannot be kept now; send it again")
 
-    async def _write(self, events: list[FeedbackEvent]) -> list[int | RedisUnavailable]:
-        return await self._redis.run_script(SCRIPT, [self._call(event) for event in events])
+    async def _write(self, events: list[tuple[FeedbackEvent, bool]]) -> list[int | RedisUnavailable]:
+        return await self._redis.run_script(SCRIPT, [self._call(*event) for event in events])
 
-    def _call(self, event: FeedbackEvent) -> ScriptCall:
+    def _call(self, event: FeedbackEvent, is_taken: bool) -> ScriptCall:
+        """is_taken: its item enters the user's history."""
         is_hide = event.action is Action.HIDE
-        item = encode_item(event.item) if event.is_history or is_hide else b""
+        item = encode_item(event.item) if is_taken or is_hide else b""
         kept, limit = (hidden_key, MAX_HIDDEN) if is_hide else (history_key, self._limits.max_history)
         keys = (mark_key(event, self._slot), FEEDBACK, kept(event.user, self._slot))
         arguments = (orjson.dumps(event), self._limits.mark_ttl_s, item, limit)
@@ -174,7 +178,7 @@ class MemoryFeedback:
     def events(self) -> EventReader[FeedbackEvent]:
         return MemoryEventReader(self._stream, FeedbackEvent.from_json)
 
-    async def keep(self, event: FeedbackEvent) -> bool:
+    async def keep(self, event: FeedbackEvent, is_positive: bool = True) -> bool:
         if mark_key(event) in self._marks:
             return False
         self._marks[mark_key(event)] = None
@@ -183,6 +187,6 @@ class MemoryFeedback:
         self._stream.append(orjson.dumps(event))
         if event.action is Action.HIDE:
             await self._history.hide(event.user, event.item)
-        elif event.is_history:
+        elif is_positive and event.is_history:
             await self._history.append(event.user, event.item)
         return True

@@ -1,19 +1,22 @@
-"""The experiments' file while the service runs: watched in every process, checked, and swapped whole.
+"""The experiments while the service runs: their file or endpoint is watched in every process, checked, swapped whole.
 
-A file that is refused leaves the one before in force; the reason stands in /ready, metrics and log until a good one is
-there. A request keeps the assignment that it began with.
+What is refused leaves the one before in force, and so does an endpoint that does not answer; the reason stands in
+/ready, metrics and log until a good one is there. A request keeps the assignment that it began with.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
 import structlog
 
 from service.errors import ConfigurationError
-from service.experiments.assignment import Assigner, Assignment
+from service.experiments.assignment import DEFAULT_FILE, Assigner, Assignment
+from service.experiments.conditions import NO_FACTS, RequestFacts
+from service.experiments.rules import FEATURE
 
 Stamp = tuple[int, int, int]  # inode, size, time of the last change in ns
 log = structlog.get_logger()
@@ -30,16 +33,20 @@ class LoadResult(StrEnum):
 class LiveAssigner:
     """Assigns by the experiments that are in force now. Belongs to one event loop."""
 
-    def __init__(self, load: Callable[[], Assigner], path: Path | None) -> None:
-        """load: reads and checks the file at `path`; without a path what it gives stays in force.
+    def __init__(self, load: Callable[[], Assigner], mark: Callable[[], object] | None = None) -> None:
+        """load: reads and checks what is there. mark: another value where that is another, or ConfigurationError where
+        nobody tells; None = what is loaded first stays in force. Both block.
 
-        Raises ConfigurationError for a file that is unusable.
+        Raises ConfigurationError for experiments that are unusable.
         """
-        self._load, self._path = load, path
+        self._load, self._mark = load, mark
         # before it is read: a change meanwhile is seen as one
-        self._seen = stamp_of(path) if path else None
+        self._seen: object = None
+        if mark:
+            with suppress(ConfigurationError):
+                self._seen = mark()
         self._current = load()
-        self.refusal: str | None = None  # the reason why the file that is there now is not in force
+        self.refusal: str | None = None  # the reason why what is there now is not in force
         self.results: Counter[LoadResult] = Counter()
 
     @property
@@ -47,8 +54,13 @@ class LiveAssigner:
         """Digest of the experiments in force."""
         return self._current.config
 
-    def assign(self, unit: str | None, forced: str | None = None) -> Assignment:
-        return self._current.assign(unit, forced)
+    @property
+    def bucket_units(self) -> tuple[str, ...]:
+        """The attributes whose kept buckets an assignment needs."""
+        return self._current.bucket_units
+
+    def assign(self, user: str | None, forced: str | None = None, facts: RequestFacts = NO_FACTS) -> Assignment:
+        return self._current.assign(user, forced, facts)
 
     async def watch(self, interval_s: float) -> None:
         """Looks every `interval_s` until it is cancelled."""
@@ -57,10 +69,17 @@ class LiveAssigner:
             await self.look()
 
     async def look(self) -> None:
-        """Takes the file if it is another than the one seen last."""
-        if self._path is None:
+        """Takes what is there if it is another than what was seen last."""
+        if self._mark is None:
             return
-        seen = await asyncio.to_thread(stamp_of, self._path)
+        try:
+            seen = await asyncio.to_thread(self._mark)
+        except ConfigurationError as error:
+            # told once; whatever is there when it answers again is read again
+            self._seen = None
+            if self.refusal != str(error):
+                self._refuse(error)
+            return
         if seen != self._seen:
             self._seen = seen
             await self._take()
@@ -70,16 +89,35 @@ class LiveAssigner:
             coming = await asyncio.to_thread(self._load)
             coming.check_follows(self._current)
         except ConfigurationError as error:
-            self.refusal = str(error)
-            self._count(LoadResult.REFUSED, self.refusal)
+            self._refuse(error)
             return
         is_same = coming.config == self._current.config
         self._current, self.refusal = coming, None
         self._count(LoadResult.UNCHANGED if is_same else LoadResult.SWAPPED, coming.config)
 
+    def _refuse(self, error: ConfigurationError) -> None:
+        self.refusal = str(error)
+        self._count(LoadResult.REFUSED, self.refusal)
+
     def _count(self, result: LoadResult, what: str) -> None:
         self.results[result] += 1
         log.info("experiments", result=result.value, config_or_reason=what)
+
+
+def load_assigner(path: Path | None, arms: Collection[str], has_buckets: bool = False) -> Assigner:
+    """The experiment file given; else recgpt against comirec where both are served; else one arm for everybody.
+
+    Raises ConfigurationError for a file that cannot be used, and where there is no arm.
+    """
+    if not arms:
+        raise ConfigurationError("no arm to serve: give --arm NAME=BUNDLE, or make bundles with `recall demo`")
+    if path is not None:
+        return Assigner.from_file(path, arms, has_buckets)
+    if {"recgpt", "comirec"} <= set(arms):
+        return Assigner.from_file(DEFAULT_FILE, arms, has_buckets)
+    only = next(iter(arms))
+    log.info("no_experiment", arm=only, reason="no experiment file, and not both recgpt and comirec are served")
+    return Assigner.from_features({"features": {FEATURE: {"defaultValue": only}}}, arms)
 
 
 def stamp_of(path: Path) -> Stamp | None:

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 import orjson
 from numpy.typing import NDArray
 
-from service.events.streams import EXPOSURES, FORCED, INTERLEAVED, SHOWN
+from service.events.streams import EXPOSURES, FORCED, INTERLEAVED, SHADOW, SHOWN
 from service.experiments.assignment import Assignment, Reason
-from service.experiments.exposure import DAY_MS, Exposure, Interleaved, Shown, exposure_id
+from service.experiments.conditions import UNITS, logged_unit
+from service.experiments.exposure import DAY_MS, Exposure, Interleaved, Shadowed, Shown, exposure_id
 
 MAX_REMEMBERED = 200_000  # users of a process; about 15 MB
 
@@ -26,8 +27,9 @@ class RecordedQuery(Protocol):
     @property
     def request_id(self) -> str: ...
 
-    @property
-    def unit(self) -> str | None: ...
+    def unit_by(self, attribute: str) -> str | None:
+        """The value of an attribute by which experiments choose; None where the request has none."""
+        ...
 
     @property
     def top_n(self) -> int: ...
@@ -48,6 +50,11 @@ class RecordedProvenance(Protocol):
 
 class RecordedResult(Protocol):
     """The part of an answer that is recorded (RecallResult of service/queries.py)."""
+
+    @property
+    def served(self) -> str:
+        """The arm that answered, or the fallback."""
+        ...
 
     @property
     def bundle(self) -> str: ...
@@ -87,6 +94,7 @@ class RecentKeys:
         return key in self._new or key in self._old
 
     def add(self, key: int) -> None:
+        # two sets in turn: no order is kept, and nothing is removed one by one
         if len(self._new) >= self._half:
             self._old, self._new = self._new, set()
         self._new.add(key)
@@ -118,9 +126,10 @@ class ExposureRecorder:
             data = self._exposure(query, assignment, served, result, now_ms)
             self._sink.put(FORCED, data)
             return
-        if not assignment.in_experiment or query.unit is None:
+        unit = unit_of(query, assignment)
+        if not assignment.in_experiment or not unit:
             return
-        key = hash((assignment, query.unit, now_ms // DAY_MS))
+        key = hash((assignment, unit, now_ms // DAY_MS))
         if key not in self._seen and self._sink.put(
             EXPOSURES, self._exposure(query, assignment, served, result, now_ms)
         ):
@@ -132,11 +141,40 @@ class ExposureRecorder:
         if result is not None and random.random() < self._sample_share:
             self._sink.put(SHOWN, self._shown(query, assignment, served, result, now_ms))
 
+    def record_shadow(
+        self, query: RecordedQuery, assignment: Assignment, results: tuple[RecordedResult, RecordedResult], share: float
+    ) -> None:
+        """Records the list that was shown and that of a shadow arm, which was not; never raises."""
+        shown, shadow = results
+        shadowed = Shadowed(
+            request_id=query.request_id,
+            experiment=assignment.experiment or "",
+            phase=assignment.phase,
+            config=assignment.config,
+            unit=unit_of(query, assignment),
+            variation=assignment.variation or "",
+            served=shown.served,
+            bundle=shown.bundle,
+            ts_ms=time.time_ns() // 1_000_000,
+            share=share,
+            items=_plain(shown.item_ids),
+            shadow=shadow.served,
+            shadow_bundle=shadow.bundle,
+            shadow_items=_plain(shadow.item_ids),
+            shadow_scores=shadow.scores,
+            asked=query.top_n,
+            shadow_took_ms=shadow.timings_ms.get("total", 0.0),
+        )
+        try:
+            self._sink.put(SHADOW, orjson.dumps(shadowed, option=orjson.OPT_SERIALIZE_NUMPY))
+        except orjson.JSONEncodeError:
+            self.unwritable += 1
+
     @staticmethod
     def _exposure(
         query: RecordedQuery, assignment: Assignment, served: str, result: RecordedResult | None, now_ms: int
     ) -> bytes:
-        unit = query.unit or ""
+        unit = unit_of(query, assignment)
         exposure = Exposure(
             id=exposure_id(assignment, unit, now_ms),
             experiment=assignment.experiment or "",
@@ -162,7 +200,7 @@ class ExposureRecorder:
             experiment=assignment.experiment or "",
             phase=assignment.phase,
             config=assignment.config,
-            unit=query.unit or "",
+            unit=unit_of(query, assignment),
             variation=assignment.variation or "",
             served=served,
             bundle=result.bundle,
@@ -189,7 +227,7 @@ class ExposureRecorder:
             experiment=assignment.experiment or "",
             phase=assignment.phase,
             config=assignment.config,
-            unit=query.unit or "",
+            unit=unit_of(query, assignment),
             served=served,
             bundle=result.bundle,
             ts_ms=now_ms,
@@ -199,6 +237,13 @@ class ExposureRecorder:
             items=_plain(result.item_ids),
         )
         return orjson.dumps(interleaved, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def unit_of(query: RecordedQuery, assignment: Assignment) -> str:
+    """The unit as the log names it; of a forced answer whatever the request has. Empty where it has none."""
+    names = [assignment.by, *UNITS] if assignment.reason is Reason.FORCED else [assignment.by]
+    units = ((name, query.unit_by(name)) for name in names)
+    return next((logged_unit(name, unit) for name, unit in units if unit), "")
 
 
 def _plain(ids: NDArray[Any]) -> Any:

@@ -2,8 +2,8 @@
 
 Refused, each with one sentence: the biased hash version 1 and the namespaces built on it, weights that do not sum to 1,
 exclusion by the experiment's own hash, arms nobody serves, and every key this service would not honour (keys of sticky
-buckets, which every export has, are ignored and said). The models say what is allowed; `SENTENCES` says what to tell
-whoever wrote something else (service/experiments/sentences.py).
+buckets, which every export has, are ignored and said where the service keeps none). The models say what is allowed;
+`SENTENCES` says what to tell whoever wrote something else (service/experiments/sentences.py).
 """
 
 import math
@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from service.experiments.conditions import HASH_ATTRIBUTE, unknown_attribute
+from service.experiments.conditions import UNITS, unknown_attribute
 
 FEATURE = "recall_arm"
 HASH_VERSION = 2
@@ -52,7 +52,7 @@ def check_hash_version(version: object) -> object:
 
 
 def check_hash_attribute(attribute: object) -> object:
-    if attribute != HASH_ATTRIBUTE:
+    if attribute not in UNITS:
         raise ValueError
     return attribute
 
@@ -84,8 +84,9 @@ Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Arm = Annotated[str, Field(strict=True), AfterValidator(check_served)]
 HashVersion = Annotated[Any, AfterValidator(check_hash_version)]
 HashAttribute = Annotated[Any, AfterValidator(check_hash_attribute)]
+BucketVersion = Annotated[int, Field(strict=True, ge=0)]
 Range = Annotated[list[Share], Field(strict=True, min_length=2, max_length=2), AfterValidator(check_range)]
-IGNORED = ("bucketVersion", "minBucketVersion", "disableStickyBucketing", "fallbackAttribute", "tracks")
+STICKY_KEYS = ("bucketVersion", "minBucketVersion", "disableStickyBucketing")
 
 
 class Strict(BaseModel):
@@ -118,7 +119,10 @@ Filters = Annotated[list[Filter], Field(strict=True), BeforeValidator(empty_for_
 def check_condition(condition: dict[str, Any] | None, where: str) -> None:
     """Raises the refusal of a condition that no request could meet."""
     if unknown := unknown_attribute(condition or {}):
-        raise refusal(f"{where} has a condition on {unknown!r}; the service knows only {HASH_ATTRIBUTE!r}, as text")
+        raise refusal(
+            f"{where} has a condition on {unknown!r}; requests have user_id and session_id, as text, and the "
+            "attributes that they name, none inside another"
+        )
 
 
 class ForceRule(Strict):
@@ -142,8 +146,8 @@ class ForceRule(Strict):
     def _is_of_users(self) -> Self:
         check_condition(self.condition, f"a force rule of {FEATURE}")
         # the SDK's default attribute is "id", which no request has: nobody would be taken
-        if self.coverage is not None and self.hashAttribute != HASH_ATTRIBUTE:
-            raise refusal(f"a force rule of {FEATURE} with a coverage needs hashAttribute {HASH_ATTRIBUTE!r}")
+        if self.coverage is not None and self.hashAttribute not in UNITS:
+            raise refusal(f"a force rule of {FEATURE} with a coverage needs hashAttribute {' or '.join(UNITS)}")
         return self
 
 
@@ -166,17 +170,29 @@ class Experiment(Strict):
     filters: Filters = []
     condition: Condition = None
     active: Annotated[bool, Field(strict=True)] = True  # false stops it: as if the rule was not there
-    # GrowthBook writes these into exports; they belong to sticky buckets, and here the hash alone decides
-    bucketVersion: Any = None  # noqa: N815
-    minBucketVersion: Any = None  # noqa: N815
-    disableStickyBucketing: Any = None  # noqa: N815
-    fallbackAttribute: Any = None  # noqa: N815
+    fallbackAttribute: Annotated[str | None, Field(strict=True)] = None  # noqa: N815  (whoever lacks the other)
+    # GrowthBook writes these into exports; they count where the service keeps sticky buckets
+    bucketVersion: BucketVersion | None = None  # noqa: N815  (users are chosen anew where it rises)
+    minBucketVersion: BucketVersion | None = None  # noqa: N815  (whoever has an older bucket is left out)
+    disableStickyBucketing: Annotated[bool | None, Field(strict=True)] = None  # noqa: N815
     tracks: Any = None  # of answers that a GrowthBook proxy has evaluated
 
     @property
-    def ignored(self) -> list[str]:
-        """The keys that are there and change nothing."""
-        return sorted(self.model_fields_set & set(IGNORED))
+    def fallback(self) -> str | None:
+        """The attribute that is the unit of requests without `hashAttribute`; None where they are left out."""
+        known = self.fallbackAttribute in UNITS and self.fallbackAttribute != self.hashAttribute
+        # the SDK knows a fallback together with sticky buckets alone
+        return self.fallbackAttribute if known and not self.disableStickyBucketing else None
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The attributes that may be its unit, in their order."""
+        return (self.hashAttribute, self.fallback) if self.fallback else (self.hashAttribute,)
+
+    def ignored(self, has_buckets: bool) -> list[str]:
+        """The keys that are there and change nothing. has_buckets: the service keeps sticky buckets."""
+        names = {"tracks"} if has_buckets else {"tracks", *STICKY_KEYS}
+        return sorted(self.model_fields_set & (names if self.fallback else {*names, "fallbackAttribute"}))
 
     @model_validator(mode="after")
     def _condition_can_be_met(self) -> Self:
@@ -220,6 +236,17 @@ class Experiment(Strict):
         # one hash for both would give the lower buckets, and so the first arms, to whoever passes
         if any(part.seed in ("", self.seed or self.key) for part in self.filters):
             raise refusal(f"{self.key} needs a filter seed of its own, different from the experiment's")
+        return self
+
+    @model_validator(mode="after")
+    def _filters_are_of_its_unit(self) -> Self:
+        if any(part.attribute != self.hashAttribute for part in self.filters):
+            raise refusal(f"{self.key} needs filters with its own hashAttribute, {self.hashAttribute!r}")
+        if self.filters and self.fallback:
+            raise refusal(
+                f"{self.key} has filters beside a fallbackAttribute: whoever has no {self.hashAttribute} passes none, "
+                "and nobody would fall back"
+            )
         return self
 
     def variation_key(self, index: int) -> str:

@@ -7,12 +7,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from service.errors import ConfigurationError
-from service.experiments.conditions import HASH_ATTRIBUTE
+from service.experiments.conditions import UNITS
 from service.experiments.rules import FEATURE, HASH_VERSION, Feature
 
 ARM = "{where} names the arm {value!r}, and served are {arms}"
 META_KEY = "{where} needs variation keys of 1 to 128 printable ASCII characters: they go into a header"
-FILTER_HASH = f"{{where}} needs filters with attribute {HASH_ATTRIBUTE!r} and hashVersion {HASH_VERSION}"
+KNOWN_UNITS = " or ".join(UNITS)
+FILTER_HASH = f"{{where}} needs filters with attribute {KNOWN_UNITS} and hashVersion {HASH_VERSION}"
 NOT_TEXT = "{where} has a {field} that is not a string"
 # The sentence for each place, without the numbers of lists; the longest place that fits counts.
 SENTENCES = {
@@ -25,9 +26,11 @@ SENTENCES = {
     "rules.experiment.kind": "{where} has kind {value!r}; it is split or interleaving",
     "rules.experiment.namespace": ("{where} uses a namespace, which hashes with the biased version 1; use filters"),
     "rules.experiment.hashVersion": f"{{where}} has hashVersion {{value}}; only {HASH_VERSION} is unbiased",
-    "rules.experiment.hashAttribute": (
-        f"{{where}} has hashAttribute {{value!r}}; the service knows only {HASH_ATTRIBUTE!r}"
-    ),
+    "rules.experiment.hashAttribute": f"{{where}} has hashAttribute {{value!r}}; it is {KNOWN_UNITS}",
+    "rules.experiment.fallbackAttribute": NOT_TEXT,
+    "rules.experiment.bucketVersion": "{where} has bucketVersion {value!r}; it is a whole number from 0 on",
+    "rules.experiment.minBucketVersion": "{where} has minBucketVersion {value!r}; it is a whole number from 0 on",
+    "rules.experiment.disableStickyBucketing": "{where} has disableStickyBucketing {value!r}; it is true or false",
     **{f"rules.experiment.{field}": NOT_TEXT for field in ("phase", "seed", "name", "id")},
     "rules.experiment.variations": "{where} needs two variations or more",
     "rules.experiment.variations.": ARM,

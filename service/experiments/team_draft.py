@@ -41,6 +41,7 @@ def draft(lists: tuple[Sequence[Hashable], Sequence[Hashable]], limit: int, seed
                 taken.add(items[following[team]])
                 teams.append(team)
                 places.append(following[team])
+        # neither team has an item left
         if len(teams) == before:
             break
     return Draft(tuple(teams), tuple(places))

@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from service.errors import ConfigurationError
-from service.experiments.rules import FEATURE, Experiment, Feature, Filter, ForceRule
+from service.experiments.rules import FEATURE, STICKY_KEYS, Experiment, Feature, Filter, ForceRule
 
 Rule = Experiment | ForceRule
-FIXED = ("kind", "variations", "weights", "seed", "filters", "condition", "meta")  # of an experiment, within a phase
+# of an experiment, within a phase
+FIXED = ("kind", "hashAttribute", "fallback", "variations", "weights", "seed", "filters", "condition", "meta")
+VERSIONS = (*STICKY_KEYS, *FIXED)  # where buckets are kept: these decide whether a user stays in one
 
 
 def check_together(feature: Feature) -> None:
     """Raises ConfigurationError for two rules that would disturb each other. A stopped experiment disturbs nobody."""
     rules = [rule for rule in feature.rules if not isinstance(rule, Experiment) or rule.active]
+    # a force rule that takes everybody, or a condition's users, draws nobody by a hash
     hashed = [rule for rule in rules if isinstance(rule, Experiment) or rule.is_rollout]
     for first, second in combinations(hashed, 2):
         if seed_of(first) == seed_of(second):
@@ -45,7 +48,12 @@ def _check_overlap(first: Rule, second: Rule) -> None:
 
 def are_exclusive(first: Sequence[Filter], second: Sequence[Filter]) -> bool:
     """True where no user passes both: two filters with one seed, and ranges that do not meet."""
-    pairs = [(left, right) for left in first for right in second if left.seed == right.seed]
+    pairs = [
+        (left, right)
+        for left in first
+        for right in second
+        if (left.seed, left.attribute) == (right.seed, right.attribute)
+    ]
     return any(not _meet(left.ranges, right.ranges) for left, right in pairs)
 
 
@@ -62,18 +70,21 @@ def name_of(rule: Rule) -> str:
     return rule.key if isinstance(rule, Experiment) else f"the rollout of {rule.force}"
 
 
-def check_follows(coming: Sequence[Experiment], current: Sequence[Experiment]) -> None:
+def check_follows(coming: Sequence[Experiment], current: Sequence[Experiment], has_buckets: bool = False) -> None:
     """Raises ConfigurationError where a user of an experiment in force would change arm within its phase.
 
-    Stopping an experiment, raising its coverage and beginning a new phase move nobody within a phase.
+    Stopping an experiment, raising its coverage and beginning a new phase move nobody within a phase; where buckets are
+    kept (has_buckets), neither does a coverage that falls.
     """
     running = {(experiment.key, experiment.phase): experiment for experiment in current if experiment.active}
     for experiment in coming:
         before = running.get((experiment.key, experiment.phase))
         if before is None or not experiment.active:
             continue
-        changed = next((name for name in FIXED if getattr(experiment, name) != getattr(before, name)), None)
-        if changed is None and experiment.coverage < before.coverage:
+        fixed = VERSIONS if has_buckets else FIXED
+        changed = next((name for name in fixed if getattr(experiment, name) != getattr(before, name)), None)
+        is_kept = has_buckets and not experiment.disableStickyBucketing
+        if changed is None and experiment.coverage < before.coverage and not is_kept:
             changed = "coverage, which fell"
         if changed:
             raise ConfigurationError(

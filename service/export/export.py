@@ -51,6 +51,7 @@ class ListExport:
 
     def run(self, folder: PartFolder, on_progress: Callable[[int], None] = lambda _: None) -> None:
         """Writes the parts that are not there yet, then the file. on_progress: told the users done so far."""
+        # a part has its name once it is whole: what a kill left is taken as it is
         todo = [part for part in range(self.num_parts) if not folder.has(part)]
         done = self.num_done(folder)
         on_progress(done)

@@ -47,6 +47,7 @@ class ListMaker:
                 requests = [self._request(*user) for user in users]
                 encoded = encoding.submit(self.arm.compute.encode, requests)
                 under_way.append(searching.submit(self._answers, requests, encoded))
+                # the oldest is waited for when enough are under way: memory stays bounded, and lists come in order
                 if len(under_way) > AHEAD:
                     yield under_way.popleft().result()
             while under_way:

@@ -4,17 +4,21 @@ Those of answers to batches are written here, member by member.
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import ormsgpack
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
-from service.errors import BodyTooLarge, MalformedBody, Unavailable, UnsupportedEncoding
+from service.errors import BadRequest, BodyTooLarge, MalformedBody, Unavailable, UnsupportedEncoding
+from service.http.schemas import FeedbackRequest, RecallRequest
 
+Sessioned = TypeVar("Sessioned", RecallRequest, FeedbackRequest)  # bodies that a session may stand in for the user of
+SESSION_HEADER, SESSION_TEXT = "x-session-id", re.compile("[!-~]{1,128}")
 JSON, MSGPACK = "application/json", "application/msgpack"
 
 
@@ -62,6 +66,24 @@ async def _read(request: Request, max_bytes: int) -> bytes:
             raise BodyTooLarge(f"the body has more than {max_bytes} bytes")
         parts.append(part)
     return b"".join(parts)
+
+
+def with_session(body: Sessioned, request: Request) -> Sessioned:
+    """The body, with the session of the header X-Session-Id. Raises BadRequest for a bad one, or for two sessions."""
+    text = request.headers.get(SESSION_HEADER)
+    if text is None:
+        return body
+    if not SESSION_TEXT.fullmatch(text):
+        raise BadRequest("X-Session-Id: 1 to 128 printable ASCII characters; the body's session_id takes any")
+    if body.session_id is not None and str(body.session_id) != text:
+        raise BadRequest("X-Session-Id: the body names another session_id; leave one of the two out")
+    return body.model_copy(update={"session_id": text})
+
+
+def refuse_session_header(request: Request) -> None:
+    """Raises BadRequest for a batch with X-Session-Id, which cannot say whose it is."""
+    if SESSION_HEADER in request.headers:
+        raise BadRequest("X-Session-Id: of a batch each member has its own session_id")
 
 
 def member_writer(request: Request) -> Callable[[Mapping[str, Any]], bytes]:

@@ -17,6 +17,7 @@ from service.catalogue.changes import PutItem
 from service.engine.arms import Release
 from service.engine.releases import CanaryTerms, ReloadRequest
 from service.errors import BadRequest, MalformedBody, RecallError
+from service.experiments.conditions import SESSION, UNITS, logged_unit
 from service.experiments.exposure import DAY_MS
 from service.experiments.feedback import Action, FeedbackEvent
 from service.http.bodies import JSON, MSGPACK, BodyReader
@@ -28,6 +29,7 @@ from service.steps.interleaving import join_explained
 from service.stores.vector_codec import CachedVectors
 
 Model = TypeVar("Model", bound=BaseModel)
+UNIT_NAMES = frozenset(UNITS)
 MAX_MESSAGE = 300
 MAX_AHEAD_MS, MAX_LOOPS = 300_000, 100  # of a client's clock, and of a video watched again and again
 RETRY_AFTER_S = "1"
@@ -129,9 +131,13 @@ def to_query(
     body: RecallRequest, request_id: str, deadline: float, forced: str | None = None, pinned: str | None = None
 ) -> RecallQuery:
     """The query of a checked body; `deadline` is a reading of time.monotonic()."""
+    if taken := UNIT_NAMES & body.attributes.keys():
+        raise BadRequest(f"attributes: {min(taken)} is a field of its own")
     return RecallQuery(
         request_id=request_id,
         user_id=body.user_id,
+        session_id=body.session_id,
+        attributes=body.attributes,
         history=body.history,
         top_n=body.top_n,
         exclude=body.exclude,
@@ -146,7 +152,11 @@ def to_query(
 
 
 def check_plausible(body: FeedbackRequest, now_ms: int, settings: Settings) -> None:
-    """Raises BadRequest for an action that cannot have been: its time, or the time watched."""
+    """Raises BadRequest for an action that cannot have been: its time, the time watched, nobody who did it."""
+    if body.user_id is None and body.session_id is None:
+        raise BadRequest("user_id: who acted; without one the session_id")
+    if body.user_id is None and body.action == "hide":
+        raise BadRequest("hide: needs a user_id, whose lists it is about")
     ts_ms = body.ts_ms if body.ts_ms is not None else now_ms
     if ts_ms < now_ms - settings.feedback_days * DAY_MS:
         raise BadRequest(f"ts_ms: more than {settings.feedback_days:g} days ago; it is milliseconds since 1970")
@@ -185,8 +195,10 @@ def _filter_of(body: Mapping[str, Any] | None, where: str) -> str | None:
 
 def to_event(body: FeedbackRequest, now_ms: int) -> FeedbackEvent:
     """The event of a checked body; it happened now where the body does not say when."""
+    session = None if body.session_id is None else str(body.session_id)
     return FeedbackEvent(
-        user=str(body.user_id),
+        user=logged_unit(SESSION, session or "") if body.user_id is None else str(body.user_id),
+        session=session,
         item=body.item_id,
         action=Action(body.action),
         watch_time_ms=body.watch_time_ms,

@@ -89,6 +89,13 @@ HEADERS = (
         {"type": "string", "enum": ["high", "normal", "low"]},
     ),
 )
+SESSION_HEADERS = (
+    (
+        "X-Session-Id",
+        "The session_id of a body that has none.",
+        {"type": "string", "pattern": "^[!-~]+$", "minLength": 1, "maxLength": 128},
+    ),
+)
 QA_HEADERS = (
     ("X-AB-Bucket", "Forces a variation; needs X-QA-Key, is never analysed.", {"type": "string"}),
     ("X-QA-Key", "Key of those who may force a variation.", {"type": "string"}),
@@ -96,7 +103,12 @@ QA_HEADERS = (
 PRIMARY = "The one metric that decides, declared before the test; left out: plays."
 ADMIN_HEADERS = (("X-Admin-Key", "Key of those who may change bundles and items.", {"type": "string"}),)
 # of bodies whose routes have no deadline
-OTHER_HEADERS = {FeedbackRequest: (), FeedbackBatch: (), ItemBody: ADMIN_HEADERS, ReloadBody: ADMIN_HEADERS}
+OTHER_HEADERS = {
+    FeedbackRequest: SESSION_HEADERS,
+    FeedbackBatch: (),
+    ItemBody: ADMIN_HEADERS,
+    ReloadBody: ADMIN_HEADERS,
+}
 AB_HEADERS = {
     "X-AB-Experiment": {"description": "Key of the experiment that decided.", "schema": {"type": "string"}},
     "X-AB-Bucket": {"description": "Key of the user's variation.", "schema": {"type": "string"}},
@@ -108,7 +120,8 @@ Responses = dict[int | str, dict[str, Any]]
 def body_of(model: type[BaseModel], with_arm: bool = False) -> dict[str, Any]:
     """The `openapi_extra` of a route that parses its body itself."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-    headers = OTHER_HEADERS.get(model, HEADERS) + (QA_HEADERS if with_arm else ())
+    own = HEADERS + SESSION_HEADERS if model is RecallRequest else HEADERS
+    headers = OTHER_HEADERS.get(model, own) + (QA_HEADERS if with_arm else ())
     parameters = [
         {"name": name, "in": "header", "required": False, "description": text, "schema": kind}
         for name, text, kind in headers

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -33,6 +34,7 @@ from service.http.openapi import (
 from service.http.routes import service_of
 from service.http.schemas import Body, ReloadBody
 from service.reports import ReportRequest
+from service.settings import Settings
 
 HEALTH_SECONDS = 1.0
 HTML = "text/html; charset=utf-8"
@@ -76,6 +78,10 @@ class ArmDescription(Body):
     canary: dict[str, JsonValue] | None = Field(description="The release on trial, and the terms of its trial.")
     num_items: int
     window: int = Field(description="Newest history items that can change the answer.")
+    positive: list[str] | None = Field(
+        description="Events that its training chose, in the words of `recall prepare --positive`; empty = all of them, "
+        "null = the bundle does not know."
+    )
     plan: dict[str, JsonValue] = Field(description="Prompts, quotas and diversity, with the digest of all three.")
 
 
@@ -147,6 +153,7 @@ def describe_arm(arm: Release, state: ReleaseState) -> dict[str, Any]:
         "canary": {"bundle": state.canary.bundle, **asdict(state.canary.terms)} if state.canary else None,
         "num_items": len(arm.catalogue.items),
         "window": arm.window,
+        "positive": arm.positive.words if arm.positive else None,
         "plan": plan,
     }
 
@@ -182,6 +189,11 @@ async def experiment_report(key: str, request: Request) -> Response:
     return Response(await service.reports.make(wish), media_type=JSON if wish.as_json else HTML)
 
 
+def file_of(settings: Settings) -> Path:
+    """The file that says the shares of the experiments in force."""
+    return settings.kept_experiments if settings.experiments_url else settings.experiments or DEFAULT_FILE
+
+
 def report_wish(key: str, given: Mapping[str, str], service: Service) -> ReportRequest:
     """Raises BadRequest for a parameter that is none of a report's."""
     form = given.get("format", "html")
@@ -192,7 +204,7 @@ def report_wish(key: str, given: Mapping[str, str], service: Service) -> ReportR
     return ReportRequest(
         folder=str(service.settings.state_dir / "events"),
         key=key,
-        experiments=str(service.settings.experiments or DEFAULT_FILE),
+        experiments=str(file_of(service.settings)),
         primary=given.get("primary", "plays"),
         as_json=form == "json",
         settings=describe_arms(service),

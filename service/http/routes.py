@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from service.admission.gate import Ticket
 from service.bootstrap import Service
-from service.errors import Forbidden, RecallError, Unauthorized, UnknownArm, UnknownItem
+from service.errors import Forbidden, RecallError, Unauthorized, UnknownItem
 from service.experiments.assignment import Assignment
 from service.http import bodies, codec
 from service.http.auth import check_admin, forced_bucket
@@ -38,6 +38,7 @@ from service.http.schemas import (
 )
 from service.http.tickets import record_wait, ticket_of
 from service.queries import AnyResult, RecallQuery, RecallResult
+from service.steps.assigning import slot_of
 
 MEMBERS_A_TURN = 8  # of a batch, read or written; then the event loop turns to others
 UNANSWERED = RecallError("internal error")  # the outcome of a request that a bug, or the stop of the service, ended
@@ -48,12 +49,6 @@ router = APIRouter(generate_unique_id_function=lambda route: route.name)
 def service_of(request: Request) -> Service:
     service: Service = request.app.service
     return service
-
-
-def check_arm(service: Service, name: str) -> None:
-    """Raises UnknownArm for a body that names no arm of this service."""
-    if name not in service.pipeline.arms:
-        raise UnknownArm(f"no arm is called {name!r}")
 
 
 def settle(service: Service, ticket: Ticket, history: Sequence[object] | None) -> None:
@@ -67,7 +62,8 @@ async def answer_query(service: Service, query: RecallQuery, ticket: Ticket) -> 
 
     An exposure is recorded whatever becomes of the request: who is refused under one arm alone would be missing there.
     """
-    assignment = service.pipeline.assign(query)
+    assignment = await service.pipeline.assign(query)
+    ticket.multiply(len(assignment.arms))
     outcome: AnyResult | RecallError = UNANSWERED
     try:
         outcome = await service.pipeline.recall(query, assignment)
@@ -114,7 +110,8 @@ async def answer_queries(
     service: Service, queries: Sequence[RecallQuery], ticket: Ticket
 ) -> Sequence[AnyResult | RecallError]:
     """The outcomes of many queries, made known in the same way."""
-    assignments = [service.pipeline.assign(query) for query in queries]
+    assignments = await service.pipeline.assign_many(queries)
+    ticket.multiply(sum(len(assignment.arms) for assignment in assignments) / len(queries))
     outcomes: Sequence[AnyResult | RecallError] = [UNANSWERED] * len(queries)
     try:
         outcomes = await service.pipeline.recall_many(queries, assignments)
@@ -132,7 +129,7 @@ async def answer_queries(
 async def recall(request: Request) -> Response:
     """The user's arm answers with its best `top_n` unseen items."""
     service, ticket = service_of(request), ticket_of(request)
-    body = await codec.read(RecallRequest, request, service.settings.max_body_bytes)
+    body = bodies.with_session(await codec.read(RecallRequest, request, service.settings.max_body_bytes), request)
     forced = forced_bucket(request, service.settings.qa_key)
     codec.check_bounds(body, service.settings)
     settle(service, ticket, body.history)
@@ -153,11 +150,12 @@ async def recall(request: Request) -> Response:
 async def recall_batch(request: Request) -> Response:
     """Many users in one call: order kept, a bad member answered with its own problem. JSON or MessagePack."""
     service, ticket = service_of(request), ticket_of(request)
+    bodies.refuse_session_header(request)
     timeout_s = codec.timeout_s_of(request, service.settings)  # a bad header is the whole batch's fault
     body = await codec.read_packable(BatchRequest, request, service.settings.max_batch_body_bytes)
     codec.check_batch_size("requests", body.requests, service.settings)
     if body.arm is not None:
-        check_arm(service, body.arm)
+        slot_of(service.pipeline.arms, body.arm)
     forced = forced_bucket(request, service.settings.qa_key, body.arm)
     own_id, deadline = request_id_of(request), ticket.since + timeout_s
     members = [(member, f"{own_id}-{number}") for number, member in enumerate(body.requests)]
@@ -192,9 +190,9 @@ def _read_member(
     try:
         body = codec.parse_object(RecallRequest, member)
         codec.check_bounds(body, service.settings)
+        return replace(codec.to_query(body, request_id, deadline, forced, pinned), is_bulk=True)
     except RecallError as error:
         return error
-    return replace(codec.to_query(body, request_id, deadline, forced, pinned), is_bulk=True)
 
 
 @router.post(
@@ -204,7 +202,7 @@ async def recall_pinned(arm: str, request: Request) -> Response:
     """One named arm answers; never counted as an exposure."""
     service, ticket = service_of(request), ticket_of(request)
     forced_bucket(request, service.settings.qa_key, pinned=arm)
-    body = await codec.read(RecallRequest, request, service.settings.max_body_bytes)
+    body = bodies.with_session(await codec.read(RecallRequest, request, service.settings.max_body_bytes), request)
     codec.check_bounds(body, service.settings)
     settle(service, ticket, body.history)
     deadline = ticket.since + codec.timeout_s_of(request, service.settings)
@@ -218,7 +216,7 @@ async def embed(request: Request) -> Response:
     service, ticket = service_of(request), ticket_of(request)
     body = await codec.read(EmbedRequest, request, service.settings.max_body_bytes)
     name = body.arm or next(iter(service.pipeline.arms))
-    check_arm(service, name)
+    slot_of(service.pipeline.arms, name)
     codec.check_num_ids("history", body.history, service.settings)
     settle(service, ticket, body.history)
     deadline = ticket.since + codec.timeout_s_of(request, service.settings)
@@ -236,7 +234,7 @@ async def embed(request: Request) -> Response:
 async def feedback(request: Request) -> Response:
     """202 only once the event is kept; the same event_id twice is one event."""
     service = service_of(request)
-    body = await codec.read(FeedbackRequest, request, service.settings.max_body_bytes)
+    body = bodies.with_session(await codec.read(FeedbackRequest, request, service.settings.max_body_bytes), request)
     return codec.reply(await keep_event(service, body), 202)
 
 
@@ -245,8 +243,9 @@ async def keep_event(service: Service, body: FeedbackRequest) -> dict[str, Any]:
     now_ms = int(time.time() * 1e3)
     codec.check_plausible(body, now_ms, service.settings)
     event = codec.to_event(body, now_ms)
-    is_new = await service.stores.feedback.keep(event)
-    if is_new:
+    is_taken = service.histories.takes(event)
+    is_new = await service.stores.feedback.keep(event, is_taken)
+    if is_new and is_taken:
         await service.items.watched(event)
     return {"event_id": event.event_id, "duplicate": not is_new}
 
@@ -261,6 +260,7 @@ async def keep_event(service: Service, body: FeedbackRequest) -> dict[str, Any]:
 async def feedback_batch(request: Request) -> Response:
     """Many events in one call, kept in their order; one that is not kept is answered with its own problem."""
     service = service_of(request)
+    bodies.refuse_session_header(request)
     body = await codec.read(FeedbackBatch, request, service.settings.max_batch_body_bytes)
     codec.check_batch_size("events", body.events, service.settings)
     answers = [_keep_member(service, member, request_id_of(request)) for member in body.events]

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 from model import ids
 from model.rules import MAX_BOOSTS, MAX_CAPS
 from service.engine.releases import CanaryTerms
+from service.experiments.conditions import AttributeName, AttributeValue
 
 # ids and names alike; the rule is the one that logs are read by
 Text = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=ids.MAX_CHARACTERS, pattern=ids.PATTERN)]
@@ -17,6 +18,7 @@ FolderName = Annotated[str, StringConstraints(strict=True, max_length=128, patte
 FilterBody = dict[str, JsonValue]  # its rule is model/attributes/filters.py's
 Share = Annotated[float, Field(ge=0, le=1)]
 CANARY = CanaryTerms(0.0)  # the defaults of a trial exist there
+MomentMs = Annotated[int, Field(strict=True, ge=0, le=ids.MAX_INTEGER)]
 Milliseconds = Annotated[int, Field(strict=True, ge=0, le=86_400_000)]
 
 EXAMPLE: dict[str, JsonValue] = {"user_id": "u42", "history": [101, 2044, 77], "top_n": 5, "explain": True}
@@ -54,12 +56,16 @@ class RecallRequest(Body):
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [EXAMPLE, FILTERED, UNSHOWN]})
 
     user_id: UserId | None = Field(
-        None,
-        description="Unit of the experiment; without it the arm of `defaultValue` answers, and nothing is counted.",
+        None, description="Unit of the experiment; without one `defaultValue` answers, and nothing is counted."
+    )
+    session_id: UserId | None = Field(
+        None, description="Of the session or device, also as X-Session-Id: the unit where the experiment says so."
+    )
+    attributes: dict[AttributeName, AttributeValue] = Field(
+        default_factory=dict, max_length=32, description="What conditions of experiments may ask for: country, app .."
     )
     history: list[ItemId] | None = Field(
-        None,
-        description="Items watched, oldest first; unknown ids are dropped. Left out: what is kept for user_id.",
+        None, description="Items watched, oldest first; unknown ids are dropped. Left out: what is kept for user_id."
     )
     top_n: Annotated[int, Field(strict=True, ge=1)] = Field(100, description="Length of the list.")
     exclude: list[ItemId] = Field(
@@ -94,9 +100,7 @@ class BatchRequest(Body):
     """Many users at once; answers keep the order."""
 
     # each is parsed later by itself: a bad member must not refuse the others
-    requests: list[dict[str, Any]] = Field(
-        description="RecallRequest objects; a bad one gets its own problem.", min_length=1
-    )
+    requests: list[dict[str, Any]] = Field(min_length=1, description="RecallRequest; a bad one gets its own problem.")
     arm: Text | None = Field(None, description="Pins the arm for all; such answers are never exposures.")
 
     model_config = ConfigDict(
@@ -117,18 +121,15 @@ class EmbedRequest(Body):
 class FeedbackRequest(Body):
     """An action of a user on an item."""
 
-    user_id: UserId
+    user_id: UserId | None = Field(None, description="Who acted; a history is kept for users alone.")
+    session_id: UserId | None = Field(None, description="As in POST /recall; without a user_id it is who acted.")
     item_id: ItemId
     action: Literal["play", "like", "follow", "share", "comment", "hide"]
     watch_time_ms: Milliseconds | None = None
     duration_ms: Milliseconds | None = None
     request_id: Text | None = Field(None, description="Of the answer that showed the item.")
-    event_id: Text | None = Field(
-        None, description="Makes retries safe; left out, it is derived from the rest, so send ts_ms then."
-    )
-    ts_ms: Annotated[int, Field(strict=True, ge=0, le=ids.MAX_INTEGER)] | None = Field(
-        None, description="When; default now."
-    )
+    event_id: Text | None = Field(None, description="Makes retries safe; left out, it follows from the rest and ts_ms.")
+    ts_ms: MomentMs | None = Field(None, description="When; default now.")
 
     model_config = ConfigDict(
         extra="forbid",

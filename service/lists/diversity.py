@@ -32,6 +32,7 @@ class Novelty:
     def of(cls, rows: NDArray[np.int64], scores: Vectors, share: float, gather: Gather) -> "Novelty":
         """scores: (P,) finite; P >= 1."""
         low, high = scores.min(), scores.max()
+        # scores have no unit: stretched to 0 .. 1 they can be weighed against a likeness, which ends at 1
         relevance = (scores - low) * ((1 - share) / (high - low)) if high > low else np.full_like(scores, 1 - share)
         return cls(rows, relevance, share, gather)
 
@@ -47,10 +48,12 @@ class Novelty:
             total, beside = self._compared(size, [*before, *self.rows[taken].tolist()])
             total[taken + passed_over] = -np.inf
             worth = total[:size]
+            # place `size` stands for all that were not compared: where it is highest, more have to be looked at
             while len(taken) < limit and (best := int(total.argmax())) != size:
                 total[best] = -np.inf
                 if take is None or take(best):
                     taken.append(best)
+                    # the least over all items taken, so one comparison with the newest is enough
                     np.minimum(worth, beside(best), out=worth)
                 else:
                     passed_over.append(best)

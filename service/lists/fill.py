@@ -82,6 +82,7 @@ def _by_popularity(catalogue: Catalogue, mask: NDArray[np.bool_] | None) -> NDAr
     """The rows of the bundle that pass, most popular first."""
     if mask is None:
         return catalogue.by_popularity
+    # the few that pass are sorted, not all items filtered: popularity ranks are kept with the catalogue
     rows = np.flatnonzero(mask) + 1
     return rows[np.argsort(catalogue.popularity_ranks[rows - 1])]
 

@@ -34,6 +34,7 @@ def reasons_of(items: Sequence[int], listed: NDArray[np.int64], hits: NDArray[np
     similar = np.zeros((len(listed), NUM_SIMILAR), dtype=np.int64)
     shares = np.zeros((len(listed), NUM_SIMILAR), dtype=np.float32)
     if len(history) and len(listed):
+        # negative products are no likeness, and would make shares of others larger than 1
         likeness = np.maximum(gather(listed) @ gather(history).T, 0)  # (L, H)
         likeness /= np.maximum(likeness.sum(1, keepdims=True), 1e-12)
         best = np.argsort(-likeness, axis=1, kind="stable")[:, :NUM_SIMILAR]
@@ -47,6 +48,7 @@ def _ranks(listed: NDArray[np.int64], hits: NDArray[np.int64]) -> NDArray[np.int
     ranks = np.zeros((len(listed), len(hits)), dtype=np.int64)
     for query, own in enumerate(hits):
         order = np.argsort(own, kind="stable")
+        # behind the last hit there is nothing to compare with: the comparison below says 0 then
         places = np.minimum(np.searchsorted(own, listed, sorter=order), len(own) - 1)
         at = order[places]
         ranks[:, query] = np.where(own[at] == listed, at + 1, 0)

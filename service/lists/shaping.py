@@ -67,6 +67,7 @@ class Shaper:
         """The hits in the order of their boosted scores."""
         real = hits.rows > 0
         known = hits.scores[real]
+        # a weight of 1 lifts an item by the distance between the best and the worst hit, whatever unit scores have
         spread = float(known.max() - known.min()) if known.size else 0.0
         rows, inverse = np.unique(hits.rows, return_inverse=True)
         bonus = sum((self._bonus(boost, rows) for boost in rules.boosts), np.zeros(len(rows)))
@@ -95,6 +96,7 @@ class Shaper:
     def _groups(self, caps: tuple[Cap, ...], rows: NDArray[np.int64]) -> list[tuple[Cap, list[tuple[object, ...]]]]:
         unique, inverse = np.unique(rows, return_inverse=True)
         groups = [(cap, [(), *self.snapshot.groups(cap.attribute, unique[unique > 0].tolist())]) for cap in caps]
+        # the first group belongs to row 0, whether it is among the hits or not
         shift = 0 if unique[:1] == 0 else 1
         return [(cap, [keys[place + shift] for place in inverse.tolist()]) for cap, keys in groups]
 

@@ -18,6 +18,7 @@ def hold(host: str, port: int) -> socket.socket:
     """A socket that is bound to a port that it may share, and does not listen yet. Raises OSError."""
     host, family = address_of(host)
     held = socket.socket(family)
+    # every process that shares a port has to say so before it binds
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if family == socket.AF_INET6:
         held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))

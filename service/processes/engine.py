@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 import structlog
 import uvloop
 
-from service.bootstrap import SWITCH_S, freeze_loaded, load_assigner, register
+from service.bootstrap import SWITCH_S, freeze_loaded, open_experiments, register
 from service.engine.metadata import wait_for_bundles
 from service.engine_process import open_engines
 from service.errors import ConfigurationError
@@ -35,8 +35,8 @@ async def run_engine(settings: Settings, address: str, heart: Heart) -> None:
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     await asyncio.to_thread(wait_for_bundles, list(settings.arms.values()), settings.bundle_wait_s)
-    # the HTTP processes read it too: a file that cannot be used is refused before the bundles are opened
-    load_assigner(settings.experiments, settings.arms)
+    # the HTTP processes read them too: what cannot be used is refused before the bundles are opened
+    open_experiments(settings)
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         engines = await stack.enter_async_context(open_engines(settings, metrics))

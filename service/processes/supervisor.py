@@ -87,11 +87,13 @@ class Child:
         if not self.has_ended:
             if self.is_ready and self._pulse.silent_s > HANG_S:
                 log.error("process_hangs", kind=self.kind, pid=self.pid, silent_s=round(self._pulse.silent_s, 1))
+                # killed once, not at every look until it has ended
                 self._pulse.forgive()
                 self.signal(signal.SIGKILL)
             return
         now = time.monotonic()
         if self._again_at is None:
+            # a process that has run for a while begins anew at once; one that falls at start waits longer each time
             is_steady = now - self._started_at > STEADY_S
             self._pause_s = 0.0 if is_steady else min(MAX_PAUSE_S, max(1.0, 2 * self._pause_s))
             self._again_at = now + self._pause_s

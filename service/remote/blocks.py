@@ -97,6 +97,7 @@ class AskBlock(msgspec.Struct, tag="ask", array_like=True, frozen=True):
     @classmethod
     def single(cls, number: int, arm: str, bundle: str, request: EngineRequest) -> "AskBlock":
         """The same for one request, at a third of the cost. Raises struct.error for rows that 32 bits do not hold."""
+        # the same object says that history and exclusions are one list, which then travels once
         history, own = request.history, request.excluded is request.history.items
         others = () if own else request.excluded
         return cls(
@@ -191,6 +192,7 @@ class AnswerBlock(msgspec.Struct, tag="answer", array_like=True, frozen=True):
         try:
             lengths, rows, prompts = (_integers(data) for data in (self.lengths, self.rows, self.prompts))
             scores, sources = np.frombuffer(self.scores, "<f4"), np.frombuffer(self.sources, "<i2")
+            # ZeroDivisionError for an answer to nobody is caught with the rest
             width = len(rows) // size
             if not len(lengths) == size or not 0 <= lengths.min() <= lengths.max() <= width:
                 raise BadMessage("an answer holds lists of different length")
@@ -216,6 +218,7 @@ class AnswerBlock(msgspec.Struct, tag="answer", array_like=True, frozen=True):
 
     def single(self) -> EngineResult:
         """The result of a single request, at a third of the cost. Raises BadMessage, or the error that answers it."""
+        # a block of one has one error at most
         for _, code, message in self.errors:
             raise error_of(code, message)
         try:
@@ -264,6 +267,7 @@ def _reasons(parts: tuple[bytes, bytes, bytes] | None, length: int) -> Reasons |
 
 
 def error_of(code: str, message: str) -> RecallError:
+    # a code of a later version: the reason is kept in words, the caller hears that the engine failed
     return ERRORS.get(code, EngineFailed)(message)
 
 

@@ -40,6 +40,7 @@ class RemoteEngine:
         try:
             return await answer
         except StaleRelease:
+            # the caller asks again (with_current), and should then find the release that is served
             await self._link.catch_up(self._arm, self._bundle)
             raise
 

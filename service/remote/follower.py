@@ -90,10 +90,12 @@ class Follower:
 
 def follow_state(slot: ArmSlot, state: ReleaseState, prepared: Release | None) -> None:
     """Puts in a slot what its state says, as far as it is there or was prepared."""
+    # what was on trial is in force: the release is here already
     if slot.trial and slot.trial.release.bundle == state.bundle:
         slot.promote()
     elif prepared and prepared.bundle == state.bundle:
         slot.put(prepared)
+    # then the trial: one that ended leaves, one that began is tried out where it was prepared
     canary = state.canary
     if slot.trial and (canary is None or canary.bundle != slot.trial.release.bundle):
         slot.end_trial()

@@ -135,6 +135,7 @@ class EngineLink:
     async def _ask(self, message: AskBlock, deadline: float) -> AnswerBlock:
         if problem := self.problem(message.arm):
             raise EngineFailed(problem)
+        # told apart from reloads and metrics, which may wait longer than an engine's silence
         self._asks.add(message.number)
         try:
             return await self._call(message, AnswerBlock, deadline)
@@ -174,6 +175,7 @@ class EngineLink:
     async def _listen(self) -> None:
         """Asks for a sign of life at a steady pace; without one, whoever waits is failed, and so is whoever comes."""
         while True:
+            # counted first and set back by an answer: a call that never returns counts as well
             self._num_silent += 1
             if self._num_silent > MAX_SILENT:
                 self.fail_all(EngineFailed(SILENT), patient_too=False)
@@ -184,6 +186,7 @@ class EngineLink:
 
     def _hear(self, alive: Alive) -> None:
         self._num_silent, self._problems = 0, alive.problems
+        # "" before the first sign of life: nobody was asked yet by another one
         if self._incarnation not in ("", alive.incarnation):
             log.warning("engine_process_is_another")
             # what was asked of the one before is answered by nobody
@@ -213,6 +216,7 @@ class EngineLink:
             self._asked.pop(message.number, None)
         if isinstance(answer, EngineRefusal):
             raise answer.error()
+        # numbers are given once: only a faulty process answers with another kind
         if not isinstance(answer, kind):
             raise EngineFailed("the engine process answered something else than was asked")
         return answer

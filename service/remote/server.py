@@ -99,6 +99,7 @@ class EngineServer:
     def _take(self, peer: bytes, message: FromWorker) -> None:
         match message:
             case AskBlock() if message.min_catalogue > self._changes.current.number:
+                # waits in a task, since the log of changes is read by this very loop
                 key = (peer, message.number)
                 task = self._asks[key] = asyncio.create_task(self._ask_later(peer, message))
                 self._keep(task)
@@ -240,6 +241,7 @@ class EngineServer:
     async def _collect(self) -> list[str]:
         """The metrics of every process, as texts; whoever asked adds them up."""
         number = next(self._numbers)
+        # the list is known before anybody is asked: an answer in the same round of the loop finds it
         texts = self._collected[number] = [self._metrics()]
         peers = self._living()
         for peer in peers:

@@ -68,6 +68,7 @@ class LoopSocket:
         self._loop.call_soon(self._read)
 
     def _has_messages(self) -> bool:
+        # asking for its events is what makes ZeroMQ arm the descriptor again
         return bool(cast(int, self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
 

@@ -74,10 +74,12 @@ class Lanes(Generic[P]):
         The first is taken whatever it weighs, or it would wait for ever; so is a bulk piece that fits beside no single
         ones, once in BULK_SHARE batches. `is_wanted` hears of each piece once.
         """
+        # bulk stays small for a while after the last single piece: the next one should not wait for a full batch
         expected = self._clock() - self._last_single < SINGLES_S
         part = BULK_SHARE if expected else 1
         singles = (self._single, max_users, max_weight)
         bulk = (self._bulk, max(1, max_users // part), max(1, max_weight // part))
+        # once in BULK_SHARE batches bulk goes first, or steady single pieces would starve it
         order = (bulk, singles) if self._num_passed_over >= BULK_SHARE - 1 else (singles, bulk)
         batch: list[P] = []
         users = weight = 0

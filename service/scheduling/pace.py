@@ -16,6 +16,7 @@ class Pace:
 
     def record(self, seconds: float) -> None:
         """Takes the time of one batch."""
+        # the decayed mean, not the kept one: after a pause the newest batch counts for more
         self._mean_s = seconds if not self._mean_s else (1 - NEWEST) * self.expected_s + NEWEST * seconds
         self._at = self._clock()
 

@@ -69,6 +69,7 @@ class ComputeThread:
         self._under_way.add(job)
         self.num_given += 1
         job.answer.add_done_callback(lambda _: self._under_way.discard(job))
+        # started with the first job: an engine that is built and never asked owns no thread
         if self._thread.ident is None:
             self._thread.start()
         self._jobs.put(job)
@@ -127,6 +128,7 @@ class WatchedThread:
         A job that the thread has finished and the event loop has not yet heard of is no hanging one.
         """
         num_finished = self._thread.num_finished
+        # jobs run in order, so their number names the one under way
         job = num_finished if num_finished < self._thread.num_given else IDLE
         self._seen_s = self._seen_s + step_s if job == self._seen != IDLE else 0.0
         self._seen = job
@@ -143,5 +145,6 @@ class WatchedThread:
     def _replace(self, why: str) -> str:
         lost, self._thread = self._thread, ComputeThread(self._name, self._prepare)
         self._seen, self._seen_s = IDLE, 0.0
+        # last: its callers are told when a fresh thread already takes jobs
         lost.abandon(why)
         return why

@@ -64,7 +64,7 @@ def interleave(
 ) -> InterleavedResult:
     """The list mixed out of those of the teams. The coin is drawn from user and request: the log says it all again."""
     first, second = ([str(item) for item in part.item_ids.tolist()] for part in parts)
-    seed = seed_of(assignment.experiment or "", assignment.phase, query.unit or "", query.request_id)
+    seed = seed_of(assignment.experiment or "", assignment.phase, query.unit_by(assignment.by) or "", query.request_id)
     drafted = draft((first, second), query.top_n, seed)
     slower = max(parts, key=lambda part: part.timings_ms.get("total", 0.0))
     is_whole = all(part.served != FALLBACK for part in parts)

@@ -14,6 +14,7 @@ AVERAGED = {
     "recall_waiting",
     "recall_admitted_wait_seconds",
     "recall_stream_bytes",
+    "recall_stream_oldest_seconds",
     "recall_canary_overlap",
 }  # the rest adds up
 
@@ -33,11 +34,13 @@ class _Summed(Collector):
         families: dict[str, Metric] = {}
         values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], list[float]]] = {}
         for family in (family for text in self._texts for family in text_string_to_metric_families(text)):
+            # when a process began to count, a family of its own in this form: of several processes it means nothing
+            if family.name.endswith("_created"):
+                continue
             families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
             for sample in family.samples:
-                if not sample.name.endswith("_created"):
-                    key = (sample.name, tuple(sorted(sample.labels.items())))
-                    values.setdefault(family.name, {}).setdefault(key, []).append(sample.value)
+                key = (sample.name, tuple(sorted(sample.labels.items())))
+                values.setdefault(family.name, {}).setdefault(key, []).append(sample.value)
         for name, metric in families.items():
             for (sample_name, labels), samples in values.get(name, {}).items():
                 total = sum(samples) / (len(samples) if name in AVERAGED else 1)

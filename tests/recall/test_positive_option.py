@@ -2,8 +2,8 @@
 
 import pytest
 
-from model.data.positives import PositiveRule
 from model.logs.events import DataError
+from model.positive import PositiveRule
 from recall.data import read_positive
 
 

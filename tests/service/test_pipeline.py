@@ -166,7 +166,7 @@ def test_a_history_is_not_waited_for_longer_than_the_deadline_allows(monkeypatch
         encoder = Gated()
         encoder.gate.set()
         async with open_pipeline(encoder) as pipeline:
-            slow = RecallPipeline(pipeline.arms, pipeline.assigner, Silent())
+            slow = RecallPipeline(pipeline.arms, Assigner.from_features(EVERYBODY, ["only"]), Silent())
             return await slow.recall(RecallQuery("id", user_id=1, top_n=3, deadline=time.monotonic() + 10))
 
     assert run(main).degraded[:3] == ["history_unavailable", "deadline", "hidden_unavailable"]

@@ -29,6 +29,7 @@ class Logistic:
 
 def fit(features: Numbers, happened: Numbers) -> Logistic:
     """The most likely weights for rows (R, F) and 0 or 1 in each; the intercept bears no ridge."""
+    # the intercept is the first column, as in `Logistic.weights`
     rows = np.column_stack([np.ones(len(features)), features])
     ridge = RIDGE * np.diag([0.0, *[1.0] * features.shape[1]])
     weights = np.zeros(rows.shape[1])

@@ -3,8 +3,9 @@
 import polars as pl
 import pytest
 
-from model.data.positives import PositiveRule, select_positives
+from model.data.positives import select_positives
 from model.logs.events import DataError, EventLog
+from model.positive import PositiveRule
 
 LOG = EventLog(
     pl.DataFrame(
@@ -57,5 +58,5 @@ def test_rule_that_leaves_nothing_is_an_error():
 
 @pytest.mark.parametrize("rule", [{"any_of": ("love",)}, {"min_watch_ratio": 0.0}, {"min_watch_ratio": float("nan")}])
 def test_impossible_rule_is_refused(rule):
-    with pytest.raises(DataError):
+    with pytest.raises(ValueError, match=r"unknown reactions|must be above 0"):
         PositiveRule(**rule)

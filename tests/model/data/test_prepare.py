@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from model.data.positives import PositiveRule
 from model.data.prepare import PrepareOptions, prepare
 from model.data.sequences import SequenceData
 from model.data.splits import TimeCut
 from model.data.synthetic import SyntheticSpec
 from model.logs.columns import LogShape
 from model.logs.events import DataError
+from model.positive import PositiveRule
 
 SMALL = SyntheticSpec(num_users=50, num_items=60, num_topics=6)
 CSV = "user,item,time,like\n" + "".join(f"u{user},{item},{item},{item % 2}\n" for user in range(3) for item in range(8))

@@ -3,10 +3,10 @@
 import polars as pl
 import pytest
 
-from model.data.positives import PositiveRule
 from model.data.prepare import PrepareOptions, prepare
 from model.logs.events import DataError
 from model.logs.feedback import read_feedback
+from model.positive import PositiveRule
 
 FEEDBACK = {
     **dict.fromkeys(("stream_id", "event_id", "user", "item", "action", "request_id"), pl.String),

@@ -53,6 +53,17 @@ def test_a_lane_where_nothing_is_under_way_admits_whatever_comes():
     assert gate.admit(SINGLE, Priority.NORMAL, 350) is None
 
 
+@pytest.mark.parametrize(("arms", "weight"), [(1, 20), (2, 40), (1.5, 30)])
+def test_a_request_weighs_what_all_its_arms_compute(arms, weight):
+    gate = Gate(0.025)
+    ticket = gate.admit(SINGLE, Priority.NORMAL, 350)
+    ticket.settle(num_items=20 - BASE_WEIGHT)
+    ticket.multiply(arms)
+    assert gate.under_way[SINGLE] == weight
+    ticket.end()
+    assert gate.under_way[SINGLE] == 0
+
+
 def test_the_weight_follows_what_the_body_turned_out_to_be():
     gate = Gate(0.025)
     ticket = gate.admit(SINGLE, Priority.NORMAL, None)

@@ -24,11 +24,16 @@ from service.consumer.limits import ConsumerLimits
 from service.consumer.process import open_consumer
 from service.consumer.tables import TABLES
 from service.errors import ConfigurationError
-from service.events.streams import EXPOSURES, FEEDBACK, FORCED, INTERLEAVED, SHOWN, STREAMS
+from service.events.streams import EXPOSURES, FEEDBACK, FORCED, INTERLEAVED, SHADOW, SHOWN, STREAMS
 from service.stores.embedded_redis import EmbeddedRedis
 
 TABLE = {table.name: table for table in TABLES}["feedback"]
 SHOWN_EVENT = {**EXPOSURE, "share": 0.1, "items": [7, "seven"], "scores": [0.5, 0.25]}
+SHADOW_EVENT = {
+    **dict.fromkeys(("request_id", "experiment", "phase", "config", "unit", "variation", "served", "bundle"), "x"),
+    **{"ts_ms": 1, "share": 0.1, "items": [7, "seven"], "shadow": "y", "shadow_bundle": "z", "shadow_items": [8]},
+    **{"shadow_scores": [0.5], "asked": 2, "shadow_took_ms": 1.5},
+}
 INTERLEAVED_EVENT = EXPOSURE | {"teams": ["a", "b"], "picks": [0, 1], "in_both": 0, "items": [7, "seven"]}
 
 
@@ -86,14 +91,16 @@ def test_each_kind_of_event_has_its_table(server, client, folder):
     client.xadd(FORCED, {"e": orjson.dumps(EXPOSURE | {"id": "x2", "from_a_later_service": 1})})
     client.xadd(SHOWN, {"e": orjson.dumps(SHOWN_EVENT)})
     client.xadd(INTERLEAVED, {"e": orjson.dumps(INTERLEAVED_EVENT)})
+    client.xadd(SHADOW, {"e": orjson.dumps(SHADOW_EVENT)})
     feed(client, [1])
     with open_consumer(server.url, folder) as consumer:
-        tables = ("exposures", "shown", "interleaved", "forced", "feedback")
+        tables = ("exposures", "shown", "interleaved", "shadow", "forced", "feedback")
         assert consumer.run_once() == dict.fromkeys(tables, 1)
-    rows = {name: pl.read_parquet(folder / name / "*" / "*.parquet").to_dicts()[0] for name in ("exposures", "shown")}
+    rows = {name: pl.read_parquet(folder / name / "*" / "*.parquet").to_dicts()[0] for name in tables}
     assert rows["exposures"]["id"] == "x1"
+    assert (rows["shadow"]["items"], rows["shadow"]["shadow_items"]) == (["7", "seven"], ["8"])
     assert (rows["shown"]["items"], rows["shown"]["scores"]) == (["7", "seven"], [0.5, 0.25])
-    assert [client.xlen(stream) for stream in STREAMS] == [0] * 5
+    assert [client.xlen(stream) for stream in STREAMS] == [0] * 6
 
 
 def test_rows_are_in_order_and_files_are_bounded(client, folder):

@@ -141,3 +141,26 @@ def test_judge_takes_the_rows(write, tmp_path, run_recall):
     assert pl.read_parquet(output).height == 200
     judged = run_recall("experiment", "judge", "--statistics", output, "--primary", "plays", "--json")
     assert judged.last_line["sample_ratio"]["state"] == "green"
+
+
+def test_a_session_that_stands_in_counts_what_nobody_else_did(write):
+    """Anonymous first, then logged in: what the user did is the user's, and counts once."""
+    write("exposures", exposure("session_id||s"), exposure("u", "recgpt"))
+    anonymous = action("session_id||s", session="s")
+    folder = write("feedback", anonymous, action("u", session="s", ts_ms=300), action("u", ts_ms=400))
+    assert rows(folder, "user_id", "variation", "plays") == [("session_id||s", "control", 1), ("u", "recgpt", 2)]
+
+
+def test_an_experiment_of_sessions_counts_by_session_whoever_acts(write):
+    write("exposures", exposure("session_id||s"), exposure("session_id||t", "recgpt"))
+    actions = [action("u", session="s"), action("u", session="t", ts_ms=300), action("session_id||t", session="t")]
+    folder = write("feedback", *actions, action("u", ts_ms=400), action("v", session="w"))
+    assert rows(folder, "user_id", "plays") == [("session_id||s", 1), ("session_id||t", 2)]
+
+
+def test_feedback_of_an_older_service_names_no_session(write):
+    folder = write("feedback", action("u"), action("session_id||s", session="s"))
+    [path] = folder.glob("feedback/*/*.parquet")
+    pl.read_parquet(path, hive_partitioning=False).drop("session").write_parquet(path)
+    write("exposures", exposure("session_id||s"))
+    assert rows(folder, "user_id", "plays") == [("session_id||s", 1)]

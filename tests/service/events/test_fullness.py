@@ -1,6 +1,7 @@
 """Warnings before a stream, or the Redis that keeps it, is full."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -41,6 +42,18 @@ def test_a_stream_warns_from_four_fifths_on(server):
     assert size > 100_000
     assert measured(server.url, int(size * 1.3)).warnings() == []
     assert measured(server.url, int(size * 1.2)).warnings() == ["stream_exposures_filling"]
+
+
+@pytest.mark.parametrize(("age_s", "warnings"), [(700, ["events_not_consumed"]), (500, [])])
+def test_events_that_wait_too_long_say_that_nobody_consumes_them(server, age_s, warnings):
+    async def write(client):
+        await client.flushall()
+        await client.xadd(STREAMS[1], {"e": b"old"}, id=f"{int((time.time() - age_s) * 1e3)}-0")
+        await client.xadd(STREAMS[1], {"e": b"new"})
+
+    watch = measured(server.url, 1 << 20, write)
+    assert watch.warnings() == warnings
+    assert [level.oldest_s for level in watch.levels] == [0, pytest.approx(age_s, abs=60)]
 
 
 @pytest.mark.parametrize(

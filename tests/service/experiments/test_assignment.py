@@ -191,12 +191,21 @@ REFUSED = {
     "one weight of": rule(weights=[1]),
     "hashVersion 1": rule(hashVersion=1),
     "hashVersion None": rule(hashVersion=None),
-    "hashAttribute 'id'": rule(hashAttribute="id"),
+    "hashAttribute 'id'; it is user_id or session_id": rule(hashAttribute="id"),
+    "filters with its own hashAttribute, 'session_id'": rule(
+        hashAttribute="session_id", filters=[{"seed": "layer", "attribute": "user_id", "ranges": [[0, 1]]}]
+    ),
+    "nobody would fall back": rule(
+        fallbackAttribute="session_id", filters=[{"seed": "layer", "attribute": "user_id", "ranges": [[0, 1]]}]
+    ),
+    "bucketVersion -1": rule(bucketVersion=-1),
+    "minBucketVersion '1'": rule(minBucketVersion="1"),
+    "disableStickyBucketing 1": rule(disableStickyBucketing=1),
     "uses a namespace": rule(namespace=["layer", 0, 0.5]),
     "names the arm 'gru4rec'": rule(variations=["comirec", "gru4rec"]),
     "unknown key 'coverge'": rule(coverge=1),
-    "condition on 'country'": rule(condition={"country": "AT"}),
-    "condition on 'age'": rule(condition={"$or": [{"user_id": "a"}, {"$not": {"age": {"$gt": 5}}}]}),
+    "condition on 'device.os'": rule(condition={"device.os": "ios"}),
+    "condition on 'user .inGroup'": rule(condition={"$or": [{"user_id": "a"}, {"$not": {"user": {"$inGroup": "a"}}}]}),
     "condition on '.savedGroup'": {"force": "recgpt", "condition": {"$savedGroup": "staff"}},
     "condition on 'user_id that is no text'": rule(condition={"user_id": {"$in": [7]}}),
     "condition that is not an object": rule(condition=["user_id"]),
@@ -240,13 +249,15 @@ def test_bad_rule_is_refused_with_one_sentence(sentence):
 
 
 def test_an_export_as_growthbook_writes_it_is_read_and_what_is_ignored_is_said():
-    written = rule(id="fr_1", bucketVersion=2, minBucketVersion=0, seed="s-1", name="exp 1")
+    written = rule(
+        id="fr_1", bucketVersion=2, minBucketVersion=0, fallbackAttribute="deviceId", seed="s-1", name="exp 1"
+    )
     feature = {"defaultValue": "comirec", "rules": [written]}
     payload = {"status": 200, "features": {"recall_arm": feature}, "dateUpdated": "2026-01-01T00:00:00Z"}
     with capture_logs() as logged:
         export = Assigner.from_features(payload, ARMS)
     assert [(entry["event"], entry["keys"]) for entry in logged] == [
-        ("experiment_keys_ignored", ["bucketVersion", "minBucketVersion"])
+        ("experiment_keys_ignored", ["bucketVersion", "fallbackAttribute", "minBucketVersion"])
     ]
     plain = assigner(rule(id="fr_1", seed="s-1", name="exp 1"))
     assert [export.assign(user).arm for user in USERS[:99]] == [plain.assign(user).arm for user in USERS[:99]]

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+from functools import partial
 
 import pytest
 
 from service.errors import ConfigurationError
 from service.experiments.assignment import Assigner, Reason
-from service.experiments.live import LiveAssigner
+from service.experiments.live import LiveAssigner, stamp_of
 
 ARMS = ("comirec", "recgpt")
 USERS = [f"user-{n}" for n in range(500)]
@@ -35,7 +36,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def live(path):
-    return LiveAssigner(lambda: Assigner.from_file(path, ARMS), path)
+    return LiveAssigner(lambda: Assigner.from_file(path, ARMS), partial(stamp_of, path))
 
 
 def change(live, path, text):
@@ -91,4 +92,4 @@ def test_a_file_is_read_when_it_changed_and_not_otherwise(live, path):
 def test_an_unusable_file_is_refused_at_start(tmp_path):
     path = tmp_path / "none.json"
     with pytest.raises(ConfigurationError):
-        LiveAssigner(lambda: Assigner.from_file(path, ARMS), path)
+        LiveAssigner(lambda: Assigner.from_file(path, ARMS), partial(stamp_of, path))

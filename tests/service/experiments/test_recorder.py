@@ -20,9 +20,13 @@ DECODERS = {EXPOSURES: Exposure.from_json, FORCED: Exposure.from_json, SHOWN: Sh
 
 @dataclass(frozen=True)
 class Query:
-    unit: str | None = "user"
+    user: str | None = "user"
+    session: str | None = None
     request_id: str = "r1"
     top_n: int = 3
+
+    def unit_by(self, attribute):
+        return self.session if attribute == "session_id" else self.user
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def test_requests_outside_the_experiment_are_no_exposures(outbox, reason):
 
 
 def test_request_of_nobody_is_no_exposure(outbox):
-    ExposureRecorder(outbox, 1).record(Query(unit=None), COUNTED, "recgpt", RESULT)
+    ExposureRecorder(outbox, 1).record(Query(user=None), COUNTED, "recgpt", RESULT)
     assert kept(outbox, EXPOSURES) + kept(outbox, SHOWN) == []
 
 
@@ -90,7 +94,7 @@ def test_forced_answers_are_kept_apart_each_by_itself(outbox):
 
 def test_a_hundred_thousand_requests_of_ten_thousand_users_are_ten_thousand_exposures(outbox):
     recorder = ExposureRecorder(outbox, 0)
-    queries = [Query(unit=str(number)) for number in range(10_000)]
+    queries = [Query(user=str(number)) for number in range(10_000)]
     for _ in range(10):
         for query in queries:
             recorder.record(query, COUNTED, "recgpt", RESULT)
@@ -141,6 +145,6 @@ def test_sample_is_the_share_asked_for_of_all_answers(outbox):
 
 def test_odd_unit_costs_only_itself(outbox):
     recorder = ExposureRecorder(outbox, 0)
-    recorder.record(Query(unit="\ud800"), COUNTED, "recgpt", RESULT)
+    recorder.record(Query(user="\ud800"), COUNTED, "recgpt", RESULT)
     recorder.record(Query(), COUNTED, "recgpt", RESULT)
     assert ([exposure.unit for exposure in kept(outbox, EXPOSURES)], recorder.unwritable) == (["user"], 1)

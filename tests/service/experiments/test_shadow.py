@@ -10,7 +10,7 @@ from index.watched import Mean
 from model.catalogue import IdMap
 from service.errors import Overloaded
 from service.experiments.assignment import Assignment, Reason
-from service.experiments.shadow import ShadowComparison, share_in_common
+from service.experiments.shadow import ShadowArm, ShadowComparison, share_in_common
 
 LISTS = {"first": [1, 2], "second": [2, 3], "third": [1, 3]}
 
@@ -27,10 +27,11 @@ class Query:
 class Result:
     assignment: Assignment
     item_ids: np.ndarray
+    served: str = ""
 
 
-def listed(arm):
-    return Result(Assignment(arm, Reason.PINNED, ""), np.array(LISTS[arm]))
+def listed(arm, served=None):
+    return Result(Assignment(arm, Reason.PINNED, ""), np.array(LISTS[arm]), served or arm)
 
 
 class Pipeline:
@@ -110,3 +111,44 @@ def test_share_in_common_is_the_mean_over_all_pairs(lists, share):
 def test_arms_whose_ids_are_of_two_kinds_have_nothing_in_common():
     numbers, texts = IdMap.of([7, 8]), IdMap.of(["7", "clip"])
     assert share_in_common([ids.column(np.array([1, 2])) for ids in (numbers, texts)]) == 0
+
+
+def shadowed(pipeline, first="first", share=1.0, num_answers=1):
+    """The pairs of lists that a shadow arm, the second, has recorded after so many answers of another."""
+    pairs = []
+
+    async def main():
+        arm = ShadowArm("second", share, lambda _, results: pairs.append(results))
+        shadow = ShadowComparison(pipeline, Mean(), 10**9, arm)
+        for _ in range(num_answers):
+            shadow.sample(Query(), listed(first))
+        await asyncio.sleep(0.01)
+        await shadow.close()
+
+    asyncio.run(main())
+    return [(own.item_ids.tolist(), other.item_ids.tolist()) for own, other in pairs]
+
+
+def test_a_shadow_arm_is_asked_alone_and_its_list_recorded_beside_the_one_shown():
+    pipeline = Pipeline(*LISTS)
+    assert (shadowed(pipeline), pipeline.queries) == ([([1, 2], [2, 3])], ["second"])
+
+
+def test_a_shadow_arm_that_answered_itself_has_no_shadow():
+    assert shadowed(Pipeline(*LISTS), first="second") == []
+
+
+def test_a_shadow_arm_that_cannot_answer_records_nothing():
+    assert shadowed(Pipeline(*LISTS, error=Overloaded("full"))) == []
+
+
+def test_a_list_that_only_filled_in_is_not_recorded():
+    class Broken(Pipeline):
+        async def recall(self, query):
+            return listed(query.pinned, "fallback")
+
+    assert shadowed(Broken(*LISTS)) == []
+
+
+def test_a_shadow_arm_computes_its_share():
+    assert 20 < len(shadowed(Pipeline(*LISTS), share=0.25, num_answers=200)) < 85

@@ -18,7 +18,7 @@ with warnings.catch_warnings():
 POSTS = ["/recall", "/recall/batch", "/recall/{arm}", "/embed", "/feedback", "/feedback/batch", "/admin/reload"]
 GETS = ["/health", "/ready", "/metrics", "/arms", "/version", "/experiments/{key}/report"]
 FEW = settings(max_examples=50, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
-TIMEOUT = "X-Request-Timeout-Ms"
+TIMEOUT, SESSION = "X-Request-Timeout-Ms", "X-Session-Id"
 MAX_BODY_BYTES = 65_536
 
 
@@ -53,11 +53,14 @@ def test_what_the_document_allows_is_answered_as_it_says(api, path):
             case.body.pop("not_shown", None)
         if case.headers and TIMEOUT in case.headers:
             case.headers[TIMEOUT] = "60000"  # a deadline of 5e-324 ms is a rightful 504
+        if case.headers and SESSION in case.headers:
+            case.body.pop("session_id", None)  # two sessions are a rightful 422
         if case.path_parameters:
             case.path_parameters["arm"] = "recgpt"  # any other word is a rightful 404
         if path == "/feedback":
             # an action of long ago, or longer than any video, is a rightful 422
             case.body = {name: value for name, value in case.body.items() if not name.endswith("_ms")}
+            case.body["user_id"] = case.body.get("user_id") or "u"  # and so is one of nobody
         case.call_and_validate()
 
     check()

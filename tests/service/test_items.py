@@ -1,0 +1,156 @@
+"""Items that are put, deleted and watched while they are served: what is checked, and which watchers are kept."""
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pytest
+
+from model.attributes.table import Attributes
+from model.catalogue import Catalogue, IdMap
+from model.records import ServingPlan
+from service.catalogue.changes import MAX_WATCHERS, DeleteItem, ItemWatched, PutItem
+from service.catalogue.log import MemoryCatalogueLog
+from service.catalogue.state import LiveState
+from service.engine.arms import ArmSlot, Release
+from service.errors import BadRequest, EventsUnavailable, UnknownItem
+from service.items import ItemEditor, check_item
+from service.stores.history import MemoryHistory
+
+NEW, DIM = 900, 4
+
+
+def release(name="recgpt", ids=(10, 20, 30)):
+    attributes = Attributes(pl.DataFrame({"author": [1] * len(ids)}))
+    counts = np.ones(len(ids), dtype=np.int64)
+    catalogue = Catalogue(IdMap.of(ids), IdMap.of([1]), counts, attributes=attributes)
+    return Release(name, "recgpt", "b", catalogue, ServingPlan(), "p", 5, None, dim=DIM)
+
+
+@dataclass
+class Event:
+    user: str = "u"
+    item: int | str = NEW
+
+
+class Editor:
+    """An editor over logs in memory, whose changes are read at once."""
+
+    def __init__(self, *releases, log=None):
+        self.log, self.state, self.histories = log or MemoryCatalogueLog(), LiveState(), MemoryHistory()
+        arms = {own.name: ArmSlot(own) for own in releases or (release(),)}
+        self.editor = ItemEditor(self.log, self.state, arms, self.histories)
+
+    def run(self, step):
+        async def scenario():
+            outcome = await step
+            changes = await self.log.read(wait=False)
+            self.state.advance(changes)
+            return outcome, [change for _, change in changes]
+
+        return asyncio.run(scenario())
+
+    def watch(self, *events):
+        return [change for event in events for change in self.run(self.editor.watched(event))[1]]
+
+    def keep(self, user, *items):
+        for item in items:
+            asyncio.run(self.histories.append(user, item))
+
+
+@pytest.fixture
+def editor():
+    editor = Editor()
+    editor.run(editor.editor.put(PutItem(NEW)))
+    editor.keep("u", 10, 20)
+    return editor
+
+
+def test_an_item_is_put_under_the_form_of_id_that_the_arms_have():
+    editor = Editor()
+    assert editor.run(editor.editor.put(PutItem(str(NEW)))) == (1, [PutItem(NEW)])
+
+
+@pytest.mark.parametrize(
+    ("item", "sentence"),
+    [
+        (PutItem("x"), "id: those of the arm recgpt are integers"),
+        (PutItem(NEW, {"autor": 1}), "attributes: no attribute 'autor'"),
+        (PutItem(NEW, {"author": "1"}), "attributes: author: it holds integers"),
+        (PutItem(NEW, None, {"recgpt": [1.0] * 3}), "vectors: the arm recgpt takes 4 finite numbers"),
+        (PutItem(NEW, None, {"recgpt": [0.0] * 4}), "not all of them 0"),
+        (PutItem(NEW, None, {"recgpt": [1.0, 2.0, 3.0, float("nan")]}), "takes 4 finite numbers"),
+        (PutItem(10, None, {"recgpt": [1.0] * 4}), "has a trained vector of this item; leave it out"),
+    ],
+)
+def test_what_a_bundle_cannot_take_is_refused(item, sentence):
+    with pytest.raises(BadRequest) as refused:
+        check_item(item, release())
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize("item", [PutItem(NEW), PutItem(10, {"author": 2}), PutItem(NEW, None, {"recgpt": [1.0] * 4})])
+def test_what_a_bundle_can_take_is_taken(item):
+    check_item(item, release())
+
+
+def test_a_vector_for_an_arm_that_is_not_there_names_those_that_are():
+    editor = Editor()
+    with pytest.raises(BadRequest, match="no arm is called 'other'; there are recgpt"):
+        editor.run(editor.editor.put(PutItem(NEW, None, {"other": [1.0]})))
+
+
+def test_every_arm_has_to_take_an_item():
+    editor = Editor(release(), release("words", ("a", "b")))
+    with pytest.raises(BadRequest, match="id: those of the arm words are text"):
+        editor.run(editor.editor.put(PutItem(NEW)))
+
+
+def test_what_is_listed_can_be_deleted_once(editor):
+    for item in (NEW, 10):
+        assert editor.run(editor.editor.delete(item))[1] == [DeleteItem(item)]
+        with pytest.raises(UnknownItem, match=f"no arm lists the item '{item}'"):
+            editor.run(editor.editor.delete(item))
+
+
+def test_a_path_names_an_integer_where_ids_are():
+    assert Editor().editor.read_id("7") == 7
+    assert Editor(release(ids=("7", "a"))).editor.read_id("7") == "7"
+    with pytest.raises(BadRequest, match="those of this service are integers"):
+        Editor().editor.read_id("clip")
+
+
+def test_a_watcher_of_a_new_item_is_kept_with_what_was_watched_before(editor):
+    assert editor.watch(Event()) == [ItemWatched(NEW, "u", [10, 20])]
+
+
+def test_the_item_itself_is_no_part_of_what_was_watched_before(editor):
+    editor.keep("u", str(NEW))
+    assert editor.watch(Event(item=str(NEW))) == [ItemWatched(NEW, "u", [10, 20])]
+
+
+@pytest.mark.parametrize("event", [Event(item=10), Event(user="nobody"), Event(item=901)], ids=str)
+def test_events_that_teach_nothing_are_not_kept(editor, event):
+    assert editor.watch(event) == []
+
+
+def test_a_user_is_a_watcher_once(editor):
+    assert len(editor.watch(Event(), Event(), Event())) == 1
+
+
+def test_watchers_are_kept_up_to_a_bound(editor):
+    users = [f"u{number}" for number in range(MAX_WATCHERS + 3)]
+    for user in users:
+        editor.keep(user, 10)
+    assert len(editor.watch(*[Event(user) for user in users])) == MAX_WATCHERS
+
+
+class LogAway(MemoryCatalogueLog):
+    async def append(self, change):
+        raise EventsUnavailable("the change cannot be kept now")
+
+
+def test_a_watcher_that_cannot_be_kept_fails_nobody(editor):
+    away = ItemEditor(LogAway(), editor.state, editor.editor._arms, editor.histories)
+    assert asyncio.run(away.watched(Event())) is None
