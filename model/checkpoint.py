@@ -105,7 +105,8 @@ class Checkpoint:
             )
         if len(catalogue.users) != network.config.num_users:
             raise CheckpointError(f"{folder}: {len(catalogue.users)} users for {network.config.num_users} user vectors")
-        return cls(network, read_plan(parts["plan"]), catalogue, read_provenance(parts["provenance"]))
+        # a checkpoint is measured and served: left as it was built, its network would answer with dropout
+        return cls(network.eval(), read_plan(parts["plan"]), catalogue, read_provenance(parts["provenance"]))
 
 
 def check_not_refit(checkpoint: Checkpoint) -> None:

@@ -83,6 +83,12 @@ def test_plan_comes_back(make_checkpoint, tmp_path, plan):
     assert Checkpoint.load(tmp_path).plan == plan
 
 
+def test_what_is_loaded_drops_nothing_out(make_checkpoint, make_network, tmp_path):
+    """Whoever measures a loaded checkpoint must not have to know that networks are built for training."""
+    make_checkpoint(make_network("recgpt", dropout=0.5).train()).save(tmp_path)
+    assert not any(module.training for module in Checkpoint.load(tmp_path).network.modules())
+
+
 @pytest.mark.parametrize("name", [WEIGHTS, CONFIG, CATALOGUE])
 def test_a_file_of_another_save_is_refused(whole, make_checkpoint, make_network, tmp_path, name):
     other = tmp_path / "other"
