@@ -16,7 +16,8 @@ import platform
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks.hot_swaps import Load
 from benchmarks.soak import requests
+from benchmarks.steady import Body, SteadyLoad
 from index.bundle.build import build_bundle
 from model.encoder import pin_compute_threads
 from recall.bench.bundles import Sizes, make_checkpoint
@@ -87,26 +88,41 @@ async def insert(targets: list[Target], ids: Iterator[int], dim: int) -> int:
     return refused
 
 
+@dataclass
+class Answers:
+    """Counts answers that are no lists of the model."""
+
+    num_fallbacks: int = 0
+
+    def take(self, _: Body, answer: dict[str, Any]) -> None:
+        self.num_fallbacks += "fallback" in answer["degraded"]
+
+
+def load_on(target: Target, number: int, sizes: Sizes, rate: float, answers: Answers) -> SteadyLoad:
+    todo = (("/recall", body) for body in requests(sizes.num_items, 10**9, number))
+    return SteadyLoad(target, todo, rate, answers.take)
+
+
 async def loaded(targets: list[Target], sizes: Sizes, options: argparse.Namespace) -> dict[str, Any]:
     """The same load without inserts and with them."""
     facts: dict[str, Any] = {"what": "inserts under load", "inserts": options.inserts, "rate": options.rate}
     ids = iter(range(FIRST_ID, FIRST_ID + options.inserts))
     for name in ("alone", "inserting"):
-        loads = [Load(t, requests(sizes.num_items, 10**9, n), options.rate / 2) for n, t in enumerate(targets)]
-        clients = [asyncio.create_task(load.work(n)) for load in loads for n in range(16)]
+        answers = Answers()
+        loads = [load_on(target, n, sizes, options.rate / 2, answers) for n, target in enumerate(targets)]
         started = time.monotonic()
-        if name == "inserting":
-            facts["refused"] = sum(await asyncio.gather(*(insert(targets, ids, sizes.dim) for _ in range(4))))
-            facts["inserts_per_s"] = round(options.inserts / (time.monotonic() - started), 1)
-        else:
-            await asyncio.sleep(options.seconds)
-        for load in loads:
-            load.is_over = True
-        await asyncio.gather(*clients)
+        async with AsyncExitStack() as sending:
+            for load in loads:
+                await sending.enter_async_context(load.sending())
+            if name == "inserting":
+                facts["refused"] = sum(await asyncio.gather(*(insert(targets, ids, sizes.dim) for _ in range(4))))
+                facts["inserts_per_s"] = round(options.inserts / (time.monotonic() - started), 1)
+            else:
+                await asyncio.sleep(options.seconds)
         latencies = [own for load in loads for own in load.latencies_ms]
         facts |= {
             f"recalls_{name}": len(latencies),
-            f"failed_{name}": sum(load.num_failed for load in loads),
+            f"failed_{name}": answers.num_fallbacks + sum(len(load.misses) for load in loads),
             f"p50_ms_{name}": round(float(np.median(latencies)), 2),
             f"p99_ms_{name}": round(float(np.quantile(latencies, 0.99)), 2),
         }
