@@ -84,6 +84,7 @@ EVENT = {
 } | {
     **{"assigned": "recgpt", "served": "recgpt", "reason": "experiment", "bundle": "b", "ts_ms": 1, "share": 0.1},
     **{"items": [1, "2"], "scores": [0.5, 0.25], "asked": 2, "took_ms": 1.5, "teams": ["a", "b"], "picks": [0, 1]},
+    **{"shadow": "comirec", "shadow_bundle": "d", "shadow_items": [3], "shadow_scores": [0.1], "shadow_took_ms": 2.5},
     **{"in_both": 1, "event_id": "f", "user": "u", "item": 7, "action": "play", "watch_time_ms": 3},
 }
 HEADS = [

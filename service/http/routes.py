@@ -151,6 +151,7 @@ async def recall(request: Request) -> Response:
 async def recall_batch(request: Request) -> Response:
     """Many users in one call: order kept, a bad member answered with its own problem. JSON or MessagePack."""
     service, ticket = service_of(request), ticket_of(request)
+    bodies.refuse_session_header(request)
     deadline = codec.deadline_of(request, ticket.since, service.settings)  # a bad header is the whole batch's fault
     body = await codec.read_packable(BatchRequest, request, service.settings.max_batch_body_bytes)
     codec.check_batch_size("requests", body.requests, service.settings)

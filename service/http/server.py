@@ -64,6 +64,8 @@ class Server(uvicorn.Server):
         """Drains first where it is told to by SIGTERM; a second signal ends that."""
         if sig == signal.SIGTERM and self._drain_s and not self._app.is_draining:
             self._app.begin_to_drain()
+            # at once, and again in each round: the server makes these headers anew now and then
+            self.server_state.default_headers.append(CLOSING)
             self._ticks_left = math.ceil(self._drain_s / TICK_S)
         else:
             super().handle_exit(sig, frame)

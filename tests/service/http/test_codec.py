@@ -92,13 +92,14 @@ class Asked:
 
 @pytest.mark.parametrize(("text", "seconds"), [(None, 0.5), ("100", 0.1), ("0.5", 0.0005), ("9999", 0.5), ("inf", 0.5)])
 def test_a_client_may_wait_for_less_and_never_for_more(text, seconds):
-    assert codec.timeout_s_of(Asked(text), SETTINGS) == pytest.approx(seconds)
+    deadline = codec.deadline_of(Asked(text), 100.0, SETTINGS)
+    assert (deadline.at, deadline.is_named) == (pytest.approx(100 + seconds), text is not None)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "", "nan"])
 def test_a_timeout_is_a_number_above_zero(text):
     with pytest.raises(BadRequest, match="X-Request-Timeout-Ms: a number above 0"):
-        codec.timeout_s_of(Asked(text), SETTINGS)
+        codec.deadline_of(Asked(text), 100.0, SETTINGS)
 
 
 def feedback(**more):
