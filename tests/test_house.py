@@ -174,7 +174,7 @@ ALLOWED = {
     "model.logs": "model.ids",
     "model.merging": "model.catalogue model.records",
     "model.metadata": "model.catalogue model.positive model.records",
-    "model.networks": "model.batch model.catalogue model.generation model.records",
+    "model.networks": "model.batch model.catalogue model.generation model.products model.records",
     "model.positive": "",
     "model.products": "model.kernels",
     "model.recipes": "model.evaluation model.records",

@@ -8,10 +8,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from model.generation.tokens import Tokens
 from model.networks.layers import init_weights
 from model.networks.one_pass import PrefixConfig, SharedPrefixes, states_at
+from model.products import LEAST
 
 
 class STAMP(SharedPrefixes):
@@ -37,5 +39,9 @@ class STAMP(SharedPrefixes):
         mean = states_at(states.cumsum(1), ends) / (ends[..., None] + 1)
         asked = self.w2(last) + self.w3(mean)
         # (B, P, T), not normalised
-        weights = self.w0(torch.sigmoid(self.w1(states)[:, None] + asked[:, :, None]))[..., 0] * real
+        # where four does not divide the number of rows, the bits of a product's last ones depend on how many there are
+        missing = -states.shape[1] % LEAST
+        states = F.pad(states, (0, 0, 0, missing))
+        weights = self.w0(torch.sigmoid(self.w1(states)[:, None] + asked[:, :, None]))[..., 0]
+        weights = weights * F.pad(real, (0, missing))
         return torch.tanh(self.memory(weights @ states)) * torch.tanh(self.latest(last))

@@ -61,6 +61,16 @@ def test_batched_equals_single_to_the_bit(encoder, histories, random):
         assert np.array_equal(vectors, encoder.encode([history]).vectors[0])
 
 
+def test_the_longest_histories_have_the_same_bits_in_any_pass(encoder):
+    """Of a number of rows that no block of a product divides, the last ones are where bits would differ."""
+    rows = np.random.default_rng(6).integers(1, NUM_ITEMS + 1, (160, MAX_LENGTH + 1))
+    histories = [History(tuple(row), 0) for row in rows.tolist()]
+    together = encoder.encode(histories).vectors
+    assert all(
+        np.array_equal(encoder.encode([own]).vectors[0], whole) for own, whole in zip(histories, together, strict=True)
+    )
+
+
 def test_more_padding_changes_nothing_that_counts(network):
     histories = [[1, 2, 3], [9, 8, 7, 6, 5, 4, 3], []]
     narrow, wide = answers(network, *histories), answers(network, *histories, [*range(1, 21)])
