@@ -62,7 +62,7 @@ def test_batched_equals_single_to_the_bit(encoder, histories, random):
 
 
 def test_the_longest_histories_have_the_same_bits_in_any_pass(encoder):
-    """Of a number of rows that no block of a product divides, the last ones are where bits would differ."""
+    """Bits would differ in the last rows of a product, where no block of it divides their number."""
     rows = np.random.default_rng(6).integers(1, NUM_ITEMS + 1, (160, MAX_LENGTH + 1))
     histories = [History(tuple(row), 0) for row in rows.tolist()]
     together = encoder.encode(histories).vectors
