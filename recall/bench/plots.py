@@ -56,7 +56,7 @@ def rates_of_peers(peers: Mapping[str, Any]) -> drawing.Canvas:
     names = sorted({name for run in runs for name in run["rate"]}, key=lambda name: -_median(runs, "rate", name))
     rates = [_median(runs, "rate", name) for name in names]
     others = [name for name in names if name != OURS]
-    title = f"The same model and machine: {_median(runs, 'times', others[0]):.0f} times the requests of {others[0]}"
+    title = f"The same model: {_median(runs, 'times', others[0]):.1f} times the requests of {others[0]}"
     canvas = drawing.canvas(title, height=0.35 * len(names) + 0.6)
     [panel] = canvas.panels
     panel.barh(names, rates, color=["0.0" if name == OURS else "0.6" for name in names], height=0.6)

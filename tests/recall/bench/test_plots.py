@@ -25,7 +25,7 @@ def test_bars_are_medians_and_the_title_says_by_how_much():
     canvas = plots.rates_of_peers(peers((1000, 100), (3000, 100), (1500, 150)))
     [panel] = canvas.panels
     assert [text.get_text().strip() for text in panel.texts] == ["1,500", "100"]
-    assert canvas.figure.get_suptitle() == "The same model and machine: 10 times the requests of plain FastAPI"
+    assert canvas.figure.get_suptitle() == "The same model: 10.0 times the requests of plain FastAPI"
 
 
 def test_what_the_repository_keeps_can_be_drawn(tmp_path):
