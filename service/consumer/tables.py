@@ -33,56 +33,43 @@ class ExposureRow(msgspec.Struct, frozen=True):
     variation: str = ""
 
 
-class ShownRow(msgspec.Struct, frozen=True):
-    """A list that was shown."""
+class ListRow(msgspec.Struct, frozen=True):
+    """Everything that each event of a list has."""
 
     request_id: str
     experiment: str
     phase: str
     config: str
     unit: str
-    variation: str
     served: str
     bundle: str
     ts_ms: int
-    share: float
     items: list[int | str]
+
+
+class ShownRow(ListRow, frozen=True):
+    """A list that was shown."""
+
+    variation: str
+    share: float
     scores: list[float]
     asked: int | None = None  # None: an older service wrote the event
     took_ms: float | None = None
 
 
-class InterleavedRow(msgspec.Struct, frozen=True):
+class InterleavedRow(ListRow, frozen=True):
     """A list out of the lists of two arms."""
 
-    request_id: str
-    experiment: str
-    phase: str
-    config: str
-    unit: str
-    served: str
-    bundle: str
-    ts_ms: int
     teams: list[str]
     picks: list[int]
     in_both: int
-    items: list[int | str]
 
 
-class ShadowRow(msgspec.Struct, frozen=True):
+class ShadowRow(ListRow, frozen=True):
     """A list that was shown, and the one of a shadow arm."""
 
-    request_id: str
-    experiment: str
-    phase: str
-    config: str
-    unit: str
     variation: str
-    served: str
-    bundle: str
-    ts_ms: int
     share: float
-    items: list[int | str]
     shadow: str
     shadow_bundle: str
     shadow_items: list[int | str]

@@ -8,7 +8,7 @@ day, so that what is delivered twice counts once.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Self, TypedDict
 
 import orjson
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from model.catalogue import ExternalId
 from service.experiments.assignment import Assignment
 
 DAY_MS = 86_400_000
+Ids = Sequence[ExternalId] | NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,83 +43,76 @@ class Exposure:
         return cls(**orjson.loads(data))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """The list of a sampled answer, best first: the n-th item and score belong to position n."""
+class ListFacts(TypedDict):
+    """Everything that each event of a list has, by field."""
 
     request_id: str
     experiment: str
     phase: str
     config: str
     unit: str
-    variation: str
+    served: str  # as in an exposure
+    bundle: str
+    ts_ms: int
+    items: Ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListEvent:
+    """An answer's list, best first, as `ListFacts` names its fields."""
+
+    request_id: str
+    experiment: str
+    phase: str
+    config: str
+    unit: str
     served: str
     bundle: str
     ts_ms: int
+    items: Ids
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """From the field `e` of a stream entry."""
+        fields: dict[str, Any] = dict(orjson.loads(data))
+        return cls(**fields | {name: tuple(value) for name, value in fields.items() if isinstance(value, list)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown(ListEvent):
+    """The list of a sampled answer: the n-th item and score belong to position n."""
+
+    variation: str
     share: float  # the chance that an answer is sampled: its weight is 1 / share
-    items: Sequence[ExternalId] | NDArray[Any]
     scores: Sequence[float] | NDArray[Any]
     asked: int = 0  # items that the request wanted; a list may be shorter
     took_ms: float = 0.0  # until the answer was there
 
-    @classmethod
-    def from_json(cls, data: bytes) -> "Shown":
-        """From the field `e` of a stream entry."""
-        fields: dict[str, Any] = orjson.loads(data)
-        return cls(**fields | {"items": tuple(fields["items"]), "scores": tuple(fields["scores"])})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Interleaved:
-    """An interleaved answer, each of them: of each item the team it was taken from. Feedback is credited by it."""
+class Interleaved(ListEvent):
+    """An interleaved answer, each of them: of each item the team it was taken from. Feedback is credited by it.
 
-    request_id: str
-    experiment: str
-    phase: str
-    config: str
-    unit: str
-    served: str  # as in an exposure
-    bundle: str  # of both arms
-    ts_ms: int
+    Its bundle is that of both arms.
+    """
+
     teams: tuple[str, ...]  # the keys of the two variations
     picks: tuple[int, ...]  # by position: 0 or 1, a place in `teams`
     in_both: int  # items that both lists held
-    items: Sequence[ExternalId] | NDArray[Any]
-
-    @classmethod
-    def from_json(cls, data: bytes) -> "Interleaved":
-        """From the field `e` of a stream entry."""
-        fields: dict[str, Any] = orjson.loads(data)
-        return cls(**fields | {name: tuple(fields[name]) for name in ("teams", "picks", "items")})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shadowed:
+class Shadowed(ListEvent):
     """The list of a shadow arm beside the one that was shown: computed for the same request, and shown to nobody."""
 
-    request_id: str
-    experiment: str
-    phase: str
-    config: str
-    unit: str
     variation: str
-    served: str  # as in an exposure
-    bundle: str
-    ts_ms: int
     share: float  # the chance that a request is computed by the shadow arm too
-    items: Sequence[ExternalId] | NDArray[Any]  # that were shown
     shadow: str  # the arm
     shadow_bundle: str
-    shadow_items: Sequence[ExternalId] | NDArray[Any]
+    shadow_items: Ids
     shadow_scores: Sequence[float] | NDArray[Any]
     asked: int
     shadow_took_ms: float
-
-    @classmethod
-    def from_json(cls, data: bytes) -> "Shadowed":
-        """From the field `e` of a stream entry."""
-        fields: dict[str, Any] = orjson.loads(data)
-        return cls(**fields | {name: tuple(fields[name]) for name in ("items", "shadow_items", "shadow_scores")})
 
 
 def exposure_id(assignment: Assignment, unit: str, ts_ms: int) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from service.events.streams import EXPOSURES, FORCED, INTERLEAVED, SHADOW, SHOWN
 from service.experiments.assignment import Assignment, Reason
 from service.experiments.conditions import UNITS, logged_unit
-from service.experiments.exposure import DAY_MS, Exposure, Interleaved, Shadowed, Shown, exposure_id
+from service.experiments.exposure import DAY_MS, Exposure, Interleaved, ListFacts, Shadowed, Shown, exposure_id
 
 MAX_REMEMBERED = 200_000  # users of a process; about 15 MB
 
@@ -147,17 +147,9 @@ class ExposureRecorder:
         """Records the list that was shown and that of a shadow arm, which was not; never raises."""
         shown, shadow = results
         shadowed = Shadowed(
-            request_id=query.request_id,
-            experiment=assignment.experiment or "",
-            phase=assignment.phase,
-            config=assignment.config,
-            unit=unit_of(query, assignment),
+            **facts_of(query, assignment, shown.served, shown, time.time_ns() // 1_000_000),
             variation=assignment.variation or "",
-            served=shown.served,
-            bundle=shown.bundle,
-            ts_ms=time.time_ns() // 1_000_000,
             share=share,
-            items=_plain(shown.item_ids),
             shadow=shadow.served,
             shadow_bundle=shadow.bundle,
             shadow_items=_plain(shadow.item_ids),
@@ -194,19 +186,10 @@ class ExposureRecorder:
     def _shown(
         self, query: RecordedQuery, assignment: Assignment, served: str, result: RecordedResult, now_ms: int
     ) -> bytes:
-        ids = result.item_ids
         shown = Shown(
-            request_id=query.request_id,
-            experiment=assignment.experiment or "",
-            phase=assignment.phase,
-            config=assignment.config,
-            unit=unit_of(query, assignment),
+            **facts_of(query, assignment, served, result, now_ms),
             variation=assignment.variation or "",
-            served=served,
-            bundle=result.bundle,
-            ts_ms=now_ms,
             share=self._sample_share,
-            items=_plain(ids),
             scores=result.scores,
             asked=query.top_n,
             took_ms=result.timings_ms.get("total", 0.0),
@@ -223,20 +206,28 @@ class ExposureRecorder:
         now_ms: int,
     ) -> bytes:
         interleaved = Interleaved(
-            request_id=query.request_id,
-            experiment=assignment.experiment or "",
-            phase=assignment.phase,
-            config=assignment.config,
-            unit=unit_of(query, assignment),
-            served=served,
-            bundle=result.bundle,
-            ts_ms=now_ms,
+            **facts_of(query, assignment, served, result, now_ms),
             teams=provenance.teams,
             picks=provenance.picks,
             in_both=provenance.in_both,
-            items=_plain(result.item_ids),
         )
         return orjson.dumps(interleaved, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def facts_of(
+    query: RecordedQuery, assignment: Assignment, served: str, result: RecordedResult, ts_ms: int
+) -> ListFacts:
+    return ListFacts(
+        request_id=query.request_id,
+        experiment=assignment.experiment or "",
+        phase=assignment.phase,
+        config=assignment.config,
+        unit=unit_of(query, assignment),
+        served=served,
+        bundle=result.bundle,
+        ts_ms=ts_ms,
+        items=_plain(result.item_ids),
+    )
 
 
 def unit_of(query: RecordedQuery, assignment: Assignment) -> str:
