@@ -133,7 +133,7 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
     """Everything is up inside, and down again outside. Raises ConfigurationError before anything answers."""
     metrics = Metrics()
     # before the bundles, which take seconds: a mistake in the experiment file is told at once
-    experiments = open_experiments(settings)
+    experiments = await asyncio.to_thread(open_experiments, settings)
     async with AsyncExitStack() as stack:
         engines = await stack.enter_async_context(open_engines(settings, metrics))
         if settings.watch_experiments_s:
@@ -230,7 +230,7 @@ def open_experiments(settings: Settings) -> LiveAssigner:
     path, arms, has_buckets = settings.experiments, settings.arms, settings.sticky_days > 0
     if settings.experiments_url:
         endpoint = Endpoint(settings.experiments_url, settings.kept_experiments)
-        return LiveAssigner(partial(endpoint.load, arms, has_buckets), endpoint.mark)
+        return LiveAssigner(partial(endpoint.load, arms, has_buckets), endpoint.mark, endpoint.keep)
     return LiveAssigner(partial(load_assigner, path, arms, has_buckets), partial(stamp_of, path) if path else None)
 
 

@@ -1,7 +1,7 @@
 """The experiments of a GrowthBook server, asked again and again in place of a file that is watched.
 
-The last payload that was sound is kept on disk: a service that starts while the server is away has it. Blocks: call it
-in a thread.
+The last payload that came into force is kept on disk: a service that starts while the server is away has it. Blocks:
+call it in a thread.
 """
 
 import urllib.error
@@ -26,14 +26,24 @@ class Endpoint:
     """The payload of one address. Belongs to one process."""
 
     def __init__(self, url: str, kept: Path) -> None:
-        """url: as SDKs ask for it, https://HOST/api/features/CLIENT_KEY. kept: the file of the last sound payload."""
+        """url: as SDKs ask for it, https://HOST/api/features/CLIENT_KEY. kept: the file of the last one in force."""
         self._url, self._kept = url, kept
         # what is told of it: the key at the end of the address is nobody's business
         self._name = f"the experiments of {urlsplit(url).hostname}"
-        self._payload, self._etag = b"", ""
+        self._payload: bytes | None = None  # that was got last
+        self._etag = ""
+        self._problem = f"{self._name} were not asked for"
 
     def mark(self) -> str:
         """Asks the server: another text, another payload. Raises ConfigurationError where it does not tell."""
+        try:
+            self._ask()
+        except ConfigurationError as error:
+            self._problem = str(error)
+            raise
+        return blake2b(self._payload or b"", digest_size=16).hexdigest()
+
+    def _ask(self) -> None:
         # the address is a setting, and begins with http
         request = urllib.request.Request(self._url, headers={"If-None-Match": self._etag} if self._etag else {})  # noqa: S310
         try:
@@ -50,28 +60,24 @@ class Endpoint:
             if len(payload) > MAX_BYTES:
                 raise ConfigurationError(f"{self._name} cannot be read: more than {MAX_BYTES >> 20} MB")
             self._payload, self._etag = payload, etag
-        return blake2b(self._payload, digest_size=16).hexdigest()
 
     def load(self, arms: Collection[str], has_buckets: bool = False) -> Assigner:
-        """The experiments of the payload that `mark` got last, at first of the kept one where the server is away.
+        """The experiments of the payload that `mark` got last; of the kept one where it got none yet.
 
         Raises ConfigurationError for a payload that is refused, and where there is none.
         """
-        if not self._payload:
-            self._begin()
-        assigner = Assigner.from_bytes(self._payload, arms, self._name, has_buckets)
-        try:
-            write_file(self._kept, lambda fresh: fresh.write_bytes(self._payload))
-        except OSError as error:
-            log.warning("experiments_not_kept", file=str(self._kept), error=str(error))
-        return assigner
-
-    def _begin(self) -> None:
-        try:
-            self.mark()
-        except ConfigurationError as error:
+        if self._payload is None:
             try:
                 self._payload = self._kept.read_bytes()
             except OSError:
-                raise ConfigurationError(f"{error}, and none are kept from before") from error
-            log.warning("experiments_from_before", file=str(self._kept), error=str(error))
+                raise ConfigurationError(f"{self._problem}, and none are kept from before") from None
+            log.warning("experiments_from_before", file=str(self._kept), error=self._problem)
+        return Assigner.from_bytes(self._payload, arms, self._name, has_buckets)
+
+    def keep(self) -> None:
+        """Keeps the payload that was loaded last, which is in force."""
+        payload = self._payload or b""
+        try:
+            write_file(self._kept, lambda fresh: fresh.write_bytes(payload))
+        except OSError as error:
+            log.warning("experiments_not_kept", file=str(self._kept), error=str(error))

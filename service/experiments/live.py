@@ -33,19 +33,28 @@ class LoadResult(StrEnum):
 class LiveAssigner:
     """Assigns by the experiments that are in force now. Belongs to one event loop."""
 
-    def __init__(self, load: Callable[[], Assigner], mark: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Assigner],
+        mark: Callable[[], object] | None = None,
+        keep: Callable[[], None] | None = None,
+    ) -> None:
         """load: reads and checks what is there. mark: another value where that is another, or ConfigurationError where
-        nobody tells; None = what is loaded first stays in force. Both block.
+        nobody tells; None = what is loaded first stays in force. keep: called once what was loaded last is in force.
+        All block; so does this.
 
         Raises ConfigurationError for experiments that are unusable.
         """
-        self._load, self._mark = load, mark
+        self._load, self._mark, self._keep = load, mark, keep
         # before it is read: a change meanwhile is seen as one
         self._seen: object = None
         if mark:
             with suppress(ConfigurationError):
                 self._seen = mark()
         self._current = load()
+        # where nobody told, it is the one that was kept
+        if keep and self._seen is not None:
+            keep()
         self.refusal: str | None = None  # the reason why what is there now is not in force
         self.results: Counter[LoadResult] = Counter()
 
@@ -63,8 +72,8 @@ class LiveAssigner:
         return self._current.assign(user, forced, facts)
 
     async def watch(self, interval_s: float) -> None:
-        """Looks every `interval_s` until it is cancelled."""
-        while True:
+        """Looks every `interval_s` until it is cancelled; not at all where nothing can change."""
+        while self._mark:
             await asyncio.sleep(interval_s)
             await self.look()
 
@@ -88,6 +97,8 @@ class LiveAssigner:
         try:
             coming = await asyncio.to_thread(self._load)
             coming.check_follows(self._current)
+            if self._keep:
+                await asyncio.to_thread(self._keep)
         except ConfigurationError as error:
             self._refuse(error)
             return

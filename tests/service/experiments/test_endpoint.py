@@ -79,7 +79,7 @@ def kept(tmp_path):
 
 def follow(url, kept):
     endpoint = Endpoint(url, kept)
-    return LiveAssigner(partial(endpoint.load, ARMS), endpoint.mark)
+    return LiveAssigner(partial(endpoint.load, ARMS), endpoint.mark, endpoint.keep)
 
 
 def look(live):
@@ -96,11 +96,16 @@ def test_a_change_at_the_server_is_taken_and_the_same_is_sent_once(server, kept)
     assert (live.assign("u").reason, live.results) == (Reason.NO_EXPERIMENT, {"swapped": 1})
 
 
-def test_a_refused_payload_leaves_the_old_in_force_and_the_kept_one_alone(server, kept):
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [({"coverage": 7}, "coverage 7"), ({"seed": "another"}, "exp")],
+    ids=["unsound", "moves users"],
+)
+def test_a_refused_payload_leaves_the_old_in_force_and_the_kept_one_alone(server, kept, change, sentence):
     live = follow(server.url, kept)
-    server.body = payload(coverage=7)
+    server.body = payload(**change)
     look(live)
-    assert (live.assign("u").reason, "coverage 7" in live.refusal) == (Reason.EXPERIMENT, True)
+    assert (live.assign("u").reason, sentence in live.refusal) == (Reason.EXPERIMENT, True)
     assert kept.read_bytes() == payload()
 
 
