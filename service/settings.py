@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from model.positive import PositiveRule
 from service.errors import ConfigurationError
 
+DEFAULT_SHADOW_SHARE = 0.01
+
 
 class Settings(BaseSettings):
     """Units stand in the names; unknown options are errors."""
@@ -30,7 +32,7 @@ class Settings(BaseSettings):
         None,
         pattern=r"^https?://[^/]",
         description="Endpoint of a GrowthBook server in place of a file, https://HOST/api/features/CLIENT_KEY; the "
-        "last sound payload is kept in the state folder, for a start without the server.",
+        "last payload in force is kept in the state folder, for a start without the server.",
     )
     watch_experiments_s: float = Field(
         2, ge=0, description="Look this often whether file or endpoint changed, in every process; 0 = never."
@@ -164,7 +166,7 @@ class Settings(BaseSettings):
         None, description="Arm that computes a share of the requests too, after their answers; its lists are recorded."
     )
     shadow_share: float = Field(
-        0.01,
+        DEFAULT_SHADOW_SHARE,
         gt=0,
         le=1,
         description="Share of the answers that --shadow-arm computes too, at that cost.",
@@ -213,11 +215,13 @@ class Settings(BaseSettings):
     def _shadow_arm_is_served(self) -> Self:
         if self.shadow_arm is not None and self.shadow_arm not in self.arms:
             raise ValueError(f"shadow_arm: no arm is called {self.shadow_arm!r}; there are {', '.join(self.arms)}")
+        if self.shadow_arm is None and self.shadow_share != DEFAULT_SHADOW_SHARE:
+            raise ValueError("shadow_share is that of a shadow_arm; name one")
         return self
 
     @property
     def kept_experiments(self) -> Path:
-        """The last sound payload of the endpoint."""
+        """The last payload of the endpoint that came into force."""
         return self.state_dir / "experiments.json"
 
     @model_validator(mode="after")

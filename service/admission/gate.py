@@ -68,15 +68,12 @@ class Ticket:
 
     def settle(self, num_items: int, num_requests: int = 1) -> None:
         """Corrects the weight, now that the body is read: items that will be encoded, of so many requests."""
-        weight = num_requests * BASE_WEIGHT + num_items
-        self._gate.change(self.lane, weight - self._weight)
-        self._weight = weight
+        self._weigh(num_requests * BASE_WEIGHT + num_items)
 
     def multiply(self, factor: float) -> None:
         """Raises the weight: so many arms compute the request, of a batch on average."""
-        weight = round(self._weight * factor)
-        self._gate.change(self.lane, weight - self._weight)
-        self._weight = weight
+        if factor != 1:
+            self._weigh(round(self._weight * factor))
 
     def record_wait(self, seconds: float) -> None:
         """Takes the time that the request waited for its turn; of a batch, that of the first member answered."""
@@ -86,8 +83,11 @@ class Ticket:
 
     def end(self) -> None:
         """Ends the request. A second call changes nothing."""
-        self._gate.change(self.lane, -self._weight)
-        self._weight = 0
+        self._weigh(0)
+
+    def _weigh(self, weight: int) -> None:
+        self._gate.change(self.lane, weight - self._weight)
+        self._weight = weight
 
 
 class Gate:

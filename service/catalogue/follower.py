@@ -80,7 +80,11 @@ class CatalogueFollower:
         if any(isinstance(change, PutItem) for _, change in changes):
             for learner in self._learners():
                 # the first time a quarter of a second or more: not in whichever thread asks for the next list
-                await asyncio.to_thread(learner.slots.prepare)
+                try:
+                    await asyncio.to_thread(learner.slots.prepare)
+                except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
+                    # the changes count all the same: whoever asks for a new item's vector meets this again
+                    log.error("slots_not_prepared", error=repr(error)[:500])
         self._state.advance(changes)
 
     async def _learn(self) -> None:

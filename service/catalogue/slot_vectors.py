@@ -68,6 +68,8 @@ class SlotVectors:
     def prepare(self) -> None:
         """Computes what all estimates follow from, which takes a while the first time."""
         _ = self._newcomers
+        if self._catalogue.attributes is not None:
+            _ = self._means
 
     def num_learnt(self, slot: int) -> int:
         """Watchers that a slot has learnt from."""

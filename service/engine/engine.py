@@ -29,7 +29,7 @@ from service.engine.compute import BatchCompute
 from service.engine.graphs import GraphCompute
 from service.engine.messages import EncodedRequest, EngineLimits, EngineRequest, EngineResult, Started
 from service.engine.protocols import DropReason, EngineObserver, SilentObserver
-from service.engine.waiting import Waiting, fail_each, halves_of, parts_of
+from service.engine.waiting import Waiting, fail_each, halves_of, next_half, parts_of
 from service.errors import EngineFailed, Overloaded
 from service.scheduling.failures import end_process, is_device_lost
 from service.scheduling.lanes import Lanes
@@ -174,7 +174,7 @@ class Engine:
 
     async def _work(self) -> None:
         try:
-            while batch := self._halves.popleft() if self._halves else self._take():
+            while batch := next_half(self._halves) or self._take():
                 self._observer.batch_started(sum(w.size for w in batch), self.num_waiting)
                 started = self._clock()
                 requests = [waiting.request for waiting in batch]

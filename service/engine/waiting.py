@@ -1,7 +1,8 @@
 """A piece of work that an engine was asked for, from then until its answer."""
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -67,10 +68,6 @@ class Waiting:
             self.learn(vectors)
         self._is_computing = True
 
-    def try_again(self) -> None:
-        """Joins another batch, for the last time."""
-        self.is_second_try = True
-
     def succeed(self, result: EngineResult | ResultBlock, queue_ms: float) -> None:
         self.answer.set_result(result.told(queue_ms, self.vectors_known, self.is_cheap))
 
@@ -92,7 +89,7 @@ def parts_of(work: Work, answer: Receiver[Any], size: int, since: float) -> list
 def halves_of(batch: Sequence[Waiting], cause: BaseException | None) -> list[list[Waiting]]:
     """The two halves of a batch that was too large for the memory, for a second try.
 
-    None where it failed otherwise, was halved before, or cannot be.
+    Empty where it failed otherwise, was halved before, or cannot be.
     """
     if not is_out_of_memory(cause) or any(waiting.is_second_try for waiting in batch):
         return []
@@ -102,12 +99,19 @@ def halves_of(batch: Sequence[Waiting], cause: BaseException | None) -> list[lis
         pieces = parts_of(waiting.request, waiting.answer, -(-waiting.size // 2), waiting.since)
     if len(pieces) < 2:
         return []
-    for waiting in pieces:
-        waiting.try_again()
+    again = [replace(waiting, is_second_try=True) for waiting in pieces]
     log.warning("engine_batch_halved", batch=sum(waiting.size for waiting in pieces), error=repr(cause)[:500])
     free_device_memory()
-    middle = len(pieces) // 2
-    return [pieces[:middle], pieces[middle:]]
+    middle = len(again) // 2
+    return [again[:middle], again[middle:]]
+
+
+def next_half(halves: deque[list[Waiting]]) -> list[Waiting]:
+    """Takes the next half of a batch, without whom nobody waits for any more; empty where none is left."""
+    while halves:
+        if left := [waiting for waiting in halves.popleft() if not waiting.answer.done()]:
+            return left
+    return []
 
 
 def fail_each(batch: Iterable[Waiting], why: str) -> None:

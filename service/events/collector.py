@@ -45,11 +45,10 @@ class EventCollector(Collector):
         streams = GaugeMetricFamily(
             "recall_stream_bytes", "Bytes that a stream of events has in Redis", labels=["stream"]
         )
-        for level in self._watch.levels if self._watch else ():
-            streams.add_metric([level.name], level.num_bytes)
         waiting = GaugeMetricFamily(
             "recall_stream_oldest_seconds", "Since the oldest event of a stream was written", labels=["stream"]
         )
         for level in self._watch.levels if self._watch else ():
+            streams.add_metric([level.name], level.num_bytes)
             waiting.add_metric([level.name], level.oldest_s)
         yield from (events, spool, streams, waiting)

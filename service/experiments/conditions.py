@@ -20,7 +20,6 @@ AttributeValue = AttributeScalar | Annotated[list[AttributeScalar], Field(max_le
 GROUPS = ("$inGroup", "$notInGroup")  # operators on lists that the file does not hold
 
 
-SESSION_PREFIX = f"{SESSION}||"  # of a session's name in the log
 Buckets = Mapping[str, str]  # of a unit: EXPERIMENT__VERSION -> the key of its variation
 
 

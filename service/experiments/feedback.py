@@ -102,10 +102,10 @@ class FeedbackSink(Protocol):
         """Reads what was kept."""
         ...
 
-    async def keep(self, event: FeedbackEvent, is_positive: bool = True) -> bool:
+    async def keep(self, event: FeedbackEvent, is_taken: bool = True) -> bool:
         """Keeps an event once, with its item in the user's history, or among the hidden; False when it was kept before.
 
-        is_positive: False keeps it out of the history (service/experiments/histories.py).
+        is_taken: False keeps it out of the history (service/experiments/histories.py).
 
         Raises EventsUnavailable when that is not certain: send it again.
         """
@@ -133,9 +133,9 @@ class RedisFeedback:
     def events(self) -> EventReader[FeedbackEvent]:
         return RedisEventReader(self._redis, FEEDBACK, FeedbackEvent.from_json)
 
-    async def keep(self, event: FeedbackEvent, is_positive: bool = True) -> bool:
+    async def keep(self, event: FeedbackEvent, is_taken: bool = True) -> bool:
         try:
-            [reply] = await self._writes.ask([(event, is_positive and event.is_history)])
+            [reply] = await self._writes.ask([(event, is_taken and event.is_history)])
         except RedisUnavailable as error:
             raise self._refusal(error.cause) from error
         if isinstance(reply, RedisUnavailable):
@@ -161,9 +161,10 @@ class RedisFeedback:
         kept, limit = (hidden_key, MAX_HIDDEN) if is_hide else (history_key, self._limits.max_history)
         keys = (mark_key(event, self._slot), FEEDBACK, kept(event.user, self._slot))
         arguments = (orjson.dumps(event), self._limits.mark_ttl_s, item, limit)
-        if not is_hide:
+        # in a Cluster nobody follows the bits (service/stores/hiders.py)
+        if not is_hide or self._redis.is_cluster:
             return keys, arguments
-        return (*keys, self._slot + KEY), (*arguments, *bits_of(event.user))
+        return (*keys, KEY), (*arguments, *bits_of(event.user))
 
 
 class MemoryFeedback:
@@ -178,7 +179,7 @@ class MemoryFeedback:
     def events(self) -> EventReader[FeedbackEvent]:
         return MemoryEventReader(self._stream, FeedbackEvent.from_json)
 
-    async def keep(self, event: FeedbackEvent, is_positive: bool = True) -> bool:
+    async def keep(self, event: FeedbackEvent, is_taken: bool = True) -> bool:
         if mark_key(event) in self._marks:
             return False
         self._marks[mark_key(event)] = None
@@ -187,6 +188,6 @@ class MemoryFeedback:
         self._stream.append(orjson.dumps(event))
         if event.action is Action.HIDE:
             await self._history.hide(event.user, event.item)
-        elif is_positive and event.is_history:
+        elif is_taken and event.is_history:
             await self._history.append(event.user, event.item)
         return True

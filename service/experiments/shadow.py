@@ -19,6 +19,7 @@ from service.errors import RecallError
 from service.experiments.assignment import Assignment
 from service.experiments.recorder import RecordedResult
 
+MAX_TASKS = 64  # under way; beyond it an answer has no shadow: they pass no gate, and must not crowd out requests
 SAMPLE_EVERY = 1000  # queries; the other arms compute the sampled one too
 
 
@@ -79,7 +80,8 @@ class ShadowComparison(Generic[Query]):
 
     def sample(self, query: Query, result: ListedResult) -> None:
         """Starts a comparison when it is this query's turn; never waits."""
-        if self._arm and random.random() < self._arm.share and result.assignment.arm != self._arm.name:
+        is_drawn = self._arm and random.random() < self._arm.share and len(self._tasks) < MAX_TASKS
+        if self._arm and is_drawn and result.assignment.arm != self._arm.name:
             self._start(self._shadow(query, result, self._arm))
         if len(self._pipeline.arms) < 2 or next(self._answers) % self._sample_every:
             return

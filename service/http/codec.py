@@ -29,7 +29,6 @@ from service.steps.interleaving import join_explained
 from service.stores.vector_codec import CachedVectors
 
 Model = TypeVar("Model", bound=BaseModel)
-UNIT_NAMES = frozenset(UNITS)
 MAX_MESSAGE = 300
 MAX_AHEAD_MS, MAX_LOOPS = 300_000, 100  # of a client's clock, and of a video watched again and again
 RETRY_AFTER_S = "1"
@@ -135,7 +134,7 @@ def to_query(
     body: RecallRequest, request_id: str, deadline: Deadline, forced: str | None = None, pinned: str | None = None
 ) -> RecallQuery:
     """The query of a checked body. Raises BadRequest for attributes that are fields of their own."""
-    if taken := UNIT_NAMES & body.attributes.keys():
+    if taken := body.attributes.keys() & UNITS:
         raise BadRequest(f"attributes: {min(taken)} is a field of its own")
     return RecallQuery(
         request_id=request_id,

@@ -185,13 +185,13 @@ async def _give_way(number: int) -> None:
 
 
 def _read_member(
-    service: Service, member: dict[str, Any], own_id: str, deadline: Deadline, forced: str | None, pinned: str | None
+    service: Service, member: dict[str, Any], request_id: str, by: Deadline, forced: str | None, pinned: str | None
 ) -> RecallQuery | RecallError:
     """The query of a member, or the reason why it is none."""
     try:
         body = codec.parse_object(RecallRequest, member)
         codec.check_bounds(body, service.settings)
-        return replace(codec.to_query(body, own_id, deadline, forced, pinned), is_bulk=True)
+        return replace(codec.to_query(body, request_id, by, forced, pinned), is_bulk=True)
     except RecallError as error:
         return error
 

@@ -16,10 +16,12 @@ from functools import partial
 from hashlib import blake2b
 from typing import cast
 
+import numpy as np
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
+from service.stores.redis_causes import cause_of
 from service.stores.redis_client import RedisClient, RedisUnavailable
 
 KEY, COMPLETE_KEY = b"hiders", b"hiders:complete"  # the bits; there once the lists of all users are among them
@@ -73,11 +75,12 @@ class Hiders:
             try:
                 await self._follow_once()
             except RedisUnavailable as error:
-                is_told &= not self._is_complete
-                if not is_told:
+                if self._is_complete or not is_told:
                     log.warning("hiders_unknown", cause=error.cause.value, effect="each request reads what is hidden")
                 is_told = True
-            self._is_complete = False
+            finally:
+                # whatever ends it: without the channel nothing is certain of anybody
+                self._is_complete = False
             await asyncio.sleep(RETRY_S)
 
     async def _follow_once(self) -> None:
@@ -87,23 +90,32 @@ class Hiders:
                     # nothing that is set from here on is missed; what was set before is read now
                     await self._load()
                 else:
-                    self._set(map(int, message.split()))
+                    self._hear(message)
+
+    def _hear(self, message: bytes) -> None:
+        try:
+            self._set(map(int, message.split()))
+        except (ValueError, IndexError) as error:
+            # somebody else's message: what of ours went missing nobody knows
+            raise RedisUnavailable(cause_of(error)) from error
 
     async def _load(self) -> None:
+        # of a channel that was lost for a moment too
+        self._is_complete = False
         [complete] = await self._redis.get_many([COMPLETE_KEY])
         if complete is None:
             await self._make()
         size = NUM_BITS // 8
-        kept = bytearray(size)
+        kept = np.zeros(size, np.uint8)
         for start in range(0, size, CHUNK):
             chunk = await self._redis.run(partial(self._read, start))
-            kept[start : start + len(chunk)] = chunk
+            kept[start : start + len(chunk)] = np.frombuffer(chunk, np.uint8)
             if len(chunk) < CHUNK:
                 break
         if self._bits:
             # what this process has noted meanwhile stays
-            kept = bytearray((int.from_bytes(kept) | int.from_bytes(self._bits)).to_bytes(size))
-        self._bits, self._is_complete = kept, True
+            kept |= np.frombuffer(self._bits, np.uint8)
+        self._bits, self._is_complete = bytearray(kept.data), True
 
     async def _make(self) -> None:
         """Sets the bits of the lists that are there: of a Redis whose lists are older than its bits."""

@@ -235,7 +235,8 @@ class RedisClient:
         """
         try:
             async with self._client.pubsub() as connection:
-                await connection.subscribe(channel)
+                async with Patience(self._timeout_s):
+                    await connection.subscribe(channel)
                 is_asked = False
                 while True:
                     message = await connection.get_message(timeout=HEARTBEAT_S)
@@ -248,7 +249,7 @@ class RedisClient:
                     elif message["type"] == "message":
                         yield message["data"]
                     is_asked = message is None
-        except (exceptions.RedisError, OSError) as error:
+        except (exceptions.RedisError, OSError, *BUGS) as error:
             raise RedisUnavailable(cause_of(error)) from error
 
     def _record_failure(self, error: BaseException) -> FailureCause:

@@ -9,7 +9,7 @@ import pytest
 
 from service.experiments.feedback import Action, FeedbackEvent, RedisFeedback
 from service.stores.embedded_redis import EmbeddedRedis
-from service.stores.hiders import CHUNK, COMPLETE_KEY, KEY, NUM_BITS, Hiders, bits_of
+from service.stores.hiders import CHANNEL, CHUNK, COMPLETE_KEY, KEY, NUM_BITS, Hiders, bits_of
 from service.stores.history import RedisHistory, hidden_key
 from service.stores.redis_client import RedisClient, RedisLimits
 
@@ -150,3 +150,28 @@ def test_few_users_are_taken_for_another(server):
 
     num_known, wrong = asyncio.run(main())
     assert (num_known, wrong <= 3) == (20_000, True)
+
+
+@pytest.mark.parametrize("message", ["no number", str(NUM_BITS * 8)])
+def test_a_foreign_message_makes_every_user_one_who_may_have_until_all_is_read_again(server, message):
+    async def main():
+        redis = RedisClient(server.url, "events", PATIENT)
+        async with following(server) as (hiders, feedback, _):
+            await until(knows(hiders))
+            await redis.run(lambda client: client.publish(CHANNEL, message))
+            await until(lambda: hiders.may_contain("nobody at all"))
+            await feedback.keep(hide("meanwhile"))
+            await until(knows(hiders))
+            await redis.close()
+            return hiders.may_contain("meanwhile")
+
+    assert asyncio.run(main())
+
+
+def test_who_follows_no_more_is_certain_of_nobody(server):
+    async def main():
+        async with following(server) as (hiders, *_):
+            await until(knows(hiders))
+        return hiders.may_contain("nobody")
+
+    assert asyncio.run(main())
