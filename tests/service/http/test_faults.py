@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from service.stores.embedded_redis import EmbeddedRedis
+from tests.waiting import wait_for
 
 RATE, LOAD_S = 50, 4
 RECOVERY_LIMIT_S = 5
@@ -59,13 +60,6 @@ def knock(ask):
     ask.post("/recall", json={"user_id": "knock", "history": [10_001 + 7 * random.randrange(300) for _ in range(3)]})
     ask.post("/feedback", json={"user_id": "knock", "item_id": 1, "action": "hide"})
     return False
-
-
-def wait_for(condition, limit_s=20):
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def kill(server):
