@@ -22,10 +22,16 @@ def module_of(file):
     return ".".join(file.relative_to(ROOT).with_suffix("").parts)
 
 
-def printed_options(text):
-    """Each (module, option) of the commands in a text, of which a line may go on in the next."""
+def printed_commands(text):
+    """Each (module, rest of the line) of the commands in a text, of which a line may go on in the next."""
     joined = re.sub(r"\\\n\s*", "", text)
-    return {(module, option) for module, rest in COMMAND.findall(joined) for option in re.findall(r"--[\w-]+", rest)}
+    # a sentence may end behind a command
+    return [(module.rstrip("."), rest) for module, rest in COMMAND.findall(joined)]
+
+
+def printed_options(text):
+    """Each (module, option) of the commands in a text."""
+    return {(module, option) for module, rest in printed_commands(text) for option in re.findall(r"--[\w-]+", rest)}
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +60,15 @@ def test_a_study_knows_the_options_that_pages_print(file, printed):
 
 
 def test_every_printed_study_is_there(printed):
+    named = {module for page in PAGES for module, _ in printed_commands(page.read_text(encoding="utf-8"))}
+    assert named <= {module_of(file) for file in FOLDER.rglob("*.py")}
     assert {module for module, _ in printed} <= {module_of(file) for file in PARSING}
 
 
 def test_options_of_a_printed_command_are_found():
     text = "$ python -m benchmarks.peers.compare --p99-ms 30 \\\n\t\t--only x  # not --this\n`-m benchmarks.a` --no"
     assert printed_options(text) == {("benchmarks.peers.compare", "--p99-ms"), ("benchmarks.peers.compare", "--only")}
+    assert printed_commands("It is `-m benchmarks.b` or\n$ python -m benchmarks.c.") == [
+        ("benchmarks.b", ""),
+        ("benchmarks.c", ""),
+    ]

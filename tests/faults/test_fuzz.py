@@ -1,4 +1,4 @@
-"""Every parser against a few thousand spoilt inputs; `make fuzz` gives each a million."""
+"""Every parser against a few hundred spoilt inputs; `make fuzz` gives each a million."""
 
 import asyncio
 import random
@@ -13,13 +13,16 @@ EXAMPLES = 300
 def test_no_parser_raises_what_its_contract_does_not_name(tmp_path):
     async def main():
         made = parsers(tmp_path, random.Random(5))
-        return [await fuzz(name, parser, EXAMPLES) for name, parser in made.items()]
+        refusing = {name for name, parser in made.items() if parser.refusals}
+        return refusing, [await fuzz(name, parser, EXAMPLES) for name, parser in made.items()]
 
-    rows = asyncio.run(main())
+    refusing, rows = asyncio.run(main())
     assert {row["parser"]: row["failures"] for row in rows if row["failed"]} == {}
     # most inputs are spoilt, and some are still good: both ends of each parser are reached
     assert all(row["read"] for row in rows)
-    assert sum(row["refused"] for row in rows) > EXAMPLES
+    assert {row["parser"] for row in rows if row["refused"]} == refusing
+    # an HTTP head is answered by a status, a cached vector is a miss, an id is a number or text: these raise nothing
+    assert {row["parser"] for row in rows} - refusing == {"HTTP heads", "cached vectors", "id rules"}
 
 
 def test_an_exception_that_is_no_refusal_is_told_with_its_input():

@@ -57,10 +57,10 @@ def test_an_outcome_says_why_it_is_less(outcome, expected):
     assert shortfalls(outcome) == expected
 
 
-def test_a_long_deadline_leaves_a_moment_and_a_short_one_a_share():
-    now = time.monotonic()
-    assert now + 10 - turning_point(now + 10) == pytest.approx(NEAR_S)
-    assert 0 <= now + 0.05 - turning_point(now + 0.05) <= SHARE * 0.05 + 1e-9
+@pytest.mark.parametrize(("left_s", "kept_s"), [(10, NEAR_S), (0.05, SHARE * 0.05)])
+def test_a_long_deadline_leaves_a_moment_and_a_short_one_a_share(monkeypatch, left_s, kept_s):
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    assert 1000 + left_s - turning_point(1000 + left_s) == pytest.approx(kept_s)
 
 
 def test_without_a_deadline_or_behind_it_nothing_is_kept_back():

@@ -30,6 +30,7 @@ def test_one_stall_of_the_machine_ends_nothing():
         return rate <= 100 and asked[rate] > 1
 
     assert 90 < RateSearch(40.0).run(holds, said.append) <= 100
+    assert said
     assert all("did not hold; once more" in sentence for sentence in said)
 
 

@@ -5,9 +5,9 @@ import orjson
 import polars as pl
 import pytest
 
-from service.consumer.tables import TABLES
+from service.consumer.tables import LISTS, TABLES
 from service.events.streams import STREAMS
-from service.experiments.exposure import Exposure, Interleaved, Shown
+from service.experiments.exposure import Exposure, Interleaved, Shadowed, Shown
 from service.experiments.feedback import Action, FeedbackEvent
 
 SHARED = {"experiment": "e", "phase": "1", "unit": "u", "served": "recgpt", "bundle": "b", "ts_ms": 5}
@@ -20,6 +20,12 @@ EVENTS = {
     "interleaved": Interleaved(
         request_id="r", config="c", teams=("a", "b"), picks=(0, 1), in_both=1, items=(7, "seven"), **SHARED
     ),
+    "shadow": Shadowed(
+        **{"request_id": "r", "config": "c", "variation": "0", "share": 0.1, "items": (7, "seven"), "asked": 2},
+        **{"shadow": "comirec", "shadow_bundle": "d", "shadow_items": (7, "seven"), "shadow_scores": (0.5, 0.25)},
+        shadow_took_ms=1.5,
+        **SHARED,
+    ),
     "feedback": FeedbackEvent(user="u", item=7, action=Action.LIKE, ts_ms=5),
 }
 BY_NAME = {table.name: table for table in TABLES}
@@ -27,6 +33,10 @@ BY_NAME = {table.name: table for table in TABLES}
 
 def test_every_stream_has_one_table():
     assert sorted(table.stream for table in TABLES) == sorted(STREAMS)
+
+
+def test_an_event_of_every_table_is_tried_here():
+    assert EVENTS.keys() == BY_NAME.keys()
 
 
 @pytest.mark.parametrize("name", EVENTS)
@@ -59,6 +69,9 @@ def test_a_time_is_a_number_and_no_text(name):
         BY_NAME[name].decode("1-0", orjson.dumps(wrong))
 
 
-@pytest.mark.parametrize("name", ["shown", "interleaved"])
-def test_items_are_text_since_a_column_has_one_type(name):
-    assert BY_NAME[name].decode("1-0", orjson.dumps(EVENTS[name]))["items"] == ["7", "seven"]
+@pytest.mark.parametrize(
+    ("name", "columns"), [("shown", {"items"}), ("interleaved", {"items"}), ("shadow", {"items", "shadow_items"})]
+)
+def test_items_are_text_since_a_column_has_one_type(name, columns):
+    row = BY_NAME[name].decode("1-0", orjson.dumps(EVENTS[name]))
+    assert {column: row[column] for column in LISTS & row.keys()} == {key: ["7", "seven"] for key in columns}

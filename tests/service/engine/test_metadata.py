@@ -73,5 +73,16 @@ def test_bundles_that_are_there_are_not_waited_for(bundle, monkeypatch):
     wait_for_bundles([bundle], 60)
 
 
-def test_what_does_not_come_is_waited_for_no_longer_than_told(tmp_path):
-    wait_for_bundles([tmp_path / "never"], 0.01)
+def test_what_does_not_come_is_waited_for_as_long_as_told_and_no_longer(bundle, tmp_path, monkeypatch):
+    now = 0.0
+
+    def sleep(pause_s):
+        nonlocal now
+        now += pause_s
+        assert now < 10, "it waits on"
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "sleep", sleep)
+    # one that is there does not end the waiting for the other
+    wait_for_bundles([bundle, tmp_path / "never"], 3)
+    assert 3 <= now < 4

@@ -11,6 +11,7 @@ from model.catalogue import IdMap
 from service.errors import Overloaded
 from service.experiments.assignment import Assignment, Reason
 from service.experiments.shadow import ShadowArm, ShadowComparison, share_in_common
+from tests.waiting import until
 
 LISTS = {"first": [1, 2], "second": [2, 3], "third": [1, 3]}
 
@@ -49,6 +50,12 @@ class Pipeline:
         return listed(query.pinned)
 
 
+async def finished(shadow):
+    """Returns when the tasks that a comparison has started, the only others of this loop, have ended by themselves."""
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+    await shadow.close()
+
+
 def compare(pipeline, num_answers=1, sample_every=1):
     """The measured overlap after `num_answers` answers of the first arm."""
 
@@ -58,8 +65,7 @@ def compare(pipeline, num_answers=1, sample_every=1):
         for _ in range(num_answers):
             shadow.sample(Query(), listed("first"))
         assert pipeline.queries == []  # nothing is asked before the caller goes on
-        await asyncio.sleep(0.01)
-        await shadow.close()
+        await finished(shadow)
         return overlap
 
     return asyncio.run(main())
@@ -84,7 +90,8 @@ def test_a_single_arm_is_compared_with_nothing():
 
 
 def test_an_arm_that_cannot_answer_measures_nothing():
-    assert compare(Pipeline("first", "second", error=Overloaded("full"))).count == 0
+    pipeline = Pipeline("first", "second", error=Overloaded("full"))
+    assert (compare(pipeline).count, pipeline.queries) == (0, ["second"])
 
 
 def test_close_ends_what_is_under_way():
@@ -122,8 +129,7 @@ def shadowed(pipeline, first="first", share=1.0, num_answers=1):
         shadow = ShadowComparison(pipeline, Mean(), 10**9, arm)
         for _ in range(num_answers):
             shadow.sample(Query(), listed(first))
-        await asyncio.sleep(0.01)
-        await shadow.close()
+        await finished(shadow)
 
     asyncio.run(main())
     return [(own.item_ids.tolist(), other.item_ids.tolist()) for own, other in pairs]
@@ -135,20 +141,27 @@ def test_a_shadow_arm_is_asked_alone_and_its_list_recorded_beside_the_one_shown(
 
 
 def test_a_shadow_arm_that_answered_itself_has_no_shadow():
-    assert shadowed(Pipeline(*LISTS), first="second") == []
+    pipeline = Pipeline(*LISTS)
+    assert (shadowed(pipeline, first="second"), pipeline.queries) == ([], [])
 
 
 def test_a_shadow_arm_that_cannot_answer_records_nothing():
-    assert shadowed(Pipeline(*LISTS, error=Overloaded("full"))) == []
+    pipeline = Pipeline(*LISTS, error=Overloaded("full"))
+    assert (shadowed(pipeline), pipeline.queries) == ([], ["second"])
 
 
 def test_a_list_that_only_filled_in_is_not_recorded():
     class Broken(Pipeline):
         async def recall(self, query):
+            await super().recall(query)
             return listed(query.pinned, "fallback")
 
-    assert shadowed(Broken(*LISTS)) == []
+    pipeline = Broken(*LISTS)
+    assert (shadowed(pipeline), pipeline.queries) == ([], ["second"])
 
 
 def test_a_shadow_arm_computes_its_share():
-    assert 20 < len(shadowed(Pipeline(*LISTS), share=0.25, num_answers=200)) < 85
+    pipeline = Pipeline(*LISTS)
+    recorded = shadowed(pipeline, share=0.25, num_answers=200)
+    assert 20 < len(recorded) < 85
+    assert len(pipeline.queries) == len(recorded)

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from recall.bench.target import children_running
+from tests.waiting import wait_for
 
 ADMIN_KEY = "only-for-admins"
 PATIENT = (
@@ -18,7 +19,6 @@ PATIENT = (
     *("--engine-stall-ms", "60000", "--target-wait-ms", "5000"),
 )
 LAYOUTS = {"one process": (), "workers": ("--http-workers", "2")}
-BAR_S = 60
 # what is measured on a shared machine says nothing of a canary: latency is a bound of other tests
 TERMS = {"share": 0.5, "max_slowdown": 1000}
 NO_KEEPALIVE = httpx.Limits(max_keepalive_connections=0)
@@ -78,14 +78,6 @@ class Users:
         for running in self._running:
             running.result()
         self._threads.shutdown()
-
-
-def wait_for(holds, limit_s=BAR_S):
-    started = time.monotonic()
-    while not holds():
-        assert time.monotonic() - started < limit_s, "not in time"
-        time.sleep(0.05)
-    return time.monotonic() - started
 
 
 def test_a_bad_canary_is_rolled_back_by_itself(served, admin, known):

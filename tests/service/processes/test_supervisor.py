@@ -13,6 +13,7 @@ import torch
 
 from recall.bench.target import children_running, is_listening
 from service.telemetry.collectors import add_up
+from tests.waiting import wait_for
 
 PATIENT = (
     *("--request-timeout-ms", "30000", "--redis-timeout-ms", "5000", "--events-timeout-ms", "5000"),
@@ -37,15 +38,6 @@ def ask(url, path, **body):
 def processes_of(served, kind="http"):
     """Its running processes of one kind; one that has ended and was not yet waited for is none."""
     return children_running(f"service.processes.{kind}", served.process.pid)
-
-
-def wait_for(is_so):
-    deadline = time.monotonic() + LIMIT_S
-    while time.monotonic() < deadline:
-        if is_so():
-            return
-        time.sleep(0.05)
-    pytest.fail("it did not come to pass")
 
 
 def test_answers_are_those_of_one_process(split, recall, known):

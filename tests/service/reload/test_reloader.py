@@ -15,6 +15,7 @@ from service.reload.collector import ReloadCollector
 from service.reload.reloader import Reloader
 from service.reload.watcher import Watcher
 from service.stores.vector_cache import MemoryVectorCache
+from tests.waiting import until
 
 LIMIT_S = 120
 ARM = "main"
@@ -230,8 +231,3 @@ def point(link, name):
     new = link.with_name("new-link")
     new.symlink_to(name)
     new.rename(link)
-
-
-async def until(is_so):
-    while not is_so():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)

@@ -9,6 +9,7 @@ import zmq
 from service.engine.protocols import DropReason, SilentObserver
 from service.remote.blocks import BadMessage
 from service.remote.sockets import MAX_READ, LoopSocket, count_bad
+from tests.waiting import until
 
 
 class CountingObserver(SilentObserver):
@@ -35,12 +36,6 @@ def opened(kind, got, **where):
         yield socket
     finally:
         socket.close()
-
-
-async def until(is_so):
-    async with asyncio.timeout(60):
-        while not is_so():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 async def sent(socket, *parts):

@@ -5,7 +5,6 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,8 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from service.stores.embedded_redis import find_server
-
-LIMIT_S = 60
+from tests.waiting import wait_for
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,8 @@ def free_port():
 
 
 def wait_until(holds):
-    deadline = time.monotonic() + LIMIT_S
-    while True:
-        with suppress(redis.RedisError, OSError):
-            if holds():
-                return
-        assert time.monotonic() < deadline, "the servers do not come up"
-        time.sleep(0.05)
+    """Waits for servers that come up: until then they refuse connections, or commands."""
+    wait_for(holds, passing=(redis.RedisError, OSError))
 
 
 @contextmanager

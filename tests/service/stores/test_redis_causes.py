@@ -1,19 +1,14 @@
 """Errors of the library and of sockets become causes: what passes, what opens the breaker, what has to be mended."""
 
+import asyncio
 from ssl import SSLError
 
 import pytest
 from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError
 
-from service.stores.redis_causes import (
-    CAUSES,
-    OPENS_AT_ONCE,
-    OPENS_WHEN_REPEATED,
-    PERMANENT,
-    FailureCause,
-    cause_of,
-)
+from service.stores.redis_causes import CAUSES, FailureCause, cause_of
+from service.stores.redis_client import RedisClient, RedisLimits, RedisUnavailable
 
 
 def wrapped(inner):
@@ -78,10 +73,43 @@ def test_a_cluster_that_nobody_told_of_is_as_its_last_node_said():
     assert cause_of(error) is FailureCause.AUTH
 
 
-def test_what_somebody_has_to_mend_never_opens_the_breaker_by_itself_alone():
-    assert FailureCause.BUG in PERMANENT
-    assert not OPENS_AT_ONCE & OPENS_WHEN_REPEATED
-    assert FailureCause.MEMORY not in OPENS_AT_ONCE
+@pytest.mark.parametrize(
+    ("error", "num_calls", "refusal"),
+    [
+        (ConnectionRefusedError(), 1, None),
+        (exceptions.BusyLoadingError(), 1, None),
+        (MasterNotFoundError("no master"), 1, None),
+        (exceptions.ClusterDownError("CLUSTERDOWN"), 1, None),
+        (exceptions.AuthenticationError(), 1, FailureCause.AUTH),
+        (wrapped(SSLError("CERTIFICATE_VERIFY_FAILED")), 1, FailureCause.TLS),
+        (TimeoutError(), 3, None),
+        (ConnectionResetError(), 3, None),
+        (exceptions.OutOfMemoryError(), None, None),
+        (exceptions.ReadOnlyError(), None, None),
+        (exceptions.ResponseError("WRONGTYPE"), None, None),
+        (exceptions.NoPermissionError(), None, FailureCause.PERMISSION),
+        (exceptions.ClusterCrossSlotError("CROSSSLOT"), None, FailureCause.CLUSTER),
+        (TypeError("a value that the library does not expect"), None, FailureCause.BUG),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_after_so_many_failed_calls_of_a_cause_the_breaker_is_open_and_a_lasting_one_is_told(error, num_calls, refusal):
+    async def fail(_):
+        raise error
+
+    async def main():
+        # the calls fail before any connection is opened
+        client = RedisClient("redis://127.0.0.1:1", "test", RedisLimits(timeout_ms=10_000, max_failures=3, open_s=60))
+        were_open = []
+        for _ in range(6):
+            with pytest.raises(RedisUnavailable):
+                await client.run(fail)
+            were_open.append(client.is_down)
+        await client.close()
+        return were_open, client.refusal
+
+    closed = 6 if num_calls is None else num_calls - 1
+    assert asyncio.run(main()) == ([False] * closed + [True] * (6 - closed), refusal)
 
 
 def test_a_narrower_error_is_looked_for_before_a_wider_one():

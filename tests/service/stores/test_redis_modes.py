@@ -1,17 +1,15 @@
 """Every way in which a Redis is run, with real servers: all that is kept there works, and a refusal is named."""
 
 import asyncio
-import importlib.util
-import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from model.records import History
 from service.catalogue.changes import DeleteItem
@@ -29,10 +27,8 @@ from service.stores.redis_client import RedisClient, RedisLimits, RedisUnavailab
 from service.stores.redis_urls import Mode, parse_address
 from service.stores.vector_cache import RedisVectorCache
 from service.stores.vector_codec import CachedVectors, cache_key
-
-spec = importlib.util.spec_from_file_location("redis_servers", Path(__file__).with_name("redis_servers.py"))
-servers = sys.modules["redis_servers"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(servers)
+from tests.service.stores import redis_servers as servers
+from tests.waiting import until
 
 PATIENT = RedisLimits(timeout_ms=20_000)  # a shared machine; a bound is its own test's business
 LIMIT_S = 60
@@ -131,12 +127,13 @@ def test_who_hides_is_heard_of(url):
         hiders = Hiders(client)
         following = asyncio.create_task(hiders.follow())
         feedback = RedisFeedback(client)
-        if not client.is_cluster:
-            while hiders.may_contain("nobody"):  # noqa: ASYNC110  (nothing tells)
-                await asyncio.sleep(0.01)
+        if client.is_cluster:
+            # nothing can be followed: it ends by itself
+            await following
+        else:
+            await until(lambda: not hiders.may_contain("nobody"))
         await feedback.keep(event("hides", 1, Action.HIDE))
-        while not hiders.may_contain("hides"):  # noqa: ASYNC110  (nothing tells)
-            await asyncio.sleep(0.01)
+        await until(lambda: hiders.may_contain("hides"))
         following.cancel()
         await asyncio.wait([following])
         return hiders.may_contain("nobody"), dict(client.failures)
@@ -151,12 +148,17 @@ def test_a_user_without_the_channel_keeps_hides_and_reads_everybody(plain):
         await RedisFeedback(client, hiders=hiders).keep(event("mute", 1, Action.HIDE))
         with pytest.raises(RedisUnavailable) as refused:
             await anext(client.listen(CHANNEL))
+        # until its own follower is refused too, nobody knows anything
+        await until(lambda: any(line["event"] == "hiders_unknown" for line in told))
         following.cancel()
         await asyncio.wait([following])
         hidden = await RedisHistory(client, hiders=hiders).hidden(["mute"])
         return refused.value.cause, hidden, hiders.may_contain("nobody")
 
-    assert with_client(f"redis://mute:mute@{plain[0].address}", use) == (FailureCause.PERMISSION, [[1]], True)
+    with capture_logs() as told:
+        outcome = with_client(f"redis://mute:mute@{plain[0].address}", use)
+    assert outcome == (FailureCause.PERMISSION, [[1]], True)
+    assert {line["cause"] for line in told if line["event"] == "hiders_unknown"} == {"permission"}
 
 
 def test_vectors_come_back(url):
