@@ -10,16 +10,10 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from benchmarks.steady import Connection, read_message
+
 LOOK_S, LIMIT_S = 0.1, 5.0
-CLOSE = b"\r\nconnection: close\r\n"
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-async def read_message(reader: asyncio.StreamReader) -> bytes:
-    """A whole request or answer. Raises EOFError and OSError."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    size = head.lower().partition(b"content-length: ")[2].split(b"\r")[0]
-    return head + await reader.readexactly(int(size or 0))
+HOST = "127.0.0.1"
 
 
 @dataclass
@@ -29,16 +23,16 @@ class Replica:
     port: int
     is_ready: bool = False
     statuses: list[bytes] = field(default_factory=list)  # of /ready, each time that it changed
-    _kept: deque[Streams] = field(default_factory=deque)
+    _kept: deque[Connection] = field(default_factory=deque)
 
     async def look(self) -> None:
         """Asks whether it is ready, on a connection of its own."""
         try:
             async with asyncio.timeout(LIMIT_S):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                writer.write(b"GET /ready HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-                status = (await read_message(reader))[9:12]
-                writer.close()
+                connection = await Connection.open(HOST, self.port)
+                head, _ = await connection.exchange(b"GET /ready HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                connection.close()
+                status = head[9:12]
         except TimeoutError:
             # slow is not gone: on a machine that others use the one look says nothing
             return
@@ -50,16 +44,13 @@ class Replica:
 
     async def ask(self, request: bytes) -> bytes:
         """Its answer. Raises EOFError and OSError where there is none."""
-        while self._kept and self._kept[0][0].at_eof():
-            self._kept.popleft()[1].close()
-        reader, writer = self._kept.popleft() if self._kept else await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(request)
-        answer = await read_message(reader)
-        if CLOSE in answer.partition(b"\r\n\r\n")[0].lower() + b"\r\n":
-            writer.close()
-        else:
-            self._kept.append((reader, writer))
-        return answer
+        while self._kept and self._kept[0].is_over:
+            self._kept.popleft().close()
+        connection = self._kept.popleft() if self._kept else await Connection.open(HOST, self.port)
+        head, body = await connection.exchange(request)
+        if not connection.is_over:
+            self._kept.append(connection)
+        return head + body
 
 
 class Balancer:
@@ -83,15 +74,16 @@ class Balancer:
         self._thread.join(10)
 
     def _run(self) -> None:
-        tasks = [self._loop.create_task(self._look(replica)) for replica in self.replicas]
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        looks = [self._loop.create_task(self._look(replica)) for replica in self.replicas]
+        server = self._loop.run_until_complete(asyncio.start_server(self._serve, HOST, 0))
         self.port = server.sockets[0].getsockname()[1]
         self._loop.run_forever()
         server.close()
-        for task in [*tasks, *asyncio.all_tasks(self._loop)]:
+        # the looks, and the clients that are still there
+        tasks = {*looks, *asyncio.all_tasks(self._loop)}
+        for task in tasks:
             task.cancel()
-        with suppress(asyncio.CancelledError):
-            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self._loop.close()
 
     async def _look(self, replica: Replica) -> None:
@@ -106,7 +98,7 @@ class Balancer:
         # at the end of the proxy a client may still be there
         with suppress(OSError, EOFError, asyncio.CancelledError):
             while True:
-                request = await read_message(reader)
+                request = b"".join(await read_message(reader))
                 ready = [replica for replica in self.replicas if replica.is_ready] or self.replicas
                 self.replicas.append(self.replicas.pop(0))
                 writer.write(await ready[0].ask(request))

@@ -12,7 +12,6 @@ Seconds count from the answer of POST /admin/reload until /arms has no canary. F
 import argparse
 import asyncio
 import itertools
-import json
 import os
 import sys
 import tempfile
@@ -27,14 +26,13 @@ import httpx
 import numpy as np
 
 from benchmarks.hanging import SWITCH
-from benchmarks.steady import LAYOUTS, Body, SteadyLoad, where_and_when
+from benchmarks.steady import KEY, LAYOUTS, MAX_SHOWN, Body, SteadyLoad, add_row, where_and_when
 from index.bundle.build import build_bundle
 from model.records import ServingPlan
 from recall.bench.bundles import TWO_STEPS, Sizes, make_checkpoint
 from recall.bench.target import Checkout, serving
 
-KEY, CLIENTS, LIMIT_S, WATCHED_S = "only-here", 8, 60, 20
-MAX_SHOWN = 50  # requests without a 200 in a row
+CLIENTS, LIMIT_S, WATCHED_S = 8, 60, 20
 CASES = {"other lists": "other", "failing": "same", "slow": "same", "good": "same"}  # the bundle on trial
 SWITCHED = {"failing": "fail", "slow": "slow"}
 HANGING = Checkout((sys.executable, "-m", "benchmarks.hanging"))
@@ -150,11 +148,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_bundles(Path(folder), options.items)
         for layout, case in itertools.product(options.layout, options.case):
-            line = json.dumps(measure(layout, case, options, Path(folder)))
-            if options.output:
-                with options.output.open("a", encoding="utf-8") as rows:
-                    rows.write(line + "\n")
-            print(line)
+            add_row(measure(layout, case, options, Path(folder)), options.output)
 
 
 if __name__ == "__main__":

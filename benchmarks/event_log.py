@@ -83,7 +83,7 @@ class FeedbackClient(threading.Thread):
 
 
 async def record_all(url: str, folder: Path, num_events: int) -> int:
-    """Records exposures of as many users; returns how many were dropped or are left on disk."""
+    """Records exposures of as many users; returns how many were dropped. What Redis did not take is in the folder."""
     redis = RedisClient(url, "events", RedisLimits(timeout_ms=5000))
     outbox = Outbox(redis, Spool(folder, 1 << 28))
     recorder = ExposureRecorder(outbox, sample_share=0.0)
@@ -95,9 +95,21 @@ async def record_all(url: str, folder: Path, num_events: int) -> int:
             await asyncio.sleep(0.001)
             while outbox.num_queued > MAX_WAITING:  # noqa: ASYNC110  (nothing tells of an outbox)
                 await asyncio.sleep(0.01)
-    lost = await outbox.close(60)
+    dropped = await outbox.close(60)
     await redis.close()
-    return lost + outbox.spool_bytes
+    return dropped
+
+
+def left_on_disk(folder: Path) -> list[bytes]:
+    """Takes the exposures out of a spool whose writer has ended."""
+    entries: list[bytes] = []
+    spool = Spool(folder, 1 << 30)
+    while spool.num_bytes:
+        read, num_bytes = spool.read()
+        entries += [data for stream, data in read if stream == EXPOSURES]
+        spool.forget(num_bytes)
+    spool.close()
+    return entries
 
 
 def count_rows(files: Path) -> tuple[int, int]:
@@ -116,7 +128,8 @@ def flood(num_events: int, has_consumer: bool) -> dict[str, Any]:
             client = FeedbackClient(target.url, a_second=20)
             client.start()
             started = time.monotonic()
-            lost = asyncio.run(record_all(f"unix://{socket}", folder / "own-spool", num_events))
+            dropped = asyncio.run(record_all(f"unix://{socket}", folder / "own-spool", num_events))
+            num_left = len(left_on_disk(folder / "own-spool"))
             writing_s = time.monotonic() - started
             with Redis(unix_socket_path=socket) as redis:
                 while has_consumer and redis.xlen(EXPOSURES):
@@ -130,7 +143,8 @@ def flood(num_events: int, has_consumer: bool) -> dict[str, Any]:
     return {
         "exposures": num_events,
         "consumer": has_consumer,
-        "dropped": lost,
+        "dropped": dropped,
+        "on_disk": num_left,
         "rows": rows and rows[0],
         "lost": rows and num_events - rows[1],
         "feedback": {str(status): count for status, count in client.statuses.items()},
@@ -189,15 +203,11 @@ def frozen(seconds: float) -> dict[str, Any]:
             time.sleep(2)
             with stopped(server.pid):
                 time.sleep(seconds)
-                os.kill(target.pid or 0, signal.SIGTERM)
+                service = psutil.Process(target.pid)
+                service.terminate()
                 askers.join()
-                psutil.Process(target.pid).wait()
-        entries: list[bytes] = []
-        spool = Spool(state / "spool", 1 << 30)
-        while spool.num_bytes:
-            read, num_bytes = spool.read()
-            entries += [data for stream, data in read if stream == EXPOSURES]
-            spool.forget(num_bytes)
+                service.wait()
+        entries = left_on_disk(state / "spool")
         with Redis.from_url(server.url) as redis:
             written = [fields[b"e"] for _, fields in redis.xrange(EXPOSURES)]
         units = {Exposure.from_json(data).unit for data in (*entries, *written)}
@@ -277,7 +287,7 @@ def analysis(num_events: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("flood", "frozen", "analysis"))
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=60)

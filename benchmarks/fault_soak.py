@@ -6,7 +6,8 @@ Mixed requests at a fixed rate; each minute one fault of benchmarks/soak_faults.
 each comes in turn. A fault is over once /ready says that all is well. Unexplained: a request without a 200 (202 of
 feedback) that the fault under way does not explain, or one while there was none. At the end of each minute memory,
 descriptors, threads and tasks are read; the slope of the memory is that of a line through all after the warm-up, by
-process. A process that was started again begins a line of its own, and the longest counts. One JSON line a layout.
+process. A process that was started again begins a line and a warm-up of its own, and the longest counts. What could not
+be done or read is named in `not_recovered`. One JSON line a layout.
 """
 
 import argparse
@@ -27,19 +28,32 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
+from redis.exceptions import RedisError
 
 from benchmarks.canary import HANGING
 from benchmarks.fault_proxy import FaultProxy
 from benchmarks.hanging import SWITCH
 from benchmarks.hot_swaps import make_bundles
-from benchmarks.soak_faults import ARM, EXPERIMENTS, FAULTS, KEY, Scene, SoakFault
-from benchmarks.steady import LAYOUTS, Body, Miss, SteadyLoad, processes_of, where_and_when
+from benchmarks.soak_faults import ARM, EXPERIMENTS, FAULTS, Scene, SoakFault
+from benchmarks.steady import (
+    KEY,
+    LAYOUTS,
+    MAX_SHOWN,
+    Body,
+    Miss,
+    SteadyLoad,
+    add_row,
+    processes_of,
+    where_and_when,
+)
 from recall.bench.bundles import Sizes
 from recall.bench.target import Target, serving
 from service.stores.embedded_redis import EmbeddedRedis
 
-MINUTE_S, BACK_S, NUM_USERS, MAX_SHOWN = 60.0, 50.0, 500, 50
+MINUTE_S, BACK_S, NUM_USERS = 60.0, 50.0, 500
 CALM = "calm"
+# what a fault raises that finds its process gone, its Redis away, its answer of another form; the soak goes on
+BROKEN = (RuntimeError, OSError, LookupError, ValueError, httpx.HTTPError, psutil.Error, RedisError)
 # patient, because a starved machine is no fault of the service; a small cache, so that it is full after the warm-up
 OPTIONS = (
     *("--admin-key", KEY, "--memory-cache-mb", "4", "--watch-experiments-s", "1"),
@@ -73,14 +87,13 @@ class Minutes:
 
     memory_mb: dict[int, list[tuple[float, float]]] = field(default_factory=dict)  # (minute, resident)
     kinds: dict[int, str] = field(default_factory=dict)
-    descriptors: list[int] = field(default_factory=list)
-    threads: list[int] = field(default_factory=list)
-    tasks: list[int] = field(default_factory=list)
+    totals: dict[str, dict[int, int]] = field(default_factory=dict)  # of all processes, by name and minute's number
     recovered_s: dict[str, list[float]] = field(default_factory=dict)
-    broken: list[str] = field(default_factory=list)  # faults that could not be done, or were not recovered from
+    # faults that could not be done or were not recovered from, and minutes whose end could not be read
+    broken: list[str] = field(default_factory=list)
 
-    async def read(self, minute: float, scene: Scene) -> None:
-        """Reads the processes, without what is being asked just then."""
+    async def read(self, number: int, minute: float, scene: Scene) -> None:
+        """Reads the processes at the end of a minute, without what is being asked just then. Raises BROKEN."""
         num_descriptors, num_threads = 0, 0
         for process in processes_of(scene.target):
             try:
@@ -92,16 +105,26 @@ class Minutes:
                 continue
             self.kinds[process.pid] = kind
             self.memory_mb.setdefault(process.pid, []).append((round(minute, 2), mb))
-        self.descriptors.append(num_descriptors)
-        self.threads.append(num_threads)
         # the fewest of some looks: those of requests under way come and go
-        self.tasks.append(min([await num_tasks(scene.admin) for _ in range(8)]))
+        tasks = min([await num_tasks(scene.admin) for _ in range(8)])
+        for name, total in (("descriptors", num_descriptors), ("threads", num_threads), ("tasks", tasks)):
+            self.totals.setdefault(name, {})[number] = total
+
+    def after(self, warmup: int) -> dict[str, dict[str, int]]:
+        """The totals since the warm-up; the last ones of a run that was shorter, none where nothing was read."""
+        known: dict[str, dict[str, int]] = {}
+        for name, totals in self.totals.items():
+            late = [total for number, total in totals.items() if number >= warmup] or [*totals.values()][-1:]
+            known[name] = {"after_warm_up": late[0], "end": late[-1], "most": max(late)}
+        return known
 
     def slopes(self, warmup: float) -> dict[str, dict[str, Any]]:
-        """The memory of each kind of process: of the one that was there longest after the warm-up."""
+        """The memory of each kind of process: of the one that was there longest after its warm-up, in minutes."""
         longest: dict[str, dict[str, Any]] = {}
         for pid, line in self.memory_mb.items():
-            minutes, memory = np.array([point for point in line if point[0] >= warmup]).reshape(-1, 2).T
+            # from its own first point on: one that was started again late grows as the first one did
+            since = line[0][0] + warmup
+            minutes, memory = np.array([point for point in line if point[0] >= since]).reshape(-1, 2).T
             if len(minutes) < 3 or len(minutes) <= longest.get(self.kinds[pid], {}).get("minutes", 0):
                 continue
             slope = np.polyfit(minutes, memory, 1)[0]
@@ -140,7 +163,7 @@ async def hurt(chosen: SoakFault, scene: Scene, load: SteadyLoad, minutes: Minut
                 raise RuntimeError(f"not well after {BACK_S:.0f} s")
             await asyncio.sleep(0.2)
         minutes.recovered_s.setdefault(chosen.name, []).append(round(time.monotonic() - healed, 1))
-    except (RuntimeError, OSError, httpx.HTTPError) as error:
+    except BROKEN as error:
         minutes.broken.append(f"{chosen.name}: {error!r}"[:300])
     # what is under way ends within its deadline; a minute is long enough for that too
     await asyncio.sleep(2)
@@ -158,7 +181,10 @@ async def soak(scene: Scene, load: SteadyLoad, faults: list[SoakFault], options:
             await asyncio.sleep(chosen.uniform(1, options.minute_s / 4))
             await hurt(turn.pop(), scene, load, minutes)
             await asyncio.sleep(max(0.0, began + options.minute_s * (number + 1) - 2 - time.monotonic()))
-            await minutes.read((time.monotonic() - began) / MINUTE_S, scene)
+            try:
+                await minutes.read(number, (time.monotonic() - began) / MINUTE_S, scene)
+            except BROKEN as error:
+                minutes.broken.append(f"minute {number} read: {error!r}"[:300])
     return minutes
 
 
@@ -194,7 +220,6 @@ def measure(layout: str, options: argparse.Namespace, folder: Path) -> dict[str,
 
         minutes, scene = asyncio.run(run())
     unexplained = [miss for miss in load.misses if not is_explained(miss, faults)]
-    late = [n for n in range(options.minutes) if n >= options.warmup_minutes] or [options.minutes - 1]
     return {
         "layout": layout,
         "minutes": options.minutes,
@@ -207,16 +232,10 @@ def measure(layout: str, options: argparse.Namespace, folder: Path) -> dict[str,
         "unexplained_5xx": sum(miss.status is None or miss.status >= 500 for miss in unexplained),
         "unexplained_shown": [miss.to_json() for miss in unexplained[:MAX_SHOWN]],
         "recovered_s": {name: max(times) for name, times in sorted(minutes.recovered_s.items())},
-        "memory": minutes.slopes(options.warmup_minutes),
-        **{
-            name: {"after_warm_up": values[late[0]], "end": values[-1], "most": max(values[late[0] :])}
-            for name, values in (
-                ("descriptors", minutes.descriptors),
-                ("threads", minutes.threads),
-                ("tasks", minutes.tasks),
-            )
-        },
-        "floods": scene.facts.get("floods", []),
+        # memory is read by the clock, and a minute of a try is shorter
+        "memory": minutes.slopes(options.warmup_minutes * options.minute_s / MINUTE_S),
+        **minutes.after(options.warmup_minutes),
+        "floods": scene.floods,
         "rate": options.rate,
         "warmup_minutes": options.warmup_minutes,
         "seed": options.seed,
@@ -228,7 +247,7 @@ def measure(layout: str, options: argparse.Namespace, folder: Path) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=int, default=60)
-    parser.add_argument("--warmup-minutes", type=int, default=20, help="before memory is judged")
+    parser.add_argument("--warmup-minutes", type=int, default=20, help="of each process, before it is judged")
     parser.add_argument("--minute-s", type=float, default=MINUTE_S, help="shorter minutes, for a try")
     parser.add_argument("--rate", type=float, default=15, help="requests a second")
     parser.add_argument("--items", type=int, default=3000)
@@ -241,11 +260,7 @@ def main() -> None:
     for layout in options.layout:
         with tempfile.TemporaryDirectory() as folder:
             make_bundles(Path(folder), Sizes(num_items=options.items))
-            line = json.dumps(measure(layout, options, Path(folder)))
-        if options.output:
-            with options.output.open("a", encoding="utf-8") as rows:
-                rows.write(line + "\n")
-        print(line)
+            add_row(measure(layout, options, Path(folder)), options.output)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ is the recall@100 of those items among the targets of the test split, each user'
 import argparse
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import date
@@ -20,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.base import Exclusions
+from index.bundle.build import build_bundle
+from index.bundle.bundle import open_bundle
 from index.exact import ExactIndex
 from model.attributes.table import Attributes
 from model.catalogue import Catalogue, IdMap, Ragged
@@ -33,6 +36,7 @@ from recall.training.train import Training, run_training
 from service.catalogue.changes import PutItem
 from service.catalogue.slot_vectors import References, SlotVectors
 from service.catalogue.state import CatalogueState
+from service.engine.loading import references_of
 
 NUM_HELD, MIN_TRAIN, MIN_TEST, K = 400, 20, 5, 100
 WATCHERS = (0, 1, 3, 10)
@@ -162,10 +166,10 @@ def measure(setting: Setting, work: Path) -> Iterator[dict[str, object]]:
     yield {"estimate": "trained", "recall_new": best[0], "share": 1.0, "recall_all": best[1]}
     checkpoint = Checkpoint.load(work / "without")
     encoder = UserEncoder(checkpoint)
-    sample = reduced(setting.data, setting.held).sampled_catalogue.sample or Ragged.of([])
-    own = [History(tuple(sample[number].tolist())) for number in range(len(sample))]
-    reference = encode(encoder, own).reshape(-1, encoder.item_vectors().shape[1])
-    references = References(lambda: reference)
+    # the bundle that would be served, for its golden vectors: they stand in where the checkpoint has no histories
+    with tempfile.TemporaryDirectory() as folder:
+        build_bundle(work / "without", Path(folder) / "bundle")
+        references = references_of(open_bundle(Path(folder) / "bundle"), checkpoint.catalogue, encoder)
     kept = [History(tuple(items[~np.isin(items, setting.held)].tolist())) for items in setting.histories]
     queries, table = encode(encoder, kept), encoder.item_vectors().numpy()
     _, base = setting.recall(queries, table, without_held=True)

@@ -11,14 +11,11 @@ put one after the other over some connections: the recalls' p99 in both, and how
 import argparse
 import asyncio
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +23,14 @@ import httpx
 import numpy as np
 
 from benchmarks.soak import requests
-from benchmarks.steady import Body, SteadyLoad
+from benchmarks.steady import KEY, Body, SteadyLoad, where_and_when
 from index.bundle.build import build_bundle
 from model.encoder import pin_compute_threads
 from recall.bench.bundles import Sizes, make_checkpoint
 from recall.bench.target import Target, serving
 from service.stores.embedded_redis import EmbeddedRedis
 
-KEY, FIRST_ID, LIMIT_S = {"X-Admin-Key": "only-here"}, 10_000_000, 30.0
+HEADERS, FIRST_ID, LIMIT_S = {"X-Admin-Key": KEY}, 10_000_000, 30.0
 HISTORY = [3, 40, 77]
 
 
@@ -54,7 +51,7 @@ async def asked_until(client: httpx.AsyncClient, targets: list[Target], item: in
 async def follow(targets: list[Target], vector: list[float], rounds: int) -> dict[str, Any]:
     """Seconds until an item is listed by both, and until it is gone from both."""
     usable, gone = [], []
-    async with httpx.AsyncClient(timeout=LIMIT_S, headers=KEY) as client:
+    async with httpx.AsyncClient(timeout=LIMIT_S, headers=HEADERS) as client:
         for number in range(rounds):
             own, item = targets[number % len(targets)], FIRST_ID - 1 - number
             started = time.monotonic()
@@ -78,7 +75,7 @@ async def follow(targets: list[Target], vector: list[float], rounds: int) -> dic
 async def insert(targets: list[Target], ids: Iterator[int], dim: int) -> int:
     """Puts items over one connection to each service in turn; returns how many were refused."""
     refused, generator = 0, np.random.default_rng(0)
-    async with httpx.AsyncClient(timeout=LIMIT_S, headers=KEY) as client:
+    async with httpx.AsyncClient(timeout=LIMIT_S, headers=HEADERS) as client:
         for item in ids:
             body: dict[str, Any] = {"id": item}
             if item % 2:
@@ -148,15 +145,15 @@ def main() -> None:
         build_bundle(folder / "checkpoint", folder / "bundle")
         (folder / "redis").mkdir()
         redis = services.enter_context(EmbeddedRedis(folder / "redis"))
-        given = ("--admin-key", KEY["X-Admin-Key"], "--redis-url", redis.url)
+        given = ("--admin-key", KEY, "--redis-url", redis.url)
         targets = [services.enter_context(serving({"main": folder / "bundle"}, *given)) for _ in range(2)]
         lists = httpx.post(f"{targets[0].url}/recall", json={"history": HISTORY, "top_n": 1}, timeout=LIMIT_S).json()
         best = checkpoint.network.item_vectors()[lists["items"][0]].detach().numpy()
         # many times the score of the best item
         rows.append(asyncio.run(follow(targets, (50 * best).tolist(), options.rounds)))
         rows.append(asyncio.run(loaded(targets, sizes, options)))
-    facts = {"items": options.items, "date": date.today().isoformat(), "cores": os.cpu_count()}
-    rows = [row | facts | {"machine": platform.machine()} for row in rows]
+    facts = {"items": options.items, **where_and_when()}
+    rows = [row | facts for row in rows]
     for row in rows:
         print(json.dumps(row))
     if options.output:

@@ -2,14 +2,14 @@
 
     python -m benchmarks.fuzz_parsers --examples 1000000 --output benchmarks/results/fuzz.jsonl
 
-Inputs are good ones, spoilt as bytes and as JSON (benchmarks/mutations.py); where a checksum would stop all of them,
-half get a fitting one. Another exception is a failure and is shown with its input; so is an input that takes longer
+Inputs are good ones, spoilt as bytes and as JSON (benchmarks/mutations.py). A checksum would stop nearly all of them:
+manifests that are spoilt as JSON, half of them, get a fitting one, and each cached value is read twice, as it came and
+with a fitting one. Another exception is a failure and is shown with its input; so is an input that takes longer
 than LIMIT_S of CPU time. Memory is read after a tenth of the examples and at the end. One JSON line a parser.
 """
 
 import argparse
 import asyncio
-import json
 import logging
 import random
 import tempfile
@@ -21,10 +21,10 @@ from typing import Any
 import psutil
 
 from benchmarks.fuzzed_parsers import Parser, parsers
-from benchmarks.steady import where_and_when
+from benchmarks.steady import add_row, where_and_when
 from service.telemetry.logging import configure_logging
 
-LIMIT_S, MAX_SHOWN, EXAMPLES_A_TURN = 1.0, 5, 256
+LIMIT_S, MAX_FAILURES, EXAMPLES_A_TURN = 1.0, 5, 256
 
 
 async def fuzz(name: str, parser: Parser, count: int) -> dict[str, Any]:
@@ -55,7 +55,7 @@ async def fuzz(name: str, parser: Parser, count: int) -> dict[str, Any]:
         "read": outcomes["read"],
         "refused": outcomes["refused"],
         "failed": outcomes["failed"],
-        "failures": failures[:MAX_SHOWN],
+        "failures": failures[:MAX_FAILURES],
         "slowest_ms": round(1e3 * slowest_s, 1),
         "us_each": round(1e6 * (time.process_time() - began) / count, 1),
         "memory_mb": memory,
@@ -69,11 +69,7 @@ async def run(options: argparse.Namespace, folder: Path) -> None:
     for name, parser in parsers(folder, rng).items():
         if options.only and not any(word in name for word in options.only):
             continue
-        line = json.dumps(await fuzz(name, parser, options.examples))
-        if options.output:
-            with options.output.open("a", encoding="utf-8") as rows:
-                rows.write(line + "\n")
-        print(line, flush=True)
+        add_row(await fuzz(name, parser, options.examples), options.output)
 
 
 def main() -> None:

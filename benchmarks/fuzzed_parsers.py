@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import orjson
+import ormsgpack
 import safetensors.numpy
 from uvicorn.config import Config
 from uvicorn.server import ServerState
@@ -106,13 +107,20 @@ URLS = [
 ]
 
 
-def read_body(name: str) -> Read:
+def read_body(name: str, parse: Callable[[type[schemas.Body], bytes], schemas.Body] = codec.parse) -> Read:
+    """parse: of JSON or of MessagePack."""
     model: type[schemas.Body] = getattr(schemas, name)
 
     def read(data: bytes) -> None:
-        body = codec.parse_packed(model, data) if data[:1] in b"\x80\x81\x82\x83\xde" else codec.parse(model, data)
+        body = parse(model, data)
         if isinstance(body, schemas.RecallRequest):
             codec.to_query(body, "r", codec.Deadline(0.0, is_named=False))
+        elif isinstance(body, schemas.BatchRequest):
+            for member in body.requests:
+                # a bad member is refused by itself
+                with suppress(BadRequest):
+                    recall = codec.parse_object(schemas.RecallRequest, member)
+                    codec.to_query(recall, "r", codec.Deadline(0.0, is_named=False))
         elif isinstance(body, schemas.FeedbackRequest):
             codec.to_event(body, 1)
         elif isinstance(body, schemas.ItemBody):
@@ -277,11 +285,14 @@ def parsers(folder: Path, rng: random.Random) -> dict[str, Parser]:
         f"bodies: {name}": Parser(read_body(name), json_inputs(seeds, rng), (BadRequest,))
         for name, seeds in BODIES.items()
     }
+    # the one route that takes MessagePack; spoilt as values it holds what JSON cannot
+    packed = json_inputs([*BODIES["BatchRequest"], {"requests": BODIES["RecallRequest"]}], rng, ormsgpack.packb)
     return {
         "id rules": Parser(read_ids, byte_inputs([b"17", b"-9223372036854775808", b"clip-7", b"007"], rng), ()),
         "Redis URLs": Parser(read_url, byte_inputs(URLS, rng), (ConfigurationError,)),
         "HTTP heads": Parser(Heads().read, byte_inputs(HEADS, rng), ()),
         **bodies,
+        "packed bodies: BatchRequest": Parser(read_body("BatchRequest", codec.parse_packed), packed, (BadRequest,)),
         **message_parsers(rng),
         **bundle_parsers(folder, rng),
         **stored_parsers(folder, rng),

@@ -11,7 +11,6 @@ Memory: of the service with all its processes, after the first two swaps and at 
 
 import argparse
 import asyncio
-import json
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ import httpx
 import numpy as np
 
 from benchmarks.soak import expected, requests
-from benchmarks.steady import LAYOUTS, Body, SteadyLoad, processes_of, where_and_when
+from benchmarks.steady import KEY, LAYOUTS, MAX_SHOWN, Body, SteadyLoad, add_row, processes_of, where_and_when
 from index.bundle.build import build_bundle
 from model.catalogue import Catalogue, IdMap
 from model.encoder import pin_compute_threads
@@ -29,8 +28,7 @@ from recall.bench.bundles import Sizes, make_checkpoint
 from recall.bench.target import Target, serving
 from service.engine.loading import load_arm
 
-CONNECTIONS, KEY, REST_S, RELOAD_LIMIT_S = 16, "only-here", 0.3, 300
-MAX_SHOWN = 50  # requests without a 200 in a row
+CONNECTIONS, REST_S, RELOAD_LIMIT_S = 16, 0.3, 300
 NAMES = ("own", "other")
 
 
@@ -142,11 +140,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_bundles(Path(folder), Sizes(num_items=options.items))
         for layout in LAYOUTS:
-            line = json.dumps(measure(layout, options, Path(folder)))
-            if options.output:
-                with options.output.open("a", encoding="utf-8") as rows:
-                    rows.write(line + "\n")
-            print(line)
+            add_row(measure(layout, options, Path(folder)), options.output)
 
 
 if __name__ == "__main__":

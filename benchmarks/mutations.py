@@ -75,12 +75,12 @@ def spoil_json(value: Any, rng: random.Random) -> Any:
 
 
 def json_inputs(
-    seeds: Sequence[Any], rng: random.Random, seal: Callable[[Any], bytes] = orjson.dumps, share: float = 0.5
+    seeds: Sequence[Any], rng: random.Random, seal: Callable[[Any], bytes] = orjson.dumps
 ) -> Iterator[bytes]:
-    """Endless inputs of a reader of JSON: `share` of them spoilt as values, and sealed; the others as bytes."""
+    """Endless inputs of a reader of JSON: half of them spoilt as values, and sealed; the others as bytes."""
     whole = [seal(seed) for seed in seeds]
     while True:
-        if rng.random() < share:
+        if rng.random() < 0.5:
             try:
                 yield seal(spoil_json(rng.choice(seeds), rng))
             except (TypeError, ValueError, AttributeError):

@@ -6,7 +6,6 @@ Each run appends a row to benchmarks/results/prepare.jsonl, or to --output, and 
 """
 
 import argparse
-import json
 import resource
 import subprocess
 import sys
@@ -17,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+
+from benchmarks.steady import add_row
 
 RESULTS = Path(__file__).with_name("results") / "prepare.jsonl"
 WRITERS: dict[str, Callable[[pl.DataFrame, Path], object]] = {
@@ -66,9 +67,7 @@ def main() -> None:
         WRITERS[options.format](make_log(options.rows), log)
         row = {"rows": options.rows, "format": options.format, "bytes": log.stat().st_size, **measure(log, folder)}
     row |= {"polars": pl.__version__, "date": time.strftime("%Y-%m-%d")}
-    with options.output.open("a", encoding="utf-8") as results:
-        results.write(json.dumps(row) + "\n")
-    print(json.dumps(row))
+    add_row(row, options.output)
 
 
 if __name__ == "__main__":

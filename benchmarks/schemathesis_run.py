@@ -1,14 +1,14 @@
-"""Schemathesis on the OpenAPI document of a running service for some minutes: server errors, violations, memory.
+"""Schemathesis on the OpenAPI document of a running service for some minutes: server errors, broken promises, memory.
 
     python -m benchmarks.schemathesis_run --minutes 10 --output benchmarks/results/schemathesis.jsonl
 
 Requests that the document allows and that it forbids, of every route. Server errors are what the service counted: any
 5xx but 504, which a request that names a deadline of a microsecond gets by right. Answers are compared to the document
-in their form, their headers and their content type. One JSON line.
+in their form, their headers and their content type: where one is not as the document says, `exit` is not 0 and `said`
+ends with what schemathesis found. One JSON line.
 """
 
 import argparse
-import json
 import re
 import subprocess
 import sys
@@ -20,15 +20,12 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from benchmarks.steady import where_and_when
+from benchmarks.steady import KEY, add_row, where_and_when
 from recall.bench.bundles import Sizes, make_bundle
 from recall.bench.target import Target, serving
 
 CHECKS = ("response_schema_conformance", "content_type_conformance", "response_headers_conformance")
-KEY, SAMPLE_S, SHOWN_CHARS, LATE = "only-here", 5.0, 1500, "504"
-VIOLATION = re.compile(
-    r"^\s*(?:- )?(Response violates schema|Undocumented Content-Type|Missing header|.*malformed.*)", re.M
-)
+SAMPLE_S, SHOWN_CHARS, LATE = 5.0, 1500, "504"
 
 
 def statuses(target: Target) -> Counter[str]:
@@ -71,24 +68,19 @@ def main() -> None:
     errors = sum(count for code, count in counted.items() if code[0] == "5" and code != LATE)
     # a fifth of the run is the warm-up
     late = memory[len(memory) // 5 :] or [0.0]
-    line = json.dumps(
-        {
-            "minutes": options.minutes,
-            "requests": counted.total(),
-            "statuses": dict(sorted(counted.items())),
-            "server_errors": errors,
-            "exit": status,  # not 0: an answer was not as the document says
-            "said": output[-SHOWN_CHARS:] if status else "",
-            "memory_mb": {"after_warm_up": late[0], "median": float(np.median(late)), "end": late[-1]},
-            "passed": not errors and not status,
-            "seed": options.seed,
-            **where_and_when(),
-        }
-    )
-    if options.output:
-        with options.output.open("a", encoding="utf-8") as rows:
-            rows.write(line + "\n")
-    print(line)
+    row = {
+        "minutes": options.minutes,
+        "requests": counted.total(),
+        "statuses": dict(sorted(counted.items())),
+        "server_errors": errors,
+        "exit": status,  # not 0: an answer was not as the document says
+        "said": output[-SHOWN_CHARS:] if status else "",
+        "memory_mb": {"after_warm_up": late[0], "median": float(np.median(late)), "end": late[-1]},
+        "passed": not errors and not status,
+        "seed": options.seed,
+        **where_and_when(),
+    }
+    add_row(row, options.output)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
+from benchmarks.steady import Connection
 from model.encoder import pin_compute_threads
 from recall.bench.bundles import Sizes, make_bundle
 from recall.bench.target import Target, serving
@@ -71,22 +71,18 @@ class Soak:
     labels: Counter[str] = field(default_factory=Counter)  # of answers that the whole plan did not make
 
     async def work(self) -> None:
-        reader, writer = await asyncio.open_connection(self.target.host, self.target.port)
+        connection = await Connection.open(self.target.host, self.target.port)
         for body in self.todo:
-            data = orjson.dumps(body)
-            writer.write(b"POST /recall/recgpt HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(data), data))
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            size = int(head.split(b"content-length: ")[1].split(b"\r")[0])
-            answer = orjson.loads(await reader.readexactly(size))
+            status, answer = await connection.ask("/recall/recgpt", body)
             self.num_done += 1
-            if b" 200 " not in head.split(b"\r\n")[0]:
+            if status != 200:
                 self.num_failed += 1
             elif late := LATE.intersection(answer["degraded"]):
                 # a machine that cannot keep up: a list that says that the plan was cut short is no wrong one
                 self.labels.update(late)
             elif self.keep:
                 self.answers.append((body, answer["items"]))
-        writer.close()
+        connection.close()
 
 
 async def run(soak: Soak, total: int) -> list[tuple[int, float]]:

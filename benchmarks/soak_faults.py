@@ -21,6 +21,7 @@ import httpx
 import redis.asyncio
 
 from benchmarks.fault_proxy import Fault, FaultProxy
+from benchmarks.hot_swaps import NAMES
 from benchmarks.steady import Miss
 from recall.bench.target import Target, children_running
 from recall.bench.traffic import Load
@@ -28,7 +29,7 @@ from recall.bench.trials import send
 from service.processes.supervisor import HANG_S
 from service.stores.embedded_redis import EmbeddedRedis
 
-ARM, KEY, NAMES = "main", "only-here", ("own", "other")
+ARM = "main"
 REFUSED = 422
 HOLD_S = 8.0  # that a fault lasts which has no end of its own
 NO_ANSWER = "no answer"
@@ -47,7 +48,7 @@ class Scene:
     rate: float  # of the steady load
     num_items: int
     swaps: int = 0
-    facts: dict[str, Any] = field(default_factory=dict)
+    floods: list[dict[str, int]] = field(default_factory=list)  # what came of each, by status
 
     async def reload(self, **wish: Any) -> httpx.Response:
         return await self.admin.post("/admin/reload", json={"arm": ARM, **wish})
@@ -181,9 +182,9 @@ async def break_experiments(scene: Scene) -> None:
 
 @fault("ten times as many requests", ("*", "429"))
 async def flood(scene: Scene) -> None:
-    load = Load(port=scene.target.port, rate=100 * scene.rate, seconds=4, num_items=scene.num_items)
+    load = Load(port=scene.target.port, rate=10 * scene.rate, seconds=4, num_items=scene.num_items)
     measured = await asyncio.to_thread(send, load)
-    scene.facts.setdefault("floods", []).append(measured.statuses | {"lost": measured.lost})
+    scene.floods.append(measured.statuses | {"lost": measured.lost})
 
 
 @fault("200 sockets that drip")

@@ -6,13 +6,15 @@ A request that got no 200 is kept as a `Miss`, with what came instead.
 """
 
 import asyncio
+import json
 import os
 import platform
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -23,6 +25,9 @@ from recall.bench.target import Target
 LAYOUTS: dict[str, tuple[str, ...]] = {"one process": (), "2 HTTP processes": ("--http-workers", "2")}
 GOOD = (200, 202)  # the second is that of feedback
 LIMIT_S = 60.0  # for one answer; later than that it is none
+KEY = "only-here"  # the admin key of a service that a study starts
+MAX_SHOWN = 50  # requests without a 200 in a row
+CLOSE = b"\r\nconnection: close\r\n"
 Body = dict[str, Any]
 
 
@@ -45,6 +50,13 @@ class Miss:
         return {name: round(value, 2) if isinstance(value, float) else value for name, value in asdict(self).items()}
 
 
+async def read_message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """(head, body) of a whole request or answer; one that names no length has no body. Raises EOFError and OSError."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    size = head.lower().partition(b"\r\ncontent-length: ")[2].split(b"\r")[0]
+    return head, await reader.readexactly(int(size or 0))
+
+
 class Connection:
     """One kept-alive connection of a client. Its methods raise OSError and EOFError."""
 
@@ -54,8 +66,8 @@ class Connection:
         self.num_asked = 0
 
     @classmethod
-    async def open(cls, target: Target) -> "Connection":
-        return cls(*await asyncio.open_connection(target.host, target.port))
+    async def open(cls, host: str, port: int) -> "Connection":
+        return cls(*await asyncio.open_connection(host, port))
 
     @property
     def is_over(self) -> bool:
@@ -64,17 +76,20 @@ class Connection:
 
     async def ask(self, path: str, body: Body) -> tuple[int, dict[str, Any]]:
         """(status, the JSON that came with it)."""
-        self.num_asked += 1
         data = orjson.dumps(body)
-        self._writer.write(
+        head, answer = await self.exchange(
             b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (path.encode(), len(data), data)
         )
-        head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
-        size = int(head.split(b"content-length: ")[1].split(b"\r")[0])
-        answer = orjson.loads(await self._reader.readexactly(size))
-        if b"\r\nconnection: close\r\n" in head:
+        return int(head[9:12]), orjson.loads(answer)
+
+    async def exchange(self, request: bytes) -> tuple[bytes, bytes]:
+        """(head, body) of the answer to a whole request; closes where the answer says so."""
+        self.num_asked += 1
+        self._writer.write(request)
+        head, body = await read_message(self._reader)
+        if CLOSE in head.lower():
             self.close()
-        return int(head[9:12]), answer
+        return head, body
 
     def close(self) -> None:
         self._writer.close()
@@ -132,7 +147,7 @@ class SteadyLoad:
         status, said = None, ""
         try:
             async with asyncio.timeout(LIMIT_S):
-                connection = connection or await Connection.open(self.target)
+                connection = connection or await Connection.open(self.target.host, self.target.port)
                 status, answer = await connection.ask(path, body)
             if status in GOOD:
                 self.latencies_ms.append(1e3 * (time.monotonic() - due))
@@ -167,6 +182,15 @@ def where_and_when() -> dict[str, str]:
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}",
     }
+
+
+def add_row(row: Mapping[str, Any], output: Path | None) -> None:
+    """Prints a row as one line of JSON, and adds it to a file of such lines where one is given."""
+    line = json.dumps(row)
+    if output:
+        with output.open("a", encoding="utf-8") as rows:
+            rows.write(line + "\n")
+    print(line, flush=True)
 
 
 def processes_of(target: Target) -> list[psutil.Process]:

@@ -7,7 +7,6 @@ other half is measured. One thread; seconds are CPU time.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.steady import add_row
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.data.sequences import SequenceData
 from model.evaluation.protocol import EvalSplit
@@ -42,10 +42,7 @@ def main() -> None:
     for system in options.systems.split(","):
         for seed in range(options.seeds):
             row = compare(system, seed, before, after)
-            print(json.dumps(row), flush=True)
-            if options.output:
-                with options.output.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+            add_row(row, options.output)
 
 
 def compare(system: str, seed: int, before: SequenceData, after: SequenceData) -> dict[str, object]:

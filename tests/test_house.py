@@ -171,7 +171,7 @@ ALLOWED = {
     "model.generation": "model.batch model.kernels model.records",
     "model.ids": "",
     "model.kernels": "",
-    "model.logs": "model.ids",
+    "model.logs": "model.ids model.positive",
     "model.merging": "model.catalogue model.records",
     "model.metadata": "model.catalogue model.positive model.records",
     "model.networks": "model.batch model.catalogue model.generation model.products model.records",

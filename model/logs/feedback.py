@@ -14,10 +14,11 @@ import polars as pl
 
 from model.logs.events import DataError, EventLog, ReadReport
 from model.logs.values import Collector, RawPart
+from model.positive import PLAY
 
 FEEDBACK, FORCED = "feedback", "forced"
 FEEDBACK_KEY, FORCED_KEY = ("user", "event_id"), ("request_id",)
-HIDE, PLAY = "hide", "play"
+HIDE = "hide"
 REACTIONS = ("like", "follow", "share", "comment")
 
 

@@ -26,6 +26,7 @@ class Target:
     url: str
     pid: int | None = None  # None: somebody else's, of which only the answers are seen
     start_s: float = 0.0  # from the process's start until it was ready
+    log: Path | None = None  # what it has said; there while it runs
 
     @property
     def port(self) -> int:
@@ -120,18 +121,23 @@ class Checkout:
 
 @contextlib.contextmanager
 def serving(arms: dict[str, Path], *options: str, checkout: Checkout = Checkout()) -> Iterator[Target]:
-    """A ready service with these bundles; log and state (but for `--state-dir`) are in a temporary folder."""
+    """A ready service with these bundles; log and state (but for `--state-dir`) are in a temporary folder.
+
+    Of the log only warnings, but for `--log-level`.
+    """
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         pairs = [word for name, path in arms.items() for word in ("--arm", f"{name}={path}")]
-        command = [*checkout.command, "serve", *pairs, "--port", str(port), "--log-level", "warning"]
-        command += options if "--state-dir" in options else ("--state-dir", folder, *options)
-        with (Path(folder) / "log").open("wb") as log:
+        command = [*checkout.command, "serve", *pairs, "--port", str(port), *options]
+        for name, value in (("--log-level", "warning"), ("--state-dir", folder)):
+            command += () if name in options else (name, value)
+        log = Path(folder) / "log"
+        with log.open("wb") as sink:
             started = time.monotonic()
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=checkout.folder)  # noqa: S603  (our own)
+            process = subprocess.Popen(command, stdout=sink, stderr=sink, cwd=checkout.folder)  # noqa: S603  (our own)
             try:
-                wait_ready(f"http://127.0.0.1:{port}", process, Path(folder) / "log")
-                yield Target(f"http://127.0.0.1:{port}", process.pid, time.monotonic() - started)
+                wait_ready(f"http://127.0.0.1:{port}", process, log)
+                yield Target(f"http://127.0.0.1:{port}", process.pid, time.monotonic() - started, log)
             finally:
                 # as Ctrl-C would: the service ends its own children
                 process.send_signal(signal.SIGINT)

@@ -92,8 +92,8 @@ def replay(options: ReplayCommand) -> None:
     preferred = {
         number: study.agreements(number, rows, options.draws) for number, rows in lifts.items() if options.draws
     }
-    for number, metrics in preferred.items():
-        show_agreements(metrics, number)
+    for number, agreed in preferred.items():
+        show_agreements(agreed, number)
     facts = facts_of(study, options) | {"digest": digest_of([*everything.values()]), **shares(everything)}
     result = (
         as_row(lifts, trial, tallies)
@@ -159,19 +159,19 @@ def show_salts(tallies: "Mapping[str, Tally]") -> None:
     out.print(table)
 
 
-def show_agreements(rows: "Mapping[str, Agreement]", dropped: int) -> None:
+def show_agreements(rows: "Sequence[Agreement]", dropped: int) -> None:
     out.print(f"interleaved lists, without the {dropped} most popular videos", markup=False)
     table = narrow_table("metric", "true lift", "prefer comirec", "recgpt", "draws agree", "clear", "clear and wrong")
-    for row in rows.values():
+    for row in rows:
         preferring = (f"{row.prefer_control:,}", f"{row.prefer_treatment:,}")
         rates = (f"{rate:.1%}" for rate in (row.agrees, row.clear, row.clear_and_wrong))
         table.add_row(row.metric, show_percent(row.lift), *preferring, *rates)
     out.print(table)
 
 
-def as_agreements(rows: "Mapping[int, Mapping[str, Agreement]]") -> dict[str, list[dict[str, Any]]]:
+def as_agreements(rows: "Mapping[int, Sequence[Agreement]]") -> dict[str, list[dict[str, Any]]]:
     """Videos left out -> agreements."""
-    return {str(dropped): [*map(asdict, own.values())] for dropped, own in rows.items()}
+    return {str(dropped): [*map(asdict, own)] for dropped, own in rows.items()}
 
 
 def shares(twins: Mapping[str, pl.DataFrame]) -> dict[str, float]:

@@ -4,7 +4,7 @@ Draws of some hundred of its users are held against the twins: has their prefere
 needs thousands of users for what an interleaving should see in hundreds; this is where that is put to the test.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def agreement(credits: pl.DataFrame, lift: TwinLift, treatment: str, draws: int,
 
 def agreements(
     credits: pl.DataFrame, lifts: Sequence[TwinLift], treatment: str, draws: int, seed: int
-) -> Mapping[str, Agreement]:
-    """Metric -> agreement, of every metric that the log has."""
+) -> list[Agreement]:
+    """Lists the agreement of every metric that the log has, in the order of the lifts."""
     rows = [agreement(credits, lift, treatment, draws, seed) for lift in lifts]
-    return {row.metric: row for row in rows if row is not None}
+    return [row for row in rows if row is not None]

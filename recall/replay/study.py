@@ -60,22 +60,18 @@ class Study:
         """One row a user of the event log of a world of interleaved lists: METRIC:VARIATION for both variations."""
         script = replace(self.script, arm=None, dropped=dropped)
         facts = self._facts(script) | {"bundles": [*map(digest_of_bundle, self.arms.values())], "interleaved": True}
-        kept = KeptWorld(self.folder / "worlds", facts)
-        if (frame := kept.read()) is not None:
-            self.say(f"interleaved, {dropped} dropped: played before")
-            return frame
-        self.say(f"interleaved, {dropped} dropped: {len(self.audience.users):,} users")
-        experiment = interleaving_of(f"replay-{self.seed}", *self.arms)
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            played = play_logged(self.arms, self.audience, script, Path(folder), experiment)
-            frame = read_preferences(Path(folder) / "events")
-        if disturbed := int(played["disturbed"].sum()):
-            self.say(f"{disturbed} interleaved lists were changed by a busy machine")
-        kept.write(frame)
-        return frame
 
-    def agreements(self, dropped: int, lifts: Sequence[TwinLift], draws: int) -> Mapping[str, Agreement]:
-        """Metric -> how often the preference of a draw of the interleaved users has the sign of the twins' lift."""
+        def play(folder: Path) -> pl.DataFrame:
+            experiment = interleaving_of(f"replay-{self.seed}", *self.arms)
+            played = play_logged(self.arms, self.audience, script, folder, experiment)
+            if disturbed := int(played["disturbed"].sum()):
+                self.say(f"{disturbed} interleaved lists were changed by a busy machine")
+            return read_preferences(folder / "events")
+
+        return self._kept(facts, f"interleaved, {dropped} dropped", play)
+
+    def agreements(self, dropped: int, lifts: Sequence[TwinLift], draws: int) -> list[Agreement]:
+        """How often the preference of a draw of the interleaved users has the sign of the twins' lift, by metric."""
         return agreements(self.preferences(dropped), lifts, TREATMENT, draws, self.seed)
 
     def lifts(self, twins: Mapping[str, pl.DataFrame]) -> list[TwinLift]:
@@ -105,14 +101,22 @@ class Study:
     def _world(self, arm: str, script: Script) -> pl.DataFrame:
         """The rows of the world in which everybody has this arm; no other is served there."""
         facts = self._facts(script) | {"bundle": digest_of_bundle(self.arms[arm])}
+
+        def play(folder: Path) -> pl.DataFrame:
+            with open_world({arm: self.arms[arm]}, folder) as place:
+                return live(place.url, self.audience, script)
+
+        return self._kept(facts, f"{arm}, {script.dropped} dropped", play)
+
+    def _kept(self, facts: Mapping[str, object], name: str, play: Callable[[Path], pl.DataFrame]) -> pl.DataFrame:
+        """The rows of the world with these facts; played, in an empty folder, where they are not kept yet."""
         kept = KeptWorld(self.folder / "worlds", facts)
         if (frame := kept.read()) is not None:
-            self.say(f"{arm}, {script.dropped} dropped: played before")
+            self.say(f"{name}: played before")
             return frame
-        self.say(f"{arm}, {script.dropped} dropped: {len(self.audience.users):,} users")
-        served = {arm: self.arms[arm]}
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder, open_world(served, Path(folder)) as place:
-            frame = live(place.url, self.audience, script)
+        self.say(f"{name}: {len(self.audience.users):,} users")
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            frame = play(Path(folder))
         kept.write(frame)
         return frame
 

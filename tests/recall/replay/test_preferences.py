@@ -69,5 +69,5 @@ def test_a_draw_that_nobody_prefers_either_in_agrees_with_nothing():
 def test_metrics_that_a_log_does_not_have_and_those_without_a_lift_are_left_out():
     lifts = [lift_of("plays", 1.0, 1.1), lift_of("view_time_s", 1.0, 1.1)]
     rows = agreements(credits_of(np.ones(600), np.arange(600)), lifts, "recgpt", 10, 0)
-    assert [*rows] == ["plays"]
+    assert [row.metric for row in rows] == ["plays"]
     assert agreement(credits_of(np.ones(9), np.ones(9)), lift_of("plays", 1.0, 1.0), "recgpt", 10, 0) is None
