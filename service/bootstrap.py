@@ -230,7 +230,8 @@ def open_experiments(settings: Settings) -> LiveAssigner:
     path, arms, has_buckets = settings.experiments, settings.arms, settings.sticky_days > 0
     if settings.experiments_url:
         endpoint = Endpoint(settings.experiments_url, settings.kept_experiments)
-        return LiveAssigner(partial(endpoint.load, arms, has_buckets), endpoint.mark, endpoint.keep)
+        load = partial(endpoint.load, arms, has_buckets)
+        return LiveAssigner(load, endpoint.mark, endpoint.keep, settings.paused_experiments)
     return LiveAssigner(partial(load_assigner, path, arms, has_buckets), partial(stamp_of, path) if path else None)
 
 

@@ -113,7 +113,8 @@ class Assigner:
     def __init__(self, feature: Mapping[str, Any], arms: Collection[str], has_buckets: bool = False) -> None:
         """has_buckets: the service keeps sticky buckets, and reads those of `bucket_units` for each request."""
         checked = check_feature(feature, arms)
-        check_together(checked)
+        self._single = check_together(checked)
+        self._feature, self._arms = feature, arms
         self._experiments = experiments = checked.experiments
         self._has_buckets = has_buckets
         for experiment in experiments:
@@ -192,6 +193,15 @@ class Assigner:
         """Raises ConfigurationError where a user would change arm, were this put in force after `current`."""
         check_follows(self._experiments, current._experiments, self._has_buckets)
 
+    def without(self, paused: Collection[tuple[str, str]]) -> "Assigner":
+        """The same with these experiments (key, phase) stopped, as `"active": false` would."""
+        stopped = [(own.key, own.phase) in paused and own.active for own in self._experiments]
+        if not any(stopped):
+            return self
+        keys = {own.key for own, is_stopped in zip(self._experiments, stopped, strict=True) if is_stopped}
+        rules = [{**rule, "active": False} if rule.get("key") in keys else rule for rule in self._feature["rules"]]
+        return Assigner({**self._feature, "rules": rules}, self._arms, self._has_buckets)
+
     def assign(self, user: str | None, forced: str | None = None, facts: RequestFacts = NO_FACTS) -> Assignment:
         """The arm of a request: always the same for its unit under the same rules, and when only coverage rises.
 
@@ -204,7 +214,15 @@ class Assigner:
         ids = {name: unit for name, unit in ((USER, user), (SESSION, facts.session)) if unit}
         kept = facts.kept or {}
         documents = {key: {"assignments": dict(buckets)} for key, buckets in kept.items()}
-        context = UserContext(attributes={**facts.attributes, **ids}, sticky_bucket_assignment_docs=documents)
+        attributes = facts.attributes
+        if not self._single.isdisjoint(attributes):
+            # a list may meet two conditions that one value cannot: then it says nothing
+            attributes = {
+                name: value
+                for name, value in attributes.items()
+                if name not in self._single or not isinstance(value, list)
+            }
+        context = UserContext(attributes={**attributes, **ids}, sticky_bucket_assignment_docs=documents)
         result = eval_feature(FEATURE, EvaluationContext(context, self._context, StackContext(), keep_nothing))
         if result.source == "experiment":
             own = result.experimentResult

@@ -21,6 +21,7 @@ from service.stores.history import (
     APPEND,
     MAX_HIDDEN,
     MAX_HISTORY,
+    PLACE,
     MemoryHistory,
     encode_item,
     hidden_key,
@@ -32,18 +33,22 @@ from service.stores.redis_causes import PERMANENT, FailureCause
 from service.stores.redis_client import RedisClient, RedisUnavailable, Script, ScriptCall
 
 # KEYS: the event's mark, stream, the user's list, and for a hide the bits of those who hide. ARGV: event, mark's ttl,
-# item or '', limit of the list, and for a hide the user's two bits.
+# item or '', limit of the list, time of the action in ms or '' (a hide, kept in the order of arrival), and for a hide
+# the user's two bits.
 # The mark is set after the stream has the event, so that a refused write (out of memory) can be sent again; a broken
 # history must not cost the event, hence pcall.
 SCRIPT = Script.of(
     APPEND
+    + PLACE
     + NOTE
     + """
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-if KEYS[4] then note_hider(KEYS[4], ARGV[5], ARGV[6]) end
+if KEYS[4] then note_hider(KEYS[4], ARGV[6], ARGV[7]) end
 redis.call('XADD', KEYS[2], '*', 'e', ARGV[1])
 redis.call('SET', KEYS[1], 1, 'EX', ARGV[2])
-if ARGV[3] ~= '' then pcall(append, KEYS[3], ARGV[3], tonumber(ARGV[4])) end
+if ARGV[3] == '' then return 1 end
+if ARGV[5] == '' then pcall(append, KEYS[3], ARGV[3], tonumber(ARGV[4]))
+else pcall(place, KEYS[3], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[4])) end
 return 1
 """
 )
@@ -160,7 +165,8 @@ class RedisFeedback:
         item = encode_item(event.item) if is_taken or is_hide else b""
         kept, limit = (hidden_key, MAX_HIDDEN) if is_hide else (history_key, self._limits.max_history)
         keys = (mark_key(event, self._slot), FEEDBACK, kept(event.user, self._slot))
-        arguments = (orjson.dumps(event), self._limits.mark_ttl_s, item, limit)
+        at_ms = b"" if is_hide else event.ts_ms
+        arguments = (orjson.dumps(event), self._limits.mark_ttl_s, item, limit, at_ms)
         # in a Cluster nobody follows the bits (service/stores/hiders.py)
         if not is_hide or self._redis.is_cluster:
             return keys, arguments
@@ -189,5 +195,5 @@ class MemoryFeedback:
         if event.action is Action.HIDE:
             await self._history.hide(event.user, event.item)
         elif is_taken and event.is_history:
-            await self._history.append(event.user, event.item)
+            await self._history.take(event.user, event.item, event.ts_ms)
         return True
