@@ -32,8 +32,7 @@ from service.events.spool import Spool
 from service.events.streams import STREAMS
 from service.experiments.collector import ExperimentsCollector
 from service.experiments.endpoint import Endpoint
-from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
-from service.experiments.histories import HistoryRule
+from service.experiments.feedback import FeedbackLimits, FeedbackSink, HistoryRule, MemoryFeedback, RedisFeedback
 from service.experiments.live import LiveAssigner, load_assigner, stamp_of
 from service.experiments.recorder import ExposureRecorder
 from service.experiments.shadow import ListedResult, ShadowArm, ShadowComparison

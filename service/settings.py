@@ -227,7 +227,7 @@ class Settings(BaseSettings):
 
     @property
     def paused_experiments(self) -> Path:
-        """Where `recall experiment guard` stops experiments that are not in a file of this service."""
+        """The file in which `recall experiment guard` stops experiments of the endpoint."""
         return self.state_dir / PAUSED_EXPERIMENTS
 
     @model_validator(mode="after")

@@ -136,8 +136,12 @@ def stop_experiment(options: GuardCommand, phase: str) -> Path:
 
 def write_stop(path: Path, key: str) -> None:
     """Writes `"active": false` into the experiment's rule, in one step. `read_shares` has read the file before."""
+    from service.experiments.layers import is_layer
+
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    for rule in content["features"][FEATURE]["rules"]:
+    # features of other people are not looked at, whatever their rules are called
+    features = [own for name, own in content["features"].items() if name == FEATURE or is_layer(name)]
+    for rule in (rule for feature in features for rule in feature.get("rules") or []):
         if rule.get("key") == key:
             rule["active"] = False
     # only this key changes: what else the file says, also what the service does not know, stays as it was

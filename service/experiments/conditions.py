@@ -95,7 +95,7 @@ def told_apart(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None
 
 
 def _parts(condition: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What a condition asks of single attributes; all of it has to be met."""
+    """Names each attribute with the part of the condition on it; all of them have to be met."""
     for key, value in condition.items():
         if key == "$and" and isinstance(value, list):
             for part in value:

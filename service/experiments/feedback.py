@@ -6,16 +6,20 @@ harmless.
 
 import json
 from collections import OrderedDict
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Protocol
 
 import orjson
+import structlog
 
 from model.catalogue import ExternalId
+from model.positive import PositiveRule
 from service.errors import EventsRefused, EventsUnavailable, Unavailable
 from service.events.streams import FEEDBACK, EventReader, MemoryEventReader, MemoryStream, RedisEventReader
+from service.experiments.conditions import SESSION, logged_unit
 from service.stores.hiders import KEY, NOTE, Hiders, bits_of
 from service.stores.history import (
     APPEND,
@@ -31,6 +35,9 @@ from service.stores.history import (
 from service.stores.microbatch import Microbatcher
 from service.stores.redis_causes import PERMANENT, FailureCause
 from service.stores.redis_client import RedisClient, RedisUnavailable, Script, ScriptCall
+
+EVERYTHING = PositiveRule()
+log = structlog.get_logger()
 
 # KEYS: the event's mark, stream, the user's list, and for a hide the bits of those who hide. ARGV: event, mark's ttl,
 # item or '', limit of the list, time of the action in ms or '' (a hide, kept in the order of arrival), and for a hide
@@ -110,7 +117,7 @@ class FeedbackSink(Protocol):
     async def keep(self, event: FeedbackEvent, is_taken: bool = True) -> bool:
         """Keeps an event once, with its item in the user's history, or among the hidden; False when it was kept before.
 
-        is_taken: False keeps it out of the history (service/experiments/histories.py).
+        is_taken: False keeps it out of the history (HistoryRule).
 
         Raises EventsUnavailable when that is not certain: send it again.
         """
@@ -197,3 +204,33 @@ class MemoryFeedback:
         elif is_taken and event.is_history:
             await self._history.take(event.user, event.item, event.ts_ms)
         return True
+
+
+class HistoryRule:
+    """The choice of what enters histories: the rule of a setting, or those of the bundles that are served.
+
+    A network that has learnt from long watches is asked with long watches. What does not enter stays in the event log.
+    """
+
+    def __init__(self, of_bundles: Callable[[], Collection[PositiveRule | None]], own: PositiveRule | None) -> None:
+        """of_bundles: the rule of each arm now; None where a bundle does not know its own. own: counts in their place.
+
+        There is one history of a user, from which every arm answers. Where the arms' rules differ, an event enters it
+        that any of them counts: an arm can do with an item too many, and never sees one that is missing.
+        """
+        self._of_bundles, self._own = of_bundles, own
+        names = sorted(" or ".join(rule.words) or "everything" for rule in self.in_force)
+        log.info("histories_take", any_of=names, reason="the bundles' rules" if own is None else "a setting")
+
+    @property
+    def in_force(self) -> frozenset[PositiveRule]:
+        """The rules of which one must count an event; a bundle that does not know its rule counts all of them."""
+        if self._own is not None:
+            return frozenset({self._own})
+        return frozenset(rule or EVERYTHING for rule in self._of_bundles()) or frozenset({EVERYTHING})
+
+    def takes(self, event: FeedbackEvent) -> bool:
+        """Says whether the item of an event enters the history of its user. Sessions have none."""
+        if not event.is_history or (event.session is not None and event.user == logged_unit(SESSION, event.session)):
+            return False
+        return any(rule.counts(event.action, event.watch_time_ms, event.duration_ms) for rule in self.in_force)

@@ -70,7 +70,7 @@ class LiveAssigner:
     @property
     def config(self) -> str:
         """Digest of the experiments in force."""
-        return self._current.config
+        return self._current.digest
 
     @property
     def paused(self) -> list[str]:
@@ -131,8 +131,8 @@ class LiveAssigner:
 
     def _put_in_force(self) -> None:
         before, self._current = self._current, self._loaded.without(self._paused)
-        is_same = before.config == self._current.config
-        self._count(LoadResult.UNCHANGED if is_same else LoadResult.SWAPPED, self._current.config)
+        is_same = before.digest == self._current.digest
+        self._count(LoadResult.UNCHANGED if is_same else LoadResult.SWAPPED, self._current.digest)
 
     def _refuse(self, error: ConfigurationError) -> None:
         self.refusal = str(error)

@@ -22,9 +22,7 @@ def check_together(feature: Feature) -> frozenset[str]:
     Raises ConfigurationError for two rules that would disturb each other. A stopped experiment disturbs nobody.
     """
     single: set[str] = set()
-    rules = [rule for rule in feature.rules if not isinstance(rule, Experiment) or rule.active]
-    # a force rule that takes everybody, or a condition's users, draws nobody by a hash
-    hashed = [rule for rule in rules if isinstance(rule, Experiment) or rule.is_rollout]
+    hashed = _hashed(feature)
     for first, second in combinations(hashed, 2):
         if seed_of(first) == seed_of(second):
             raise ConfigurationError(
@@ -41,6 +39,22 @@ def check_together(feature: Feature) -> frozenset[str]:
                     "give the filters a seed of their own"
                 )
     return frozenset(single)
+
+
+def hash_seeds(feature: Feature) -> set[str]:
+    """The seeds by which its rules choose."""
+    return {seed_of(rule) for rule in _hashed(feature)}
+
+
+def filter_seeds(feature: Feature) -> set[str]:
+    """The seeds of the filters of these rules."""
+    return {part.seed for rule in _hashed(feature) for part in rule.filters}
+
+
+def _hashed(feature: Feature) -> list[Rule]:
+    rules = [rule for rule in feature.rules if not isinstance(rule, Experiment) or rule.active]
+    # a force rule that takes everybody, or a condition's users, draws nobody by a hash
+    return [rule for rule in rules if isinstance(rule, Experiment) or rule.is_rollout]
 
 
 def _check_overlap(first: Rule, second: Rule) -> set[str]:
