@@ -67,14 +67,15 @@ def bound(worlds: Sequence[Path], draws: int, seed: int) -> Iterator[dict[str, A
     for name in [*METRICS, *(f"{metric}{EXPECTED}" for metric in METRICS)]:
         if name not in control.columns:
             continue
-        difference = (treatment[name] - control[name]).to_numpy()
-        lift = float(treatment[name].sum() / control[name].sum() - 1)
+        sums = control[name].to_numpy(), treatment[name].to_numpy()
+        difference = sums[1] - sums[0]
+        lift = float(sums[1].sum() / sums[0].sum() - 1)
         distance = abs(distance_of(difference))
         yield {
             "what": "bound",
             "metric": name,
             "lift": round(lift, 4),
-            "of_500_users": round(float(control[name].mean()) * USERS, 1),
+            "of_500_users": round(float(sums[0].mean()) * USERS, 1),
             "agrees": agreement(difference, lift, draws, seed),
             "users_for_95_percent": int(np.ceil(USERS * (norm.ppf(AGREEING) / distance) ** 2)),
         }
@@ -128,7 +129,8 @@ class Material:
     @cached_property
     def chances(self) -> Numbers:
         """(U, S, 2, L) of each item to be taken out of this list, over other coins and the one that fell."""
-        return np.mean([self.drafted(number) for number in range(DRAFTS)], axis=0)
+        drafts = np.stack([self.drafted(number) for number in range(DRAFTS)])
+        return drafts.astype(np.float64).mean(0)
 
     def expected(self, value: Numbers) -> Numbers:
         """(U, S, 2, L) the item's mean over those to whom it was shown, of the other half of the users."""
