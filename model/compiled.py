@@ -75,8 +75,9 @@ class CompiledForward:
                 why = type(error).__name__
         return cls(size, length, why, eager if why else prepared)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def run(self, batch: Batch) -> Queries:
+        # not no_grad: views that nothing will ever differentiate cost a tenth of a small pass
         return Queries(*self.call(batch.rows, batch.lengths, batch.users))
 
 
