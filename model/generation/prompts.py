@@ -76,7 +76,7 @@ class Decoding:
     ) -> None:
         """soft_item: names what is generated behind the end, and gives its vectors (B, D), in place of `next_item`."""
         self.network, self.users, self.next_item, self.soft_item = network, users, next_item, soft_item
-        self.cache = network.new_cache(len(users), capacity)
+        self.cache = network.new_cache(users.shape[0], capacity)
         self.generated: list[Tensor] = []  # (B,) each
 
     def feed(self, tokens: Tokens) -> Tensor:
