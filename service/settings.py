@@ -55,6 +55,15 @@ class Settings(BaseSettings):
         le=64,
         description="HTTP processes before one engine process; 0 = one process for all, best on up to 2 cores.",
     )
+    tls_cert: Path | None = Field(
+        None,
+        description="PEM file of the certificate, with those between it and its authority, to speak HTTPS with; taken "
+        "anew when it changes. Unset = plain HTTP.",
+    )
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's key, without a password.")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of authorities: callers need a certificate that one of them gave; unset = none."
+    )
     max_body_bytes: int = Field(
         64 * 1024, ge=1024, description="Larger single requests get 413 before they are parsed."
     )
@@ -203,6 +212,14 @@ class Settings(BaseSettings):
         others = [name for name in ("qa_key", "admin_key") if getattr(self, name) is not None]
         if others and (self.api_keys is not None or self.api_keys_file is not None):
             raise ValueError(f"{others[0]} has no meaning beside API keys: give one of them the scope {others[0][:-4]}")
+        return self
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key are given together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca has no meaning without tls_cert")
         return self
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from model import __version__
 from service.access.collector import KeyCollector
 from service.access.ring import open_keys
+from service.access.tls import CertificateCollector, open_certificate
 from service.admission.collector import AdmissionCollector
 from service.admission.gate import Gate
 from service.bootstrap import OpenEngines, Service, freeze_loaded, open_service, register
@@ -43,7 +44,7 @@ class RecallApp(FastAPI):
     def __init__(self, settings: Settings, open_engines: OpenEngines) -> None:
         """open_engines: in this process (service/engine_process.py) or in another (`engines_at`).
 
-        Raises ConfigurationError for API keys that cannot be used.
+        Raises ConfigurationError for API keys or a certificate that cannot be used.
         """
         self._settings, self._open_engines = settings, open_engines
         self._service: Service | None = None
@@ -51,6 +52,7 @@ class RecallApp(FastAPI):
         self.bodies = BodyReader()
         self.gate = Gate(settings.target_wait_ms / 1e3)
         self.keys = open_keys(settings)
+        self.certificate = open_certificate(settings)
         super().__init__(
             title="recgpt-recall",
             version=__version__,
@@ -113,6 +115,10 @@ class RecallApp(FastAPI):
             if self.keys:
                 register(service.metrics, KeyCollector(self.keys))
                 watching = asyncio.create_task(self.keys.watch())
+                stack.callback(watching.cancel)
+            if self.certificate:
+                register(service.metrics, CertificateCollector(self.certificate.facts))
+                watching = asyncio.create_task(self.certificate.watch())
                 stack.callback(watching.cancel)
             freeze_loaded()
             yield
