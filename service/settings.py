@@ -13,6 +13,7 @@ from model.positive import PositiveRule
 from service.errors import ConfigurationError
 
 DEFAULT_SHADOW_SHARE = 0.01
+DEFAULT_TRACES_SHARE = 0.01
 
 
 class Settings(BaseSettings):
@@ -194,6 +195,18 @@ class Settings(BaseSettings):
         "in the state folder, oldest out first; 0 = none.",
     )
 
+    traces_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/]",
+        description="Collector of OpenTelemetry traces by OTLP over HTTP, http://HOST:4318/v1/traces; needs the extra "
+        "otel. Unset = no traces.",
+    )
+    traces_share: float = Field(
+        DEFAULT_TRACES_SHARE,
+        ge=0,
+        le=1,
+        description="Share of the requests that are traced, of those without a traceparent; the others as it says.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="info = one JSON line a request."
     )
@@ -234,6 +247,12 @@ class Settings(BaseSettings):
             raise ValueError(f"shadow_arm: no arm is called {self.shadow_arm!r}; there are {', '.join(self.arms)}")
         if self.shadow_arm is None and self.shadow_share != DEFAULT_SHADOW_SHARE:
             raise ValueError("shadow_share is that of a shadow_arm; name one")
+        return self
+
+    @model_validator(mode="after")
+    def _traces_go_somewhere(self) -> Self:
+        if self.traces_url is None and self.traces_share != DEFAULT_TRACES_SHARE:
+            raise ValueError("traces_share is that of a traces_url; name a collector")
         return self
 
     @property

@@ -140,7 +140,7 @@ ALLOWED = {
     ),
     "service.stores": "model.catalogue model.ids model.records service.errors",
     "service.subprocesses": "",
-    "service.telemetry": "index.watched service.engine service.queries",
+    "service.telemetry": "index.watched model service.engine service.errors service.queries service.settings",
     "index": "",
     "index.auto": "index.base index.evaluate index.exact index.factory index.faiss_index",
     "index.base": "",

@@ -33,6 +33,7 @@ from service.http.observe import Observe, request_id_of
 from service.http.openapi import DESCRIPTION, TAGS, complete_openapi, with_keys
 from service.http.routes import router
 from service.settings import Settings
+from service.telemetry.tracing import open_tracing
 
 ROUTERS = (router, operations.router, docs.router)
 log = structlog.get_logger()
@@ -53,6 +54,7 @@ class RecallApp(FastAPI):
         self.gate = Gate(settings.target_wait_ms / 1e3)
         self.keys = open_keys(settings)
         self.certificate = open_certificate(settings)
+        self.tracing = open_tracing(settings)
         super().__init__(
             title="recgpt-recall",
             version=__version__,
@@ -79,7 +81,7 @@ class RecallApp(FastAPI):
         if self.keys:
             # without keys nothing stands in a request's way
             app = RequireKey(app, routes=self._all_routes, keys=self.keys)
-        return Observe(ServerErrorMiddleware(app, _internal_error), lambda: self.service.metrics)
+        return Observe(ServerErrorMiddleware(app, _internal_error), lambda: self.service.metrics, self.tracing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # before the framework's own layers, which cost the fast path 13 us a request and have no work there
@@ -109,6 +111,8 @@ class RecallApp(FastAPI):
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            if self.tracing:
+                stack.push_async_callback(self.tracing.close)
             service = await stack.enter_async_context(open_service(self._settings, self._open_engines))
             self._service = service
             register(service.metrics, AdmissionCollector(self.gate))
