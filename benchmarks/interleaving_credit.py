@@ -129,8 +129,10 @@ class Material:
     @cached_property
     def chances(self) -> Numbers:
         """(U, S, 2, L) of each item to be taken out of this list, over other coins and the one that fell."""
-        drafts = np.stack([self.drafted(number) for number in range(DRAFTS)])
-        return drafts.astype(np.float64).mean(0)
+        counts = np.zeros(self.items.shape)
+        for number in range(DRAFTS):
+            counts += self.drafted(number)
+        return counts / DRAFTS
 
     def expected(self, value: Numbers) -> Numbers:
         """(U, S, 2, L) the item's mean over those to whom it was shown, of the other half of the users."""
