@@ -1,4 +1,4 @@
-"""The credits of an interleaved list, and the lifts that 500 users can show: `python -m benchmarks.interleaving_credit`.
+"""Credits of an interleaved list, and the lifts that 500 users can show: `python -m benchmarks.interleaving_credit`.
 
 Three parts, on the users of the replay with KuaiRand (docs/online-ab.md). `bound`: twins, each user's sums in two whole
 worlds; a list that is mixed out of both arms' shows less of a user. So the share of draws of 500 twins whose difference
