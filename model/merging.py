@@ -67,8 +67,8 @@ def merge(rows: Rows, scores: Scores, limit: int, plan: ServingPlan, categories:
     A list is short only when the hits themselves hold no more usable items.
     """
     num_users, num_queries, width = rows.shape
-    ranks = _quota_ranks(rows, split_limit(limit, plan.quotas)) if plan.quotas else _pool_ranks(rows, scores)
-    diverse = bool(plan.diversity and categories and not plan.quotas)
+    ranks = _quota_ranks(rows, split_limit(limit, plan.shares)) if plan.shares else _pool_ranks(rows, scores)
+    diverse = bool(plan.diversity and categories and not plan.shares)
     # the pool is cut after it was re-ranked, never before
     order = _first_of_each(rows.reshape(num_users, -1), ranks, num_queries * width if diverse else limit)
     sources = np.broadcast_to(np.arange(num_queries).repeat(width), ranks.shape)

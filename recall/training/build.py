@@ -1,8 +1,9 @@
 """recall build and evaluate: from a checkpoint to a bundle and its measured quality."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -11,6 +12,9 @@ from model.data.sequences import SequenceData
 from recall.comparing import BY_HELP, checked_groupings, show_groups
 from recall.terminal import err, last_line, out, progress_bar
 from recall.training.plans import save_with_plan
+
+if TYPE_CHECKING:
+    from service.engine.offline import OutcomeRecall
 
 Option = typer.Option
 DataFolder = Annotated[Path, Option("--data", help="Folder that `recall prepare` wrote.")]
@@ -37,7 +41,8 @@ def build(
         list[str] | None,
         Option(
             help="Another plan than the checkpoint's, to serve one network as two arms; NAME=VALUE, may be repeated: "
-            "num_prompts, placement, num_steps, form, temperature, step_weights, quotas, diversity."
+            "num_prompts, placement, num_steps, form, temperature, step_weights, quotas, diversity, outcomes "
+            "(like, or long_view:0.8,like:0.2 as shares of the list)."
         ),
     ] = None,
 ) -> None:
@@ -105,7 +110,7 @@ def evaluate(
     from model.evaluation.groups import coverage
     from model.evaluation.protocol import EvalSplit
     from service.engine.loading import choose_device, load_arm
-    from service.engine.offline import OfflineArm, check_same_data
+    from service.engine.offline import OfflineArm, check_same_data, evaluate_outcomes
     from service.engine.offline import evaluate as evaluate_arm
 
     groupings = checked_groupings(by)
@@ -127,12 +132,27 @@ def evaluate(
             OfflineArm(arm, dataset), eval_split, cutoffs, lambda done: progress.update(task, completed=done)
         )
     show_metrics(evaluated.metrics, cutoffs)
+    by_outcome = [*evaluate_outcomes(OfflineArm(arm, dataset), eval_split, cutoffs[-1])] if dataset.outcomes else []
+    show_outcomes(by_outcome, cutoffs[-1])
     covered = coverage(evaluated.lists, len(dataset.catalogue.items))
     out.print(f"coverage@{cutoffs[-1]}: {covered:.1%} of {len(dataset.catalogue.items):,} items")
     metrics = evaluated.metrics | {f"coverage@{cutoffs[-1]}": covered}
-    parts = {"groups": list(show_groups(eval_split, groupings, evaluated.lists))} if by else {}
+    parts: dict[str, Any] = {"groups": list(show_groups(eval_split, groupings, evaluated.lists))} if by else {}
+    parts |= {"outcomes": [own._asdict() for own in by_outcome]} if by_outcome else {}
     whole = {"bundle": arm.release.bundle, "data": dataset.digest, "split": split, "users": len(eval_split.users)}
     last_line(whole | {"metrics": metrics} | parts)
+
+
+def show_outcomes(measured: "Sequence[OutcomeRecall]", cutoff: int) -> None:
+    """A row for each outcome that targets ended with, a column for each that lists were asked for."""
+    if not measured:
+        return
+    asked = [*dict.fromkeys(own.asked for own in measured)]
+    table = Table("ended with", "users", *(f"recall@{cutoff}, asked for {name or 'nothing'}" for name in asked))
+    for ended in dict.fromkeys(own.ended for own in measured):
+        row = [own for own in measured if own.ended == ended]
+        table.add_row(ended, f"{row[0].users:,}", *(f"{own.metrics[f'recall@{cutoff}']:.4f}" for own in row))
+    out.print(table)
 
 
 def show_metrics(metrics: dict[str, float], cutoffs: list[int]) -> None:

@@ -173,10 +173,13 @@ def check_plausible(body: FeedbackRequest, now_ms: int, settings: Settings) -> N
 def to_rules(body: RecallRequest) -> ListRules:
     """The rules of a checked body; NO_RULES itself where it has none. Raises BadRequest for a filter that is none."""
     boosts = [boost for boost in body.boost if boost.weight]
-    if not (body.filter or body.caps or boosts or body.diversity) and body.filter is None:
+    is_ruled = body.filter is not None or body.caps or boosts or body.diversity
+    if not is_ruled and body.outcome is None:
         return NO_RULES
     caps = tuple(Cap(name, most) for name, most in sorted(body.caps.items()))
-    return ListRules(_filter_of(body.filter, "filter"), caps, tuple(map(_to_boost, boosts)), body.diversity)
+    return ListRules(
+        _filter_of(body.filter, "filter"), caps, tuple(map(_to_boost, boosts)), body.diversity, body.outcome
+    )
 
 
 def _to_boost(body: BoostBody) -> Boost:
@@ -256,7 +259,7 @@ def explained(part: RecallResult, settings: Settings) -> dict[str, Any]:
     """The columns that `explain` adds to the list of one arm."""
     reasons = columns_of(part.reasons, part.listed.rows, part.arm.catalogue)
     reasons["similar"] = [listed_ids(own, settings) for own in reasons["similar"]]
-    sources = [part.arm.source_name(source) for source in part.listed.sources.tolist()]
+    sources = [part.arm.source_name(source, part.outcome) for source in part.listed.sources.tolist()]
     return {"sources": sources, "prompts": listed_ids(part.prompts, settings), "reasons": reasons}
 
 
