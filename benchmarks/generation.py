@@ -1,4 +1,4 @@
-"""Where a generated soft item pays: recall@100 of two steps in one sum against the same network's first vector alone.
+"""Measures where a generated soft item pays: recall@100 of two steps in one sum against the first vector alone.
 
     python -m benchmarks.generation --checkpoint CHECKPOINT --data DATA [--output benchmarks/results/generation.jsonl]
 

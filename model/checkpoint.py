@@ -20,6 +20,7 @@ from model.folders.whole import FolderKind, read_folder, write_folder
 from model.metadata import CATALOGUE, CONFIG, read_fits, read_plan
 from model.networks import build_network
 from model.networks.base import Network
+from model.outcomes.files import load_heads, save_heads
 from model.outcomes.heads import OutcomeHeads, check_outcomes
 from model.positive import PositiveRule, read_rule
 from model.records import ServingPlan
@@ -79,7 +80,7 @@ class Checkpoint:
         save_file(weights, folder / WEIGHTS)
         self.catalogue.save(folder / CATALOGUE)
         if self.outcomes:
-            self.outcomes.save(folder / OUTCOMES)
+            save_heads(self.outcomes, folder / OUTCOMES)
         parts = {
             "format": FORMAT,
             "kind": self.network.kind,
@@ -115,7 +116,7 @@ class Checkpoint:
         if len(catalogue.users) != network.config.num_users:
             raise CheckpointError(f"{folder}: {len(catalogue.users)} users for {network.config.num_users} user vectors")
         fits = read_fits(parts)
-        heads = OutcomeHeads.load(folder / OUTCOMES, fits) if fits else None
+        heads = load_heads(folder / OUTCOMES, fits) if fits else None
         if heads and heads.dim != network.item_vectors().shape[1]:
             raise CheckpointError(f"{folder}: heads of width {heads.dim} for vectors of another")
         # a checkpoint is measured and served: left as it was built, its network would answer with dropout

@@ -4,16 +4,12 @@ The network, its item table and what is cached of a history are those of the pla
 them, and costs two thin products (docs/decisions/0087-outcomes.md).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
-
-PARTS = ("down", "up", "shift")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +19,7 @@ class OutcomeFit:
     name: str
     num_events: int  # of training that ended so
     epochs: int  # that were taken; 0 = the plain query vector is as good, and is what the head gives
-    metric: str = ""
+    metric: str = ""  # empty = not measured, for want of targets, or because the plain answer is all there is
     plain: float = 0.0  # of the plain answer
     asked: float = 0.0  # of the answer that is asked for the outcome
 
@@ -62,20 +58,10 @@ class OutcomeHeads:
         moved: NDArray[np.float32] = (plain @ self.down[number].T) @ self.up[number].T + self.shift[number]
         return plain + moved
 
-    def save(self, path: Path) -> None:
-        save_file({name: np.ascontiguousarray(getattr(self, name)) for name in PARTS}, path)
-
     @property
     def facts(self) -> list[dict[str, Any]]:
         """The fits as JSON."""
         return [asdict(fit) for fit in self.fits]
-
-    @classmethod
-    def load(cls, path: Path, facts: Sequence[Mapping[str, Any]]) -> "OutcomeHeads":
-        """Raises ValueError, KeyError, TypeError or OSError for what `save` and `facts` did not write."""
-        arrays = load_file(path)
-        fits = tuple(OutcomeFit(**own) for own in facts)
-        return cls(fits, *(arrays[name].astype(np.float32, copy=False) for name in PARTS))
 
 
 def check_outcomes(wanted: Sequence[str], known: Sequence[str]) -> None:

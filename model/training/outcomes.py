@@ -23,7 +23,8 @@ from model.records import PromptPlan
 from model.training.losses import catalogue_cross_entropy, target_shares
 
 RANK, WINDOW, DECAY = 32, 20, 0.9
-MAX_EPOCHS, BATCH, RATE, WEIGHT_DECAY = 12, 512, 1e-3, 0.1
+MAX_EPOCHS, RATE, WEIGHT_DECAY = 12, 1e-3, 0.1
+MIN_BATCH, MAX_BATCH, STEPS = 32, 512, 28  # samples; steps of an epoch, where there are enough of them
 MAX_SAMPLES = 50_000  # of an epoch
 ENCODED = 256  # histories at a time
 
@@ -60,7 +61,7 @@ class HeadTrainer:
 
     def __init__(self, network: Network, data: SequenceData, plan: PromptPlan, seed: int) -> None:
         """plan: the one that makes the plain query vectors."""
-        self.network, self.data, self.plan, self.seed = network, data, plan, seed
+        self.network, self.data, self.plan, self.seed = network.eval(), data, plan, seed
         self.table = network.item_vectors().detach()
 
     def fit(self, outcome: str, metric: str) -> tuple[OutcomeFit, Head]:
@@ -74,8 +75,8 @@ class HeadTrainer:
                 scores.append(measured.score(head))
                 # on a tie the earlier one: fewer epochs, and the plain answer first of all
                 best = head.copy() if scores[-1] > max(scores[:-1]) else best
-        plain, asked = scores[0], max(scores)
-        return OutcomeFit(outcome, int(flags.sum()), scores.index(asked), metric, plain, asked), best
+        told = (metric, scores[0], max(scores)) if len(scores) > 1 else ()
+        return OutcomeFit(outcome, int(flags.sum()), scores.index(max(scores)), *told), best
 
     def refit(self, fit: OutcomeFit) -> Head:
         """A head of so many epochs, not measured."""
@@ -94,9 +95,11 @@ class HeadTrainer:
         cuts = np.random.default_rng([self.seed, int(flags.sum())])
         optimizer = torch.optim.AdamW(head.weights, lr=RATE, weight_decay=WEIGHT_DECAY)
         queries, targets = self._samples(flags, cuts) if count else (self.table[:0], self.table[:0])
+        # few events are smaller batches: a head of a rare outcome takes as many steps as that of a frequent one
+        size = min(max(len(queries) // STEPS, MIN_BATCH), MAX_BATCH)
         for _ in range(count):
             order = torch.randperm(len(queries), generator=generator).to(self.table.device)
-            for part in torch.split(order, BATCH):
+            for part in torch.split(order, size):
                 shares = target_shares(targets[part], DECAY)
                 loss = catalogue_cross_entropy(
                     head(queries[part]), self.table, (targets[part] - 1).clamp(min=0), shares

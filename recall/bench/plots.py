@@ -14,7 +14,7 @@ from recall.reproduction import drawing
 
 STAGES = ("encode", "search", "merge")
 OURS = "recgpt-recall"
-EVERYBODY = "all"  # in place of a length of histories
+EVERYBODY, MIN_USERS = "all", 100  # in place of a length of histories; fewer users than that are no point
 
 
 def latency_against_rate(curves: Sequence[Curve], p99_ms: float) -> drawing.Canvas:
@@ -71,7 +71,7 @@ def rates_of_peers(peers: Mapping[str, Any]) -> drawing.Canvas:
 
 
 def gain_of_generation(rows: Sequence[Mapping[str, Any]]) -> drawing.Canvas:
-    """What a generated item adds to the first vector, by the length of histories, with two standard errors each way."""
+    """Lines of what a generated item adds to the first vector, by the length of histories, ± two standard errors."""
     systems = list(dict.fromkeys(row["system"] for row in rows))
     whole = {row["system"]: row for row in rows if row["history"] == EVERYBODY}
     told = ", ".join(f"{name} {whole[name]['gain']:+.1%}" for name in systems)
@@ -81,6 +81,7 @@ def gain_of_generation(rows: Sequence[Mapping[str, Any]]) -> drawing.Canvas:
     ends = {}
     for number, name in enumerate(systems):
         own = [row for row in rows if row["system"] == name and row["history"] != EVERYBODY]
+        own = [row for row in own if row["users"] >= MIN_USERS]
         grey, dash, marker = drawing.LOOKS[number]
         # beside each other: bars that cover each other cannot be read
         places = [place + 0.12 * number for place in range(len(own))]

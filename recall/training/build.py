@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from model.data.sequences import SequenceData
+from model.data.sequences import SequenceData, Split
 from recall.comparing import BY_HELP, checked_groupings, show_groups
 from recall.terminal import err, last_line, out, progress_bar
 from recall.training.plans import save_with_plan
@@ -41,8 +41,7 @@ def build(
         list[str] | None,
         Option(
             help="Another plan than the checkpoint's, to serve one network as two arms; NAME=VALUE, may be repeated: "
-            "num_prompts, placement, num_steps, form, temperature, step_weights, quotas, diversity, outcomes "
-            "(like, or long_view:0.8,like:0.2 as shares of the list)."
+            "num_prompts, placement, num_steps, form, temperature, step_weights, quotas, diversity, outcomes=like:1."
         ),
     ] = None,
 ) -> None:
@@ -117,14 +116,7 @@ def evaluate(
     arm, dataset = load_arm("evaluated", bundle, choose_device(device)), SequenceData.load(data)
     check_not_refit(Checkpoint.load(arm.release.folder / "checkpoint"))
     check_same_data(arm.release, dataset)
-    if split not in ("valid", "test"):
-        raise typer.BadParameter("split is valid or test")
-    if split == "test" and dataset.candidates is not None:
-        raise ValueError(
-            f"the test split of {dataset.name} ranks {len(dataset.candidates)} of its items, a bundle ranks them all; "
-            "measure the checkpoint with `recall reproduce`"
-        )
-    eval_split = EvalSplit.of(dataset, "valid" if split == "valid" else "test", max_users)
+    eval_split = EvalSplit.of(dataset, checked_split(split, dataset), max_users)
     cutoffs = sorted(cutoff or [5, 10, 20, 50, 100])
     with progress_bar() as progress:
         task = progress.add_task("evaluate", total=len(eval_split.users) * len(cutoffs))
@@ -141,6 +133,18 @@ def evaluate(
     parts |= {"outcomes": [own._asdict() for own in by_outcome]} if by_outcome else {}
     whole = {"bundle": arm.release.bundle, "data": dataset.digest, "split": split, "users": len(eval_split.users)}
     last_line(whole | {"metrics": metrics} | parts)
+
+
+def checked_split(split: str, data: SequenceData) -> Split:
+    """Raises BadParameter or ValueError for a split that a bundle cannot be measured on."""
+    if split not in ("valid", "test"):
+        raise typer.BadParameter("split is valid or test")
+    if split == "test" and data.candidates is not None:
+        raise ValueError(
+            f"the test split of {data.name} ranks {len(data.candidates)} of its items, a bundle ranks them all; "
+            "measure the checkpoint with `recall reproduce`"
+        )
+    return "valid" if split == "valid" else "test"
 
 
 def show_outcomes(measured: "Sequence[OutcomeRecall]", cutoff: int) -> None:

@@ -173,13 +173,11 @@ def check_plausible(body: FeedbackRequest, now_ms: int, settings: Settings) -> N
 def to_rules(body: RecallRequest) -> ListRules:
     """The rules of a checked body; NO_RULES itself where it has none. Raises BadRequest for a filter that is none."""
     boosts = [boost for boost in body.boost if boost.weight]
-    is_ruled = body.filter is not None or body.caps or boosts or body.diversity
-    if not is_ruled and body.outcome is None:
+    if not (body.caps or boosts or body.diversity) and body.filter is None and body.outcome is None:
         return NO_RULES
     caps = tuple(Cap(name, most) for name, most in sorted(body.caps.items()))
-    return ListRules(
-        _filter_of(body.filter, "filter"), caps, tuple(map(_to_boost, boosts)), body.diversity, body.outcome
-    )
+    text, boosts_of = _filter_of(body.filter, "filter"), tuple(map(_to_boost, boosts))
+    return ListRules(text, caps, boosts_of, body.diversity, body.outcome)
 
 
 def _to_boost(body: BoostBody) -> Boost:

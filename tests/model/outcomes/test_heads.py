@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from model.outcomes.files import load_heads, save_heads
 from model.outcomes.heads import OutcomeFit, OutcomeHeads, check_outcomes
 
 FITS = (OutcomeFit("like", 12, 3, "recall@50", 0.2, 0.21), OutcomeFit("follow", 4, 0))
@@ -28,8 +29,8 @@ def test_a_head_of_zeros_gives_the_plain_vectors_to_the_bit():
 
 def test_what_is_saved_is_read_again(tmp_path):
     own = heads()
-    own.save(tmp_path / "heads.safetensors")
-    read = OutcomeHeads.load(tmp_path / "heads.safetensors", own.facts)
+    save_heads(own, tmp_path / "heads.safetensors")
+    read = load_heads(tmp_path / "heads.safetensors", own.facts)
     assert read.fits == own.fits
     assert all((read.vectors(name, PLAIN) == own.vectors(name, PLAIN)).all() for name in own.names)
 

@@ -35,13 +35,15 @@ def test_what_the_repository_keeps_can_be_drawn(tmp_path):
 
 
 def gain(system, history, gain, standard_error=0.004):
-    told = {"system": system, "history": history, "cutoff": 100, "theirs": 0.4}
+    told = {"system": system, "history": history, "cutoff": 100, "theirs": 0.4, "users": 3 if history == "51" else 200}
     return told | {"gain": gain, "standard_error": standard_error}
 
 
 def test_a_generated_item_is_shown_by_length_of_history():
     rows = [
-        gain(name, label, 0.01 * n) for name in ("decoder", "blend") for n, label in enumerate(("all", "0", "1 to 3"))
+        gain(name, label, 0.01 * n)
+        for name in ("decoder", "blend")
+        for n, label in enumerate(("all", "0", "1 to 3", "51"))
     ]
     canvas = plots.gain_of_generation(rows)
     [panel] = canvas.panels
