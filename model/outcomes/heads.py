@@ -19,6 +19,7 @@ class OutcomeFit:
     name: str
     num_events: int  # of training that ended so
     epochs: int  # that were taken; 0 = the plain query vector is as good, and is what the head gives
+    rate: float = 0.0  # of its training
     metric: str = ""  # empty = not measured, for want of targets, or because the plain answer is all there is
     plain: float = 0.0  # of the plain answer
     asked: float = 0.0  # of the answer that is asked for the outcome

@@ -1,12 +1,13 @@
 """Trains the heads of outcomes behind a finished network: its weights and its plain answer stay as they are.
 
 A sample is the history before an event that ended with the outcome, cut up to WINDOW places before it, with those of
-the next WINDOW events as targets that ended so. The epoch is the one that is best on validation; where none is better
-than the plain answer, the head gives the plain answer.
+the next WINDOW events as targets that ended so. Rate and epoch are those that are best on validation; where none is
+better than the plain answer, the head gives the plain answer.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,10 +24,18 @@ from model.records import PromptPlan
 from model.training.losses import catalogue_cross_entropy, target_shares
 
 RANK, WINDOW, DECAY = 32, 20, 0.9
-MAX_EPOCHS, RATE, WEIGHT_DECAY = 12, 1e-3, 0.1
+MAX_EPOCHS, WEIGHT_DECAY = 12, 0.1
+RATES = 1e-3, 3e-3, 1e-2  # vectors of a network that was trained for long are longer, and so are the steps to take
 MIN_BATCH, MAX_BATCH, STEPS = 32, 512, 28  # samples; steps of an epoch, where there are enough of them
 MAX_SAMPLES = 50_000  # of an epoch
 ENCODED = 256  # histories at a time
+
+
+class Samples(NamedTuple):
+    """What a head is trained on."""
+
+    queries: Tensor  # (T, Q, D) plain query vectors
+    targets: Tensor  # (T, WINDOW) the rows that each should rank first, 0 = none
 
 
 @dataclass
@@ -65,36 +74,39 @@ class HeadTrainer:
         self.table = network.item_vectors().detach()
 
     def fit(self, outcome: str, metric: str) -> tuple[OutcomeFit, Head]:
-        """The best head on the validation targets that ended with an outcome."""
-        flags, head, best = self.data.outcomes[outcome].train, self._plain(), self._plain()
-        scores = [0.0]
-        if self.is_needed(flags) and self.data.outcomes[outcome].valid.any():
-            measured = Measured.of(self, EvalSplit.of(self.data.ended_with(outcome, "valid"), "valid"), metric)
-            scores = [measured.score(head)]
-            for _ in self.epochs(head, flags, MAX_EPOCHS):
-                scores.append(measured.score(head))
-                # on a tie the earlier one: fewer epochs, and the plain answer first of all
-                best = head.copy() if scores[-1] > max(scores[:-1]) else best
-        told = (metric, scores[0], max(scores)) if len(scores) > 1 else ()
-        return OutcomeFit(outcome, int(flags.sum()), scores.index(max(scores)), *told), best
+        """The best head on the validation targets that ended with an outcome, of all rates and epochs."""
+        flags, head = self.data.outcomes[outcome].train, self._plain()
+        fit = OutcomeFit(outcome, int(flags.sum()), 0)
+        if not (self.is_needed(flags) and self.data.outcomes[outcome].valid.any()):
+            return fit, head
+        measured = Measured.of(self, EvalSplit.of(self.data.ended_with(outcome, "valid"), "valid"), metric)
+        plain = measured.score(head)
+        fit, samples = replace(fit, metric=metric, plain=plain, asked=plain), self.samples(flags)
+        for rate in RATES:
+            tried = self._plain()
+            for epoch, _ in enumerate(self.epochs(tried, samples, rate, MAX_EPOCHS), start=1):
+                # on a tie the earlier one, and the plain answer first of all
+                if (score := measured.score(tried)) > fit.asked:
+                    fit, head = replace(fit, epochs=epoch, rate=rate, asked=score), tried.copy()
+        return fit, head
 
     def refit(self, fit: OutcomeFit) -> Head:
-        """A head of so many epochs, not measured."""
+        """A head of as many epochs at the same rate, not measured."""
         head, flags = self._plain(), self.data.outcomes[fit.name].train
-        for _ in self.epochs(head, flags, fit.epochs) if self.is_needed(flags) else ():
-            pass
-        return head.copy()
+        if fit.epochs and self.is_needed(flags):
+            for _ in self.epochs(head, self.samples(flags), fit.rate, fit.epochs):
+                pass
+        return head
 
     def is_needed(self, flags: Flags) -> bool:
         """False where all training events ended so, which is what the network has learnt, or none did."""
         return bool(flags.any()) and not flags.all()
 
-    def epochs(self, head: Head, flags: Flags, count: int) -> Iterator[None]:
+    def epochs(self, head: Head, samples: Samples, rate: float, count: int) -> Iterator[None]:
         """Trains a head; after each epoch it is as good as so many have made it."""
         generator = torch.Generator().manual_seed(self.seed)
-        cuts = np.random.default_rng([self.seed, int(flags.sum())])
-        optimizer = torch.optim.AdamW(head.weights, lr=RATE, weight_decay=WEIGHT_DECAY)
-        queries, targets = self._samples(flags, cuts) if count else (self.table[:0], self.table[:0])
+        optimizer = torch.optim.AdamW(head.weights, lr=rate, weight_decay=WEIGHT_DECAY)
+        queries, targets = samples
         # few events are smaller batches: a head of a rare outcome takes as many steps as that of a frequent one
         size = min(max(len(queries) // STEPS, MIN_BATCH), MAX_BATCH)
         for _ in range(count):
@@ -112,9 +124,9 @@ class HeadTrainer:
     def _plain(self) -> Head:
         return Head.plain(self.table.shape[1], self.seed, self.table.device)
 
-    def _samples(self, flags: Flags, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Query vectors (T, Q, D) and the rows (T, WINDOW) that each should rank first, 0 = none."""
-        train = self.data.train
+    def samples(self, flags: Flags) -> Samples:
+        """The samples of one outcome; the same for the same seed."""
+        train, rng = self.data.train, np.random.default_rng([self.seed, int(flags.sum())])
         places = np.flatnonzero(flags)
         if len(places) > MAX_SAMPLES:
             places = np.sort(rng.choice(places, MAX_SAMPLES, replace=False))
@@ -126,7 +138,8 @@ class HeadTrainer:
         inside = ahead < ends[:, None]
         ahead = np.where(inside, ahead, 0)
         targets = np.where(inside & flags[ahead], train.values[ahead], 0).astype(np.int64)
-        return self.encode(histories, (owners + 1).tolist()), torch.from_numpy(targets).to(self.table.device)
+        queries = self.encode(histories, (owners + 1).tolist())
+        return Samples(queries, torch.from_numpy(targets).to(self.table.device))
 
     @torch.no_grad()
     def encode(self, histories: Sequence[NDArray[np.int32]], users: Sequence[int]) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 from model.outcomes.files import load_heads, save_heads
 from model.outcomes.heads import OutcomeFit, OutcomeHeads, check_outcomes
 
-FITS = (OutcomeFit("like", 12, 3, "recall@50", 0.2, 0.21), OutcomeFit("follow", 4, 0))
+FITS = (OutcomeFit("like", 12, 3, 1e-3, "recall@50", 0.2, 0.21), OutcomeFit("follow", 4, 0))
 RNG = np.random.default_rng(0)
 PLAIN = RNG.normal(size=(3, 6)).astype(np.float32)
 

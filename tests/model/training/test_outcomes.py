@@ -81,8 +81,8 @@ def test_the_same_seed_gives_the_same_heads(checkpoint, data):
 
 
 def test_targets_are_those_of_the_next_events_that_ended_so(checkpoint, data):
-    trainer, flags = HeadTrainer(checkpoint.network, data, PromptPlan(), 0), data.outcomes["like"].train
-    queries, targets = trainer._samples(flags, np.random.default_rng(0))
+    flags = data.outcomes["like"].train
+    queries, targets = HeadTrainer(checkpoint.network, data, PromptPlan(), 0).samples(flags)
     assert queries.shape == (flags.sum(), 1, 16)
     assert (targets > 0).any(1).all()
     assert {*targets.unique().tolist()} == {0, *np.unique(data.train.values[flags]).tolist()}
