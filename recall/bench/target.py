@@ -27,14 +27,19 @@ class Target:
     pid: int | None = None  # None: somebody else's, of which only the answers are seen
     start_s: float = 0.0  # from the process's start until it was ready
     log: Path | None = None  # what it has said; there while it runs
+    ca: Path | None = None  # authorities that vouch for an https address; None = the system's
 
     @property
     def port(self) -> int:
-        return int(self.url.rsplit(":", 1)[1])
+        return httpx.URL(self.url).port or (443 if self.is_tls else 80)
 
     @property
     def host(self) -> str:
-        return self.url.removeprefix("http://").rsplit(":", 1)[0]
+        return httpx.URL(self.url).host
+
+    @property
+    def is_tls(self) -> bool:
+        return self.url.startswith("https:")
 
     def usage(self) -> dict[str, float]:
         """CPU seconds so far: `http` is the thread of the event loop, `compute` all others.
