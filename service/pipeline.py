@@ -228,12 +228,12 @@ class RecallPipeline:
         )
 
     async def embed(
-        self, arm: str, user: ExternalId | None, history: Sequence[ExternalId], rules: ListRules, deadline: float
+        self, arm: str, user: ExternalId | None, history: Sequence[ExternalId], outcome: str | None, deadline: float
     ) -> tuple[Release, CachedVectors]:
         """Query vectors alone, and the release they belong to. Raises what `recall` and `Engine.ask` raise."""
 
         async def encode(release: Release) -> tuple[Release, CachedVectors]:
-            request = release.request(user, history, rules=rules, deadline=deadline)
+            request = release.request(user, history, rules=ListRules(outcome=outcome), deadline=deadline)
             return release, (await release.engine.ask(request)).vectors
 
         return await with_current(slot_of(self.arms, arm), encode)

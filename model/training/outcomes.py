@@ -32,7 +32,7 @@ ENCODED = 256  # histories at a time
 
 
 class Samples(NamedTuple):
-    """What a head is trained on."""
+    """The histories of one outcome and what followed them."""
 
     queries: Tensor  # (T, Q, D) plain query vectors
     targets: Tensor  # (T, WINDOW) the rows that each should rank first, 0 = none

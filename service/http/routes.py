@@ -8,7 +8,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from model.rules import NO_RULES, ListRules
 from service.admission.gate import Ticket
 from service.bootstrap import Service
 from service.errors import Forbidden, RecallError, Unauthorized, UnknownItem
@@ -225,8 +224,7 @@ async def embed(request: Request) -> Response:
     codec.check_num_ids("history", body.history, service.settings)
     settle(service, ticket, body.history)
     deadline = codec.deadline_of(request, ticket.since, service.settings)
-    rules = NO_RULES if body.outcome is None else ListRules(outcome=body.outcome)
-    arm, vectors = await service.pipeline.embed(name, body.user_id, body.history, rules, deadline.at)
+    arm, vectors = await service.pipeline.embed(name, body.user_id, body.history, body.outcome, deadline.at)
     return codec.reply(codec.to_vectors(arm, vectors, service.settings))
 
 
