@@ -6,28 +6,18 @@ have several, or none; what is no positive event stands in no sequence, and its 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from model.data.marks import Flags, Marks
 from model.data.positives import conditions
 from model.logs.events import DataError, EventLog
 from model.positive import PositiveRule
 
 LONG_VIEW = "long_view"
 COLUMN = "outcome:"  # begins the names of a frame's columns of marks
-Flags = NDArray[np.bool_]
 Outcomes = Mapping[str, PositiveRule]
-
-
-class Marks(NamedTuple):
-    """True for each event of train, valid and test, in their order, that ended with the outcome."""
-
-    train: Flags
-    valid: Flags
-    test: Flags
 
 
 def read_outcomes(words: Sequence[str]) -> Outcomes:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.catalogue import ATTRIBUTES, Catalogue, Ragged
-from model.data.outcomes import Marks
+from model.data.marks import Marks
 from model.folders.files import FolderRefused
 from model.folders.whole import FolderKind, read_folder, write_folder
 from model.positive import PositiveRule, read_rule, write_rule

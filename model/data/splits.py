@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.data.categories import Categories, encode_categories
-from model.data.outcomes import Flags, Marks, columns_of, marks_of
+from model.data.marks import Flags, Marks
+from model.data.outcomes import columns_of, marks_of
 from model.data.sequences import SPLITS, SequenceData
 from model.logs.events import EXACT, DataError, EventLog, Time, Unit
 from model.logs.times import is_date, to_time

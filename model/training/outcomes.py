@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.batch import Batch
-from model.data.outcomes import Flags
+from model.data.marks import Flags
 from model.data.sequences import SequenceData
 from model.evaluation.protocol import EvalSplit
 from model.networks.base import Network

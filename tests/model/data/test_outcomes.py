@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from model.data.outcomes import Marks, describe_outcomes, mark_outcomes, read_outcomes
+from model.data.marks import Marks
+from model.data.outcomes import describe_outcomes, mark_outcomes, read_outcomes
 from model.data.prepare import PrepareOptions, prepare
 from model.data.sequences import SequenceData
 from model.logs.events import DataError, EventLog

@@ -11,7 +11,7 @@ import torch
 
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.checkpoint import Checkpoint, CheckpointError
-from model.data.outcomes import Marks
+from model.data.marks import Marks
 from model.data.sequences import SequenceData
 from model.recipes.schema import PlanSearch, Recipe, Stage
 from model.records import PromptPlan

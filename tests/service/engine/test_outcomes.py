@@ -150,7 +150,7 @@ def test_a_plan_that_mixes_is_refused_where_a_user_has_several_vectors(checkpoin
 
 
 def test_recall_by_outcome_is_that_of_its_targets(plain, tiny):
-    from model.data.outcomes import Marks
+    from model.data.marks import Marks
     from model.evaluation.protocol import EvalSplit
 
     liked = Marks(*(part.values % 2 == 0 for part in (tiny.train, tiny.valid, tiny.test)))
