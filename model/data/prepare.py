@@ -11,6 +11,7 @@ from model.data.categories import Categories, read_categories
 from model.data.items import coverage, read_items, with_attributes
 from model.data.kuairand import Target, read_kuairand
 from model.data.kuairec import read_kuairec
+from model.data.outcomes import Outcomes, describe_outcomes, mark_outcomes
 from model.data.positives import select_positives
 from model.data.sequences import SequenceData
 from model.data.splits import Protocol, SplitRule, TimeCut, split_log
@@ -41,6 +42,7 @@ class PrepareOptions:
     cut: TimeCut | None = None  # by-time: two times in the log's unit, in place of the shares
     k_core: int = 0
     positive: PositiveRule = field(default_factory=PositiveRule)
+    outcomes: Outcomes = field(default_factory=dict)  # that an answer can be asked for; kuairand has its own
     target: Target = "long_view"  # kuairand: which exposures are positives
     max_bad_share: float = 0.01
     categories: Path | None = None  # JSON item -> attribute ids; s3rec looks for <stem>_item2attributes.json
@@ -82,10 +84,11 @@ def prepare(options: PrepareOptions, on_rows: Progress | None = None) -> tuple[S
     source = _read(options, on_rows)
     # Before anything is filtered: k-core could hide that half of a file did not parse.
     source.report.check(options.dataset_name, options.max_bad_share)
-    positives = select_positives(source.log, options.positive)
+    positives = mark_outcomes(select_positives(source.log, options.positive), options.outcomes)
     data = split_log(options.dataset_name, positives, _split_rule(options), source.categories)
     data = replace(data, positive=options.positive)
     notes = () if options.is_synthetic else tuple(describe(source.log, positives, data))
+    notes += tuple(describe_outcomes(data.outcomes))
     report = replace(source.report, notes=(*source.report.notes, *notes))
     return _with_table(data, report, options, source.categories)
 
