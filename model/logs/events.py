@@ -19,6 +19,8 @@ REPORTED_ROWS = 20
 NAMED_ROWS = 5
 SHOWN, REASON_SHOWN = 60, 200  # characters of the input that a sentence repeats
 EXACT = pl.Decimal(38, 9)  # times with fractions, to the nanosecond
+# ends of lines and turns of direction that Unicode knows, and halves of pairs: none may stand in a sentence
+UNSHOWN = re.compile(f"{CONTROL}|[\x85\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 Unit = Literal["s", "ms", "us", "ns"]
 Time = int | float | Decimal
 
@@ -28,8 +30,8 @@ class DataError(ValueError):
 
 
 def shown(text: object, limit: int = SHOWN) -> str:
-    """A piece of the input for a sentence: short, and without control characters."""
-    clean = re.sub(f"{CONTROL}|[\ud800-\udfff]", "?", str(text)[: limit + 1])
+    """A piece of the input for a sentence: short, on one line, and without control characters."""
+    clean = UNSHOWN.sub("?", str(text)[: limit + 1])
     return clean if len(clean) <= limit else clean[:limit] + ".."
 
 
