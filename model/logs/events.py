@@ -39,8 +39,9 @@ def shown(text: object, limit: int = SHOWN) -> str:
 class EventLog:
     """Events in file order, one row each, with external ids.
 
-    Columns of `frame`: `user` and `item` (each Int64 or String), `time` (Int64, Float64 or EXACT; one unit a log), and
-    those of SIGNALS that the log has (Float64; null = not recorded; reactions count when above 0).
+    Columns of `frame`: `user` and `item` (each Int64, or text as String or Categorical), `time` (Int64, Float64 or
+    EXACT; one unit a log), and those of SIGNALS that were asked for and the log has (Float64; null = not recorded;
+    reactions count when above 0).
     `unit` is that of the times, since 1970; None where they are no epoch or nobody knows.
     """
 
@@ -53,7 +54,7 @@ class EventLog:
         if missing:
             raise ValueError(f"an event log needs the columns {sorted(missing)}; it has {self.frame.columns}")
         for name in ("user", "item"):
-            if self.frame.schema[name] not in (pl.Int64, pl.String):
+            if self.frame.schema[name] not in (pl.Int64, pl.String, pl.Categorical):
                 raise ValueError(f"{name} ids must be Int64 or String, not {self.frame.schema[name]}")
 
     def __len__(self) -> int:

@@ -41,6 +41,7 @@ class Block:
 
     first_line: int  # from 1
     text: str
+    share: float = 1.0  # of the file that has been read with it
 
 
 def find_files(inputs: Iterable[Path]) -> list[Path]:
@@ -93,13 +94,14 @@ def blocks(path: Path, num_characters: int = BLOCK_CHARACTERS) -> Iterator[Block
     """
     line, rest = 1, ""
     try:
-        with _open(path) as text:
+        size = path.stat().st_size
+        with _open(path) as (file, text):
             while part := text.read(num_characters):
                 rest += part
                 # blank lines wait for what comes behind them: at the end of a file they are no rows
                 whole = rest[: rest.rfind("\n")].rstrip("\n") if "\n" in part else ""
                 if whole:
-                    yield Block(line, whole)
+                    yield Block(line, whole, file.tell() / max(size, 1))
                     line += whole.count("\n") + 1
                     rest = rest[len(whole) + 1 :]
                 elif len(rest) > MAX_LINE_CHARACTERS:
@@ -146,11 +148,12 @@ def _first_bytes(path: Path, count: int) -> bytes:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[TextIO]:
+def _open(path: Path) -> Iterator[tuple[IO[bytes], TextIO]]:
+    """The file as it lies on the disk, and its text."""
     with path.open("rb") as file, _unpacked(path, file) as binary:
         mark = binary.peek(2)[:2] if hasattr(binary, "peek") else b""
         # newline=None: each of \n, \r and \r\n ends a line
-        yield TextIOWrapper(binary, MARKS.get(mark, "utf-8-sig"), errors="replace", newline=None)
+        yield file, TextIOWrapper(binary, MARKS.get(mark, "utf-8-sig"), errors="replace", newline=None)
 
 
 def _unpacked(path: Path, file: IO[bytes]) -> IO[bytes]:

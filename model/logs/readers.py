@@ -6,21 +6,21 @@ and not the files. Formats: github.com/aHuiWang/CIKM2020-S3Rec, recbole.io/docs/
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 from model.logs.columns import LogShape, plan_columns
-from model.logs.events import DataError, EventLog, ReadReport
+from model.logs.events import SIGNALS, DataError, EventLog, ReadReport
 from model.logs.files import Block, blocks, find_files, format_of, sample
 from model.logs.layout import TextLayout, find_layout
 from model.logs.values import Collector, RawPart, as_plain, check_ids
 
 PARQUET_ROWS = 2**20  # read at once
 UNIT_SEPARATOR = "\x1f"  # stands for a separator of several characters while a line is divided
-Progress = Callable[[int], None]
+Progress = Callable[[int, float], None]
 Parts = Callable[[Path, LogShape, Collector], Iterator[RawPart]]
 
 
@@ -29,17 +29,19 @@ def read_log(
     log_format: str | None = None,
     shape: LogShape | None = None,
     on_rows: Progress | None = None,
+    signals: Collection[str] = SIGNALS,
 ) -> tuple[EventLog, ReadReport]:
     """The events of all files that `inputs` mean (files, folders, globs); a format of None is guessed for each file.
 
-    `on_rows` is told how many rows have been read so far.
+    `on_rows` is told how many rows have been read so far, and which share of the bytes.
+    signals: those whose values are wanted; others are checked and take no memory.
     Raises DataError for what cannot be read, and for a file that is no log.
     """
     shape = shape or LogShape()
     files = find_files(inputs)
-    collector = Collector(shape.timezone)
-    num_rows = 0
-    for path in files:
+    collector = Collector(shape.timezone, signals)
+    num_rows, sizes = 0, [path.stat().st_size for path in files]
+    for number, path in enumerate(files):
         known = log_format or format_of(path)
         if log_format is None:
             collector.note((), [f"format: {known}"])
@@ -47,7 +49,7 @@ def read_log(
             collector.add(replace(part, source=str(path)) if len(files) > 1 else part)
             num_rows += part.frame.height + len(part.bad)
             if on_rows is not None:
-                on_rows(num_rows)
+                on_rows(num_rows, (sum(sizes[:number]) + part.share * sizes[number]) / max(sum(sizes), 1))
     return collector.finish()
 
 
@@ -59,7 +61,7 @@ def _text_parts(path: Path, shape: LogShape, collector: Collector) -> Iterator[R
         line, text = _below_header(block) if is_first else (block.first_line, block.text)
         is_first = False
         if text:
-            yield _divide(text, line, layout)
+            yield replace(_divide(text, line, layout), share=block.share)
 
 
 def _recbole_parts(path: Path, shape: LogShape, collector: Collector) -> Iterator[RawPart]:
@@ -81,7 +83,7 @@ def _json_parts(path: Path, shape: LogShape, collector: Collector) -> Iterator[R
     for block in blocks(path):
         texts = pl.Series("text", [block.text]).str.split("\n").explode()
         line = pl.int_range(block.first_line, block.first_line + len(texts), eager=True).alias("line")
-        yield _decode_json(texts, line, names)
+        yield replace(_decode_json(texts, line, names), share=block.share)
 
 
 def _parquet_parts(path: Path, shape: LogShape, collector: Collector) -> Iterator[RawPart]:
@@ -98,7 +100,7 @@ def _parquet_parts(path: Path, shape: LogShape, collector: Collector) -> Iterato
             frame = table.slice(start, PARQUET_ROWS).collect()
             columns = [as_plain(frame[theirs], ours, path).alias(ours) for theirs, ours in names.items()]
             line = pl.int_range(start + 1, start + frame.height + 1, eager=True).alias("line")
-            yield RawPart(pl.DataFrame([line, *columns]))
+            yield RawPart(pl.DataFrame([line, *columns]), share=(start + frame.height) / max(num_rows, 1))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
 

@@ -76,7 +76,7 @@ class Trainer:
             check_recipe(recipe, self.network)
         self.network.start_from(data.train, data.catalogue.categories)
         if start:
-            start.fill(self.network, data.catalogue)
+            start.fill(self.network, data.catalogue, data.train)
         self.start, self.measures, self._epochs = start, measures, list[int]()  # epochs taken of each finished stage
         self.origin = origin_of(data, start, measures)
         self.averaged = AveragedModel(self.network, multi_avg_fn=partial(move_average, recipe.ema_decay))

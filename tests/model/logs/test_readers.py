@@ -1,8 +1,10 @@
 """Readers: every format gives the same log; a bad row is reported with its line."""
 
 import csv
+import gzip
 import io
 import json
+from functools import partial
 
 import polars as pl
 import pytest
@@ -227,10 +229,27 @@ def test_files_with_and_without_times_are_refused(write):
         read_log(files)
 
 
-def test_rows_read_are_told(write):
-    told = []
-    read_log([write("user,item,time\n1,2,3\n1,2\n", "a.csv"), write("1,2,881250949\n", "b.csv")], on_rows=told.append)
-    assert told == [2, 3]
+def test_rows_and_the_share_of_the_bytes_read_are_told(write):
+    told, files = [], [write("user,item,time\n1,2,3\n1,2\n", "a.csv"), write("1,2,881250949\n", "b.csv")]
+    read_log(files, on_rows=lambda rows, share: told.append((rows, share)))
+    first, second = (file.stat().st_size for file in files)
+    assert told == [(2, pytest.approx(first / (first + second))), (3, 1.0)]
+
+
+def test_the_share_of_a_long_file_rises(write, monkeypatch):
+    monkeypatch.setattr(readers, "blocks", partial(readers.blocks, num_characters=2**14))
+    text = "user,item,time\n" + "".join(f"1,{n},3\n" for n in range(20_000))
+    for content, name in ((text, "log.csv"), (gzip.compress(text.encode()), "log.csv.gz")):
+        told = []
+        read_log([write(content, name)], on_rows=lambda rows, share, told=told: told.append((rows, share)))
+        assert told == sorted(told)
+        assert (told[-1], len(told) > 5) == ((20_000, 1.0), True)
+
+
+def test_signals_that_nobody_wants_are_checked_and_not_kept(write):
+    path = write("user,item,time,like,share\n1,2,3,1,1\n1,2,3,x,1\n")
+    log, report = read_log([path], signals=["share"])
+    assert (log.signals, report.rows_bad, log.frame["share"].to_list()) == (("share",), 1, [1.0])
 
 
 @pytest.mark.parametrize("name", FORMATS)
