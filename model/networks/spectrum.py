@@ -70,7 +70,10 @@ def factorise(histories: Ragged, num_items: int, dim: int, backward: float) -> F
     )
     scale = values[:rank].sqrt()
     parts = (left[:, :rank] * scale, right[:, :rank] * scale)
-    return Factors(*(pad(part / part.std().clamp(min=1e-9), (0, dim - rank)) for part in parts))
+    # a catalogue of one item gives one number, which has no deviation
+    spreads = [part.std() if part.numel() > 1 else part.abs().max() for part in parts]
+    scaled = (part / spread.clamp(min=1e-9) for part, spread in zip(parts, spreads, strict=True))
+    return Factors(*(pad(part, (0, dim - rank)) for part in scaled))
 
 
 @torch.no_grad()

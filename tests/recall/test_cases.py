@@ -13,7 +13,7 @@ READ = {
     "cr_only.csv": [1, 2, 3],
     "hdr_space.csv": ["a", "b", "c"],
     "iso_time.csv": ["a", "b", "c"],
-    "microseconds.parquet": ["a", "b", "c", "d"],
+    "microseconds.parquet": ["a", "b", "c"],
     "one_float_time.csv": ["a", "b", "c", "d"],
     "semicolon.csv": [1, 2, 3, 4],
 }
