@@ -8,6 +8,7 @@ import bz2
 import glob
 import gzip
 import lzma
+import os
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,7 @@ else:
 
 from model.logs.events import DataError
 
+STDERR = 2
 BLOCK_CHARACTERS = 2**24
 MAX_LINE_CHARACTERS = 2**24
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
@@ -110,6 +112,24 @@ def blocks(path: Path, num_characters: int = BLOCK_CHARACTERS) -> Iterator[Block
         raise DataError(f"{path} cannot be read to its end: {error}") from error
     if rest.rstrip("\n"):
         yield Block(line, rest.rstrip("\n"))
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Nothing of what this process writes to standard error output meanwhile is seen.
+
+    A damaged Parquet file makes polars print its own stack there, before the error that says what is wrong.
+    """
+    sys.stderr.flush()
+    kept = os.dup(STDERR)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, STDERR)
+        yield
+    finally:
+        os.dup2(kept, STDERR)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _meant(path: Path) -> list[Path]:

@@ -14,7 +14,7 @@ import polars as pl
 
 from model.logs.columns import LogShape, plan_columns
 from model.logs.events import SIGNALS, DataError, EventLog, ReadReport
-from model.logs.files import Block, blocks, find_files, format_of, sample
+from model.logs.files import Block, blocks, find_files, format_of, sample, unheard
 from model.logs.layout import TextLayout, find_layout
 from model.logs.values import Collector, RawPart, as_plain, check_ids
 
@@ -90,14 +90,17 @@ def _parquet_parts(path: Path, shape: LogShape, collector: Collector) -> Iterato
     if shape.header or shape.separator:
         raise DataError(f"{path} is Parquet, which names its columns: leave --header and --separator out")
     try:
-        header = list(pl.read_parquet_schema(path))
+        with unheard():
+            header = list(pl.read_parquet_schema(path))
         plan = plan_columns(header, path, shape)
         collector.note(plan.ignored, [plan.note])
         names = {header[at]: ours for ours, at in plan.positions}
         table = pl.scan_parquet(path, hive_partitioning=False, glob=False).select([*names])
-        num_rows = table.select(pl.len()).collect().item()
+        with unheard():
+            num_rows = table.select(pl.len()).collect().item()
         for start in range(0, max(num_rows, 1), PARQUET_ROWS):
-            frame = table.slice(start, PARQUET_ROWS).collect()
+            with unheard():
+                frame = table.slice(start, PARQUET_ROWS).collect()
             columns = [as_plain(frame[theirs], ours, path).alias(ours) for theirs, ours in names.items()]
             line = pl.int_range(start + 1, start + frame.height + 1, eager=True).alias("line")
             yield RawPart(pl.DataFrame([line, *columns]), share=(start + frame.height) / max(num_rows, 1))

@@ -249,6 +249,8 @@ def check_recipe(recipe: Recipe, network: Network) -> None:
         raise ValueError(f"{recipe.system} {reason}")
     if recipe.samples == "prefixes" and not network.has_place_pairs:
         raise ValueError(f"{recipe.system} draws its own samples; its recipe may not have samples: prefixes")
+    if network.config.num_items < 2 and any(recipe.loss_of(stage) in SAMPLED for stage in recipe.stages):
+        raise ValueError(f"{recipe.system} learns an item against another one, and the catalogue has a single item")
     if recipe.window.length == 1:
         return
     if not network.takes_window:

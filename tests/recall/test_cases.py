@@ -69,5 +69,5 @@ def test_a_training_that_diverges_ends_with_its_epoch(run_recall, prepare, cases
     places = ("--data", tmp_path / "data", "--output", tmp_path / "checkpoint", "--recipe", cases / "nan_recipe.yaml")
     ended = run_recall("train", "sasrec", *places)
     assert ended.status == 2
-    assert "training diverged: the loss is nan in stage 1, epoch" in ended.sentence
+    assert "training diverged: the loss is nan in stage 1, epoch" in ended.err
     assert not (tmp_path / "checkpoint").exists()

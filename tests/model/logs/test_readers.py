@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+from contextlib import suppress
 from functools import partial
 
 import polars as pl
@@ -250,6 +251,19 @@ def test_signals_that_nobody_wants_are_checked_and_not_kept(write):
     path = write("user,item,time,like,share\n1,2,3,1,1\n1,2,3,x,1\n")
     log, report = read_log([path], signals=["share"])
     assert (log.signals, report.rows_bad, log.frame["share"].to_list()) == (("share",), 1, [1.0])
+
+
+def test_a_damaged_parquet_file_is_one_sentence_and_no_stack(write_parquet, capfd):
+    path = write_parquet(user=[*range(99)], item=[*range(99)], time=[*range(99)])
+    whole, errors = path.read_bytes(), 0
+    for at in range(4, len(whole) - 8, 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+        with suppress(DataError):
+            read_log([path])
+            continue
+        errors += 1
+    assert errors
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", FORMATS)
