@@ -20,6 +20,8 @@ from model.networks.spectrum import MAX_GAP, NEARNESS, SHRINK, pairs_apart
 from model.recipes.schema import Recipe
 
 EPOCHS_SHARE = 0.2  # of the epochs that the start was chosen with, at least one
+WARMUP_STEPS = 20  # at most: the usual two hundred are a third of such a training, most of it at a low rate
+NEW_LENGTH = 0.5  # of a new item's vector: as long as those of trained items it stands in everybody's list
 SIZES = ("num_items", "num_users")
 
 
@@ -105,7 +107,7 @@ def copy_rows(source: Tensor, source_ids: IdMap, target: Tensor, target_ids: IdM
 def place_new(table: Tensor, known: Tensor, histories: Ragged) -> None:
     """Moves each new item of a table (N + 2, D) to the mean of the known ones beside it in histories, nearer ones more.
 
-    Its length is that of known items with as many events. An item that stands beside no known one stays as it is.
+    Its length is half of that of known items with as many events. An item that stands beside no known one stays as it is.
     known: marks (N,).
     """
     vectors = table[1 : len(known) + 1].cpu()
@@ -120,7 +122,7 @@ def place_new(table: Tensor, known: Tensor, histories: Ragged) -> None:
             means.index_add_(0, new[taken], weights[:, None] * vectors[other[taken]])
     lengths = means.norm(dim=1)
     placed = lengths > 0
-    wanted = expected_lengths(vectors, counts, known)
+    wanted = NEW_LENGTH * expected_lengths(vectors, counts, known)
     vectors[placed] = means[placed] * (wanted / lengths)[placed, None]
     table[1 : len(known) + 1] = vectors.to(table.device)
 
@@ -144,7 +146,7 @@ def check_alike(start: Network, network: Network) -> None:
 
 
 def warm_recipe(recipe: Recipe, start: WarmStart) -> Recipe:
-    """The recipe of a training with a warm start: a share of the epochs, each measured, and no pre-training."""
+    """The recipe of a training with a warm start: a share of the epochs, each measured, a short rise, no pre-training."""
     stages = [stage for stage in recipe.all_stages if stage.objective == "next"]
     wanted = iter(start.epochs if len(start.epochs) == len(stages) else [stage.num_epochs for stage in stages])
     if len(start.epochs) == len(recipe.all_stages):
@@ -162,4 +164,5 @@ def _shorter(recipe: Recipe, epochs: Iterator[int]) -> Recipe:
     parts = tuple(_shorter(part, epochs) for part in recipe.parts)
     # a table that starts from counts would be computed and then overwritten
     network = {**recipe.network, "spectral_start": 0.0} if "spectral_start" in recipe.network else recipe.network
-    return replace(recipe, stages=stages, parts=parts, network=network, evaluate_every=1)
+    warmup = min(recipe.warmup_steps, WARMUP_STEPS)
+    return replace(recipe, stages=stages, parts=parts, network=network, warmup_steps=warmup, evaluate_every=1)

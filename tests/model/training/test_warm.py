@@ -14,7 +14,7 @@ from model.recipes.schema import Recipe, Stage
 from model.records import ServingPlan
 from model.training.fit import fit
 from model.training.refit import refit, with_chosen_epochs
-from model.training.warm import WarmStart, expected_lengths, place_new, tables_of, warm_recipe
+from model.training.warm import NEW_LENGTH, WarmStart, expected_lengths, place_new, tables_of, warm_recipe
 
 OLD_ITEMS, NEW_ITEMS = [*range(100, 130)], [*range(105, 137)]
 OLD_USERS, NEW_USERS = [*range(20)], [*range(4, 30)]
@@ -95,7 +95,7 @@ def test_a_new_item_begins_among_its_neighbours():
     assert table[[0, 1, 2, 4, 5]].equal(before[[0, 1, 2, 4, 5]])  # item 4 stands beside nothing
     assert table[3, 2:].abs().max() == 0
     assert table[3, 0] > table[3, 1] > 0  # twice beside item 1, once beside item 2
-    assert table[3].norm().item() == pytest.approx(3)
+    assert table[3].norm().item() == pytest.approx(3 * NEW_LENGTH)
 
 
 def test_the_length_of_a_new_vector_follows_the_number_of_its_events():
@@ -131,6 +131,7 @@ def test_the_recipe_is_shorter_and_has_no_pretraining(old, epochs, wanted):
     shorter = warm_recipe(recipe, replace(WarmStart.of(old), epochs=epochs))
     assert [stage.num_epochs for stage in shorter.stages] == [wanted]
     assert shorter.evaluate_every == 1
+    assert warm_recipe(replace(recipe, warmup_steps=200), replace(WarmStart.of(old), epochs=epochs)).warmup_steps == 20
 
 
 @pytest.mark.parametrize(
