@@ -107,7 +107,7 @@ def copy_rows(source: Tensor, source_ids: IdMap, target: Tensor, target_ids: IdM
 def place_new(table: Tensor, known: Tensor, histories: Ragged) -> None:
     """Moves each new item of a table (N + 2, D) to the mean of the known ones beside it in histories, nearer ones more.
 
-    Its length is half of that of known items with as many events. An item that stands beside no known one stays as it is.
+    Its length is half of that of known items with as many events. One that stands beside no known item stays as it is.
     known: marks (N,).
     """
     vectors = table[1 : len(known) + 1].cpu()
@@ -146,7 +146,7 @@ def check_alike(start: Network, network: Network) -> None:
 
 
 def warm_recipe(recipe: Recipe, start: WarmStart) -> Recipe:
-    """The recipe of a training with a warm start: a share of the epochs, each measured, a short rise, no pre-training."""
+    """The recipe of a training with a warm start: a share of the epochs, each measured, and no pre-training."""
     stages = [stage for stage in recipe.all_stages if stage.objective == "next"]
     wanted = iter(start.epochs if len(start.epochs) == len(stages) else [stage.num_epochs for stage in stages])
     if len(start.epochs) == len(recipe.all_stages):
