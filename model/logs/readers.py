@@ -213,6 +213,10 @@ def _shape_reason(separator: str, num_fields: int, is_quoted: bool) -> pl.Expr:
 
 def _decode_json(texts: pl.Series, line: pl.Series, names: dict[str, str]) -> RawPart:
     kinds = pl.Struct(dict.fromkeys(names.values(), pl.String))
+    # polars reads one object after the other, wherever lines end: two on a line, or one over two, would move the others
+    bare = texts.str.strip_chars()
+    if not (bare.str.starts_with("{") & bare.str.ends_with("}") & ~bare.str.contains(r"\}\s*\{")).all():
+        return _decode_each(texts.to_list(), line, names)
     try:
         table = texts.str.json_decode(kinds).struct.unnest()
     except pl.exceptions.PolarsError:

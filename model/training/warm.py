@@ -129,9 +129,10 @@ def place_new(table: Tensor, known: Tensor, histories: Ragged) -> None:
 
 def expected_lengths(vectors: Tensor, counts: Tensor, known: Tensor) -> Tensor:
     """The length (N,) of vectors (N, D) by their items' number of events: a line through the known ones' logarithms."""
+    lengths = torch.sqrt((vectors * vectors).sum(1))
     if known.sum() < 2:
-        return torch.linalg.vector_norm(vectors, dim=1)
-    x, y = counts.add(1).log(), vectors.norm(dim=1).clamp(min=1e-9).log()
+        return lengths
+    x, y = counts.add(1).log(), lengths.clamp(min=1e-9).log()
     slope = ((x - x[known].mean()) * (y - y[known].mean()))[known].mean() / x[known].var(correction=0).clamp(min=1e-9)
     return torch.exp(y[known].mean() + slope * (x - x[known].mean()))
 

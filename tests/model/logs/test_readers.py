@@ -253,6 +253,14 @@ def test_signals_that_nobody_wants_are_checked_and_not_kept(write):
     assert (log.signals, report.rows_bad, log.frame["share"].to_list()) == (("share",), 1, [1.0])
 
 
+def test_objects_that_are_not_one_a_line_move_no_others(read):
+    good = '{"user": 1, "item": 2, "time": 3}\n'
+    halves = '{"user": 4, "item": 5,\n "time": 6}\n{"user": 7, "item": 8, "time": 9}{"user": 7, "item": 8, "time": 9}\n'
+    events, report = read(good + halves + good, "log.jsonl")
+    assert events == [(1, 2, 3), (1, 2, 3)]
+    assert bad(report) == [f"line {line}: the line is no JSON object" for line in (2, 3, 4)]
+
+
 def test_a_damaged_parquet_file_is_one_sentence_and_no_stack(write_parquet, capfd):
     path = write_parquet(user=[*range(99)], item=[*range(99)], time=[*range(99)])
     whole, errors = path.read_bytes(), 0
