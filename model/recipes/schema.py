@@ -22,7 +22,6 @@ class Stage:
     num_prompts: int = 0  # generated items before each real one while training (the paper's K)
     num_steps: int = 1  # states a place is trained with; every further one follows a soft item (PlanSearch.temperature)
     learning_rate: float = 1e-3
-    final_rate: float = 1.0  # share of the learning rate that is left at the last step; it falls evenly
     objective: Literal["next", "pretrain"] = "next"  # the next item, or what the system itself pre-trains on
     loss: Loss | None = None  # None = the recipe's
 
@@ -43,8 +42,6 @@ class Stage:
             raise ValueError(f"num_epochs is {self.num_epochs}; a stage needs at least 1")
         if not isinstance(self.learning_rate, float) or not self.learning_rate > 0:
             raise ValueError(f"learning_rate is {self.learning_rate!r}; it is a number above 0, such as 0.001")
-        if not isinstance(self.final_rate, float) or not 0 <= self.final_rate <= 1:
-            raise ValueError(f"final_rate is {self.final_rate!r}; it is a share of the learning rate, from 0.0 to 1.0")
 
 
 @dataclass(frozen=True, kw_only=True)

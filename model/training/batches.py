@@ -56,11 +56,7 @@ class TrainingWindows:
 
     def mean_positions(self, batch_users: int) -> float:
         """Items in a batch, on average over an epoch."""
-        return int(self.lengths.sum()) / self.num_batches(batch_users)
-
-    def num_batches(self, batch_users: int) -> int:
-        """Batches of an epoch."""
-        return -(-len(self.rows) // batch_users)
+        return int(self.lengths.sum()) / -(-len(self.rows) // batch_users)
 
     def batches(self, batch_users: int, rng: np.random.Generator) -> Iterator[Batch]:
         """One epoch in a fresh random order."""

@@ -31,12 +31,10 @@ class StageRun:
         averaged: AveragedModel,
         rng: np.random.Generator,
         measures: bool = True,
-        num_steps: int = 1,
     ) -> None:
         """rng: the order of batches; dropout and negatives are drawn from torch's random state.
 
         measures: epochs are compared on validation; False: all of them are run, and the last one's weights are taken.
-        num_steps: of all epochs, over which the learning rate falls.
         """
         self.recipe, self.stage, self.rng = recipe, recipe.stages[number], rng
         # what a pretrain stage ranks says nothing
@@ -45,10 +43,8 @@ class StageRun:
         self.optimizer = torch.optim.AdamW(
             network.parameters(), self.stage.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
-        fall = 1 - self.stage.final_rate
         self.warmup = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer,
-            lambda step: min(1.0, (step + 1) / max(1, recipe.warmup_steps)) * (1 - fall * min(1.0, step / num_steps)),
+            self.optimizer, lambda step: min(1.0, (step + 1) / max(1, recipe.warmup_steps))
         )
         self.reports = list[EpochReport]()
         self._modules = {"network": network, "averaged": averaged}

@@ -191,8 +191,7 @@ class Trainer:
         torch.manual_seed(self.seed + STAGE_STRIDE * number)
         self.averaged.n_averaged.zero_()
         order = np.random.default_rng([self.seed, number])
-        num_steps = self.recipe.stages[number].num_epochs * self.windows.num_batches(self.recipe.batch_users)
-        return StageRun(self.recipe, number, self.network, self.averaged, order, self.measures, num_steps)
+        return StageRun(self.recipe, number, self.network, self.averaged, order, self.measures)
 
     def _run_epoch(self, run: StageRun) -> float:
         self.network.train()

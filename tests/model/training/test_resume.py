@@ -19,7 +19,7 @@ PLAIN = Recipe(
     name="tiny",
     arm="sasrec",
     system="sasrec",
-    stages=(Stage(num_epochs=7, learning_rate=0.01, final_rate=0.5),),
+    stages=(Stage(num_epochs=7, learning_rate=0.01),),
     network={"dim": 8, "max_length": 10, "num_layers": 1, "dropout": 0.2},
     batch_users=16,
     warmup_steps=6,

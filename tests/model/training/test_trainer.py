@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.optim.swa_utils import AveragedModel
 
 from model.batch import Batch
 from model.catalogue import Catalogue, IdMap, Ragged
@@ -18,7 +17,6 @@ from model.records import Placement, PromptForm, PromptPlan
 from model.training.batches import TrainingWindows
 from model.training.fit import fit as train
 from model.training.plans import choose_plan
-from model.training.stage_run import StageRun
 from model.training.trainer import DivergedError, Trainer, move_average, with_epochs
 
 NUM_ITEMS, NUM_USERS, LENGTH = 40, 120, 8
@@ -129,18 +127,6 @@ def test_training_that_diverges_stops_with_the_epoch(data):
     stages = (Stage(num_epochs=1, learning_rate=0.01), Stage(num_epochs=5, learning_rate=1e30))
     with pytest.raises(DivergedError, match=r"the loss is nan in stage 2, epoch 1; a lower learning_rate may help"):
         Trainer(replace(TINY, stages=stages), data).fit()
-
-
-def test_the_rate_rises_over_the_first_steps_and_falls_to_the_last():
-    recipe = replace(TINY, warmup_steps=2, stages=(Stage(num_epochs=2, learning_rate=0.1, final_rate=0.5),))
-    network = torch.nn.Linear(1, 1)
-    run = StageRun(recipe, 0, network, AveragedModel(network), np.random.default_rng(0), num_steps=10)
-    rates = []
-    for _ in range(11):
-        rates += [group["lr"] for group in run.optimizer.param_groups]
-        run.optimizer.step()
-        run.warmup.step()
-    assert rates == pytest.approx([0.05, *(0.1 * (1 - 0.5 * step / 10) for step in range(1, 11))])
 
 
 def test_a_catalogue_of_one_item_trains_or_is_refused():
