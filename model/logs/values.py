@@ -40,18 +40,20 @@ class _Ids:
         if values.dtype != pl.String:
             self.parts.append(values)
             return
+        integers = _plain_integers(values)
+        if not integers.null_count():  # the texts among them stood in rows that are left out
+            self.parts.append(integers)
+            return
         # each text is kept once, however many events have it
         self.parts.append(values.cast(pl.Categorical))
-        plain = _plain_integers(values).is_not_null()
-        texts = len(values) - int(plain.sum())
-        if texts and not self.num_texts:
-            at = (~plain).arg_max() or 0
+        if not self.num_texts:
+            at = integers.is_null().arg_max() or 0
             self.first_text = f"{source} line {line[at]}: {shown(values[at])}".lstrip()
-        self.num_texts += texts
+        self.num_texts += integers.null_count()
 
     def join(self) -> pl.Series:
         if not self.num_texts:
-            return pl.concat([part.cast(pl.Int64) for part in self.parts])
+            return pl.concat(self.parts)
         texts = [
             part if part.dtype == pl.Categorical else part.cast(pl.String).cast(pl.Categorical) for part in self.parts
         ]
