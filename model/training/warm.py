@@ -17,9 +17,9 @@ from model.checkpoint import Checkpoint
 from model.networks.base import Network
 from model.networks.blend import Blend
 from model.networks.spectrum import MAX_GAP, NEARNESS, SHRINK, pairs_apart
-from model.recipes.schema import Recipe
+from model.recipes.schema import Recipe, Stage
 
-EPOCHS_SHARE = 0.2  # of the epochs that the start was chosen with, at least one
+EPOCHS_SHARE = 0.2  # of the epochs that were run to choose the start, at least one
 WARMUP_STEPS = 20  # at most: the usual two hundred are a third of such a training, most of it at a low rate
 NEW_LENGTH = 0.5  # of a new item's vector: as long as those of trained items it stands in everybody's list
 SIZES = ("num_items", "num_users")
@@ -156,9 +156,14 @@ def warm_recipe(recipe: Recipe, start: WarmStart) -> Recipe:
     return _shorter(recipe, wanted)
 
 
+def epochs_run(recipe: Recipe, stage: Stage, chosen: int) -> int:
+    """The epochs until a stage stopped that was best after `chosen`: it has waited for a better one."""
+    return min(stage.num_epochs, chosen + recipe.patience * recipe.evaluate_every)
+
+
 def _shorter(recipe: Recipe, epochs: Iterator[int]) -> Recipe:
     stages = tuple(
-        replace(stage, num_epochs=max(1, round(EPOCHS_SHARE * next(epochs))))
+        replace(stage, num_epochs=max(1, int(EPOCHS_SHARE * epochs_run(recipe, stage, next(epochs)))))
         for stage in recipe.stages
         if stage.objective == "next"
     )

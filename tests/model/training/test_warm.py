@@ -123,11 +123,11 @@ def test_a_start_that_training_only_spoils_is_kept(old, before):
 
 
 @pytest.mark.parametrize(
-    ("epochs", "wanted"), [((), 4), ((2, 10), 2), ((10,), 2), ((2, 0), 1)], ids=["unknown", "all", "warm", "not taken"]
+    ("epochs", "wanted"), [((), 4), ((2, 10), 3), ((10,), 3), ((2, 0), 1)], ids=["unknown", "all", "warm", "not taken"]
 )
 def test_the_recipe_is_shorter_and_has_no_pretraining(old, epochs, wanted):
     pretrain = replace(SASREC.stages[0], objective="pretrain")
-    recipe = replace(SASREC, system="s3rec", stages=(pretrain, Stage(num_epochs=20)), evaluate_every=3)
+    recipe = replace(SASREC, system="s3rec", stages=(pretrain, Stage(num_epochs=20)), evaluate_every=3, patience=2)
     shorter = warm_recipe(recipe, replace(WarmStart.of(old), epochs=epochs))
     assert [stage.num_epochs for stage in shorter.stages] == [wanted]
     assert shorter.evaluate_every == 1
