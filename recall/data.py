@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from model.data.outcomes import read_outcomes
@@ -206,12 +206,13 @@ def read_marks(input_format: str | None, words: list[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def progress_of_rows() -> Iterator[Callable[[int], None]]:
-    """A line with the rows read so far, while a log is read."""
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,} rows read", markup=False), TimeElapsedColumn())
+def progress_of_rows() -> Iterator[Callable[[int, float], None]]:
+    """A bar with the share and the rows read so far, while a log is read."""
+    rows = TextColumn("{task.fields[rows]:,} rows read", markup=False)
+    columns = (BarColumn(), TaskProgressColumn(), rows, TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task("read", total=None)
-        yield lambda num_rows: progress.update(task, completed=num_rows)
+        task = progress.add_task("read", total=1.0, rows=0)
+        yield lambda num_rows, share: progress.update(task, completed=share, rows=num_rows)
 
 
 def show_report(report: ReadReport) -> None:

@@ -20,6 +20,7 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from model.catalogue import IdMap
 from model.data.categories import Categories, encode_categories
@@ -164,8 +165,8 @@ def _drop_repeats(events: pl.DataFrame) -> pl.DataFrame:
     return events.filter((pl.col("part") == TRAIN) | first)
 
 
-def _rows(ids: IdMap, external: pl.Series) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    return np.searchsorted(ids.ids, external.to_numpy()).astype(np.int64) + 1
+def _rows(ids: IdMap, external: pl.Series) -> NDArray[np.int32]:
+    return np.searchsorted(ids.ids, external.to_numpy()).astype(np.int32) + 1
 
 
 def _categories(tables: KuaiRandTables) -> Categories:

@@ -7,9 +7,10 @@ that came with the data ("given"), any number. What is known of a user when `val
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 from zipfile import BadZipFile
@@ -27,6 +28,7 @@ FORMAT = 2
 UNBOUND = 1  # the format without a manifest: read, not written
 META, SEQUENCES, CATALOGUE = "dataset.json", "sequences.npz", "catalogue.npz"
 PREPARED = FolderKind("prepared data set", "recall prepare", (META, SEQUENCES, CATALOGUE, ATTRIBUTES))
+BLOCK_EVENTS = 2**20
 NUM_SAMPLED, SAMPLED_LENGTH = 256, 50  # histories of training that go with a checkpoint; items of each
 Split = Literal["valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -86,11 +88,9 @@ class SequenceData:
     @cached_property
     def _is_unseen(self) -> dict[Split, NDArray[np.bool_]]:
         """A mark for each event of valid and test, in their order: the user's history lacks its item."""
-        train, valid, test = (
-            _owners(part) * (len(self.catalogue.items) + 1) + part.values
-            for part in (self.train, self.valid, self.test)
-        )
-        return {"valid": ~np.isin(valid, train), "test": ~np.isin(test, np.concatenate([train, valid]))}
+        pairs = [_Pairs(part, len(self.catalogue.items) + 1) for part in (self.train, self.valid, self.test)]
+        train, valid, test = pairs
+        return {"valid": valid.lacking_in(train), "test": test.lacking_in(train, valid)}
 
     def all_in_train(self) -> "SequenceData":
         """The same events, all of them to train on: nothing is left to measure by."""
@@ -225,6 +225,31 @@ def joined(*parts: Ragged) -> Ragged:
     order = np.argsort(np.concatenate([_owners(part) for part in parts]), kind="stable")
     offsets = sum((part.offsets for part in parts), np.zeros_like(parts[0].offsets))
     return Ragged(offsets, np.concatenate([part.values for part in parts])[order])
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The (user, item) pairs of a part, each as one number."""
+
+    part: Ragged
+    num_rows: int  # above every item row
+
+    def blocks(self) -> Iterator[NDArray[np.int64]]:
+        """The numbers in order, few enough at once that millions of events take little memory."""
+        owners = np.repeat(np.arange(len(self.part), dtype=np.int32), self.part.lengths)
+        for start in range(0, len(owners), BLOCK_EVENTS):
+            block = slice(start, start + BLOCK_EVENTS)
+            yield owners[block].astype(np.int64) * self.num_rows + self.part.values[block]
+
+    def lacking_in(self, *others: "_Pairs") -> NDArray[np.bool_]:
+        """A mark for each pair that no other part holds."""
+        own = np.concatenate([np.zeros(0, dtype=np.int64), *self.blocks()])
+        wanted, place = np.unique(own, return_inverse=True)
+        is_missing = np.ones(len(wanted), dtype=bool)
+        for block in chain.from_iterable(other.blocks() for other in others):
+            at = np.searchsorted(wanted, block).clip(max=max(len(wanted) - 1, 0))
+            is_missing[at[wanted[at] == block] if len(wanted) else []] = False
+        return is_missing[place]
 
 
 def _owners(part: Ragged) -> NDArray[np.int64]:

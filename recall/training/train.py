@@ -55,8 +55,9 @@ class TrainCommand:
     start_from: Annotated[
         Path | None,
         Option(
-            help="Checkpoint whose weights the training begins with, matched by ids: new items and users get fresh "
-            "rows, those that are gone leave. For new data of the same recipe; a fifth of its epochs."
+            help="Checkpoint whose weights the training begins with, matched by ids: new items begin among their "
+            "neighbours, new users fresh, those that are gone leave. For new data of the same recipe; a fifth of its "
+            "epochs."
         ),
     ] = None
     refit: Annotated[
