@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.fault_rows import NUM_ITEMS, Outcome, case, failed, in_both, load_of
+from benchmarks.fault_rows import NUM_ITEMS, PATIENT, Outcome, case, failed, in_both, load_of
 from recall.bench.target import Target, serving
 from recall.bench.trials import send
 
@@ -39,7 +39,10 @@ MAX_LENGTH_BYTES, ABUSE_S = 64 * 1024, 4.0
 @in_both
 def cold_starts(bundle: Path, *options: str) -> Outcome:
     told, is_good = dict[str, object](), True
-    with serving({"recgpt": bundle}, *options) as target, httpx.Client(base_url=target.url, timeout=30) as client:
+    with (
+        serving({"recgpt": bundle}, *PATIENT, *options) as target,
+        httpx.Client(base_url=target.url, timeout=60) as client,
+    ):
         for name, (body, expected) in COLD.items():
             reply = client.post("/recall/recgpt", json=body | {"top_n": 10})
             answer = reply.json()
@@ -53,7 +56,10 @@ def cold_starts(bundle: Path, *options: str) -> Outcome:
 @in_both
 def odd_lengths(bundle: Path, *options: str) -> Outcome:
     told, is_good = dict[int, int](), True
-    with serving({"recgpt": bundle}, *options) as target, httpx.Client(base_url=target.url, timeout=30) as client:
+    with (
+        serving({"recgpt": bundle}, *PATIENT, *options) as target,
+        httpx.Client(base_url=target.url, timeout=60) as client,
+    ):
         for top_n, allowed in LENGTHS.items():
             reply = client.post("/recall/recgpt", json={"history": [1], "top_n": top_n})
             told[top_n] = reply.status_code
@@ -65,7 +71,7 @@ def odd_lengths(bundle: Path, *options: str) -> Outcome:
 @in_both
 def torn_http(bundle: Path, *options: str) -> Outcome:
     told, is_good = dict[str, str](), True
-    with serving({"recgpt": bundle}, "--log-level", "info", *options) as target:
+    with serving({"recgpt": bundle}, "--log-level", "info", *PATIENT, *options) as target:
         for name, rest in TORN.items():
             answer = exchange(target, b"POST /recall/recgpt HTTP/1.1\r\nhost: a\r\n" + rest)
             statuses = [line[9:12].decode() for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]

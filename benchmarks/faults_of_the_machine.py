@@ -21,7 +21,7 @@ import orjson
 import polars as pl
 import redis
 
-from benchmarks.fault_rows import Outcome, case, failed, in_both, load_of
+from benchmarks.fault_rows import PATIENT, Outcome, case, failed, in_both, load_of
 from recall.bench.target import Checkout, Target, serving
 from recall.bench.trials import send
 from recall.calling import bearing
@@ -97,7 +97,16 @@ def kept_users(state: Path) -> set[str]:
 def full_disk(bundle: Path, *options: str) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         disk = Path(folder)
-        given = ("--state-dir", str(disk / "state"), "--log-level", "info", "--event-log-gb", "0.01", *options)
+        given = (
+            "--state-dir",
+            str(disk / "state"),
+            "--log-level",
+            "info",
+            "--event-log-gb",
+            "0.01",
+            *PATIENT,
+            *options,
+        )
         with (
             serving({"recgpt": bundle}, *given, checkout=on_a_small_disk(disk)) as target,
             httpx.Client(base_url=target.url, timeout=30) as client,
@@ -160,7 +169,7 @@ def clock_jumps(bundle: Path, *options: str) -> Outcome:
         offset.write_text("+0")
         # two arms of one bundle: the experiment decides, and keeps what it decided in Redis, which has the same clock
         arms = {"recgpt": bundle, "comirec": bundle}
-        given = ("--sticky-days", "2", "--api-keys", f"{key.line};{slow_key.line}", *options)
+        given = ("--sticky-days", "2", "--api-keys", f"{key.line};{slow_key.line}", *PATIENT, *options)
         with (
             serving(arms, *given, checkout=with_a_clock(offset)) as target,
             httpx.Client(base_url=target.url, timeout=30, headers=bearing(secret)) as client,
