@@ -28,7 +28,7 @@ from recall.calling import bearing
 from service.access.keys import Scope, new_key
 from service.events.streams import FEEDBACK
 
-DISK_MB, BACK_S = 24, 30.0
+DISK_MB, BACK_S, RATE = 24, 30.0, 5
 MOUNT = 'mount -t tmpfs -o size={size}m tmpfs "$1"; log="$1/log"; shift; exec "$@" 2>>"$log"'
 EVENT = {"user_id": "u", "item_id": 1, "action": "play"}
 HOURS = (1, -1, 24 * 8, 0)  # offsets of wall time, one after the other
@@ -162,7 +162,7 @@ def arms_of(client: httpx.Client) -> list[str]:
 )
 @in_both
 def clock_jumps(bundle: Path, *options: str) -> Outcome:
-    (secret, key), (slow_secret, slow_key) = new_key("all", [*Scope]), new_key("slow", [Scope.FEEDBACK], 5)
+    (secret, key), (slow_secret, slow_key) = new_key("all", [*Scope]), new_key("slow", [Scope.FEEDBACK], RATE)
     told, is_good = list[str](), True
     with tempfile.TemporaryDirectory() as folder:
         offset = Path(folder) / "offset"
@@ -179,10 +179,12 @@ def clock_jumps(bundle: Path, *options: str) -> Outcome:
                 offset.write_text(f"{hours:+}h")
                 time.sleep(1.5)
                 moved = sum(now != then for now, then in zip(arms_of(client), before, strict=True))
+                began = time.monotonic()
                 sent = (client.post("/feedback", json=EVENT, headers=bearing(slow_secret)) for _ in range(30))
                 statuses = Counter(reply.status_code for reply in sent)
+                # those of a second at once, and what has grown back meanwhile
+                allowed = RATE * (1 + time.monotonic() - began) + 1
                 told.append(f"{hours:+} h: {moved} moved, feedback {dict(statuses)}")
-                # 5 a second, and a burst of as many
-                is_good = is_good and not moved and {*statuses} == {202, 429} and statuses[202] <= 15
+                is_good = is_good and not moved and {*statuses} <= {202, 429} and 1 <= statuses[202] <= allowed
             broken = target.log.read_text().count("internal_error") if target.log else 1
     return f"{'; '.join(told)}; {broken} internal errors", is_good and not broken and {*before} == {*arms}
