@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from model.positive import PositiveRule
 from service.errors import ConfigurationError
 
+KEPT_EXPERIMENTS, PAUSED_EXPERIMENTS = "experiments.json", "paused.json"  # in the state folder
 DEFAULT_SHADOW_SHARE = 0.01
 DEFAULT_TRACES_SHARE = 0.01
 
@@ -258,7 +259,12 @@ class Settings(BaseSettings):
     @property
     def kept_experiments(self) -> Path:
         """The last payload of the endpoint that came into force."""
-        return self.state_dir / "experiments.json"
+        return self.state_dir / KEPT_EXPERIMENTS
+
+    @property
+    def paused_experiments(self) -> Path:
+        """The file in which `recall experiment guard` stops experiments of the endpoint."""
+        return self.state_dir / PAUSED_EXPERIMENTS
 
     @model_validator(mode="after")
     def _positive_is_a_rule(self) -> Self:

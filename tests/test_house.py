@@ -24,7 +24,7 @@ ALLOWED = {
     "recall.bench": (
         "index.auto index.bundle index.evaluate index.exact index.factory index.faiss_index index.next_item "
         "model.catalogue model.checkpoint model.encoder model.networks model.records recall.reproduction "
-        "service.engine"
+        "service.engine service.subprocesses"
     ),
     "recall.benchmarking": (
         "index.auto model.encoder recall.bench recall.calling recall.options recall.reproduction recall.terminal"
@@ -139,7 +139,7 @@ ALLOWED = {
         "model.catalogue model.ids service.clock service.engine service.errors service.experiments service.fallback "
         "service.queries service.stores"
     ),
-    "service.stores": "model.catalogue model.ids model.records service.errors",
+    "service.stores": "model.catalogue model.ids model.records service.errors service.subprocesses",
     "service.subprocesses": "",
     "service.telemetry": "index.watched model service.engine service.errors service.queries service.settings",
     "index": "",

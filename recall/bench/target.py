@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import psutil
 
+from service.subprocesses import start_watchdog
+
 STOP_LIMIT_S = 60.0  # the service takes 24 s at most; a machine that others use may not
 WORKER, ENGINE, CONSUMER = "service.processes.http", "service.processes.engine", "service.consumer.process"
 
@@ -140,10 +142,14 @@ def serving(arms: dict[str, Path], *options: str, checkout: Checkout = Checkout(
         with log.open("wb") as sink:
             started = time.monotonic()
             process = subprocess.Popen(command, stdout=sink, stderr=sink, cwd=checkout.folder)  # noqa: S603  (our own)
+            # whoever measures may be killed
+            watchdog = start_watchdog(process.pid)
             try:
                 wait_ready(f"http://127.0.0.1:{port}", process, log)
                 yield Target(f"http://127.0.0.1:{port}", process.pid, time.monotonic() - started, log)
             finally:
+                watchdog.kill()
+                watchdog.communicate()
                 # as Ctrl-C would: the service ends its own children
                 process.send_signal(signal.SIGINT)
                 process.wait(STOP_LIMIT_S)

@@ -56,6 +56,14 @@ SENTENCES = {
 }
 
 
+def unrepeated(source: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs. Raises ConfigurationError for a key that is there twice, of which one would count."""
+    names = [name for name, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigurationError(f"{source} has the key {twice[:64]!r} twice in one object")
+    return dict(pairs)
+
+
 def check_feature(feature: Mapping[str, Any], arms: Collection[str]) -> Feature:
     """The feature, checked. Raises ConfigurationError for the first thing that is wrong with it."""
     try:

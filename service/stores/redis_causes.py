@@ -1,4 +1,7 @@
-"""The reasons why a Redis does not serve a call, told apart: those that pass, and those that somebody has to mend."""
+"""The reasons why a Redis does not serve a call, told apart: those that pass, and those that somebody has to mend.
+
+And which of them open the breaker of a client (redis_client.py), at once or when they come again.
+"""
 
 from enum import StrEnum
 from ssl import SSLError

@@ -1,4 +1,4 @@
-"""One Redis, reached in bounded time or not at all: this file decides that Redis is down.
+"""One Redis, reached in bounded time or not at all: this file decides that Redis is down (its causes: redis_causes.py).
 
 `RedisClient` owns the connection pool of one role and a circuit breaker: a caller waits for at most `timeout_ms`, and
 for nothing while the breaker is open. There are five roles: cache, history, events, items, catalogue; what each carries
