@@ -108,8 +108,7 @@ ALLOWED = {
     "service.http": (
         "model model.attributes model.ids model.rules service.access service.admission service.bootstrap "
         "service.catalogue service.engine service.errors service.experiments service.lists "
-        "service.queries service.reports service.scheduling service.settings service.steps service.stores "
-        "service.telemetry"
+        "service.queries service.reports service.settings service.steps service.stores service.telemetry"
     ),
     "service.items": (
         "model.attributes model.catalogue model.ids service.catalogue service.engine service.errors "

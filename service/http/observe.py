@@ -13,11 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.admission.gate import Ticket
 from service.http.tickets import TICKET
-from service.scheduling.turns import Turns
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import TRACE, TRACEPARENT, RequestTrace, Tracing
 
-STARTS_A_ROUND = 8  # requests begun in one round of the event loop: some 1.5 ms
 LEFT = 499  # the caller left before the answer, as nginx counts it
 UNLOGGED_ROUTES = {"/health", "/ready", "/metrics"}  # asked every few seconds by machines
 REQUEST_ID = "recall.request_id"  # its key in the ASGI scope
@@ -57,7 +55,6 @@ class Observe:
 
     def __init__(self, app: ASGIApp, metrics: Callable[[], Metrics], tracing: Tracing | None = None) -> None:
         self._app, self._metrics, self._tracing = app, metrics, tracing
-        self._turns = Turns(STARTS_A_ROUND)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,9 +78,6 @@ class Observe:
             await send(message)
 
         try:
-            if ticket:
-                # a burst that is admitted whole would keep the loop from reading, and refusing, what comes behind it
-                await self._turns.take()
             await self._app(scope, receive, send_and_note)
         except asyncio.CancelledError:
             if not (ticket and ticket.has_left):
