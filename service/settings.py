@@ -259,11 +259,6 @@ class Settings(BaseSettings):
         """The last payload of the endpoint that came into force."""
         return self.state_dir / KEPT_EXPERIMENTS
 
-    @property
-    def paused_experiments(self) -> Path:
-        """The file in which `recall experiment guard` stops experiments of the endpoint."""
-        return self.state_dir / PAUSED_EXPERIMENTS
-
     @model_validator(mode="after")
     def _positive_is_a_rule(self) -> Self:
         _ = self.history_rule

@@ -39,7 +39,7 @@ ALLOWED = {
     "recall.doctor": "recall.terminal service.engine service.errors service.stores",
     "recall.experiments": (
         "model.folders recall.calling recall.options recall.terminal service.consumer service.errors "
-        "service.experiments.report service.experiments.verdict service.telemetry"
+        "service.experiments service.experiments.report service.experiments.verdict service.settings service.telemetry"
     ),
     "recall.exporting": "model.data recall.data recall.options recall.terminal service.engine service.export",
     "recall.keys": "recall.options recall.terminal service.access",

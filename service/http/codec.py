@@ -234,12 +234,11 @@ def to_reload(body: ReloadBody) -> ReloadRequest:
 def to_columns(result: AnyResult, explain: bool, settings: Settings) -> dict[str, Any]:
     """The body of RecallResponse."""
     own = result.assignment
-    experiment = {"key": own.experiment, "assigned": own.arm, "served": result.served, "reason": own.reason}
     columns: dict[str, Any] = {
         "request_id": result.request_id,
         "bundle": result.bundle,
         "arm": result.arm_name,
-        "experiment": experiment,
+        "experiment": {"key": own.experiment, "assigned": own.arm, "served": result.served, "reason": own.reason},
         "items": ids_column(result, settings),
         "scores": result.scores,
         "catalogue": result.catalogue,
@@ -293,7 +292,9 @@ def problem(error: RecallError, request_id: str | None) -> Response:
 
 def experiment_headers(result: AnyResult) -> dict[str, str]:
     """The headers X-AB-*: only where an experiment, or a forced variation of an experiment, decided."""
-    own, crossed = result.assignment, [f"{own.experiment}={own.variation}" for own in result.assignment.crossed]
-    layers = {"X-AB-Layers": ", ".join(crossed)} if crossed else {}
-    known = own.experiment is not None and own.variation is not None
-    return ({"X-AB-Experiment": own.experiment, "X-AB-Bucket": own.variation} if known else {}) | layers
+    own = result.assignment
+    names = ", ".join(f"{each.experiment}={each.variation}" for each in own.crossed)
+    layers = {"X-AB-Layers": names} if names else {}
+    if own.experiment is None or own.variation is None:
+        return layers
+    return {"X-AB-Experiment": own.experiment, "X-AB-Bucket": own.variation, **layers}
