@@ -73,7 +73,7 @@ ALLOWED = {
     "service.canary": (
         "service.engine service.errors service.experiments service.fallback service.pipeline service.queries"
     ),
-    "service.catalogue": "model.attributes model.catalogue model.ids model.rules service.errors service.stores",
+    "service.catalogue": "index model.attributes model.catalogue model.ids model.rules service.errors service.stores",
     "service.clock": "",
     "service.consumer": (
         "model.folders model.logs service.errors service.events service.stores service.subprocesses service.telemetry"
