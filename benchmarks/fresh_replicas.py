@@ -5,9 +5,9 @@
 Two services share one redis-server. An item is put on one of them in turn, with a vector that leads the list of one
 history, and both are asked without pause until it leads; then it is deleted, and both are asked until it is gone. Times
 count from before the POST or DELETE leaves. Then recalls go to both at a fixed rate, first alone, then while items are
-put one after the other over some connections: the recalls' p99 in both, and how many failed. Then again without inserts,
-beside all that were put; the memory of a service and of the log; and how long a third service takes to start, which reads
-the whole log. One JSON line each.
+put one after the other over some connections: the p99 of recalls in both, and how many failed. Then again without
+inserts, beside all that were put; the memory of a service and of the log; and how long a third service takes to start,
+which reads the whole log. One JSON line each.
 """
 
 import argparse
@@ -77,15 +77,18 @@ async def follow(targets: list[Target], vector: list[float], rounds: int) -> dic
 
 
 async def insert(targets: list[Target], ids: Iterator[int], dim: int) -> int:
-    """Puts items over one connection to each service in turn; returns how many were refused."""
+    """Puts items over one connection to each service in turn; returns how many got no 200."""
     refused, generator = 0, np.random.default_rng(0)
     async with httpx.AsyncClient(timeout=LIMIT_S, headers=HEADERS) as client:
         for item in ids:
             body: dict[str, Any] = {"id": item}
             if item % 2:
                 body["vectors"] = {"main": generator.normal(scale=0.1, size=dim).round(4).tolist()}
-            reply = await client.post(f"{targets[item % len(targets)].url}/items", json=body)
-            refused += reply.status_code != 200
+            try:
+                reply = await client.post(f"{targets[item % len(targets)].url}/items", json=body)
+                refused += reply.status_code != 200
+            except httpx.TransportError:
+                refused += 1
     return refused
 
 

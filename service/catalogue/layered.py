@@ -7,7 +7,8 @@ the two are folded into one.
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
-K, V = TypeVar("K"), TypeVar("V")
+K = TypeVar("K")
+V = TypeVar("V")
 FOLDED_AT = 4096  # recent entries: a newer mapping copies as many
 
 
