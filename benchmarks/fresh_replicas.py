@@ -167,7 +167,7 @@ def main() -> None:
             rows[-1] |= {
                 "start_s_empty_log": round(targets[0].start_s, 1),
                 "start_s_whole_log": round(third.start_s, 1),
-                "log_mb": round(log.memory_usage(STREAM, samples=0) / 2**20, 1),
+                "log_mb": round((log.memory_usage(STREAM, samples=0) or 0) / 2**20, 1),
             }
             log.close()
     facts = {"items": options.items, **where_and_when()}

@@ -15,7 +15,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from service.catalogue.changes import ItemWatched, PutItem
+from service.catalogue.changes import PutItem, Watcher
 from service.catalogue.live import LiveItems
 from service.catalogue.log import CatalogueLog, Numbered
 from service.catalogue.state import CatalogueState, LiveState
@@ -41,7 +41,7 @@ class Learner:
 
     items: LiveItems
     slots: Slots
-    embed: Callable[[ItemWatched], Awaitable[NDArray[np.float32]]]
+    embed: Callable[[Watcher], Awaitable[NDArray[np.float32]]]
 
 
 class CatalogueFollower:

@@ -7,7 +7,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from model.attributes.columns import Column
+from model.attributes.columns import Column, Value
 from model.attributes.filters import Filter
 from model.attributes.table import Attributes, ItemValues
 from model.catalogue import Catalogue
@@ -26,7 +26,7 @@ class SlotAttributes:
         """(M,) true for slots that pass a filter."""
         return np.concatenate([parsed.allowed(chunk) for chunk in self.chunks])
 
-    def of_slot(self, attribute: str, slot: int) -> list[object]:
+    def of_slot(self, attribute: str, slot: int) -> list[Value]:
         """The values of one slot, none where it has none."""
         column, row = self._place(attribute, slot)
         return [column.values[code - 1] for code in column.of_row(row).tolist()]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.catalogue import ExternalId
-from service.catalogue.changes import MAX_WATCHERS, Change, DeleteItem, ItemWatched, PutItem
+from service.catalogue.changes import MAX_WATCHERS, Change, DeleteItem, ItemWatched, PutItem, Watcher
 from service.catalogue.layered import Layered
 from service.errors import CatalogueBehind
 
@@ -28,10 +28,10 @@ class Slot:
     attributes: Mapping[str, Any] | None
     vectors: Mapping[str, NDArray[np.float32]]  # (D,) by arm
     expected_watches: float | None = None
-    watchers: tuple[ItemWatched, ...] = ()
+    watchers: tuple[Watcher, ...] = ()
 
     @classmethod
-    def of(cls, put: PutItem, watchers: tuple[ItemWatched, ...]) -> "Slot":
+    def of(cls, put: PutItem, watchers: tuple[Watcher, ...]) -> "Slot":
         # a list of numbers takes eight times the memory of an array
         vectors = {arm: np.array(vector, dtype=np.float32) for arm, vector in put.vectors.items()}
         return cls(put.id, put.attributes, vectors, put.expected_watches, watchers)
@@ -81,7 +81,7 @@ class _Step:
                 self._current[change.id] = None
             case ItemWatched():
                 if own is not None and len((slot := self._slot(own)).watchers) < MAX_WATCHERS:
-                    self._slots[own] = replace(slot, watchers=(*slot.watchers, change))
+                    self._slots[own] = replace(slot, watchers=(*slot.watchers, Watcher.of(change)))
 
     def state(self, number: int) -> CatalogueState:
         before = self._before

@@ -74,6 +74,13 @@ def test_watchers_are_kept_up_to_a_bound_and_stay_with_an_item_that_is_put_again
     assert state.current == {1: 1}
 
 
+@pytest.mark.parametrize("history", [[10_001, 7], ["clip-a", "clip-b"]])
+def test_a_watcher_keeps_its_history_in_fewer_bytes(history):
+    state = CatalogueState().after(numbered([PutItem(1), ItemWatched(1, "u", history)]))
+    [watcher] = state.slots[0].watchers
+    assert (watcher.user, watcher.history) == ("u", history)
+
+
 def test_what_was_prepared_is_the_snapshot_once_its_state_is_the_current_one(tiny):
     made = []
 
