@@ -7,7 +7,7 @@ DATA   ?= ../shared/data
 RUNS   ?= runs
 WORKERS ?= 2
 
-.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps canary faults filters kills warm-start interleaving-study export-lists diversity never-again replay fresh-replicas soak fuzz schemathesis
+.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps canary faults filters kills warm-start interleaving-study export-lists diversity never-again replay fresh-replicas soak fuzz schemathesis sbom audit
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -104,6 +104,20 @@ fuzz: $(STAMP) ## a million spoilt inputs of every parser: 11 minutes of one cor
 
 schemathesis: $(STAMP) ## ten minutes of schemathesis on the OpenAPI document of a running service
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.schemathesis_run --output benchmarks/results/schemathesis.jsonl
+
+TOOLS := .venv-tools/.installed
+$(TOOLS):
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom pip-audit
+	touch $@
+
+sbom: $(STAMP) $(TOOLS) ## every installed package with version and licence, as CycloneDX: runs/sbom.json
+	mkdir -p $(RUNS)
+	.venv-tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o $(RUNS)/sbom.json $(BIN)/python
+	@$(PYTHON) -c "import json; print(len(json.load(open('$(RUNS)/sbom.json'))['components']), 'components in $(RUNS)/sbom.json')"
+
+audit: $(STAMP) $(TOOLS) ## known faults of the installed packages, by PyPI's advisories; says so where they cannot be reached
+	$(BIN)/python -m benchmarks.audit --pip-audit .venv-tools/bin/pip-audit
 
 filters: $(STAMP) ## filtered searches of 100,000 and 1,000,000 items against exact ones: 5 minutes; needs no data
 	$(BIN)/python -m benchmarks.filters --output benchmarks/results/filters.jsonl

@@ -3,6 +3,8 @@
     python -m benchmarks.before_and_after --before '../old:.venv/bin/python -m recall' --after 'python -m recall' \
         --bundle runs/bundle --rounds 3
 
+    python -m benchmarks.before_and_after --after-traces 0.01    # this checkout without traces and with them
+
 Each run starts the command's `serve` in its own checkout (the folder before the command, `FOLDER:COMMAND`), sends an
 open-loop load of a fixed rate with this checkout's generator, and reads the CPU time of the service's processes, its
 own redis-server apart. A fixed rate, because the cost of a request falls with the size of batches: at the highest rate
@@ -16,6 +18,8 @@ import shlex
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,10 +37,10 @@ def checkout_of(text: str) -> Checkout:
     return Checkout(shlex.split(command), Path(folder)) if colon else Checkout(shlex.split(text))
 
 
-def measure(checkout: Checkout, bundle: Path, loads: dict[str, Load]) -> dict[str, Any]:
+def measure(checkout: Checkout, bundle: Path, loads: dict[str, Load], options: Sequence[str] = ()) -> dict[str, Any]:
     """Start to ready, and microseconds of CPU a request under each load."""
     figures: dict[str, Any] = {}
-    with serving({"recgpt": bundle}, checkout=checkout) as target:
+    with serving({"recgpt": bundle}, *options, checkout=checkout) as target:
         figures["start_s"] = round(target.start_s, 2)
         for name, load in loads.items():
             aimed = replace(load, port=target.port)
@@ -57,8 +61,9 @@ def measure(checkout: Checkout, bundle: Path, loads: dict[str, Load]) -> dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--before", required=True, help="FOLDER:COMMAND, or a command of this folder")
+    parser.add_argument("--before", default=f"{sys.executable} -m recall", help="FOLDER:COMMAND, or one of this folder")
     parser.add_argument("--after", default=f"{sys.executable} -m recall")
+    parser.add_argument("--after-traces", type=float, help="share of the requests that the second one traces")
     parser.add_argument("--bundle", type=Path, help="served by both; default: one with fresh weights")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8.0)
@@ -72,12 +77,19 @@ def main() -> None:
     }
     checkouts = [("before", checkout_of(options.before)), ("after", checkout_of(options.after))]
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name, _ in checkouts}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        further: dict[str, Sequence[str]] = {"before": (), "after": ()}
+        if options.after_traces is not None:
+            # it needs an extra
+            from benchmarks.collector import collecting  # noqa: PLC0415
+
+            url, _ = stack.enter_context(collecting())
+            further["after"] = ("--traces-url", url, "--traces-share", str(options.after_traces))
         bundle = options.bundle or make_bundle(Path(folder), Sizes())
         for number in range(options.rounds):
             # the order turns, so that a machine that slows down does not favour one of them
             for name, checkout in checkouts if number % 2 == 0 else checkouts[::-1]:
-                runs[name].append(measure(checkout, bundle.resolve(), loads))
+                runs[name].append(measure(checkout, bundle.resolve(), loads, further[name]))
                 print(json.dumps({name: runs[name][-1]}), flush=True)
     print(json.dumps(summary(runs, loads)))
 

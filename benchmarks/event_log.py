@@ -2,11 +2,13 @@
 
     python -m benchmarks.event_log flood --events 3_000_000
     python -m benchmarks.event_log flood --events 200_000 --no-consumer
+    python -m benchmarks.event_log flood --events 3_000_000 --compose docker-compose.yml
     python -m benchmarks.event_log frozen --seconds 60
     python -m benchmarks.event_log analysis --events 10_000_000
 
 flood: exposures, each of another user, go through the service's own recorder and outbox into the embedded Redis of a
-running service, while clients send it feedback and ask /ready. frozen: a Redis that stops for so long while users ask,
+running service, or into Redis servers and beside a consumer that are started with the words of a compose file, while
+clients send it feedback and ask /ready. frozen: a Redis that stops for so long while users ask,
 and a service that is told to stop meanwhile; each exposure must be in Redis or on disk. analysis: CPU and memory of
 `recall experiment report` on a log of so many events.
 """
@@ -23,10 +25,10 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
@@ -34,10 +36,11 @@ import polars as pl
 import psutil
 from redis import Redis
 
+from benchmarks.compose_redis import consumer_of, redis_of
 from benchmarks.exposures import COUNTED, LIST_LENGTH, Query, Result
+from benchmarks.made_log import make_log
 from recall.bench.bundles import Sizes, make_bundle
 from recall.bench.target import serving
-from service.consumer.tables import TABLES
 from service.events.outbox import Outbox
 from service.events.spool import Spool
 from service.events.streams import EXPOSURES
@@ -47,10 +50,8 @@ from service.stores.embedded_redis import EmbeddedRedis
 from service.stores.redis_client import RedisClient, RedisLimits
 
 MAX_WAITING, PAUSE_EVERY = 5_000, 200  # exposures
-DAY_MS, USERS_OF_A_LOG, ROWS_OF_A_FILE = 86_400_000, 200_000, 20_000
 SMALL = Sizes(num_items=2_000, num_layers=1)
 PATIENT = ("--request-timeout-ms", "30000", "--events-timeout-ms", "5000")
-TABLE = {table.name: table for table in TABLES}
 
 
 class FeedbackClient(threading.Thread):
@@ -118,30 +119,60 @@ def count_rows(files: Path) -> tuple[int, int]:
     return int(counted.item(0, 0)), int(counted.item(0, 1))
 
 
-def flood(num_events: int, has_consumer: bool) -> dict[str, Any]:
+class Stage(NamedTuple):
+    """The stores of a flood: what the service is told of them, the Redis of its events, and the log's folder."""
+
+    options: Sequence[str]
+    redis_url: Callable[[], str]  # once the service runs
+    log: Path
+
+
+@contextmanager
+def embedded(folder: Path, has_consumer: bool) -> Iterator[Stage]:
+    """The service's own Redis and consumer."""
+    options = ("--event-log-gb", "4" if has_consumer else "0")
+    where = folder / "state" / "redis" / "redis.where"
+    yield Stage(options, lambda: f"unix://{where.read_text()}", folder / "state" / "events")
+
+
+@contextmanager
+def composed(compose: Path, folder: Path, has_consumer: bool) -> Iterator[Stage]:
+    """The servers of a compose file, and its consumer in a process of its own."""
+    with ExitStack() as stack:
+        cache, events = (
+            stack.enter_context(redis_of(compose, f"redis-{role}", folder / role)) for role in ("cache", "events")
+        )
+        if has_consumer:
+            stack.enter_context(consumer_of(compose, events, folder / "log"))
+        yield Stage(("--redis-url", cache, "--events-redis-url", events), lambda: events, folder / "log")
+
+
+def flood(num_events: int, has_consumer: bool, compose: Path | None) -> dict[str, Any]:
     """The fate of exposures, and of the feedback that came meanwhile."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        options = ("--state-dir", str(folder / "state"), "--event-log-gb", "4" if has_consumer else "0", *PATIENT)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stores = composed(compose, folder, has_consumer) if compose else embedded(folder, has_consumer)
+        stage = stack.enter_context(stores)
+        options = ("--state-dir", str(folder / "state"), *stage.options, *PATIENT)
         with serving({"recgpt": make_bundle(folder, SMALL)}, *options) as target:
-            socket = (folder / "state" / "redis" / "redis.where").read_text()
             client = FeedbackClient(target.url, a_second=20)
             client.start()
             started = time.monotonic()
-            dropped = asyncio.run(record_all(f"unix://{socket}", folder / "own-spool", num_events))
+            dropped = asyncio.run(record_all(stage.redis_url(), folder / "own-spool", num_events))
             num_left = len(left_on_disk(folder / "own-spool"))
             writing_s = time.monotonic() - started
-            with Redis(unix_socket_path=socket) as redis:
+            with Redis.from_url(stage.redis_url()) as redis:
                 while has_consumer and redis.xlen(EXPOSURES):
                     time.sleep(0.5)
                 time.sleep(2)  # a look at /ready after the last exposure
                 client.stop()
-                memory_mb = redis.info("memory")["used_memory_peak"] / 2**20
+                facts = redis.info()
             spent = target.usage()
-        files = folder / "state" / "events" / "exposures" / "*" / "*.parquet"
-        rows = count_rows(files) if has_consumer else None
+        rows = count_rows(stage.log / "exposures" / "*" / "*.parquet") if has_consumer else None
     return {
         "exposures": num_events,
+        "stores": str(compose) if compose else "embedded",
+        "redis": facts["redis_version"],
         "consumer": has_consumer,
         "dropped": dropped,
         "on_disk": num_left,
@@ -150,7 +181,7 @@ def flood(num_events: int, has_consumer: bool) -> dict[str, Any]:
         "feedback": {str(status): count for status, count in client.statuses.items()},
         "slowest_feedback_ms": round(client.slowest_ms, 1),
         "ready_said": sorted(client.warnings),
-        "redis_peak_mb": round(memory_mb, 1),
+        "redis_peak_mb": round(facts["used_memory_peak"] / 2**20, 1),
         "writing_s": round(writing_s, 1),
         "cpu_s": {part: round(seconds, 1) for part, seconds in spent.items()},
     }
@@ -220,54 +251,6 @@ def frozen(seconds: float) -> dict[str, Any]:
     }
 
 
-def write_table(folder: Path, table: str, rows: pl.DataFrame) -> None:
-    """Writes rows in the order of their times, as the consumer does: files named by the ids of a stream."""
-    missing = [pl.lit(None, kind).alias(name) for name, kind in TABLE[table].columns.items() if name not in rows]
-    numbered = rows.with_columns(*missing, pl.format("{}-{}", "ts_ms", pl.int_range(pl.len())).alias("stream_id"))
-    whole = numbered.select(*TABLE[table].schema).cast(TABLE[table].schema)  # type: ignore[arg-type]
-    (folder / table / "2026-11-28").mkdir(parents=True)
-    for part in whole.iter_slices(ROWS_OF_A_FILE):
-        name = f"{part['stream_id'][0]}_{part['stream_id'][-1]}.parquet"
-        part.write_parquet(folder / table / "2026-11-28" / name)
-
-
-def make_log(folder: Path, num_events: int) -> None:
-    """A log of a test with two arms: exposures of USERS_OF_A_LOG users, a tenth of whose lists, and their actions."""
-    rng = np.random.default_rng(1)
-    num_users = min(USERS_OF_A_LOG, num_events // 10)
-    start_ms = int(time.time() * 1e3) - 7 * DAY_MS
-    units = pl.Series("unit", np.arange(num_users)).cast(str)
-    variation = pl.Series("variation", rng.permutation(np.arange(num_users) % 2)).replace_strict(
-        {0: "control", 1: "treatment"}
-    )
-    shared = {name: pl.lit(value) for name, value in {"experiment": "exp", "phase": "0", "bundle": "b"}.items()}
-    exposed = pl.DataFrame({"unit": units, "variation": variation}).with_columns(
-        **shared,
-        id="x" + pl.col("unit"),
-        assigned=pl.col("variation"),
-        served=pl.col("variation"),
-        reason=pl.lit("experiment"),
-        request_id="r" + pl.col("unit"),
-        ts_ms=pl.Series(np.sort(rng.integers(start_ms, start_ms + DAY_MS, num_users))),
-    )
-    write_table(folder, "exposures", exposed)
-    num_actions = num_events - num_users
-    actors = rng.integers(0, num_users, num_actions)
-    actions = np.array(["play"] * 16 + ["like", "share", "comment", "hide"])
-    acted = pl.DataFrame(
-        {
-            "user": pl.Series(actors).cast(str),
-            "event_id": pl.Series(np.arange(num_actions)).cast(str),
-            "item": pl.Series(rng.integers(0, 100_000, num_actions)).cast(str),
-            "action": actions[rng.integers(0, len(actions), num_actions)],
-            "ts_ms": np.sort(rng.integers(start_ms + DAY_MS, start_ms + 7 * DAY_MS, num_actions)),
-            "watch_time_ms": rng.integers(0, 60_000, num_actions),
-            "duration_ms": np.full(num_actions, 30_000),
-        }
-    )
-    write_table(folder, "feedback", acted)
-
-
 def analysis(num_events: int) -> dict[str, Any]:
     """CPU seconds and memory of a report on so many events."""
     with tempfile.TemporaryDirectory() as name:
@@ -292,9 +275,10 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--no-consumer", action="store_true")
+    parser.add_argument("--compose", type=Path, help="flood: Redis and consumer as this file starts them")
     options = parser.parse_args()
     if options.what == "flood":
-        row = flood(options.events, not options.no_consumer)
+        row = flood(options.events, not options.no_consumer, options.compose)
     else:
         row = frozen(options.seconds) if options.what == "frozen" else analysis(options.events)
     print(json.dumps({"what": options.what, **row}))

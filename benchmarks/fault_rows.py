@@ -5,28 +5,30 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
-from recall.bench.target import Target
+from benchmarks.steady import LAYOUTS
+from recall.bench.target import Target, children_running
 from recall.bench.traffic import Load, Measured
 from recall.bench.trials import send
 
 NUM_ITEMS = 3000
-Outcome = tuple[str, bool | None]
+Outcome = tuple[str, bool]  # figures in words, and whether they meet the criterion
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row: its criterion, and how it is measured; None = it is not, `reason` says why."""
+    """One row: its criterion, and how it is measured."""
 
     id: int
     name: str
     criterion: str
-    run: Callable[[Path], Outcome] | None = None
-    reason: str = ""
+    run: Callable[[Path], Outcome]
 
 
 CASES: list[Case] = []
@@ -40,6 +42,23 @@ def case(number: int, name: str, criterion: str) -> Callable[[Callable[[Path], O
         return run
 
     return add
+
+
+def in_both(run: Callable[..., Outcome]) -> Callable[[Path], Outcome]:
+    """The same in one process and with two HTTP processes, whose options it gets behind the bundle: both must pass."""
+
+    @wraps(run)
+    def both(bundle: Path) -> Outcome:
+        outcomes = {layout: run(bundle, *options) for layout, options in LAYOUTS.items()}
+        text = "; ".join(f"{layout}: {measured}" for layout, (measured, _) in outcomes.items())
+        return text, all(passed for _, passed in outcomes.values())
+
+    return both
+
+
+def of_kind(target: Target, kind: str) -> list[psutil.Process]:
+    """The processes under supervision of a kind, `http` or `engine`."""
+    return children_running(f"service.processes.{kind}", target.pid)
 
 
 def load_of(target: Target, rate: float, seconds: float = 4, **more: Any) -> Load:

@@ -1,26 +1,115 @@
-"""Rows of the fault suite about processes that end, connections, logs and limits of the system."""
+"""Rows of the fault suite about what a client may send: ids, keys, heads, connections; and what is said of it."""
 
 import json
 import socket
+import statistics
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import psutil
 
-from benchmarks.balancer import Balancer
-from benchmarks.fault_rows import Outcome, case, failed, load_of
-from benchmarks.steady import LAYOUTS
-from recall.bench.target import STOP_LIMIT_S, Checkout, serving
+from benchmarks.fault_rows import Outcome, case, in_both, load_of, of_kind
+from benchmarks.steady import processes_of
+from recall.bench.target import Checkout, Target, serving
 from recall.bench.trials import send
-from service.access.keys import Scope, new_key
+from service.access.keys import PREFIX, Scope, new_key
+from service.http.protocol import RECEIVE_S
 
 HEADER, MB = b"x-more: " + b"y" * 1000 + b"\r\n", 2**20
 SECRET_USER, SECRET_ITEM = "user-7731-of-nobody", 77_310_077
+
+
+@case(17, "odd ids and bodies", "400, 413 or 422; replies <= 4 KB")
+@in_both
+def odd_ids(bundle: Path, *options: str) -> Outcome:
+    ids = [
+        b"9223372036854775808",
+        b"1" + b"0" * 5000,
+        b"true",
+        b"1.0",
+        b"NaN",
+        b"Infinity",
+        rb'"\ud800"',
+        b'"\xff"',
+        b"[1]",
+    ]
+    bodies = [b'{"user_id": %s}' % each for each in ids] + [b'{"history": [%s]}' % each for each in ids]
+    bodies += [b"[" * 60_000, b"", b"null", b'{"colour": 1}']
+    with serving({"recgpt": bundle}, *options) as target, httpx.Client(base_url=target.url) as client:
+        replies = [client.post("/recall", content=body, timeout=30) for body in bodies]
+    statuses, largest = Counter(reply.status_code for reply in replies), max(len(reply.content) for reply in replies)
+    return f"statuses {dict(statuses)}, largest reply {largest} bytes", {*statuses} <= {
+        400,
+        413,
+        422,
+    } and largest <= 4096
+
+
+@case(20, "2,000 sockets that drip", "all closed <= 10 s; others' p99 <= 1.5x")
+@in_both
+def drips(bundle: Path, *options: str) -> Outcome:
+    with serving({"recgpt": bundle}, *options) as target:
+        before = send(load_of(target, 60, seconds=3))
+        sockets = [socket.create_connection((target.host, target.port), timeout=30) for _ in range(2000)]
+        began = time.monotonic()
+        for connection in sockets:
+            connection.sendall(b"POST /recall HTTP/1.1\r\nhost: a\r\n")
+        during = send(load_of(target, 60, seconds=3))
+        for connection in sockets:
+            with connection:
+                while connection.recv(4096):
+                    pass
+        closed_s = time.monotonic() - began
+    text = f"closed after {closed_s:.1f} s (limit {RECEIVE_S} s from the connection on); p99 {during.p99_ms:.0f} ms, "
+    is_good = closed_s <= 10 and during.p99_ms <= 1.5 * before.p99_ms
+    return f"{text}before {before.p99_ms:.0f} ms", is_good
+
+
+@case(23, "no key, wrong key, key elsewhere, missing scope; a key's rate", "401 or 403 in constant time; 429 a key")
+@in_both
+def keys(bundle: Path, *options: str) -> Outcome:
+    """The routes are walked over by tests/service/http/test_api_keys.py; here a few, and the time of a refusal."""
+    made = {name: new_key(name, [name], 50 if name == "feedback" else None) for name in Scope}
+    right, wrong = made[Scope.RECALL][0], PREFIX + "A" * 43
+    text = ";".join(key.line for _, key in made.values())
+    with (
+        serving({"recgpt": bundle}, "--api-keys", text, *options) as target,
+        httpx.Client(base_url=target.url, timeout=30) as client,
+    ):
+
+        def ask(path: str = "/recall", key: str | None = None, **headers: str) -> httpx.Response:
+            bearing = {} if key is None else {"Authorization": f"Bearer {key}"}
+            return client.post(path, json={}, headers=bearing | headers)
+
+        refused = [
+            (401, ask()),
+            (401, ask("/recall?key=" + right)),
+            (401, ask(**{"X-API-Key": right, "X-Admin-Key": right})),
+            (403, ask(key=wrong)),
+            (403, ask("/admin/reload", right)),
+            (403, ask(key=right, **{"X-AB-Bucket": "recgpt"})),
+        ]
+        # a key whose beginning is right, and one of which nothing is: in turns
+        tried, times_us = (right[:30] + "x" * (len(right) - 30), wrong), (list[float](), list[float]())
+        for number in range(2000):
+            began = time.perf_counter()
+            ask(key=tried[number % 2])
+            times_us[number % 2].append(1e6 * (time.perf_counter() - began))
+        is_good = ask(key=right).status_code == 200
+        sent = Counter(ask("/feedback", made[Scope.FEEDBACK][0]).status_code for _ in range(200))
+    medians = [statistics.median(times) for times in times_us]
+    statuses = [reply.status_code for _, reply in refused]
+    measured = (
+        f"statuses {statuses}; a refusal takes {medians[0]:.0f} us where the key begins right, "
+        f"{medians[1]:.0f} us where nothing is; of 200 at once with a key of 50/s {sent[429]} got 429"
+    )
+    is_constant = abs(medians[0] - medians[1]) < 0.05 * medians[1]
+    return measured, is_good and is_constant and statuses == [status for status, _ in refused] and sent[429] > 50
 
 
 def with_few_descriptors(number: int) -> Checkout:
@@ -28,39 +117,13 @@ def with_few_descriptors(number: int) -> Checkout:
     return Checkout(("bash", "-c", f'ulimit -n {number}; exec "$@"', "service", sys.executable, "-m", "recall"))
 
 
-@case(10, "SIGTERM under load, two replicas behind a proxy", "0 dropped; readiness 503 first; exit 0 <= 10 s")
-def replaced(bundle: Path) -> Outcome:
-    parts, is_good = list[str](), True
-    for layout, options in LAYOUTS.items():
-        with ExitStack() as stack:
-            first, second = (stack.enter_context(serving({"recgpt": bundle}, *options)) for _ in range(2))
-            process = psutil.Process(first.pid)
-            balancer = stack.enter_context(Balancer(first.port, second.port))
-            load = replace(load_of(first, 60, seconds=8), port=balancer.port, connections=16)
-            with ThreadPoolExecutor(1) as sender:
-                sending = sender.submit(send, load)
-                time.sleep(load.warmup_s + 2)
-                began = time.monotonic()
-                process.terminate()
-                status = process.wait(STOP_LIMIT_S)
-                took_s = time.monotonic() - began
-                measured = sending.result()
-            statuses = {replica.port: b" ".join(replica.statuses).decode() for replica in balancer.replicas}
-        seen, other = statuses[first.port], statuses[second.port]
-        is_good = is_good and not failed(measured) and status == 0 and took_s <= 10 and seen.startswith("200 503")
-        parts.append(
-            f"{layout}: {measured.statuses}, {measured.lost} lost; /ready {seen}, of the other {other}; "
-            f"exit {status} after {took_s:.1f} s"
-        )
-    return "; ".join(parts), is_good
-
-
 @case(24, "keys or histories in logs and metrics", "0")
-def said_too_much(bundle: Path) -> Outcome:
+@in_both
+def said_too_much(bundle: Path, *options: str) -> Outcome:
     """Requests of every kind, good and bad, with a key, a user and an item that must be found nowhere."""
     secret, key = new_key("all", [*Scope])
     body = {"user_id": SECRET_USER, "history": [SECRET_ITEM, 5], "top_n": 3}
-    with serving({"recgpt": bundle}, "--api-keys", key.line, "--log-level", "info") as target:
+    with serving({"recgpt": bundle}, "--api-keys", key.line, "--log-level", "info", *options) as target:
         bearing = {"Authorization": f"Bearer {secret}"}
         with httpx.Client(base_url=target.url, timeout=30) as client:
             for path in ("/recall", "/recall/recgpt", "/embed", "/recall/nobody"):
@@ -82,33 +145,43 @@ def said_too_much(bundle: Path) -> Outcome:
 
 
 @case(25, "64 descriptors: 200 connections and more", "refused while there are too many; all answered afterwards")
-def few_descriptors(bundle: Path) -> Outcome:
+@in_both
+def few_descriptors(bundle: Path, *options: str) -> Outcome:
     few = with_few_descriptors(64)
-    with serving({"recgpt": bundle}, "--redis-url", "memory", checkout=few) as target:
-        process = psutil.Process(target.pid)
-        before = process.num_fds()
+    with serving({"recgpt": bundle}, *options, checkout=few) as target:
+        processes = of_kind(target, "http") or [psutil.Process(target.pid)]
+        before = open_descriptors(processes)
         held = list[socket.socket]()
-        for _ in range(200):
+        for _ in range(200 * len(processes)):
             with suppress(OSError):
                 held.append(socket.create_connection((target.host, target.port), timeout=1))
         time.sleep(2)
-        most = process.num_fds()
+        most = open_descriptors(processes)
         for connection in held:
             connection.close()
         time.sleep(2)
         statuses = [
             httpx.post(f"{target.url}/recall", json={"history": [1]}, timeout=30).status_code for _ in range(20)
         ]
-        after = process.num_fds()
+        after = open_descriptors(processes)
     text = f"descriptors {before} before, {most} with {len(held)} connections held, {after} afterwards; then {statuses}"
     return text, set(statuses) == {200} and most <= 64 and after <= before + 2
 
 
+def open_descriptors(processes: Sequence[psutil.Process]) -> int:
+    """The descriptors of the process that has most."""
+    return max(process.num_fds() for process in processes)
+
+
+def resident_bytes(target: Target) -> int:
+    return sum(int(process.memory_info().rss) for process in processes_of(target))
+
+
 @case(32, "200 MB of headers", "cut off below 1 MB; memory <= +10 MB")
-def headers_without_end(bundle: Path) -> Outcome:
-    with serving({"recgpt": bundle}, "--redis-url", "memory") as target:
-        whole = psutil.Process(target.pid)
-        before, taken, answer = whole.memory_info().rss, 0, b""
+@in_both
+def headers_without_end(bundle: Path, *options: str) -> Outcome:
+    with serving({"recgpt": bundle}, *options) as target:
+        before, taken, answer = resident_bytes(target), 0, b""
         with socket.create_connection((target.host, target.port), timeout=30) as connection:
             connection.sendall(b"POST /recall HTTP/1.1\r\nhost: a\r\n")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
@@ -117,7 +190,7 @@ def headers_without_end(bundle: Path) -> Outcome:
                     taken += connection.send(HEADER * 16)
             with suppress(OSError):
                 answer = connection.recv(4096)
-        grown = (whole.memory_info().rss - before) / MB
+        grown = (resident_bytes(target) - before) / MB
         is_alive = httpx.get(f"{target.url}/health", timeout=30).status_code == 200
     said = answer.split(b"\r\n")[0].decode() or "a reset"
     text = f"closed after {taken / MB:.2f} MB (with what the two sockets hold), by {said}; memory {grown:+.1f} MB"

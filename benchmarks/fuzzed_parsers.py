@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import safetensors.numpy
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from benchmarks.fuzz_seeds import ARMS, BODIES, EVENT, FEATURES, HEADS, URLS
 from benchmarks.mutations import byte_inputs, json_inputs
 from index.bundle import manifest as manifest_module
 from index.bundle.manifest import Manifest
@@ -31,6 +32,7 @@ from service.engine.blocks import ResultBlock
 from service.engine.messages import EngineRequest
 from service.errors import BadRequest, ConfigurationError, EngineFailed
 from service.experiments.assignment import DEFAULT_FILE, Assigner
+from service.experiments.conditions import RequestFacts
 from service.http import codec, schemas
 from service.http.protocol import BoundedProtocol
 from service.http.server import gated
@@ -41,7 +43,6 @@ from service.stores import vector_codec
 from service.stores.redis_urls import parse_address
 from service.stores.vector_codec import CachedVectors
 
-ARMS = ("recgpt", "comirec")
 Read = Callable[[bytes], object]
 
 
@@ -52,59 +53,6 @@ class Parser:
     read: Read
     inputs: Iterator[bytes]
     refusals: tuple[type[Exception], ...]
-
-
-BODIES: dict[str, Sequence[dict[str, Any]]] = {
-    "RecallRequest": [
-        {"user_id": "u1", "history": [1, "a"], "top_n": 5, "exclude": [3], "explain": True, "not_shown": True},
-        {
-            "filter": {"and": [{"author": {"in": [1, 2]}}, {"not": {"lang": {"exists": False}}}]},
-            "caps": {"author": 2},
-            "boost": [
-                {"attribute": "uploaded", "weight": 0.5, "half_life": 9.0},
-                {"filter": {"a": {"gt": 1}}, "weight": -1},
-            ],
-            "diversity": 0.3,
-            "min_catalogue": 4,
-        },
-    ],
-    "BatchRequest": [{"requests": [{"history": [1]}, {"user_id": 5, "top_n": 3}], "arm": "recgpt"}],
-    "EmbedRequest": [{"user_id": 5, "history": [1, 2], "arm": "recgpt"}],
-    "FeedbackRequest": [{"user_id": "u", "item_id": 1, "action": "play", "watch_time_ms": 9000, "ts_ms": 1}],
-    "ItemBody": [{"id": 9, "attributes": {"author": 1}, "expected_watches": 2.5, "vectors": {"recgpt": [0.1, 0.2]}}],
-    "ReloadBody": [{"arm": "recgpt", "bundle": "two", "canary": {"share": 0.1, "seconds": 60}}, {"arm": "a"}],
-}
-EVENT = {
-    "id": "e",
-    "request_id": "r",
-    "experiment": "x",
-    "phase": "0",
-    "config": "c",
-    "unit": "u",
-    "variation": "v",
-} | {
-    **{"assigned": "recgpt", "served": "recgpt", "reason": "experiment", "bundle": "b", "ts_ms": 1, "share": 0.1},
-    **{"items": [1, "2"], "scores": [0.5, 0.25], "asked": 2, "took_ms": 1.5, "teams": ["a", "b"], "picks": [0, 1]},
-    **{"shadow": "comirec", "shadow_bundle": "d", "shadow_items": [3], "shadow_scores": [0.1], "shadow_took_ms": 2.5},
-    **{"in_both": 1, "event_id": "f", "user": "u", "item": 7, "action": "play", "watch_time_ms": 3},
-}
-HEADS = [
-    b"POST /recall HTTP/1.1\r\nhost: a\r\ncontent-type: a/b\r\nx-priority: high\r\ncontent-length: 2\r\n\r\n{}",
-    b"GET /metrics?x=%20 HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx-request-timeout-ms: 5\r\n\r\n",
-    b"POST /feedback HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-    b'POST /recall/batch HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n{"a": [1]}',
-    b"HEAD /health HTTP/1.0\r\nauthorization: Bearer rk_x\r\ntraceparent: 00-1-2-01\r\n\r\n",
-]
-URLS = [
-    *(
-        b"redis://user:secret@host:6379/0?socket_timeout=5",
-        b"unix:///run/redis.sock?db=1",
-        b"memory",
-        b"redis://[::1]:1",
-    ),
-    *(b"rediss://host?ssl_ca_certs=/ca.pem&ssl_cert_reqs=required", b"redis+sentinel://a:1,b:2/mymaster/0"),
-    *(b"redis+cluster://a:1,b:2", b"rediss+cluster://:pw@a"),
-]
 
 
 def read_body(name: str, parse: Callable[[type[schemas.Body], bytes], schemas.Body] = codec.parse) -> Read:
@@ -127,6 +75,9 @@ def read_body(name: str, parse: Callable[[type[schemas.Body], bytes], schemas.Bo
             codec.to_put(body)
 
     return read
+
+
+VISITOR = RequestFacts("s", {"country": "de", "age": 17})
 
 
 def read_url(data: bytes) -> None:
@@ -243,11 +194,11 @@ def bundle_parsers(folder: Path, rng: random.Random) -> dict[str, Parser]:
     return made
 
 
-def stored_parsers(folder: Path, rng: random.Random) -> dict[str, Parser]:
+def stored_parsers(rng: random.Random) -> dict[str, Parser]:
     """Values of the cache and of the streams, and the files that an operator writes."""
     key = vector_codec.cache_key("b" * 16, "p" * 16, History((1, 2, 3)))
     cached = vector_codec.encode(key, CachedVectors(np.ones((3, 8), np.float32), np.array([5, 6])))
-    file, experiments = folder / "experiments.json", orjson.loads(DEFAULT_FILE.read_bytes())
+    experiments = orjson.loads(DEFAULT_FILE.read_bytes())
     lines = [new_key(f"k{n}", [scope], 50 if n % 2 else None)[1].line for n, scope in enumerate(Scope)]
 
     def read_cached(data: bytes) -> None:
@@ -261,8 +212,11 @@ def stored_parsers(folder: Path, rng: random.Random) -> dict[str, Parser]:
         parse_keys(data.decode(errors="replace"), "keys")
 
     def read_experiments(data: bytes) -> None:
-        file.write_bytes(data)
-        Assigner.from_file(file, ARMS).assign("u")
+        # from memory, as an endpoint gives it: opening a file would take longer than all that is tried here
+        for has_buckets in (False, True):
+            read = Assigner.from_bytes(data, ARMS, "the experiment file", has_buckets)
+            for user in ("u", None):
+                read.assign(user, facts=VISITOR)
 
     change = {"type": "put", "id": 9, "attributes": {"a": 1}, "vectors": {"recgpt": [0.1]}, "expected_watches": 2.0}
     watched = {"type": "watched", "id": 9, "user": "u", "history": [1, "2"]}
@@ -275,7 +229,7 @@ def stored_parsers(folder: Path, rng: random.Random) -> dict[str, Parser]:
         "key files": Parser(
             read_keys, byte_inputs(["\n".join(lines).encode(), *map(str.encode, lines)], rng), (ConfigurationError,)
         ),
-        "experiment files": Parser(read_experiments, json_inputs([experiments], rng), (ConfigurationError,)),
+        "experiment files": Parser(read_experiments, json_inputs([experiments, *FEATURES], rng), (ConfigurationError,)),
     }
 
 
@@ -295,5 +249,5 @@ def parsers(folder: Path, rng: random.Random) -> dict[str, Parser]:
         "packed bodies: BatchRequest": Parser(read_body("BatchRequest", codec.parse_packed), packed, (BadRequest,)),
         **message_parsers(rng),
         **bundle_parsers(folder, rng),
-        **stored_parsers(folder, rng),
+        **stored_parsers(rng),
     }

@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/kuairec/kuairec_fully_observed.npz"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--draws", type=int, default=200, help="experiments a pair; the criteria are for 200")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="JSON, written anew")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="JSON Lines; the study's own line is written anew")
     options = parser.parse_args()
     started, rows = time.process_time(), []
     for row in study(options.data, options.seed, options.draws):
@@ -149,7 +149,10 @@ def main() -> None:
     facts = {"seed": options.seed, "users": USERS, "draws": options.draws, "length": LENGTH}
     facts |= {"cpu_s": round(time.process_time() - started, 1), "at": datetime.now(UTC).isoformat(timespec="seconds")}
     whole = {"rows": rows, **facts, "machine": machine("cpu"), "versions": versions()}
-    options.output.write_text(json.dumps(whole, default=str) + "\n", encoding="utf-8")
+    kept = options.output.read_text(encoding="utf-8").splitlines() if options.output.exists() else []
+    # rows of benchmarks/interleaving_credit.py stay
+    lines = [json.dumps(whole, default=str), *(line for line in kept if "what" in json.loads(line))]
+    options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
     if not all(row["met"] for row in rows):
         sys.exit(1)
 

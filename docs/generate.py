@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import typer
@@ -23,6 +24,7 @@ from service import errors
 from service.access.collector import KeyCollector
 from service.access.keys import new_key
 from service.access.ring import KeyRing
+from service.access.tls import CertificateCollector, CertificateFacts
 from service.admission.collector import AdmissionCollector
 from service.admission.gate import Gate
 from service.bootstrap import register
@@ -120,6 +122,7 @@ def metric_families() -> list[Metric]:
     register(counted, *parts, EventCollector(MemoryOutbox()), ExperimentsCollector(experiments))
     register(counted, AdmissionCollector(Gate(1.0)), KeyCollector(KeyRing(lambda: EXAMPLE_KEY.line, "example")))
     register(counted, CanaryCollector(CanaryWatch(RecallPipeline({}, experiments, MemoryHistory()), reloader)))
+    register(counted, CertificateCollector(CertificateFacts(datetime.now(UTC))))
     loop = asyncio.new_event_loop()
     register(counted, ProcessCollector("service", loop))
     families = list(counted.registry.collect())

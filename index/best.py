@@ -42,13 +42,14 @@ def _best_of_passing(scores: NDArray[np.float32], limit: int, places: NDArray[np
 
 
 def _best_of(scores: NDArray[np.float32], limit: int) -> Best:
-    num_items = scores.shape[1]
+    queries, num_items = np.arange(len(scores))[:, None], scores.shape[1]
     # one more shows a tie at the cut
     kept = min(limit + 1, num_items)
-    places = np.argpartition(scores, num_items - kept, axis=1)[:, num_items - kept :]
-    values = np.take_along_axis(scores, places, 1)
-    order = np.lexsort((places, -values), axis=1)
-    places, values = np.take_along_axis(places, order, 1), np.take_along_axis(values, order, 1)
+    # in row order, which a stable sort keeps within a tie
+    places = np.sort(np.argpartition(scores, num_items - kept, axis=1)[:, num_items - kept :], axis=1)
+    values = scores[queries, places]
+    order = np.argsort(-values, axis=1, kind="stable")
+    places, values = places[queries, order], values[queries, order]
     if limit < num_items:
         # selection takes any of the items that tie at the cut; rare, so one query at a time will do
         last, following = values[:, limit - 1], values[:, limit]

@@ -13,12 +13,14 @@ from index.best import Best, best_on_cpu
 from index.checks import check_allowed, check_items, check_search, empty_hits
 from model.kernels import available
 from model.kernels.block_max import best_items
+from model.products import MANY, by_onednn, has_onednn, reordered
 
 if TYPE_CHECKING:
     from model.kernels.search import Table
 
 QUERIES_PER_PASS = {"cpu": 16, "cuda": 256}
 MOST_KEYS = 512  # that kernels put in order for one query
+COPIED = 1 << 26  # bytes of items that are copied as oneDNN reads them fastest
 FEWER = {"cpu": (4, 8), "cuda": ()}  # a few queries alone need not pay for all, where their scores come out the same
 
 
@@ -97,10 +99,19 @@ class ExactIndex:
 
     def _scores(self, queries: Tensor, into: Tensor | None = None) -> Tensor:
         """(Q, N) inner products; `into`: a buffer of an earlier pass, used where it fits."""
+        if self._weight is not None:
+            return by_onednn(queries, self._weight)
         num_queries = len(queries)
         if into is None or len(into) < num_queries:
             into = torch.empty(num_queries, self.num_items, device=self._items.device)
         return torch.mm(queries, self._items.T, out=into[:num_queries])
+
+    @cached_property
+    def _weight(self) -> Tensor | None:
+        """The items as oneDNN multiplies with them; None where it does not."""
+        if self._items.device.type != "cpu" or len(self._items) < MANY or not has_onednn():
+            return None
+        return reordered(self._items, QUERIES_PER_PASS["cpu"]) if self.num_bytes <= COPIED else self._items
 
     def _kernels_take(
         self, num_queries: int, limit: int, excluded: Exclusions | None, allowed: NDArray[np.bool_] | None

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from model.batch import Batch, Queries
 from model.generation.greedy import NextItem
 from model.networks.base import Network
-from model.products import products
+from model.products import LEAST, products
 from model.records import PromptPlan
 
 WARM_CALLS = 3
@@ -63,48 +63,55 @@ class CompiledForward:
             # deprecated in favour of ways that need a compiler on the serving machine
             warnings.simplefilter("ignore")
             try:
-                prepared = captured(eager, first) if device.type == "cuda" else traced(eager, first)
-                # the second call of a trace is the optimised one
-                same = agree(prepared, eager, first, second)
-                if not same and device.type != "cuda":
-                    # one that is shared may hold something of another network after all
-                    prepared = traced(eager, first, fresh=True)
-                    same = agree(prepared, eager, first, second)
-                why = "" if same else "differs"
+                prepare = proven_graph if device.type == "cuda" else proven_trace
+                prepared = prepare(eager, first, second)
+                why = "" if prepared else "differs"
             except (RuntimeError, AttributeError) as error:
-                why = type(error).__name__
-        return cls(size, length, why, eager if why else prepared)
+                prepared, why = None, type(error).__name__
+        return cls(size, length, why, prepared or eager)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def run(self, batch: Batch) -> Queries:
+        # not no_grad: views that nothing will ever differentiate cost a tenth of a small pass
         return Queries(*self.call(batch.rows, batch.lengths, batch.users))
 
 
 # torch.jit keeps every trace until the process ends, with all tensors that it holds as constants. So a trace holds no
-# weights, they are its arguments; and networks of one architecture share it, so that a bundle that takes another's
-# place leaves nothing behind.
-TRACES: dict[object, Callable[..., tuple[Tensor, Tensor]]] = {}
+# weights, they are its arguments; and networks of one architecture share theirs, so that a bundle that takes another's
+# place leaves nothing behind. Most networks' traces answer at any shape: a service starts with two, not a dozen.
+Function = Callable[..., tuple[Tensor, Tensor]]
+TRACES: dict[object, dict[torch.Size, Function]] = {}  # of what is computed, by shape
 
 
-def traced(eager: _Answers, probe: tuple[Tensor, Tensor, Tensor], fresh: bool = False) -> Call:
-    """A trace of this architecture and shape with this network's weights; `fresh` replaces the one that is shared."""
+def proven_trace(eager: _Answers, *probes: tuple[Tensor, Tensor, Tensor]) -> Call | None:
+    """A trace with this network's weights that answers as `eager` does at the shape of the probes; None = none does."""
     weights = [tensors[name].detach() for tensors, name in places_of(eager)]
+    network, shape = eager.network, probes[0][0].shape
     sizes = tuple((*weight.shape, weight.dtype) for weight in weights)
-    network = eager.network
-    key = (type(network), repr(network.config), eager.plan, sizes, probe[0].shape)
-    if fresh or key not in TRACES:
-        TRACES[key] = trace(eager, probe, weights)
-    shared = TRACES[key]
+    # products of few rows are filled up, which a trace records
+    key = (type(network), repr(network.config), eager.plan, sizes, min(len(probes[0][0]), LEAST))
+    shared = TRACES.setdefault(key, {})
+    for function in dict.fromkeys([*filter(None, [shared.get(shape)]), *shared.values()]):
+        call = with_weights(function, weights)
+        # one made for another shape may fail at this, or hold something of another network
+        with suppress(RuntimeError):
+            if agree(call, eager, *probes):
+                shared[shape] = function
+                return call
+    shared[shape] = trace(eager, probes[0], weights)
+    call = with_weights(shared[shape], weights)
+    # the second call of a trace is the optimised one
+    return call if agree(call, eager, *probes) else None
 
+
+def with_weights(function: Function, weights: Sequence[Tensor]) -> Call:
     def call(*batch: Tensor) -> tuple[Tensor, Tensor]:
-        return shared(*batch, *weights)
+        return function(*batch, *weights)
 
     return call
 
 
-def trace(
-    eager: _Answers, probe: tuple[Tensor, Tensor, Tensor], weights: Sequence[Tensor]
-) -> Callable[..., tuple[Tensor, Tensor]]:
+def trace(eager: _Answers, probe: tuple[Tensor, Tensor, Tensor], weights: Sequence[Tensor]) -> Function:
     """The network's operations as a function of (rows, lengths, users, *weights)."""
     # the network itself may be computing in another thread: a twin of it, with the same tensors, is traced
     twin = copy.deepcopy(eager, {id(own): own for own in (*eager.parameters(), *eager.buffers())})
@@ -116,7 +123,7 @@ def trace(
         result: tuple[Tensor, Tensor] = twin(rows, lengths, users)
         return result
 
-    function: Callable[..., tuple[Tensor, Tensor]] = torch.jit.trace(answers, (*probe, *weights), check_trace=False)  # type: ignore[no-untyped-call]
+    function: Function = torch.jit.trace(answers, (*probe, *weights), check_trace=False)  # type: ignore[no-untyped-call]
     return function
 
 
@@ -129,6 +136,12 @@ def places_of(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
         for name, tensor in tensors.items()
         if tensor is not None
     ]
+
+
+def proven_graph(eager: Call, *probes: tuple[Tensor, Tensor, Tensor]) -> Call | None:
+    """A CUDA graph that answers as `eager` does; None = it does not."""
+    graph = captured(eager, probes[0])
+    return graph if agree(graph, eager, *probes) else None
 
 
 def captured(eager: Call, probe: tuple[Tensor, Tensor, Tensor]) -> Call:

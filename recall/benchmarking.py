@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from recall.calling import CaOption
 from recall.options import StrictCommand, takes
 from recall.terminal import err, last_line, out
 
@@ -36,6 +37,7 @@ class HttpCommand:
     url: Annotated[
         str | None, Option(help="Address of a service that runs already and whose item ids are integers from 0.")
     ] = None
+    ca: CaOption = None
     items: Annotated[int, Option(min=100, help="Size of the catalogue.")] = 12_101
     arm: Annotated[str, Option(help="Arm to ask.")] = "recgpt"
     history: Annotated[int, Option(min=1, help="Item ids in each request.")] = 50
@@ -116,7 +118,7 @@ def under_load(options: HttpCommand) -> Iterator["Target"]:
     from recall.bench.target import Target, serving
 
     if options.url:
-        yield Target(options.url.rstrip("/"))
+        yield Target(options.url.rstrip("/"), ca=options.ca)
         return
     with tempfile.TemporaryDirectory() as folder:
         bundle = options.bundle or make_bundle(Path(folder), Sizes(num_items=options.items))

@@ -6,14 +6,13 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-import httpx
 import typer
 from rich.table import Table
 
+from recall.calling import SYSTEM, ApiKeyOption, CaOption, CertOption, Trust, bearing, call
 from recall.options import declares, read_id, read_ids, read_pairs, takes
 from recall.terminal import err, last_line, out
 from service.errors import ConfigurationError
@@ -21,10 +20,6 @@ from service.settings import Settings, load_settings
 
 Option = typer.Option
 STOP_HINT = "stop it with Ctrl-C"
-ApiKeyOption = Annotated[
-    str | None,
-    Option(help="A key of the service, where it asks for one; better in the variable.", envvar="RECALL_API_KEY"),
-]
 
 
 def _option(name: str) -> inspect.Parameter:
@@ -62,13 +57,15 @@ def run_server(settings: Settings, on_start: Callable[[str], None]) -> None:
     Raises ValueError when the port is taken, ConfigurationError when an arm cannot be served.
     """
     from service.access.ring import open_keys
+    from service.access.tls import open_certificate
     from service.telemetry.logging import configure_logging
 
     configure_logging(settings.log_level)
-    # before the bundles, which take seconds: a mistake in the keys is told at once
+    # before the bundles, which take seconds: a mistake in the keys or the certificate is told at once
     open_keys(settings)
+    is_tls = open_certificate(settings) is not None
     if settings.http_workers:
-        run_workers(settings, on_start)
+        run_workers(settings, on_start, is_tls)
         return
     from service.engine.metadata import wait_for_bundles
     from service.engine_process import open_engines
@@ -79,11 +76,11 @@ def run_server(settings: Settings, on_start: Callable[[str], None]) -> None:
     # before the port is open: nobody's request should wait for a bundle that is still being trained
     wait_for_bundles(list(settings.arms.values()), settings.bundle_wait_s)
     with open_port(settings.host, settings.port) as listener:
-        url = url_of(settings.host, listener.getsockname()[1])
+        url = url_of(settings.host, listener.getsockname()[1], is_tls)
         Server(create_app(settings, open_engines), lambda: on_start(url), settings.drain_s).run([listener])
 
 
-def run_workers(settings: Settings, on_start: Callable[[str], None]) -> None:
+def run_workers(settings: Settings, on_start: Callable[[str], None], is_tls: bool) -> None:
     """Several HTTP processes before an engine process, supervised by this one."""
     from service.processes.addresses import hold, url_of
     from service.processes.supervisor import run_supervised
@@ -96,7 +93,7 @@ def run_workers(settings: Settings, on_start: Callable[[str], None]) -> None:
         raise ValueError(cannot_listen(settings.host, settings.port, error)) from error
     with held:
         port = held.getsockname()[1]
-        run_supervised(settings, port, lambda: on_start(url_of(settings.host, port)))
+        run_supervised(settings, port, lambda: on_start(url_of(settings.host, port, is_tls)))
 
 
 def open_port(host: str, port: int) -> socket.socket:
@@ -136,6 +133,8 @@ class QueryCommand:
         bool, Option("--string", help='Send every id as text, for a catalogue whose ids are text: 7 as "7".')
     ] = False
     api_key: ApiKeyOption = None
+    ca: CaOption = None
+    cert: CertOption = None
 
     @property
     def body(self) -> dict[str, Any]:
@@ -155,49 +154,16 @@ def query(options: QueryCommand) -> None:
 
     It is printed as a table, with the source of each item and the time that each stage took.
     """
-    show_answer(ask(options.url, options.body, options.arm, options.api_key))
+    trust = Trust(options.ca, options.cert)
+    show_answer(ask(options.url, options.body, options.arm, options.api_key, trust))
 
 
-def ask(url: str, body: dict[str, Any], arm: str | None = None, api_key: str | None = None) -> dict[str, Any]:
+def ask(
+    url: str, body: dict[str, Any], arm: str | None = None, api_key: str | None = None, trust: Trust = SYSTEM
+) -> dict[str, Any]:
     """Asks once. Raises what `call` raises."""
-    return call("POST", url + (f"/recall/{arm}" if arm else "/recall"), json=body, headers=bearing(api_key))
-
-
-def bearing(api_key: str | None) -> dict[str, str]:
-    """The headers of whoever has this key, if any. Raises ValueError for one that no header can hold."""
-    if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
-        raise ValueError("the API key has characters that no key has; `recall keys new` makes one")
-    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
-
-
-def call(method: str, url: str, timeout_s: float = 10, **given: Any) -> dict[str, Any]:
-    """The answer of a running service.
-
-    Raises ValueError with the service's own sentence when it refuses, or when no service answers at `url`.
-    """
-    try:
-        # a proxy of the environment knows nothing of this machine's own ports
-        with httpx.Client(timeout=timeout_s, trust_env=not is_loopback(httpx.URL(url).host)) as client:
-            reply = client.request(method, url, **given)
-    except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:
-        raise ValueError(
-            f"nothing answers at {url} ({error}); start a service with `recall serve` or `recall demo`"
-        ) from error
-    try:
-        answer: dict[str, Any] = reply.json()
-    except ValueError:
-        raise ValueError(f"{reply.status_code}: no recall service answers at {url}") from None
-    if reply.status_code != 200:
-        raise ValueError(f"{reply.status_code} {answer.get('code')}: {answer.get('message')}")
-    return answer
-
-
-def is_loopback(host: str) -> bool:
-    """True for this machine itself, by name or by address."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+    path = f"/recall/{arm}" if arm else "/recall"
+    return call("POST", url + path, trust=trust, json=body, headers=bearing(api_key))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +190,8 @@ class ReloadCommand:
         str | None, Option(help="The --admin-key of the service; better in the variable.", envvar="RECALL_ADMIN_KEY")
     ] = None
     api_key: ApiKeyOption = None
+    ca: CaOption = None
+    cert: CertOption = None
     timeout_s: Annotated[float, Option(help="Longest wait for an arm; a large bundle takes a minute.")] = 600
 
     def __post_init__(self) -> None:
@@ -250,10 +218,10 @@ def reload(options: ReloadCommand) -> None:
     No request is lost. The bundle is proven first, as at start; a refused one changes nothing. The last line is JSON:
     the state of each arm asked.
     """
-    url, headers, outcomes = options.url, options.headers, []
-    for name in [options.arm] if options.arm else call("GET", f"{url}/arms", headers=headers)["arms"]:
+    url, headers, trust, outcomes = options.url, options.headers, Trust(options.ca, options.cert), []
+    for name in [options.arm] if options.arm else call("GET", f"{url}/arms", trust=trust, headers=headers)["arms"]:
         body = {"arm": name} | options.body
-        outcome = call("POST", f"{url}/admin/reload", options.timeout_s, json=body, headers=headers)
+        outcome = call("POST", f"{url}/admin/reload", options.timeout_s, trust, json=body, headers=headers)
         said = (
             "serves"
             if outcome["changed"]

@@ -32,8 +32,7 @@ from service.events.spool import Spool
 from service.events.streams import STREAMS
 from service.experiments.collector import ExperimentsCollector
 from service.experiments.endpoint import Endpoint
-from service.experiments.feedback import FeedbackLimits, FeedbackSink, MemoryFeedback, RedisFeedback
-from service.experiments.histories import HistoryRule
+from service.experiments.feedback import FeedbackLimits, FeedbackSink, HistoryRule, MemoryFeedback, RedisFeedback
 from service.experiments.live import LiveAssigner, load_assigner, stamp_of
 from service.experiments.recorder import ExposureRecorder
 from service.experiments.shadow import ListedResult, ShadowArm, ShadowComparison
@@ -230,7 +229,8 @@ def open_experiments(settings: Settings) -> LiveAssigner:
     path, arms, has_buckets = settings.experiments, settings.arms, settings.sticky_days > 0
     if settings.experiments_url:
         endpoint = Endpoint(settings.experiments_url, settings.kept_experiments)
-        return LiveAssigner(partial(endpoint.load, arms, has_buckets), endpoint.mark, endpoint.keep)
+        load = partial(endpoint.load, arms, has_buckets)
+        return LiveAssigner(load, endpoint.mark, endpoint.keep, settings.paused_experiments)
     return LiveAssigner(partial(load_assigner, path, arms, has_buckets), partial(stamp_of, path) if path else None)
 
 

@@ -12,7 +12,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from model.positive import PositiveRule
 from service.errors import ConfigurationError
 
+KEPT_EXPERIMENTS, PAUSED_EXPERIMENTS = "experiments.json", "paused.json"  # in the state folder
 DEFAULT_SHADOW_SHARE = 0.01
+DEFAULT_TRACES_SHARE = 0.01
 
 
 class Settings(BaseSettings):
@@ -54,6 +56,15 @@ class Settings(BaseSettings):
         ge=0,
         le=64,
         description="HTTP processes before one engine process; 0 = one process for all, best on up to 2 cores.",
+    )
+    tls_cert: Path | None = Field(
+        None,
+        description="PEM file of the certificate, with those between it and its authority, to speak HTTPS with; taken "
+        "anew when it changes. Unset = plain HTTP.",
+    )
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's key, without a password.")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of authorities: callers need a certificate that one of them gave; unset = none."
     )
     max_body_bytes: int = Field(
         64 * 1024, ge=1024, description="Larger single requests get 413 before they are parsed."
@@ -185,6 +196,18 @@ class Settings(BaseSettings):
         "in the state folder, oldest out first; 0 = none.",
     )
 
+    traces_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/]",
+        description="Collector of OpenTelemetry traces by OTLP over HTTP, http://HOST:4318/v1/traces; needs the extra "
+        "otel. Unset = no traces.",
+    )
+    traces_share: float = Field(
+        DEFAULT_TRACES_SHARE,
+        ge=0,
+        le=1,
+        description="Share of the requests that are traced, of those without a traceparent; the others as it says.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="info = one JSON line a request."
     )
@@ -206,6 +229,14 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key are given together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca has no meaning without tls_cert")
+        return self
+
+    @model_validator(mode="after")
     def _experiments_have_one_source(self) -> Self:
         if self.experiments is not None and self.experiments_url is not None:
             raise ValueError("the experiments are in a file or at an endpoint (experiments_url), not in both")
@@ -219,10 +250,21 @@ class Settings(BaseSettings):
             raise ValueError("shadow_share is that of a shadow_arm; name one")
         return self
 
+    @model_validator(mode="after")
+    def _traces_go_somewhere(self) -> Self:
+        if self.traces_url is None and self.traces_share != DEFAULT_TRACES_SHARE:
+            raise ValueError("traces_share is that of a traces_url; name a collector")
+        return self
+
     @property
     def kept_experiments(self) -> Path:
         """The last payload of the endpoint that came into force."""
-        return self.state_dir / "experiments.json"
+        return self.state_dir / KEPT_EXPERIMENTS
+
+    @property
+    def paused_experiments(self) -> Path:
+        """The file in which `recall experiment guard` stops experiments of the endpoint."""
+        return self.state_dir / PAUSED_EXPERIMENTS
 
     @model_validator(mode="after")
     def _positive_is_a_rule(self) -> Self:

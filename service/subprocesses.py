@@ -1,10 +1,22 @@
-"""Processes that the service starts beside itself: they run this very code, installed or from a checkout."""
+"""Processes that the service starts beside itself, of this very code, installed or from a checkout; and their end."""
 
 import os
 import site
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+# waits on a pipe that the kernel closes when this process ends, however it ends
+WATCHDOG = 'read -r _; kill -TERM "$1"'
+
+
+def start_watchdog(pid: int) -> "subprocess.Popen[bytes]":
+    """Starts a shell that stops the process `pid` once this process is gone; killed before that process is stopped."""
+    command = ["/bin/sh", "-c", WATCHDOG, "watchdog", str(pid)]
+    silent = subprocess.DEVNULL
+    # a session of its own: Ctrl-C is for us
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=silent, stderr=silent, start_new_session=True)  # noqa: S603
 
 
 def module_command(module: str) -> list[str]:

@@ -237,7 +237,7 @@ def wait_for_url(process: "Forked | subprocess.Popen[bytes]", log: Path) -> str:
     """The address that the service prints once it answers; fails with its log when it ends or takes too long."""
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline and process.poll() is None:
-        if match := re.search(r"recall serves at (http://\S+)", log.read_text() if log.exists() else ""):
+        if match := re.search(r"recall serves at (https?://\S+)", log.read_text() if log.exists() else ""):
             return match[1]
         time.sleep(0.02)
     process.kill()

@@ -24,9 +24,12 @@ ALLOWED = {
     "recall.bench": (
         "index.auto index.bundle index.evaluate index.exact index.factory index.faiss_index index.next_item "
         "model.catalogue model.checkpoint model.encoder model.networks model.records recall.reproduction "
-        "service.engine"
+        "service.engine service.subprocesses"
     ),
-    "recall.benchmarking": "index.auto model.encoder recall.bench recall.options recall.reproduction recall.terminal",
+    "recall.benchmarking": (
+        "index.auto model.encoder recall.bench recall.calling recall.options recall.reproduction recall.terminal"
+    ),
+    "recall.calling": "",
     "recall.comparing": "model.checkpoint model.data model.evaluation model.records recall.terminal",
     "recall.data": "model.data model.folders model.logs model.positive recall.options recall.terminal",
     "recall.demo": (
@@ -35,7 +38,7 @@ ALLOWED = {
     ),
     "recall.doctor": "recall.terminal service.engine service.errors service.stores",
     "recall.experiments": (
-        "model.folders recall.options recall.serving recall.terminal service.consumer service.errors "
+        "model.folders recall.calling recall.options recall.terminal service.consumer service.errors "
         "service.experiments.report service.experiments.verdict service.telemetry"
     ),
     "recall.exporting": "model.data recall.data recall.options recall.terminal service.engine service.export",
@@ -53,8 +56,8 @@ ALLOWED = {
         "model.recipes model.records model.training"
     ),
     "recall.serving": (
-        "recall.options recall.terminal service.access service.engine service.engine_process service.errors "
-        "service.http service.processes service.settings service.telemetry"
+        "recall.calling recall.options recall.terminal service.access service.engine service.engine_process "
+        "service.errors service.http service.processes service.settings service.telemetry"
     ),
     "recall.terminal": "",
     "recall.training": (
@@ -135,9 +138,9 @@ ALLOWED = {
         "model.catalogue model.ids service.clock service.engine service.errors service.experiments service.fallback "
         "service.queries service.stores"
     ),
-    "service.stores": "model.catalogue model.ids model.records service.errors",
+    "service.stores": "model.catalogue model.ids model.records service.errors service.subprocesses",
     "service.subprocesses": "",
-    "service.telemetry": "index.watched service.engine service.queries",
+    "service.telemetry": "index.watched model service.engine service.errors service.queries service.settings",
     "index": "",
     "index.auto": "index.base index.evaluate index.exact index.factory index.faiss_index",
     "index.base": "",
@@ -148,7 +151,7 @@ ALLOWED = {
     ),
     "index.checks": "index.base",
     "index.evaluate": "index.base",
-    "index.exact": "index.base index.best index.checks index.exact_device model.kernels",
+    "index.exact": "index.base index.best index.checks index.exact_device model.kernels model.products",
     "index.exact_device": "index.base model.kernels",
     "index.factory": "index.base index.exact index.faiss_index",
     "index.faiss_index": "index.base index.checks",

@@ -76,7 +76,7 @@ class Decoding:
     ) -> None:
         """soft_item: names what is generated behind the end, and gives its vectors (B, D), in place of `next_item`."""
         self.network, self.users, self.next_item, self.soft_item = network, users, next_item, soft_item
-        self.cache = network.new_cache(len(users), capacity)
+        self.cache = network.new_cache(users.shape[0], capacity)
         self.generated: list[Tensor] = []  # (B,) each
 
     def feed(self, tokens: Tokens) -> Tensor:
@@ -101,9 +101,9 @@ class Decoding:
         """(B, D) the state after one more generated item, which bears the given positions (B,) and its number."""
         rows, vectors = self.soft_item(state) if self.soft_item else (self.next_item(state), None)
         self.generated.append(rows)
-        segments = torch.full_like(rows, number)[:, None]
-        given = vectors if vectors is None else vectors[:, None]
-        return self.feed(Tokens(rows[:, None], segments, positions[:, None], given))[:, 0]
+        segments = torch.full_like(rows, number).unsqueeze(1)
+        given = vectors if vectors is None else vectors.unsqueeze(1)
+        return self.feed(Tokens(rows.unsqueeze(1), segments, positions.unsqueeze(1), given)).squeeze(1)
 
 
 def expand_history(decoding: Decoding, batch: Batch, num_prompts: int) -> Tensor:

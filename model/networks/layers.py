@@ -42,7 +42,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width.dim, width.dim)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        parts = self.qkv(x).view(*x.shape[:2], 3, self.width.num_heads, self.width.head_width)
+        parts = self.qkv(x).unflatten(2, (3, self.width.num_heads, self.width.head_width))
         q, k, v = parts.permute(2, 0, 3, 1, 4)
         return q, k, v  # (B, H, T, D / H) each
 
@@ -106,13 +106,13 @@ class Attention(nn.Module):
         slots = cache.slots(x.shape[1])
         keys, values = cache.write(layer, slots, k, v)
         # keys and values are kept of all tokens; a query is needed of one
-        q = q.gather(2, last[:, None, None, None].expand(-1, q.shape[1], 1, q.shape[3]))
-        return self._look(q, keys, values, slots.gather(1, last[:, None]))
+        q = q.gather(2, last.view(-1, 1, 1, 1).expand(-1, self.width.num_heads, 1, self.width.head_width))
+        return self._look(q, keys, values, slots.gather(1, last.unsqueeze(1)))
 
     def _look(self, q: Tensor, keys: Tensor, values: Tensor, slots: Tensor) -> Tensor:
         # slot s may see slots 0 .. s; padding of shorter sequences lies behind their own slots
-        visible = torch.arange(keys.shape[2], device=q.device) <= slots[:, :, None]  # (B, T, width)
-        return self.join(F.scaled_dot_product_attention(q, keys, values, attn_mask=visible[:, None]))
+        visible = torch.arange(keys.shape[2], device=q.device) <= slots.unsqueeze(2)  # (B, T, width)
+        return self.join(F.scaled_dot_product_attention(q, keys, values, attn_mask=visible.unsqueeze(1)))
 
 
 class Block(nn.Module):

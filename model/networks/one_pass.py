@@ -46,7 +46,7 @@ class OnePass(Network):
         if plan != PromptPlan():
             name = type(self).__name__
             raise ValueError(f"{name} generates no prompts and takes one step; its plan may not ask for more")
-        return Queries(self.vectors(batch), batch.rows.new_zeros(len(batch.rows), 0))
+        return Queries(self.vectors(batch), batch.rows.new_zeros(batch.rows.shape[0], 0))
 
 
 class PrefixTrained(OnePass):

@@ -38,7 +38,7 @@ class PopRec(OnePass):
         self.items.weight.copy_(log_popularity(histories, len(self.items.weight))[:, None])
 
     def vectors(self, batch: Batch) -> Tensor:
-        return self.items.weight.new_ones(len(batch.rows), 1, 1)
+        return self.items.weight.new_ones(batch.rows.shape[0], 1, 1)
 
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         raise ValueError("PopRec is counted, not trained; its recipe has stages: []")

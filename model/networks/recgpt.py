@@ -64,7 +64,7 @@ class RecGPT(Network):
             # a row that was never trained is not the unknown user
             users = torch.zeros_like(users)
         items = self.items(tokens.rows) if tokens.vectors is None else tokens.vectors
-        x = items + self.positions(tokens.positions) + self.users(users)[:, None]
+        x = items + self.positions(tokens.positions) + self.users(users).unsqueeze(1)
         segments = self.segments(tokens.segments.clamp(max=self.config.num_segments - 1))
         return self.drop(self.norm(x + segments))  # type: ignore[no-any-return]  # (B, T, D)
 
@@ -121,7 +121,7 @@ class RecGPT(Network):
         for layer, block in enumerate(self.blocks[:-1]):
             x = block.extend(x, cache, layer)  # type: ignore[operator]
         top = len(self.blocks) - 1
-        return self.blocks[top].extend_last(x, cache, top, last)[:, 0]  # type: ignore[no-any-return, operator]
+        return self.blocks[top].extend_last(x, cache, top, last).squeeze(1)  # type: ignore[no-any-return, operator]
 
     def training_pairs(self, batch: Batch, num_prompts: int = 0) -> tuple[Tensor, Tensor]:
         """Pre-training, or prompt-tuning on the expanded sequence; targets exist at real positions only."""

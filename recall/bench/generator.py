@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import resource
+import ssl
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -85,6 +86,7 @@ class Generator:
 
     def __init__(self, load: Load) -> None:
         self.load = load
+        self.tls = ssl.create_default_context(cafile=load.ca) if load.is_tls else None
         self.idle: deque[Connection] = deque()  # they take turns, so that processes that share a port get like shares
         self.open: set[Connection] = set()
         self.waiting: deque[tuple[float, bytes]] = deque()
@@ -140,7 +142,7 @@ class Generator:
     async def _connect_one(self) -> None:
         loop = asyncio.get_running_loop()
         kind = BatchConnection if self.load.users_a_request > 1 else Connection
-        _, connection = await loop.create_connection(lambda: kind(self), self.load.host, self.load.port)
+        _, connection = await loop.create_connection(lambda: kind(self), self.load.host, self.load.port, ssl=self.tls)
         self.open.add(connection)
         self._free(connection)
 

@@ -38,6 +38,8 @@ class HttpBench:
     def load(self, target: Target) -> Load:
         return Load(
             host=target.host,
+            is_tls=target.is_tls,
+            ca=str(target.ca) if target.ca else None,
             port=target.port,
             path=f"/recall/{self.arm}",
             seconds=self.seconds,

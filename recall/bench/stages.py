@@ -1,10 +1,13 @@
 """The service's own histograms, read from GET /metrics before and after a trial."""
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+
+from recall.bench.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,10 @@ class Stages:
 Scraped = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def scrape(url: str) -> Scraped:
+def scrape(target: Target) -> Scraped:
     """Every sample of GET /metrics; none from a service that has no such route."""
-    reply = httpx.get(f"{url}/metrics", timeout=10)
+    verify = ssl.create_default_context(cafile=target.ca) if target.is_tls else True
+    reply = httpx.get(f"{target.url}/metrics", timeout=10, verify=verify)
     text = reply.text if reply.status_code == 200 else ""
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in samples}

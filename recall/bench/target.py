@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import psutil
 
+from service.subprocesses import start_watchdog
+
 STOP_LIMIT_S = 60.0  # the service takes 24 s at most; a machine that others use may not
 WORKER, ENGINE, CONSUMER = "service.processes.http", "service.processes.engine", "service.consumer.process"
 
@@ -27,14 +29,19 @@ class Target:
     pid: int | None = None  # None: somebody else's, of which only the answers are seen
     start_s: float = 0.0  # from the process's start until it was ready
     log: Path | None = None  # what it has said; there while it runs
+    ca: Path | None = None  # authorities that vouch for an https address; None = the system's
 
     @property
     def port(self) -> int:
-        return int(self.url.rsplit(":", 1)[1])
+        return httpx.URL(self.url).port or (443 if self.is_tls else 80)
 
     @property
     def host(self) -> str:
-        return self.url.removeprefix("http://").rsplit(":", 1)[0]
+        return httpx.URL(self.url).host
+
+    @property
+    def is_tls(self) -> bool:
+        return self.url.startswith("https:")
 
     def usage(self) -> dict[str, float]:
         """CPU seconds so far: `http` is the thread of the event loop, `compute` all others.
@@ -135,10 +142,14 @@ def serving(arms: dict[str, Path], *options: str, checkout: Checkout = Checkout(
         with log.open("wb") as sink:
             started = time.monotonic()
             process = subprocess.Popen(command, stdout=sink, stderr=sink, cwd=checkout.folder)  # noqa: S603  (our own)
+            # whoever measures may be killed
+            watchdog = start_watchdog(process.pid)
             try:
                 wait_ready(f"http://127.0.0.1:{port}", process, log)
                 yield Target(f"http://127.0.0.1:{port}", process.pid, time.monotonic() - started, log)
             finally:
+                watchdog.kill()
+                watchdog.communicate()
                 # as Ctrl-C would: the service ends its own children
                 process.send_signal(signal.SIGINT)
                 process.wait(STOP_LIMIT_S)

@@ -18,6 +18,8 @@ class Load:
 
     port: int
     host: str = "127.0.0.1"
+    is_tls: bool = False
+    ca: str | None = None  # file of the authorities that vouch for the service; None = the system's
     path: str = "/recall"
     rate: float = 100.0  # requests a second
     seconds: float = 5.0  # measured

@@ -112,10 +112,10 @@ def sample_of(process: "subprocess.Popen[bytes]") -> Sample:
 
 def run_trial(target: Target, load: Load, generators: int = 1) -> Trial:
     """Sends the load, and reads what the service spent meanwhile."""
-    before, usage_before = scrape(target.url), target.usage()
+    before, usage_before = scrape(target), target.usage()
     with StallTimer() as timer:
         measured = send(load, generators)
-    after, usage = scrape(target.url), target.usage()
+    after, usage = scrape(target), target.usage()
     spent = {part: usage[part] - usage_before.get(part, 0.0) for part in usage}
     # both readings span the warm-up too, so shares and costs are over the whole time and all that was asked in it
     wall = load.seconds + load.warmup_s

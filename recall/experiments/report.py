@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recall.calling import CaOption, Trust, call
 from recall.experiments.events import FOLDER
 from recall.experiments.verdict import Json, make_interleaving_plan, make_weights, read_guardrails, read_ratios
 from recall.experiments.verdict_table import lift_cells, narrow_table, show_preferences, show_verdict
 from recall.options import read_words, takes
-from recall.serving import call
 from recall.terminal import err, last_line, out
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class ReportCommand:
     alpha: Annotated[float, Option(help="False alarms, two-sided.")] = 0.05
     final: Annotated[bool, Option("--final", help="This is the one planned look: fixed intervals decide.")] = False
     url: Annotated[str | None, Option(help="A running service: the settings of its arms stand in the report.")] = None
+    ca: CaOption = None
     html: Annotated[Path | None, Option(help="Write the report as one page to this file.")] = None
     json: Json = False
 
@@ -73,7 +74,8 @@ def make_report(log: "ExperimentLog", options: ReportCommand) -> "Report":
     from service.experiments.report.build import build_report
     from service.experiments.report.interleaved import build_interleaving_report
 
-    settings = call("GET", f"{options.url}/arms")["arms"] if options.url else None
+    trust = Trust(options.ca)
+    settings = call("GET", f"{options.url}/arms", trust=trust)["arms"] if options.url else None
     if log.is_interleaving:
         credit_log = read_credits(log)
         return build_interleaving_report(credit_log, make_interleaving_plan(options, credit_log.teams), settings)

@@ -16,7 +16,8 @@ from recall.replay.lifts import ALPHA, TwinLift
 from recall.replay.salts import CONTROL, KEY, experiment_of
 from service.consumer.credits import BETWEEN, read_credits
 from service.consumer.users import read_experiment
-from service.experiments.verdict.distributions import sign_test_p
+from service.experiments.verdict.distributions import signed_rank_p
+from service.experiments.verdict.preference import LOGS, judged_by, signed_ranks
 
 USERS = 500  # of a draw
 
@@ -31,7 +32,7 @@ class Agreement:
     prefer_treatment: int
     draws: int
     agrees: float  # share of the draws
-    clear: float  # the same with a sign test below ALPHA
+    clear: float  # the same with a signed rank test below ALPHA
     clear_and_wrong: float
 
 
@@ -50,26 +51,29 @@ def read_preferences(folder: Path) -> pl.DataFrame:
 
 def agreement(credits: pl.DataFrame, lift: TwinLift, treatment: str, draws: int, seed: int) -> Agreement | None:
     """None for a metric that the log has no credits of, or of which the twins have no lift at all."""
-    names = [f"{lift.metric}{BETWEEN}{variation}" for variation in (CONTROL, treatment)]
-    if not set(names) <= set(credits.columns) or not lift.lift:
+    if f"{lift.metric}{BETWEEN}{CONTROL}" not in credits.columns or not lift.lift:
         return None
-    control, own = (credits[name].to_numpy() for name in names)
-    signs = np.sign(own - control).astype(np.int64)  # (U,) of each user's preference
+    pairs = {
+        name: tuple(credits[f"{name}{BETWEEN}{variation}"].to_numpy() for variation in (CONTROL, treatment))
+        for name in (lift.metric, LOGS.get(lift.metric))
+        if name and f"{name}{BETWEEN}{treatment}" in credits.columns
+    }
+    control, own = judged_by(pairs, lift.metric)
+    differences = own - control  # (U,)
     rng = np.random.default_rng([seed, 5])
     counts = np.zeros(3)  # draws that agree; of these and of the others, those that are clear
     for _ in range(draws):
         # anew from all, with replacement: draws of half of the same users would hardly differ
-        drawn = rng.choice(signs, USERS)
-        wins = int((drawn < 0).sum()), int((drawn > 0).sum())
-        agrees = drawn.sum() * lift.lift > 0
-        is_clear = any(wins) and sign_test_p(*wins) < ALPHA
+        drawn = rng.choice(differences, USERS)
+        agrees = signed_ranks(drawn).sum() * lift.lift > 0
+        is_clear = drawn.any() and signed_rank_p(drawn) < ALPHA
         counts += agrees, agrees and is_clear, is_clear and not agrees
     agrees_share, clear, wrong = (counts / draws).tolist()
     return Agreement(
         metric=lift.metric,
         lift=lift.lift,
-        prefer_control=int((signs < 0).sum()),
-        prefer_treatment=int((signs > 0).sum()),
+        prefer_control=int((differences < 0).sum()),
+        prefer_treatment=int((differences > 0).sum()),
         draws=draws,
         agrees=agrees_share,
         clear=clear,

@@ -26,6 +26,7 @@ from recall.replay.salts import CONTROL as CONTROL_KEY
 from recall.replay.salts import Outcomes, Tally, try_salts
 from recall.replay.trial import TrialRun, differing, in_log, judge_trial, play_logged, run_trial
 from recall.replay.world import Script, live, open_world
+from service.consumer.credits import METRICS
 
 DIGITS = 6  # of a sum, in a digest: the last bits of a float depend on the order of addition
 Say = Callable[[str], None]
@@ -59,7 +60,9 @@ class Study:
     def preferences(self, dropped: int) -> pl.DataFrame:
         """One row a user of the event log of a world of interleaved lists: METRIC:VARIATION for both variations."""
         script = replace(self.script, arm=None, dropped=dropped)
-        facts = self._facts(script) | {"bundles": [*map(digest_of_bundle, self.arms.values())], "interleaved": True}
+        facts = self._facts(script) | {"bundles": [*map(digest_of_bundle, self.arms.values())]}
+        # a world that was kept with other credits lacks some of these
+        facts["interleaved"] = METRICS
 
         def play(folder: Path) -> pl.DataFrame:
             experiment = interleaving_of(f"replay-{self.seed}", *self.arms)

@@ -12,7 +12,7 @@ import polars as pl
 from service.consumer.users import ACTIONS, ExperimentLog
 from service.errors import BadStatistics
 
-METRICS = ("plays", "watch_time_s", *(name for name in ACTIONS if name != "plays"))
+METRICS = ("plays", "watch_time_s", "watch_time_log", *(name for name in ACTIONS if name != "plays"))
 BEGUN, BETWEEN = "begun", ":"  # between metric and variation in the name of a column
 
 
@@ -57,8 +57,9 @@ def read_credits(log: ExperimentLog) -> CreditLog:
 
 def sum_of(metric: str, number: int, team: str) -> pl.Expr:
     is_own = pl.col("team") == number
-    if metric == "watch_time_s":
-        value = pl.col("watch_time_ms").fill_null(0).filter(is_own).sum() / 1e3
+    if metric.startswith("watch_time"):
+        seconds = pl.col("watch_time_ms").fill_null(0).filter(is_own) / 1e3
+        value = (seconds.log1p() if metric == "watch_time_log" else seconds).sum()
     elif metric == BEGUN:
         value = is_own.sum()
     else:

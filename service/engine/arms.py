@@ -1,6 +1,7 @@
 """An arm of the experiment: the release that answers for it now, in a slot where another can take its place.
 
-`Release.request` is the one place where external ids become rows, are cut to the window and become excluded rows.
+In `Release.request`, and in `Release.block` for many at once, external ids become rows, are cut to the window and
+become excluded rows; nowhere else.
 """
 
 import asyncio

@@ -7,13 +7,13 @@ and where buckets are kept (decision 70) those that a unit has are given with it
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import orjson
 import structlog
@@ -23,8 +23,9 @@ from growthbook.core import eval_feature
 
 from service.errors import ConfigurationError, UnknownArm
 from service.experiments.conditions import NO_FACTS, SESSION, UNITS, USER, Buckets, RequestFacts, unit_key
+from service.experiments.layers import Layer, across, check_layers, read_layers, values_of
 from service.experiments.rules import FEATURE, INTERLEAVED, Experiment, ExperimentKind
-from service.experiments.sentences import check_feature
+from service.experiments.sentences import check_feature, unrepeated
 from service.experiments.together import check_follows, check_together
 
 log = structlog.get_logger()
@@ -68,6 +69,7 @@ class Assignment:
     by: str = USER  # the attribute that is its unit
     bucket: tuple[str, str] | None = None  # to keep for that unit, where buckets are: its name, and the variation's key
     degraded: tuple[str, ...] = ()  # why it is less sure than it could be
+    crossed: "tuple[Assignment, ...]" = ()  # in other layers, with the same arm (layers.py)
 
     @property
     def in_experiment(self) -> bool:
@@ -87,12 +89,8 @@ class Assignment:
         return replace(self, arm=team.arm, teams=())
 
 
-def unrepeated(source: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of these pairs. Raises ConfigurationError for a key that is there twice, of which one would count."""
-    names = [name for name, _ in pairs]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ConfigurationError(f"{source} has the key {twice[:64]!r} twice in one object")
-    return dict(pairs)
+def digest_of(content: object) -> str:
+    return blake2b(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
 
 
 def keep_nothing(_: dict[str, Any]) -> None:
@@ -110,10 +108,20 @@ def new_bucket(assignment: Assignment, unit: str, kept: Mapping[str, Buckets]) -
 class Assigner:
     """Immutable; the feature is parsed once, every possible answer is built once."""
 
-    def __init__(self, feature: Mapping[str, Any], arms: Collection[str], has_buckets: bool = False) -> None:
-        """has_buckets: the service keeps sticky buckets, and reads those of `bucket_units` for each request."""
-        checked = check_feature(feature, arms)
-        check_together(checked)
+    def __init__(
+        self,
+        feature: Mapping[str, Any],
+        arms: Collection[str],
+        has_buckets: bool = False,
+        layers: Sequence[Layer] = (),
+    ) -> None:
+        """has_buckets: the service keeps sticky buckets, and reads those of `bucket_units` for each request. layers:
+        what answers in an arm's place.
+        """
+        self.checked = checked = check_feature(feature, arms)
+        self._single = check_together(checked)
+        check_layers(checked, layers)
+        self._feature, self._arms, self._layers = feature, arms, layers
         self._experiments = experiments = checked.experiments
         self._has_buckets = has_buckets
         for experiment in experiments:
@@ -123,8 +131,11 @@ class Assigner:
         self._units = frozenset(unit for experiment in active for unit in experiment.units)
         sticky = [experiment for experiment in active if has_buckets and not experiment.disableStickyBucketing]
         # nothing is read for experiments that keep nothing
-        self.bucket_units = tuple(unit for unit in UNITS if any(unit in experiment.units for experiment in sticky))
-        self.config = blake2b(orjson.dumps(feature, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
+        kept = {unit for experiment in sticky for unit in experiment.units}
+        self.bucket_units = tuple(
+            unit for unit in UNITS if unit in kept or any(unit in layer.assigner.bucket_units for layer in layers)
+        )
+        self.config = digest_of(feature)  # the one of these rules, which its assignments name
         # of a stopped experiment the SDK knows nothing
         rules = [
             self._rule(written, rule) if isinstance(rule, Experiment) else written
@@ -186,11 +197,38 @@ class Assigner:
         feature = features.get(FEATURE) if isinstance(features, dict) else None
         if not isinstance(feature, dict):
             raise ConfigurationError(f"{source} has no features.{FEATURE}; its form is {FORM}")
-        return cls(feature, arms, has_buckets)
+        layers = []
+        for name, own in read_layers(features or {}, arms):
+            try:
+                layers.append(Layer(name, cls(own, values_of(own), has_buckets)))
+            except ConfigurationError as error:
+                raise ConfigurationError(str(error).replace(FEATURE, name)) from error
+        return cls(feature, arms, has_buckets, layers)
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that is in force, other layers too."""
+        inner = {layer.name: layer.assigner.config for layer in self._layers}
+        return digest_of([self.config, inner]) if inner else self.config
+
+    @property
+    def experiments(self) -> list[Experiment]:
+        """Those of every layer."""
+        return [*self._experiments, *(own for layer in self._layers for own in layer.feature.experiments)]
 
     def check_follows(self, current: "Assigner") -> None:
         """Raises ConfigurationError where a user would change arm, were this put in force after `current`."""
-        check_follows(self._experiments, current._experiments, self._has_buckets)
+        check_follows(self.experiments, current.experiments, self._has_buckets)
+
+    def without(self, paused: Collection[tuple[str, str]]) -> Self:
+        """The same with these experiments (key, phase) stopped, as `"active": false` would."""
+        stopped = {own.key for own in self._experiments if own.active and (own.key, own.phase) in paused}
+        layers = [layer.without(paused) for layer in self._layers]
+        if not stopped and layers == list(self._layers):
+            return self
+        rules = self._feature.get("rules") or ()
+        left = [{**rule, "active": False} if rule.get("key") in stopped else rule for rule in rules]
+        return type(self)({**self._feature, "rules": left}, self._arms, self._has_buckets, layers)
 
     def assign(self, user: str | None, forced: str | None = None, facts: RequestFacts = NO_FACTS) -> Assignment:
         """The arm of a request: always the same for its unit under the same rules, and when only coverage rises.
@@ -201,10 +239,21 @@ class Assigner:
             if forced not in self._forced:
                 raise UnknownArm(f"no variation or arm is called {forced[:64]!r}")
             return self._forced[forced]
+        return across(self._layers, self._choose_arm(user, facts), user, facts)
+
+    def _choose_arm(self, user: str | None, facts: RequestFacts) -> Assignment:
         ids = {name: unit for name, unit in ((USER, user), (SESSION, facts.session)) if unit}
         kept = facts.kept or {}
         documents = {key: {"assignments": dict(buckets)} for key, buckets in kept.items()}
-        context = UserContext(attributes={**facts.attributes, **ids}, sticky_bucket_assignment_docs=documents)
+        attributes = facts.attributes
+        if not self._single.isdisjoint(attributes):
+            # a list may meet two conditions that one value cannot: then it says nothing
+            attributes = {
+                name: value
+                for name, value in attributes.items()
+                if name not in self._single or not isinstance(value, list)
+            }
+        context = UserContext(attributes={**attributes, **ids}, sticky_bucket_assignment_docs=documents)
         result = eval_feature(FEATURE, EvaluationContext(context, self._context, StackContext(), keep_nothing))
         if result.source == "experiment":
             own = result.experimentResult

@@ -2,12 +2,17 @@
 
 A request has a user's id and a session's id, as text, and whatever it names in `attributes`: texts, numbers, true and
 false, lists of these. A condition that no such request could meet would be false for everybody, so it is refused.
+
+Two conditions are told apart where one attribute cannot meet both: a text that is another, numbers or versions that
+begin where the others end. What is not as simple as that counts as two that a request may meet.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Annotated, Any, NamedTuple
 
+from growthbook.core import evalConditionValue, paddedVersionString
 from pydantic import Field, StringConstraints
 
 USER, SESSION = "user_id", "session_id"
@@ -71,3 +76,64 @@ def _is_text(value: object) -> bool:
     if isinstance(value, dict):
         return all(name in ("$exists",) or _is_text(part) for name, part in value.items())
     return isinstance(value, str)
+
+
+class Apart(NamedTuple):
+    """The attribute by which two conditions exclude each other."""
+
+    attribute: str
+    is_single: bool  # only where requests name one value: a list may hold values of both
+
+
+def told_apart(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> Apart | None:
+    """The attribute that no request can have as both conditions ask for it; None where that is not plain."""
+    pairs = product(_parts(first or {}), _parts(second or {}))
+    alike = [(name, left, right) for (name, left), (other, right) in pairs if name == other]
+    proofs = [Apart(name, own) for name, left, right in alike for own in _apart(left, right)]
+    # the one that asks least of requests
+    return min(proofs, key=lambda proof: proof.is_single, default=None)
+
+
+def _parts(condition: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Names each attribute with the part of the condition on it; all of them have to be met."""
+    for key, value in condition.items():
+        if key == "$and" and isinstance(value, list):
+            for part in value:
+                yield from _parts(part) if isinstance(part, dict) else ()
+        elif not key.startswith("$"):
+            yield key, value
+
+
+def _apart(left: object, right: object) -> Iterator[bool]:
+    """Each proof that no value meets both: whether it holds for single values only."""
+    for asked in (left, right):
+        values, is_list = _values(asked)
+        # GrowthBook's own judgement of each value, whatever the other side asks for
+        if values is not None and not any(
+            evalConditionValue(left, value, {}) and evalConditionValue(right, value, {}) for value in values
+        ):
+            yield is_list
+    for ends, begins in ((left, right), (right, left)):
+        for (high, has_high, kind), (low, has_low, other) in product(_bounds(ends, "lt"), _bounds(begins, "gt")):
+            if kind == other and (high < low or (high == low and not (has_high and has_low))):
+                yield False
+
+
+def _values(asked: object) -> tuple[list[Any] | None, bool]:
+    """The values that alone can meet it, None = not a few; and whether a list that holds one of them does so too."""
+    if not isinstance(asked, dict):
+        return (None if isinstance(asked, list) else [asked]), False
+    if "$eq" in asked:
+        return [asked["$eq"]], False
+    if isinstance(asked.get("$in"), list):
+        return asked["$in"], True
+    return None, False
+
+
+def _bounds(asked: object, side: str) -> Iterator[tuple[Any, bool, str]]:
+    """Bounds of one side, whether they are included, and of what: numbers and versions do not compare."""
+    for name, value in asked.items() if isinstance(asked, dict) else ():
+        if name in (f"${side}", f"${side}e") and isinstance(value, int | float) and not isinstance(value, bool):
+            yield value, name.endswith("e"), "number"
+        elif name in (f"$v{side}", f"$v{side}e") and isinstance(value, str):
+            yield paddedVersionString(value), name.endswith("e"), "version"

@@ -6,21 +6,26 @@ harmless.
 
 import json
 from collections import OrderedDict
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Protocol
 
 import orjson
+import structlog
 
 from model.catalogue import ExternalId
+from model.positive import PositiveRule
 from service.errors import EventsRefused, EventsUnavailable, Unavailable
 from service.events.streams import FEEDBACK, EventReader, MemoryEventReader, MemoryStream, RedisEventReader
+from service.experiments.conditions import SESSION, logged_unit
 from service.stores.hiders import KEY, NOTE, Hiders, bits_of
 from service.stores.history import (
     APPEND,
     MAX_HIDDEN,
     MAX_HISTORY,
+    PLACE,
     MemoryHistory,
     encode_item,
     hidden_key,
@@ -31,19 +36,26 @@ from service.stores.microbatch import Microbatcher
 from service.stores.redis_causes import PERMANENT, FailureCause
 from service.stores.redis_client import RedisClient, RedisUnavailable, Script, ScriptCall
 
+EVERYTHING = PositiveRule()
+log = structlog.get_logger()
+
 # KEYS: the event's mark, stream, the user's list, and for a hide the bits of those who hide. ARGV: event, mark's ttl,
-# item or '', limit of the list, and for a hide the user's two bits.
+# item or '', limit of the list, time of the action in ms or '' (a hide, kept in the order of arrival), and for a hide
+# the user's two bits.
 # The mark is set after the stream has the event, so that a refused write (out of memory) can be sent again; a broken
 # history must not cost the event, hence pcall.
 SCRIPT = Script.of(
     APPEND
+    + PLACE
     + NOTE
     + """
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-if KEYS[4] then note_hider(KEYS[4], ARGV[5], ARGV[6]) end
+if KEYS[4] then note_hider(KEYS[4], ARGV[6], ARGV[7]) end
 redis.call('XADD', KEYS[2], '*', 'e', ARGV[1])
 redis.call('SET', KEYS[1], 1, 'EX', ARGV[2])
-if ARGV[3] ~= '' then pcall(append, KEYS[3], ARGV[3], tonumber(ARGV[4])) end
+if ARGV[3] == '' then return 1 end
+if ARGV[5] == '' then pcall(append, KEYS[3], ARGV[3], tonumber(ARGV[4]))
+else pcall(place, KEYS[3], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[4])) end
 return 1
 """
 )
@@ -105,7 +117,7 @@ class FeedbackSink(Protocol):
     async def keep(self, event: FeedbackEvent, is_taken: bool = True) -> bool:
         """Keeps an event once, with its item in the user's history, or among the hidden; False when it was kept before.
 
-        is_taken: False keeps it out of the history (service/experiments/histories.py).
+        is_taken: False keeps it out of the history (HistoryRule).
 
         Raises EventsUnavailable when that is not certain: send it again.
         """
@@ -160,7 +172,8 @@ class RedisFeedback:
         item = encode_item(event.item) if is_taken or is_hide else b""
         kept, limit = (hidden_key, MAX_HIDDEN) if is_hide else (history_key, self._limits.max_history)
         keys = (mark_key(event, self._slot), FEEDBACK, kept(event.user, self._slot))
-        arguments = (orjson.dumps(event), self._limits.mark_ttl_s, item, limit)
+        at_ms = b"" if is_hide else event.ts_ms
+        arguments = (orjson.dumps(event), self._limits.mark_ttl_s, item, limit, at_ms)
         # in a Cluster nobody follows the bits (service/stores/hiders.py)
         if not is_hide or self._redis.is_cluster:
             return keys, arguments
@@ -189,5 +202,35 @@ class MemoryFeedback:
         if event.action is Action.HIDE:
             await self._history.hide(event.user, event.item)
         elif is_taken and event.is_history:
-            await self._history.append(event.user, event.item)
+            await self._history.take(event.user, event.item, event.ts_ms)
         return True
+
+
+class HistoryRule:
+    """The choice of what enters histories: the rule of a setting, or those of the bundles that are served.
+
+    A network that has learnt from long watches is asked with long watches. What does not enter stays in the event log.
+    """
+
+    def __init__(self, of_bundles: Callable[[], Collection[PositiveRule | None]], own: PositiveRule | None) -> None:
+        """of_bundles: the rule of each arm now; None where a bundle does not know its own. own: counts in their place.
+
+        There is one history of a user, from which every arm answers. Where the arms' rules differ, an event enters it
+        that any of them counts: an arm can do with an item too many, and never sees one that is missing.
+        """
+        self._of_bundles, self._own = of_bundles, own
+        names = sorted(" or ".join(rule.words) or "everything" for rule in self.in_force)
+        log.info("histories_take", any_of=names, reason="the bundles' rules" if own is None else "a setting")
+
+    @property
+    def in_force(self) -> frozenset[PositiveRule]:
+        """The rules of which one must count an event; a bundle that does not know its rule counts all of them."""
+        if self._own is not None:
+            return frozenset({self._own})
+        return frozenset(rule or EVERYTHING for rule in self._of_bundles()) or frozenset({EVERYTHING})
+
+    def takes(self, event: FeedbackEvent) -> bool:
+        """Says whether the item of an event enters the history of its user. Sessions have none."""
+        if not event.is_history or (event.session is not None and event.user == logged_unit(SESSION, event.session)):
+            return False
+        return any(rule.counts(event.action, event.watch_time_ms, event.duration_ms) for rule in self.in_force)

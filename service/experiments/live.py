@@ -2,9 +2,13 @@
 
 What is refused leaves the one before in force, and so does an endpoint that does not answer; the reason stands in
 /ready, metrics and log until a good one is there. A request keeps the assignment that it began with.
+
+Experiments that a guard rail has paused are stopped whatever their source says: a GrowthBook server belongs to others,
+and need not even answer.
 """
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -13,12 +17,14 @@ from pathlib import Path
 
 import structlog
 
+from model.folders.files import write_file
 from service.errors import ConfigurationError
 from service.experiments.assignment import DEFAULT_FILE, Assigner, Assignment
 from service.experiments.conditions import NO_FACTS, RequestFacts
 from service.experiments.rules import FEATURE
 
 Stamp = tuple[int, int, int]  # inode, size, time of the last change in ns
+Paused = frozenset[tuple[str, str]]  # key and phase
 log = structlog.get_logger()
 
 
@@ -38,20 +44,23 @@ class LiveAssigner:
         load: Callable[[], Assigner],
         mark: Callable[[], object] | None = None,
         keep: Callable[[], None] | None = None,
+        pauses: Path | None = None,
     ) -> None:
         """load: reads and checks what is there. mark: another value where that is another, or ConfigurationError where
         nobody tells; None = what is loaded first stays in force. keep: called once what was loaded last is in force.
-        All block; so does this.
+        pauses: the file of `pause`, obeyed beside them. All block; so does this.
 
         Raises ConfigurationError for experiments that are unusable.
         """
-        self._load, self._mark, self._keep = load, mark, keep
+        self._load, self._mark, self._keep, self._pauses = load, mark, keep, pauses
+        self._paused = read_paused(pauses)
         # before it is read: a change meanwhile is seen as one
         self._seen: object = None
         if mark:
             with suppress(ConfigurationError):
                 self._seen = mark()
-        self._current = load()
+        self._loaded = load()
+        self._current = self._loaded.without(self._paused)
         # where nobody told, it is the one that was kept
         if keep and self._seen is not None:
             keep()
@@ -61,7 +70,12 @@ class LiveAssigner:
     @property
     def config(self) -> str:
         """Digest of the experiments in force."""
-        return self._current.config
+        return self._current.digest
+
+    @property
+    def paused(self) -> list[str]:
+        """Keys of the experiments that guard rails have paused."""
+        return sorted({key for key, _ in self._paused})
 
     @property
     def bucket_units(self) -> tuple[str, ...]:
@@ -82,6 +96,8 @@ class LiveAssigner:
         if self._mark is None:
             return
         try:
+            # first: a source that does not answer must not keep a failing arm in force
+            await self._pause()
             seen = await asyncio.to_thread(self._mark)
         except ConfigurationError as error:
             # told once; whatever is there when it answers again is read again
@@ -96,15 +112,27 @@ class LiveAssigner:
     async def _take(self) -> None:
         try:
             coming = await asyncio.to_thread(self._load)
-            coming.check_follows(self._current)
+            coming.check_follows(self._loaded)
             if self._keep:
                 await asyncio.to_thread(self._keep)
         except ConfigurationError as error:
             self._refuse(error)
             return
-        is_same = coming.config == self._current.config
-        self._current, self.refusal = coming, None
-        self._count(LoadResult.UNCHANGED if is_same else LoadResult.SWAPPED, coming.config)
+        self._loaded, self.refusal = coming, None
+        self._put_in_force()
+
+    async def _pause(self) -> None:
+        """Stops what was paused since the last look, and starts what no longer is. Raises ConfigurationError."""
+        paused = await asyncio.to_thread(read_paused, self._pauses)
+        if paused != self._paused:
+            self._paused = paused
+            log.warning("experiments_paused", experiments=self.paused)
+            self._put_in_force()
+
+    def _put_in_force(self) -> None:
+        before, self._current = self._current, self._loaded.without(self._paused)
+        is_same = before.digest == self._current.digest
+        self._count(LoadResult.UNCHANGED if is_same else LoadResult.SWAPPED, self._current.digest)
 
     def _refuse(self, error: ConfigurationError) -> None:
         self.refusal = str(error)
@@ -138,3 +166,22 @@ def stamp_of(path: Path) -> Stamp | None:
     except OSError:
         return None
     return facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+def read_paused(path: Path | None) -> Paused:
+    """The experiments that `pause` has written there; none where there is no file. Raises ConfigurationError."""
+    try:
+        rows = json.loads(path.read_bytes())["paused"] if path else []
+        return frozenset((str(row["experiment"]), str(row["phase"])) for row in rows)
+    except FileNotFoundError:
+        return frozenset()
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ConfigurationError(f"the paused experiments in {path} cannot be read: remove it to go on") from error
+
+
+def pause(path: Path, key: str, phase: str) -> None:
+    """Adds an experiment's phase to the file, in one step. Raises ConfigurationError for a file that is none."""
+    paused = sorted(read_paused(path) | {(key, phase)})
+    rows = [{"experiment": own_key, "phase": own_phase} for own_key, own_phase in paused]
+    text = json.dumps({"paused": rows}, indent=2, ensure_ascii=False) + "\n"
+    write_file(path, lambda fresh: fresh.write_text(text, encoding="utf-8"))

@@ -112,9 +112,13 @@ class ExposureRecorder:
     def record(
         self, query: RecordedQuery, assignment: Assignment, served: str, result: RecordedResult | None = None
     ) -> None:
-        """Records a request that was assigned; never raises. served: see Exposure; no result = nothing was shown."""
+        """Records a request that was assigned, in each layer; never raises.
+
+        served: see Exposure; no result = nothing was shown.
+        """
         try:
-            self._record(query, assignment, served, result)
+            for own in (assignment, *assignment.crossed):
+                self._record(query, own, served, result)
         except orjson.JSONEncodeError:
             # a lone surrogate in an id: nothing can keep it
             self.unwritable += 1

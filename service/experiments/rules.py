@@ -84,7 +84,9 @@ Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Arm = Annotated[str, Field(strict=True), AfterValidator(check_served)]
 HashVersion = Annotated[Any, AfterValidator(check_hash_version)]
 HashAttribute = Annotated[Any, AfterValidator(check_hash_attribute)]
-BucketVersion = Annotated[int, Field(strict=True, ge=0)]
+# the SDK looks for a bucket of every older version, at each request: 2^53 of them would hang it for ever
+MAX_BUCKET_VERSION = 1000
+BucketVersion = Annotated[int, Field(strict=True, ge=0, le=MAX_BUCKET_VERSION)]
 Range = Annotated[list[Share], Field(strict=True, min_length=2, max_length=2), AfterValidator(check_range)]
 STICKY_KEYS = ("bucketVersion", "minBucketVersion", "disableStickyBucketing")
 

@@ -8,12 +8,13 @@ from pydantic_core import ErrorDetails
 
 from service.errors import ConfigurationError
 from service.experiments.conditions import UNITS
-from service.experiments.rules import FEATURE, HASH_VERSION, Feature
+from service.experiments.rules import FEATURE, HASH_VERSION, MAX_BUCKET_VERSION, Feature
 
 ARM = "{where} names the arm {value!r}, and served are {arms}"
 META_KEY = "{where} needs variation keys of 1 to 128 printable ASCII characters: they go into a header"
 KNOWN_UNITS = " or ".join(UNITS)
 FILTER_HASH = f"{{where}} needs filters with attribute {KNOWN_UNITS} and hashVersion {HASH_VERSION}"
+BUCKET_VERSION = f"{{where}} has {{field}} {{value!r}}; it is a whole number from 0 to {MAX_BUCKET_VERSION}"
 NOT_TEXT = "{where} has a {field} that is not a string"
 # The sentence for each place, without the numbers of lists; the longest place that fits counts.
 SENTENCES = {
@@ -28,8 +29,7 @@ SENTENCES = {
     "rules.experiment.hashVersion": f"{{where}} has hashVersion {{value}}; only {HASH_VERSION} is unbiased",
     "rules.experiment.hashAttribute": f"{{where}} has hashAttribute {{value!r}}; it is {KNOWN_UNITS}",
     "rules.experiment.fallbackAttribute": NOT_TEXT,
-    "rules.experiment.bucketVersion": "{where} has bucketVersion {value!r}; it is a whole number from 0 on",
-    "rules.experiment.minBucketVersion": "{where} has minBucketVersion {value!r}; it is a whole number from 0 on",
+    **{f"rules.experiment.{field}": BUCKET_VERSION for field in ("bucketVersion", "minBucketVersion")},
     "rules.experiment.disableStickyBucketing": "{where} has disableStickyBucketing {value!r}; it is true or false",
     **{f"rules.experiment.{field}": NOT_TEXT for field in ("phase", "seed", "name", "id")},
     "rules.experiment.variations": "{where} needs two variations or more",
@@ -54,6 +54,14 @@ SENTENCES = {
     "rules.force.filters.seed": "{where} has a filter with a seed that is not a string",
     "rules.force.filters.ranges": "{where} has a filter without ranges [from, to] within 0 to 1, from below to",
 }
+
+
+def unrepeated(source: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs. Raises ConfigurationError for a key that is there twice, of which one would count."""
+    names = [name for name, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigurationError(f"{source} has the key {twice[:64]!r} twice in one object")
+    return dict(pairs)
 
 
 def check_feature(feature: Mapping[str, Any], arms: Collection[str]) -> Feature:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from service.errors import ConfigurationError
+from service.experiments.conditions import told_apart
 from service.experiments.rules import FEATURE, STICKY_KEYS, Experiment, Feature, Filter, ForceRule
 
 Rule = Experiment | ForceRule
@@ -15,18 +16,20 @@ FIXED = ("kind", "hashAttribute", "fallback", "variations", "weights", "seed", "
 VERSIONS = (*STICKY_KEYS, *FIXED)  # where buckets are kept: these decide whether a user stays in one
 
 
-def check_together(feature: Feature) -> None:
-    """Raises ConfigurationError for two rules that would disturb each other. A stopped experiment disturbs nobody."""
-    rules = [rule for rule in feature.rules if not isinstance(rule, Experiment) or rule.active]
-    # a force rule that takes everybody, or a condition's users, draws nobody by a hash
-    hashed = [rule for rule in rules if isinstance(rule, Experiment) or rule.is_rollout]
+def check_together(feature: Feature) -> frozenset[str]:
+    """The attributes whose single value tells the users of two rules apart.
+
+    Raises ConfigurationError for two rules that would disturb each other. A stopped experiment disturbs nobody.
+    """
+    single: set[str] = set()
+    hashed = _hashed(feature)
     for first, second in combinations(hashed, 2):
         if seed_of(first) == seed_of(second):
             raise ConfigurationError(
                 f"experiments: {name_of(first)} and {name_of(second)} have one seed, {seed_of(first)!r}: the arm "
                 "in one would decide that in the other; give one of them a seed of its own"
             )
-        _check_overlap(first, second)
+        single |= _check_overlap(first, second)
     seeds = {seed_of(rule): name_of(rule) for rule in hashed}
     for rule in hashed:
         for part in rule.filters:
@@ -35,14 +38,35 @@ def check_together(feature: Feature) -> None:
                     f"experiments: a filter of {name_of(rule)} has the seed of {seeds[part.seed]}, {part.seed!r}; "
                     "give the filters a seed of their own"
                 )
+    return frozenset(single)
 
 
-def _check_overlap(first: Rule, second: Rule) -> None:
+def hash_seeds(feature: Feature) -> set[str]:
+    """The seeds by which its rules choose."""
+    return {seed_of(rule) for rule in _hashed(feature)}
+
+
+def filter_seeds(feature: Feature) -> set[str]:
+    """The seeds of the filters of these rules."""
+    return {part.seed for rule in _hashed(feature) for part in rule.filters}
+
+
+def _hashed(feature: Feature) -> list[Rule]:
+    rules = [rule for rule in feature.rules if not isinstance(rule, Experiment) or rule.active]
+    # a force rule that takes everybody, or a condition's users, draws nobody by a hash
+    return [rule for rule in rules if isinstance(rule, Experiment) or rule.is_rollout]
+
+
+def _check_overlap(first: Rule, second: Rule) -> set[str]:
+    """The attribute that has to be single for the two to share no request; none where nothing has to be."""
     if isinstance(second, ForceRule) or are_exclusive(first.filters, second.filters):
-        return
+        return set()
+    if apart := told_apart(first.condition, second.condition):
+        return {apart.attribute} if apart.is_single else set()
     raise ConfigurationError(
         f"experiments: {name_of(first)} and {name_of(second)} overlap: whom a higher coverage of the first takes "
-        f"would leave an arm of {name_of(second)}; give both a filter with one seed and ranges that do not meet"
+        f"would leave an arm of {name_of(second)}; give both a filter with one seed and ranges that do not meet, or "
+        "conditions on one attribute that no request can meet together"
     )
 
 

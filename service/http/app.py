@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from model import __version__
 from service.access.collector import KeyCollector
 from service.access.ring import open_keys
+from service.access.tls import CertificateCollector, open_certificate
 from service.admission.collector import AdmissionCollector
 from service.admission.gate import Gate
 from service.bootstrap import OpenEngines, Service, freeze_loaded, open_service, register
@@ -32,6 +33,7 @@ from service.http.observe import Observe, request_id_of
 from service.http.openapi import DESCRIPTION, TAGS, complete_openapi, with_keys
 from service.http.routes import router
 from service.settings import Settings
+from service.telemetry.tracing import open_tracing
 
 ROUTERS = (router, operations.router, docs.router)
 log = structlog.get_logger()
@@ -43,7 +45,7 @@ class RecallApp(FastAPI):
     def __init__(self, settings: Settings, open_engines: OpenEngines) -> None:
         """open_engines: in this process (service/engine_process.py) or in another (`engines_at`).
 
-        Raises ConfigurationError for API keys that cannot be used.
+        Raises ConfigurationError for API keys or a certificate that cannot be used.
         """
         self._settings, self._open_engines = settings, open_engines
         self._service: Service | None = None
@@ -51,6 +53,8 @@ class RecallApp(FastAPI):
         self.bodies = BodyReader()
         self.gate = Gate(settings.target_wait_ms / 1e3)
         self.keys = open_keys(settings)
+        self.certificate = open_certificate(settings)
+        self.tracing = open_tracing(settings)
         super().__init__(
             title="recgpt-recall",
             version=__version__,
@@ -77,7 +81,7 @@ class RecallApp(FastAPI):
         if self.keys:
             # without keys nothing stands in a request's way
             app = RequireKey(app, routes=self._all_routes, keys=self.keys)
-        return Observe(ServerErrorMiddleware(app, _internal_error), lambda: self.service.metrics)
+        return Observe(ServerErrorMiddleware(app, _internal_error), lambda: self.service.metrics, self.tracing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # before the framework's own layers, which cost the fast path 13 us a request and have no work there
@@ -107,12 +111,18 @@ class RecallApp(FastAPI):
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            if self.tracing:
+                stack.push_async_callback(self.tracing.close)
             service = await stack.enter_async_context(open_service(self._settings, self._open_engines))
             self._service = service
             register(service.metrics, AdmissionCollector(self.gate))
             if self.keys:
                 register(service.metrics, KeyCollector(self.keys))
                 watching = asyncio.create_task(self.keys.watch())
+                stack.callback(watching.cancel)
+            if self.certificate:
+                register(service.metrics, CertificateCollector(self.certificate.facts))
+                watching = asyncio.create_task(self.certificate.watch())
                 stack.callback(watching.cancel)
             freeze_loaded()
             yield

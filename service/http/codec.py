@@ -293,7 +293,7 @@ def problem(error: RecallError, request_id: str | None) -> Response:
 
 def experiment_headers(result: AnyResult) -> dict[str, str]:
     """The headers X-AB-*: only where an experiment, or a forced variation of an experiment, decided."""
-    assignment = result.assignment
-    if assignment.experiment is None or assignment.variation is None:
-        return {}
-    return {"X-AB-Experiment": assignment.experiment, "X-AB-Bucket": assignment.variation}
+    own, crossed = result.assignment, [f"{own.experiment}={own.variation}" for own in result.assignment.crossed]
+    layers = {"X-AB-Layers": ", ".join(crossed)} if crossed else {}
+    known = own.experiment is not None and own.variation is not None
+    return ({"X-AB-Experiment": own.experiment, "X-AB-Bucket": own.variation} if known else {}) | layers

@@ -5,7 +5,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 from fastapi import Request
@@ -14,13 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.admission.gate import Ticket
 from service.http.tickets import TICKET
 from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import TRACE, TRACEPARENT, RequestTrace, Tracing
 
 LEFT = 499  # the caller left before the answer, as nginx counts it
 UNLOGGED_ROUTES = {"/health", "/ready", "/metrics"}  # asked every few seconds by machines
 REQUEST_ID = "recall.request_id"  # its key in the ASGI scope
 PROCESS_ID, COUNT = os.urandom(10).hex(), itertools.count()  # a random number a request would be a system call each
-# ids of the caller's, of a form that cannot forge a line of the log; of a trace the W3C's first version
-CALLER_ID, TRACE = re.compile(rb"[A-Za-z0-9_.-]{1,64}"), re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+CALLER_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")  # of a form that cannot forge a line of the log
 log = structlog.get_logger()
 
 
@@ -30,7 +30,7 @@ def caller_ids(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     for name, value in headers:
         if name == b"x-request-id" and CALLER_ID.fullmatch(value):
             known["caller_request_id"] = value.decode()
-        elif name == b"traceparent" and (trace := TRACE.fullmatch(value)):
+        elif name == b"traceparent" and (trace := TRACEPARENT.fullmatch(value)):
             known["trace_id"] = trace[1].decode()
     return known
 
@@ -43,11 +43,18 @@ def request_id_of(request: Request) -> str:
     return str(scope[REQUEST_ID])
 
 
+def note_steps(request: Request, timings_ms: Mapping[str, float]) -> None:
+    """Keeps the times of a request's steps for its trace, where it has one."""
+    trace: RequestTrace | None = request.scope.get(TRACE)
+    if trace:
+        trace.note_steps(timings_ms)
+
+
 class Observe:
     """Logs and counts every request; plain ASGI, because the framework's middleware class costs more than the route."""
 
-    def __init__(self, app: ASGIApp, metrics: Callable[[], Metrics]) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Callable[[], Metrics], tracing: Tracing | None = None) -> None:
+        self._app, self._metrics, self._tracing = app, metrics, tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,6 +66,8 @@ class Observe:
         ticket: Ticket | None = scope.get(TICKET)
         if ticket:
             ticket.serve_by(asyncio.current_task())
+        if self._tracing and (trace := self._tracing.begin(scope["headers"])):
+            scope[TRACE] = trace
         # 500 stands where the handler broke before it sent anything
         started, status = time.perf_counter(), 500
 
@@ -82,6 +91,9 @@ class Observe:
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unknown")
         self._metrics().responded(route, status)
+        trace: RequestTrace | None = scope.get(TRACE)
+        if trace:
+            trace.end(route, scope["method"], status, scope.get(REQUEST_ID))
         if route not in UNLOGGED_ROUTES:
             ids = {"request_id": scope.get(REQUEST_ID), **caller_ids(scope["headers"])}
             log.info("request", route=route, status=status, ms=round(1e3 * seconds, 2), **ids)

@@ -111,6 +111,10 @@ OTHER_HEADERS = {
 }
 AB_HEADERS = {
     "X-AB-Experiment": {"description": "Key of the experiment that decided.", "schema": {"type": "string"}},
+    "X-AB-Layers": {
+        "description": "KEY=VARIATION of the experiments of other layers, with commas between them.",
+        "schema": {"type": "string"},
+    },
     "X-AB-Bucket": {"description": "Key of the user's variation.", "schema": {"type": "string"}},
 }
 

@@ -115,6 +115,7 @@ async def ready(request: Request) -> Response:
     keys: KeyRing | None = request.app.keys
     failing, is_draining = service.pipeline.problems(), request.app.is_draining
     refused = {state.arm: state.refusal for state in service.releases.states() if state.refusal}
+    live = service.experiments
     state = {
         "ready": not failing and not is_draining,
         "failing": failing,
@@ -125,7 +126,7 @@ async def ready(request: Request) -> Response:
             *(["stopping"] if is_draining else ()),
         ],
         "refused": refused,
-        "experiments": {"config": service.experiments.config, "refused": service.experiments.refusal},
+        "experiments": {"config": live.config, "refused": live.refusal, "paused": live.paused},
     }
     return codec.reply(state, 200 if state["ready"] else 503)
 

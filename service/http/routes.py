@@ -15,7 +15,7 @@ from service.experiments.assignment import Assignment
 from service.http import bodies, codec
 from service.http.auth import check_admin, forced_bucket
 from service.http.codec import Deadline
-from service.http.observe import request_id_of
+from service.http.observe import note_steps, request_id_of
 from service.http.openapi import (
     DELETE_PARAMETERS,
     ITEM_REFUSALS,
@@ -137,6 +137,7 @@ async def recall(request: Request) -> Response:
     deadline = codec.deadline_of(request, ticket.since, service.settings)
     query = codec.to_query(body, request_id_of(request), deadline, forced=forced)
     result = await answer_query(service, query, ticket)
+    note_steps(request, result.timings_ms)
     return codec.reply(
         codec.to_columns(result, body.explain, service.settings), headers=codec.experiment_headers(result)
     )
@@ -209,6 +210,7 @@ async def recall_pinned(arm: str, request: Request) -> Response:
     deadline = codec.deadline_of(request, ticket.since, service.settings)
     query = codec.to_query(body, request_id_of(request), deadline, pinned=arm)
     result = await answer_query(service, query, ticket)
+    note_steps(request, result.timings_ms)
     return codec.reply(codec.to_columns(result, body.explain, service.settings))
 
 

@@ -8,13 +8,16 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import uvicorn
+import uvloop
 
+from service.access.tls import ServerCertificate
 from service.admission.gate import Gate
 from service.bootstrap import SWITCH_S
 from service.http.app import RecallApp
-from service.http.protocol import BoundedProtocol
+from service.http.protocol import RECEIVE_S, BoundedProtocol
 
 CLOSING = (b"connection", b"close")  # of every answer while the service drains: who keeps a connection opens another
 TICK_S = 0.1  # between uvicorn's looks whether it has to end
@@ -36,6 +39,7 @@ class Server(uvicorn.Server):
                 headers=[("x-content-type-options", "nosniff")],
                 lifespan="off",
                 timeout_graceful_shutdown=GRACE_SECONDS,
+                **secured(app.certificate),
             )
         )
         self._app, self._on_start, self._drain_s = app, on_start, drain_s
@@ -99,6 +103,21 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+class PatientLoop(uvloop.Loop):
+    """An event loop whose servers wait for the end of a handshake as long as for a request: uvicorn says nothing."""
+
+    async def create_server(self, *given: Any, **named: Any) -> asyncio.AbstractServer:  # type: ignore[override]
+        return await super().create_server(*given, **named, ssl_handshake_timeout=RECEIVE_S)
+
+
+def secured(certificate: ServerCertificate | None) -> dict[str, Any]:
+    """The options of uvicorn with which it speaks HTTPS."""
+    if certificate is None:
+        return {}
+    context = certificate.context
+    return {"loop": f"{__name__}:{PatientLoop.__name__}", "ssl_context_factory": lambda *_: context}
 
 
 def gated(gate: Gate) -> type[BoundedProtocol]:

@@ -37,13 +37,13 @@ def merge_each(
 ) -> list[Merged]:
     """A list for each request from hits (B, Q, K): those for lists of one length are merged together."""
     merged = [EMPTY] * len(requests)
-    lengths = np.array([request.limit for request in requests])
-    for limit in np.unique(lengths[lengths > 0]).tolist():
-        members = np.flatnonzero(lengths == limit)
+    for limit in {request.limit for request in requests} - {0}:
+        members = [number for number, request in enumerate(requests) if request.limit == limit]
+        # nearly always all of them, which need no copy
+        own = slice(None) if len(members) == len(requests) else members
         # cut to its own depth: a deep neighbour must not change a pooled list
-        rows, scores = hits.rows[members, :, :limit], hits.scores[members, :, :limit]
-        lists = merge(rows, scores, limit, plan, categories)
-        for place, member in enumerate(members.tolist()):
+        lists = merge(hits.rows[own, :, :limit], hits.scores[own, :, :limit], limit, plan, categories)
+        for place, member in enumerate(members):
             merged[member] = lists.of(place)
     return merged
 

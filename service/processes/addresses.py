@@ -35,6 +35,6 @@ def address_of(host: str) -> tuple[str, socket.AddressFamily]:
     return host, socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def url_of(host: str, port: int) -> str:
-    host, family = address_of(host)
-    return f"http://[{host}]:{port}" if family == socket.AF_INET6 else f"http://{host}:{port}"
+def url_of(host: str, port: int, is_tls: bool = False) -> str:
+    scheme, (host, family) = "https" if is_tls else "http", address_of(host)
+    return f"{scheme}://[{host}]:{port}" if family == socket.AF_INET6 else f"{scheme}://{host}:{port}"

@@ -19,12 +19,11 @@ from typing import IO
 from urllib.parse import quote
 
 from service.errors import ConfigurationError
+from service.subprocesses import start_watchdog
 
 MAX_SOCKET_PATH_BYTES = 100  # the kernel's limit is 108, with the closing zero
 START_LIMIT_S = 30.0  # a large append-only file takes time to load
 STOP_LIMIT_S = 5.0
-# waits on a pipe that the kernel closes when this process ends, however it ends
-WATCHDOG = 'read -r _; kill -TERM "$1"'
 
 
 def find_server() -> Path:
@@ -49,14 +48,6 @@ def _ask(path: Path, command: bytes) -> bytes:
             return connection.recv(64)
         except OSError:
             return b""
-
-
-def start_watchdog(pid: int) -> "subprocess.Popen[bytes]":
-    """Starts a shell that stops the process `pid` once this process is gone."""
-    command = ["/bin/sh", "-c", WATCHDOG, "watchdog", str(pid)]
-    silent = subprocess.DEVNULL
-    # a session of its own, as the server has: Ctrl-C is for us
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=silent, stderr=silent, start_new_session=True)  # noqa: S603
 
 
 class EmbeddedRedis:

@@ -1,4 +1,7 @@
-"""The reasons why a Redis does not serve a call, told apart: those that pass, and those that somebody has to mend."""
+"""The reasons why a Redis does not serve a call, told apart: those that pass, and those that somebody has to mend.
+
+And which of them open the breaker of a client (redis_client.py), at once or when they come again.
+"""
 
 from enum import StrEnum
 from ssl import SSLError
@@ -22,6 +25,7 @@ class FailureCause(StrEnum):
     LOST = "lost"  # the connection ended in mid-reply
     MEMORY = "memory"
     READONLY = "readonly"
+    DISK = "disk"  # it cannot write to its disk, and takes nothing meanwhile
     ERROR = "error"
     OPEN = "open"  # not tried: the breaker is open
     BUG = "bug"  # neither Redis nor the network: the client library, or this code
@@ -42,6 +46,8 @@ OPENS_WHEN_REPEATED = frozenset({FailureCause.TIMEOUT, FailureCause.LOST})
 PERMANENT = frozenset(
     {FailureCause.AUTH, FailureCause.PERMISSION, FailureCause.CLUSTER, FailureCause.TLS, FailureCause.BUG}
 )
+# these pass by themselves or when somebody makes room; until then the server answers and takes nothing
+TAKES_NOTHING = frozenset({FailureCause.MEMORY, FailureCause.READONLY, FailureCause.DISK})
 # whatever a library may raise for values it does not expect: trouble with a cache is a miss, never a failed request
 BUGS = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError, AssertionError)
 CAUSES: list[tuple[type[BaseException], FailureCause]] = [
@@ -79,6 +85,7 @@ QUOTED_CAUSES = {
     "Cluster mode is not enabled": FailureCause.CLUSTER,
     "-OOM ": FailureCause.MEMORY,
     "-READONLY ": FailureCause.READONLY,
+    "MISCONF ": FailureCause.DISK,
     "-NOPERM ": FailureCause.PERMISSION,
     "NoPermissionError": FailureCause.PERMISSION,
     "has no permissions": FailureCause.PERMISSION,

@@ -1,4 +1,4 @@
-"""One Redis, reached in bounded time or not at all: this file decides that Redis is down.
+"""One Redis, reached in bounded time or not at all: this file decides that Redis is down (its causes: redis_causes.py).
 
 `RedisClient` owns the connection pool of one role and a circuit breaker: a caller waits for at most `timeout_ms`, and
 for nothing while the breaker is open. There are five roles: cache, history, events, items, catalogue; what each carries
@@ -22,12 +22,20 @@ from redis.asyncio.client import Pipeline
 from redis.asyncio.cluster import RedisCluster
 
 from service.stores.patience import Patience
-from service.stores.redis_causes import BUGS, OPENS_AT_ONCE, OPENS_WHEN_REPEATED, PERMANENT, FailureCause, cause_of
+from service.stores.redis_causes import (
+    BUGS,
+    OPENS_AT_ONCE,
+    OPENS_WHEN_REPEATED,
+    PERMANENT,
+    TAKES_NOTHING,
+    FailureCause,
+    cause_of,
+)
 from service.stores.redis_urls import open_async, parse_address
 
 T = TypeVar("T")
 HEARTBEAT_S = 1.0  # after which a silent channel is asked; after twice that it is lost
-REFUSAL_S = 60.0  # a permanent refusal is told for so long after the last time it was met
+REFUSAL_S = 60.0  # a refusal is told for so long after the last time it was met
 log = structlog.get_logger()
 
 
@@ -147,7 +155,7 @@ class RedisClient:
         self._slots = SlotMap(opened.client) if isinstance(opened.client, RedisCluster) else None
         self._beside = opened.beside
         self._next_log = 0.0
-        self._refused: tuple[FailureCause, float] | None = None  # the last permanent refusal, and when it was met
+        self._refused: tuple[FailureCause, float] | None = None  # the last refusal that stands, and when it was met
         self.failures: Counter[FailureCause] = Counter()
 
     @property
@@ -162,7 +170,7 @@ class RedisClient:
 
     @property
     def refusal(self) -> FailureCause | None:
-        """The cause for which calls fail until somebody sets something up otherwise, if one was met lately."""
+        """The cause for which a server that answers does not serve, if one was met lately: most last until mended."""
         if self._refused is None or time.monotonic() > self._refused[1] + REFUSAL_S:
             return None
         return self._refused[0]
@@ -263,7 +271,7 @@ class RedisClient:
             # the server answered: it is alive, it only refuses this command
             self._breaker.record_success()
         self.failures[cause] += 1
-        if cause in PERMANENT:
+        if cause in PERMANENT | TAKES_NOTHING:
             self._refused = cause, time.monotonic()
         if time.monotonic() >= self._next_log:
             self._next_log = time.monotonic() + 1

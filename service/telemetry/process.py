@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.telemetry.logging import LogSink
+
 STATM, DESCRIPTORS = "/proc/self/statm", "/proc/self/fd"  # of Linux; elsewhere these two are left out
 
 
@@ -41,4 +43,6 @@ class ProcessCollector(Collector):
         usage = resource.getrusage(resource.RUSAGE_SELF)
         spent = CounterMetricFamily("recall_process_cpu_seconds", "CPU time, by kind of process", labels=["process"])
         spent.add_metric([self._kind], usage.ru_utime + usage.ru_stime)
-        yield spent
+        lost = CounterMetricFamily("recall_log_lines_lost", "Log lines that could not be written", labels=["process"])
+        lost.add_metric([self._kind], LogSink.lost["lines"])
+        yield from (spent, lost)

@@ -40,8 +40,6 @@ def test_networks_of_one_architecture_share_a_trace_and_answer_with_their_own_we
 @pytest.mark.parametrize(
     "other",
     [
-        {"size": 8},
-        {"length": 12},
         {"plan": PromptPlan()},
         {"sizes": {"num_layers": 2}},
         {"sizes": {"num_heads": 4}},
@@ -52,14 +50,52 @@ def test_networks_of_one_architecture_share_a_trace_and_answer_with_their_own_we
 def test_what_changes_the_operations_has_a_trace_of_its_own(other):
     CompiledForward.of(network_of(1), TWO_STEPS, 4, 7)
     network = network_of(2, **other.get("sizes", {}))
-    forward = CompiledForward.of(network, other.get("plan", TWO_STEPS), other.get("size", 4), other.get("length", 7))
+    forward = CompiledForward.of(network, other.get("plan", TWO_STEPS), 4, 7)
     assert (forward.eager, len(TRACES)) == ("", 2)
+
+
+def functions():
+    """The traces, each once."""
+    return {function for shared in TRACES.values() for function in shared.values()}
+
+
+@pytest.mark.parametrize(("kind", "plan"), [("recgpt", TWO_STEPS), ("comirec", PromptPlan()), ("sasrec", PromptPlan())])
+def test_shapes_share_a_trace_but_those_of_so_few_rows_that_they_are_filled_up(kind, plan):
+    network = network_of(1, kind)
+    forwards = [CompiledForward.of(network, plan, size, length) for length in (12, 7) for size in (8, 4, 16)]
+    assert ([forward.eager for forward in forwards], len(functions())) == ([""] * 6, 1)
+    for forward in forwards:
+        probe = _probe(network, forward.size, forward.length, seed=9)
+        with torch.no_grad():
+            assert _equal(forward.call(*probe), _Answers(network, plan, None)(*probe))
+    assert CompiledForward.of(network, plan, 1, 12).eager == ""
+    assert len(functions()) == 2
+
+
+@pytest.mark.parametrize("how", ["fails", "differs"])
+def test_a_trace_that_does_not_serve_another_shape_is_found_out(how):
+    network = network_of(1)
+    CompiledForward.of(network, TWO_STEPS, 4, 12)
+    [shared] = TRACES.values()
+
+    def wrong(rows, lengths, users, *weights):
+        if how == "fails":
+            raise RuntimeError("The size of tensor a (12) must match the size of tensor b (7)")
+        vectors, prompts = _Answers(network, TWO_STEPS, None)(rows, lengths, users)
+        return 2 * vectors, prompts
+
+    shared[next(iter(shared))] = wrong
+    forward = CompiledForward.of(network, TWO_STEPS, 4, 7)
+    probe = _probe(network, 4, 7)
+    with torch.no_grad():
+        assert _equal(forward.call(*probe), _Answers(network, TWO_STEPS, None)(*probe))
+    assert (forward.eager, len(functions())) == ("", 2)
 
 
 def test_a_trace_holds_no_weights():
     network = network_of(1)
     CompiledForward.of(network, TWO_STEPS, 4, 7)
-    [function] = TRACES.values()
+    [function] = functions()
     held = [node.output().toIValue() for node in function.graph.findAllNodes("prim::Constant", True)]
     assert all(value.numel() <= 4 * 7 for value in held if isinstance(value, torch.Tensor))
 
@@ -77,9 +113,9 @@ def test_a_shared_trace_that_holds_something_of_another_network_is_found_out():
     first, second = network_of(1), network_of(2)
     eager = _Answers(first, TWO_STEPS, None).eval()
     CompiledForward.of(first, TWO_STEPS, 4, 7)
-    [key] = TRACES
+    [shared] = TRACES.values()
     # as a trace would be that had kept a tensor which is no parameter: it answers with the first one's
-    TRACES[key] = lambda rows, lengths, users, *weights: eager(rows, lengths, users)
+    shared[torch.Size((4, 7))] = lambda rows, lengths, users, *weights: eager(rows, lengths, users)
     forward = CompiledForward.of(second, TWO_STEPS, 4, 7)
     probe = _probe(second, 4, 7)
     with torch.no_grad():

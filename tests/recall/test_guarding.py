@@ -9,6 +9,8 @@ import pytest
 from benchmarks.consumer_kills import EXPOSURE
 from service.consumer.files import EventFolder
 from service.consumer.tables import TABLES
+from tests.growthbook_server import payload, running
+from tests.waiting import wait_for
 
 KEY, USERS = "exp", 1200
 EXPOSURES = {table.name: table for table in TABLES}["exposures"]
@@ -63,6 +65,40 @@ def test_breach_stops_the_experiment_in_a_running_service(run_recall, launch, ar
         while reason() != "no_experiment":
             assert time.monotonic() < deadline, "the service did not follow"
             time.sleep(0.1)
+
+
+def test_breach_stops_an_experiment_of_a_growthbook_server(run_recall, launch, arm_options, tmp_path):
+    """Its payload still says that the experiment runs, and it is away when the guard rail is breached."""
+    log = write_log(tmp_path / "log", failing=5)
+    with running() as server:
+        server.body = payload(meta=RULE["meta"])
+        options = ("--experiments-url", server.url, "--watch-experiments-s", "0.2")
+        with launch(*arm_options, *options, "--request-timeout-ms", "30000") as served:
+
+            def reason():
+                body = {"user_id": 1, "history": []}
+                return httpx.post(f"{served.url}/recall", json=body, timeout=60).json()["experiment"]["reason"]
+
+            assert reason() == "experiment"
+            server.status = 500
+            ended = run_recall("experiment", "guard", KEY, "--log", log, "--state-dir", served.state)
+            assert (ended.status, ended.last_line["paused"]) == (0, ["recgpt"]), ended.err
+            wait_for(lambda: reason() == "no_experiment")
+            state = httpx.get(f"{served.url}/ready", timeout=60).json()["experiments"]
+            assert (state["paused"], "status 500" in state["refused"]) == ([KEY], True)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ((), "name either the experiments' file"),
+        (("--experiments", "a.json", "--state-dir", "b"), "name either the experiments' file"),
+        (("--state-dir", "nowhere"), "has not had a payload of --experiments-url"),
+    ],
+)
+def test_a_guard_knows_what_it_would_stop_before_it_looks(run_recall, tmp_path, given, sentence):
+    ended = run_recall("experiment", "guard", KEY, "--log", tmp_path, *given)
+    assert (ended.status, sentence in ended.sentence) == (2, True), ended.err
 
 
 def test_arms_that_fail_alike_go_on(run_recall, file, tmp_path):

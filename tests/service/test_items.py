@@ -55,8 +55,8 @@ class Editor:
         return [change for event in events for change in self.run(self.editor.watched(event))[1]]
 
     def keep(self, user, *items):
-        for item in items:
-            asyncio.run(self.histories.append(user, item))
+        for at, item in enumerate(items):
+            asyncio.run(self.histories.take(user, item, at))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from service.experiments.report.build import MIN_USERS, moments_of, outline_of
 from service.experiments.report.records import LiftPoint, Overlap, Report
 from service.experiments.rules import INTERLEAVED
 from service.experiments.verdict.judge import AnalysisPlan
-from service.experiments.verdict.preference import judge_preferences, preference_of, read_credits
+from service.experiments.verdict.preference import judge_preferences, judged_by, preference_of, read_credits
 
 
 def build_interleaving_report(
@@ -36,7 +36,7 @@ def progress_of(credit_log: CreditLog, plan: AnalysisPlan, moments: Sequence[int
         frame = credit_log.users_until(moment)
         if frame.height < MIN_USERS:
             continue
-        if lift := preference_of(read_credits(frame, plan)[plan.primary], plan):
+        if lift := preference_of(judged_by(read_credits(frame, plan), plan.primary), plan):
             yield LiftPoint(treatment=plan.treatments[0], ts_ms=moment, users=frame.height, relative=True, lift=lift)
 
 

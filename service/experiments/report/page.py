@@ -160,7 +160,7 @@ def preference_forest(preferences: Preferences) -> Forest:
 
 def preference_row(row: PreferenceVerdict, scale: Scale, teams: tuple[str, str]) -> Row:
     lift = row.preference
-    tests = f" (sign test p {row.p_sign:.2g}, signed rank p {row.p_signed_rank:.2g})" if row.p_sign is not None else ""
+    tests = f" (signed rank p {row.p_signed_rank:.2g}, sign test p {row.p_sign:.2g})" if row.p_sign is not None else ""
     return Row(
         name=row.metric + " (primary)" * row.primary,
         values=f"{row.prefer_control:,} prefer {teams[0]}, {row.prefer_treatment:,} {teams[1]}, of {row.users:,}",

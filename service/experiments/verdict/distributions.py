@@ -44,6 +44,13 @@ def sign_test_p(first: int, second: int) -> float:
     return float(stats.binomtest(first, first + second).pvalue)
 
 
+def ranks_of(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 for the smallest; equal values share the mean of their ranks."""
+    from scipy import stats  # noqa: PLC0415
+
+    return stats.rankdata(values)  # type: ignore[no-any-return]
+
+
 def signed_rank_p(differences: NDArray[np.float64]) -> float:
     """Two-sided, by the normal approximation; differences of 0 are left out."""
     from scipy import stats  # noqa: PLC0415

@@ -1,11 +1,12 @@
 """The verdict of an interleaving: whom of two teams do users prefer, by what they did with items of each.
 
-A user's preference is the sign of the difference of both credits, so a heavy user counts once. Its mean over all
-exposed users lies between -1 and 1 (Chapelle, Joachims, Radlinski and Yue 2012), with the intervals of any mean; the
-fixed look has the exact sign test, and the signed rank test (Wilcoxon 1945) beside it.
+A user's preference is the sign of the difference of both credits, weighed by the rank of its size among all users: who
+differs most counts twice as much as the one in the middle, however much that is. Its mean over all exposed users lies
+between -1 and 1 (the rank-biserial correlation, Kerby 2014), with the intervals of any mean; the fixed look has the
+signed rank test (Wilcoxon 1945), and the exact sign test beside it. Which credits, and why: decision 62.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,19 +15,20 @@ import polars as pl
 from numpy.typing import NDArray
 
 from service.errors import BadStatistics
-from service.experiments.verdict.distributions import sign_test_p, signed_rank_p
+from service.experiments.verdict.distributions import ranks_of, sign_test_p, signed_rank_p
 from service.experiments.verdict.estimates import Effect
 from service.experiments.verdict.judge import NOT_SHOWN, AnalysisPlan, Lift, holm, lift_of
 from service.experiments.verdict.sample_ratio import RatioState, SampleRatio, judge_ratio
 
 BEGUN, BETWEEN = "begun", ":"  # the columns of users: begun:TEAM and METRIC:TEAM
 TUNED_USERS = 500  # N* here: an interleaving is decided by some hundred users (estimates.py has that of a split)
+LOGS = {"watch_time_s": "watch_time_log"}  # metric -> the credits that decide, where they are there
 Credits = tuple[NDArray[np.float64], NDArray[np.float64]]  # (U,) of the control, (U,) of the treatment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreferenceVerdict:
-    """One metric. `preference` is users who prefer the treatment less those who prefer the control, over all users."""
+    """One metric. `preference` is the mean signed rank: above 0 where users prefer the treatment."""
 
     metric: str
     primary: bool
@@ -82,9 +84,10 @@ def judge_preferences(frame: pl.DataFrame, plan: AnalysisPlan) -> Preferences:
     Raises BadStatistics where the plan's variations are not the teams, or its primary metric is not among the credits.
     """
     credits = read_credits(frame, plan)
-    if plan.primary not in credits:
+    if plan.primary not in credits or plan.primary in LOGS.values():
         raise BadStatistics(f"the primary metric {plan.primary!r} is not among the credits")
     begun = credits.pop(BEGUN)
+    judged = {name: judged_by(credits, name) for name in credits if name not in LOGS.values()}
     shares = dict.fromkeys((plan.control, *plan.treatments), 0.5)
     counts = dict(zip(shares, (int(own.sum()) for own in begun), strict=True))
     if not any(counts.values()):
@@ -92,8 +95,8 @@ def judge_preferences(frame: pl.DataFrame, plan: AnalysisPlan) -> Preferences:
     balance = judge_ratio(counts, shares, plan.final)
     metrics: list[PreferenceVerdict] = []
     if balance.state is not RatioState.RED:
-        ordered = sorted(credits, key=lambda name: name != plan.primary)
-        metrics = decide_all([tally(name, credits[name], plan) for name in ordered], plan)
+        ordered = sorted(judged, key=lambda name: name != plan.primary)
+        metrics = decide_all([tally(name, credits[name], judged[name], plan) for name in ordered], plan)
     return Preferences(
         balance=balance,
         look="final" if plan.final else "any time",
@@ -126,10 +129,15 @@ def _column(frame: pl.DataFrame, metric: str, team: str) -> NDArray[np.float64]:
     return frame[name].cast(pl.Float64).to_numpy()
 
 
-def tally(metric: str, pair: Credits, plan: AnalysisPlan) -> Tallied:
+def judged_by(credits: Mapping[str, Credits], metric: str) -> Credits:
+    """The credits that decide a metric: of seconds their logarithms, where the rows have them."""
+    return credits.get(LOGS.get(metric, metric), credits[metric])
+
+
+def tally(metric: str, pair: Credits, judged: Credits, plan: AnalysisPlan) -> Tallied:
     """Counts users and tests. Raises BadStatistics for fewer than 2 users, or a credit that is no number."""
     control, treatment = pair
-    difference = treatment - control
+    difference = judged[1] - judged[0]
     if difference.size < 2 or not np.isfinite(difference).all():
         raise BadStatistics(f"{metric} needs the credits of 2 users at least, all of them finite numbers")
     wins = (int((difference < 0).sum()), int((difference > 0).sum()))
@@ -138,16 +146,24 @@ def tally(metric: str, pair: Credits, plan: AnalysisPlan) -> Tallied:
         (float(control.sum()), float(treatment.sum())),
         wins,
         difference.size,
-        preference_of(pair, plan),
+        preference_of(judged, plan),
         sign_test_p(*wins) if any(wins) else None,
         signed_rank_p(difference) if any(wins) else None,
     )
 
 
 def preference_of(pair: Credits, plan: AnalysisPlan) -> Lift | None:
-    """The mean of 1 for each user who prefers the treatment, -1 for the control, 0 for neither."""
+    """The mean of the users' signed ranks, whose sum over users who differ is at most 1 a user."""
     control, treatment = pair
-    return lift_of(mean_effect(np.sign(treatment - control)), plan)
+    return lift_of(mean_effect(signed_ranks(treatment - control)), plan)
+
+
+def signed_ranks(difference: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(U,) 0 for users without a preference, else the sign times a rank whose mean over the others is 1."""
+    values = np.sign(difference)
+    differs = values != 0
+    values[differs] *= 2 * ranks_of(np.abs(difference[differs])) / (differs.sum() + 1)
+    return values
 
 
 def mean_effect(values: NDArray[np.float64]) -> Effect:
@@ -169,10 +185,10 @@ def decide_all(tallies: Sequence[Tallied], plan: AnalysisPlan) -> list[Preferenc
 
 
 def look_p(row: Tallied, plan: AnalysisPlan) -> float | None:
-    """The exact sign test for the one planned look; for looks at any time that of the always-valid interval."""
+    """The signed rank test for the one planned look; for looks at any time that of the always-valid interval."""
     if row.lift is None:
         return None
-    return row.p_sign if plan.final else row.lift.p_always_valid
+    return row.p_signed_rank if plan.final else row.lift.p_always_valid
 
 
 def verdict_of(row: Tallied, p_holm: float | None, plan: AnalysisPlan) -> PreferenceVerdict:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from model.recipes.digest import recipe_digest
 from model.recipes.files import RecipeName, read_sections
@@ -114,6 +115,12 @@ def test_a_metric_that_was_not_measured_is_not_invented():
 @pytest.mark.parametrize(("value", "text"), [(0.044, ".0440"), (0.93304, ".9330"), (1, "1.0000"), (0, ".0000")])
 def test_numbers_as_the_field_prints_them(value, text):
     assert number(value) == text
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "model/recipes").glob("*.yaml")), ids=lambda recipe: recipe.stem)
+def test_every_system_that_is_trained_has_a_label_in_the_table(recipe):
+    sections = {*(yaml.safe_load(recipe.read_text()).get("best") or {})} - {"like", "common"}
+    assert sections <= {*Published.load(PUBLISHED).systems}
 
 
 def test_published_figures_are_whole():

@@ -1,5 +1,7 @@
 """Credits: each action goes to the team whose list brought the item, by request or by time, or to nobody."""
 
+from math import log
+
 import polars as pl
 import pytest
 
@@ -87,6 +89,13 @@ def test_every_exposed_user_has_a_row_with_every_metric(tmp_path):
     frame = credits_of(make_log(tmp_path, LISTS, actions))
     assert frame["user_id"].to_list() == ["u", "v"]
     assert frame.select("watch_time_s:recgpt", "likes:recgpt", "likes:control").rows() == [(1.5, 1, 0), (0, 0, 0)]
+
+
+def test_logarithms_are_those_of_each_watch(tmp_path):
+    actions = [played("1", "r1", watch_time_ms=3000), played("3", "r1", watch_time_ms=9000), played("2", "r1")]
+    frame = credits_of(make_log(tmp_path, LISTS, actions))
+    seconds, logarithm = frame.select("watch_time_s:control", "watch_time_log:control").row(0)
+    assert (seconds, logarithm) == (12, pytest.approx(log(4) + log(10)))
 
 
 def test_lists_of_both_teams_tell_who_began(tmp_path):

@@ -200,6 +200,7 @@ REFUSED = {
     ),
     "bucketVersion -1": rule(bucketVersion=-1),
     "minBucketVersion '1'": rule(minBucketVersion="1"),
+    "minBucketVersion 9007199254740992; it is a whole number from 0 to 1000": rule(minBucketVersion=2**53),
     "disableStickyBucketing 1": rule(disableStickyBucketing=1),
     "uses a namespace": rule(namespace=["layer", 0, 0.5]),
     "names the arm 'gru4rec'": rule(variations=["comirec", "gru4rec"]),

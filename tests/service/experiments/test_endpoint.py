@@ -1,11 +1,7 @@
 """The endpoint of a GrowthBook server: followed, kept for a start without it, and never in the way of an answer."""
 
 import asyncio
-import json
-import threading
-from contextlib import contextmanager
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
@@ -14,56 +10,9 @@ from structlog.testing import capture_logs
 from service.errors import ConfigurationError
 from service.experiments.assignment import Reason
 from service.experiments.endpoint import Endpoint
-from service.experiments.live import LiveAssigner
-
-ARMS = ("comirec", "recgpt")
-PATH = "/api/features/sdk-secret"
-
-
-def payload(**changes):
-    rule = {"key": "exp", "hashAttribute": "user_id", "hashVersion": 2, "bucketVersion": 1, "variations": [*ARMS]}
-    feature = {"defaultValue": "comirec", "rules": [rule | changes]}
-    return json.dumps({"status": 200, "features": {"recall_arm": feature}, "dateUpdated": "2026-11-28"}).encode()
-
-
-class GrowthBookServer(ThreadingHTTPServer):
-    """A server that gives what `body` holds, with an ETag, or the status that is set."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.body, self.status, self.num_sent = payload(), 200, 0
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}{PATH}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        etag = f'"{hash(self.server.body)}"'
-        is_known = self.headers.get("If-None-Match") == etag
-        status = 404 if self.path != PATH else 304 if is_known and self.server.status == 200 else self.server.status
-        self.send_response(status)
-        self.send_header("ETag", etag)
-        self.end_headers()
-        if status == 200:
-            self.server.num_sent += 1
-            self.wfile.write(self.server.body)
-
-    def log_message(self, *_):
-        """Says nothing."""
-
-
-@contextmanager
-def running():
-    with GrowthBookServer() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+from service.experiments.live import LiveAssigner, pause
+from tests.growthbook_server import ARMS, payload, running
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -79,7 +28,7 @@ def kept(tmp_path):
 
 def follow(url, kept):
     endpoint = Endpoint(url, kept)
-    return LiveAssigner(partial(endpoint.load, ARMS), endpoint.mark, endpoint.keep)
+    return LiveAssigner(partial(endpoint.load, ARMS), endpoint.mark, endpoint.keep, kept.parent / "paused.json")
 
 
 def look(live):
@@ -155,11 +104,7 @@ def test_a_service_follows_the_endpoint_in_every_process(server, launch, arm_opt
             ask = partial(client.post, "/recall", json={"user_id": "u", "history": [10_001], "top_n": 1})
             assert ask().json()["experiment"]["key"] == "exp"
             server.body = payload(active=False)
-            for _ in range(600):
-                if ask().json()["experiment"]["reason"] == "no_experiment":
-                    break
-                threading.Event().wait(0.1)
-            assert ask().json()["experiment"]["reason"] == "no_experiment"
+            wait_for(lambda: ask().json()["experiment"]["reason"] == "no_experiment")
         assert (served.state / "experiments.json").read_bytes() == server.body
 
 
@@ -167,3 +112,50 @@ def test_two_sources_are_refused(run_recall, arm_options, tmp_path):
     given = ("--experiments", tmp_path / "none.json", "--experiments-url", "https://gb.example/api/features/k")
     refused = run_recall("serve", *arm_options, *given)
     assert (refused.status, "not in both" in refused.sentence) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"status": 500}, {"body": payload(coverage=7)}, {"body": payload(name="renamed")}],
+    ids=["as before", "away", "a refused payload", "another payload"],
+)
+def test_a_paused_experiment_is_stopped_whatever_the_server_says(server, kept, change):
+    live = follow(server.url, kept)
+    for name, value in change.items():
+        setattr(server, name, value)
+    pause(kept.parent / "paused.json", "exp", "")
+    look(live)
+    assert (live.assign("u").reason, live.paused) == (Reason.NO_EXPERIMENT, ["exp"])
+    # the next payload does not start it again, nor does a start of the service
+    server.status, server.body = 200, payload(name="again")
+    look(live)
+    assert (live.assign("u").reason, live.refusal) == (Reason.NO_EXPERIMENT, None)
+    assert follow(server.url, kept).assign("u").reason is Reason.NO_EXPERIMENT
+
+
+def test_a_pause_ends_with_its_file_and_with_the_next_phase(server, kept):
+    live, paused = follow(server.url, kept), kept.parent / "paused.json"
+    for key, phase in (("exp", ""), ("another", "3")):
+        pause(paused, key, phase)
+    server.body = payload(phase="2")
+    look(live)
+    assert (live.assign("u").reason, live.paused) == (Reason.EXPERIMENT, ["another", "exp"])
+    server.body = payload()
+    look(live)
+    assert live.assign("u").reason is Reason.NO_EXPERIMENT
+    paused.unlink()
+    look(live)
+    assert (live.assign("u").reason, live.paused) == (Reason.EXPERIMENT, [])
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"paused": 3}', b'{"paused": [{"experiment": "exp"}]}'])
+def test_a_pause_that_cannot_be_read_is_told_and_what_is_in_force_stays(server, kept, content):
+    live, paused = follow(server.url, kept), kept.parent / "paused.json"
+    paused.write_bytes(content)
+    look(live)
+    assert (live.assign("u").reason, "paused.json cannot be read" in live.refusal) == (Reason.EXPERIMENT, True)
+    with pytest.raises(ConfigurationError, match=r"paused\.json cannot be read"):
+        follow(server.url, kept)
+    paused.unlink()
+    look(live)
+    assert live.refusal is None

@@ -10,8 +10,7 @@ from model.logs.feedback import read_feedback
 from model.positive import PositiveRule
 from service.consumer.files import EventFolder
 from service.consumer.tables import TABLES
-from service.experiments.feedback import Action, FeedbackEvent
-from service.experiments.histories import HistoryRule
+from service.experiments.feedback import Action, FeedbackEvent, HistoryRule
 
 FEEDBACK = next(table for table in TABLES if table.name == "feedback")
 RULES = [["watch:0.5"], ["like"], ["watch:2", "share", "comment"], []]

@@ -29,6 +29,8 @@ def feature(*rules):
         [experiment()],
         [experiment("a", filters=part(0, 0.5)), experiment("b", filters=part(0.5, 1))],
         [experiment("a"), experiment("b", active=False)],
+        [experiment("a", condition={"country": "AT"}), experiment("b", condition={"country": "DE"})],
+        [ROLLOUT | {"condition": {"age": {"$lt": 18}}}, experiment("b", condition={"age": {"$gte": 18}})],
         [experiment("a"), {"force": "comirec"}],
         [experiment("a"), {"force": "comirec", "coverage": 1, "hashAttribute": "user_id"}],
     ],
@@ -40,6 +42,18 @@ def test_rules_that_disturb_nobody_are_taken(rules):
 def test_one_seed_for_two_experiments_is_refused():
     with pytest.raises(ConfigurationError, match="a and b have one seed, 's': the arm in one would decide"):
         check_together(feature(experiment("a", seed="s"), experiment("b", seed="s")))
+
+
+def test_conditions_that_a_request_may_meet_together_are_refused():
+    rules = experiment("a", condition={"country": "AT"}), experiment("b", condition={"language": "de"})
+    with pytest.raises(ConfigurationError, match=r"a and b overlap: .* no request can meet together"):
+        check_together(feature(*rules))
+
+
+def test_the_attributes_that_must_be_single_are_named():
+    rules = [experiment(key, condition={"country": {"$in": [key]}}) for key in "abc"]
+    assert check_together(feature(*rules)) == {"country"}
+    assert check_together(feature(*rules[:1])) == frozenset()
 
 
 def test_two_experiments_over_the_same_users_are_refused():

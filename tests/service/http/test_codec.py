@@ -1,10 +1,11 @@
 """Bodies to records: what is refused, in which words, and what stays out of them."""
 
+import dataclasses
 import math
 
 import pytest
 
-from model.rules import NO_RULES
+from model.rules import NO_RULES, ListRules
 from service.errors import BadRequest, MalformedBody, Overloaded, UnknownArm
 from service.http import codec
 from service.http.schemas import FeedbackRequest, RecallRequest, ReloadBody
@@ -131,6 +132,19 @@ def test_seconds_for_milliseconds_are_found_out(more, sentence):
 @pytest.mark.parametrize("fields", [{}, {"boost": [{"weight": 0, "filter": {"a": 1}}]}, {"diversity": 0}])
 def test_rules_that_change_nothing_are_none(fields):
     assert codec.to_rules(body(**fields)) is NO_RULES
+
+
+def test_each_rule_alone_is_one():
+    bodies = {
+        "filter": {"filter": {"a": 1}},
+        "caps": {"caps": {"a": 1}},
+        "boosts": {"boost": [{"weight": 1, "filter": {"a": 1}}]},
+        "diversity": {"diversity": 0.5},
+    }
+    # a new field of the record needs its body here, and its part in to_rules
+    assert {*bodies} == {field.name for field in dataclasses.fields(ListRules)}
+    for name, parts in bodies.items():
+        assert getattr(codec.to_rules(body(**parts)), name) != getattr(NO_RULES, name)
 
 
 def test_equal_rules_are_equal_however_they_were_written():

@@ -9,6 +9,7 @@ import redis
 from index.bundle.build import build_bundle
 from model.checkpoint import Checkpoint
 from model.positive import PositiveRule
+from service.stores.history import decode_item
 
 RULES = {"recgpt": PositiveRule(0.5), "comirec": PositiveRule(any_of=("like",))}
 PATIENT = ("--request-timeout-ms", "30000", "--redis-timeout-ms", "5000", "--events-timeout-ms", "5000")
@@ -41,7 +42,11 @@ def history_after(served, user):
             assert client.post("/feedback", json={"user_id": user, "item_id": item} | action).status_code == 202
         arms = client.get("/arms").json()["arms"]
     with redis.Redis(unix_socket_path=(served.state / "redis" / "redis.where").read_text()) as store:
-        return [int(item) for item in store.lrange(f"hist:{user}", 0, -1)], store.xlen("recall:feedback"), arms
+        return (
+            [decode_item(entry) for entry in store.lrange(f"hist:{user}", 0, -1)],
+            store.xlen("recall:feedback"),
+            arms,
+        )
 
 
 def test_an_event_enters_that_the_rule_of_any_bundle_counts(launch, ruled):

@@ -233,7 +233,10 @@ def test_health_and_readiness_are_good(client):
     names = ["recgpt", "comirec", "words"]
     assert client.get("/health").json() == {"status": "ok", "engines": dict.fromkeys(names, "ok")}
     state = client.get("/ready").json()
-    assert (state["experiments"].pop("config") != "", state.pop("experiments")) == (True, {"refused": None})
+    assert (state["experiments"].pop("config") != "", state.pop("experiments")) == (
+        True,
+        {"refused": None, "paused": []},
+    )
     assert state == {"ready": True, "failing": {}, "arms": names, "degraded": [], "refused": {}}
 
 

@@ -119,7 +119,7 @@ def test_hidden_items_are_in_no_part():
 
 def test_kept_history_is_read_for_both_arms():
     histories = MemoryHistory()
-    asyncio.run(histories.append("u", 117))
+    asyncio.run(histories.take("u", 117, 1))
     assert 117 not in recall(query(history=None, top_n=N), histories=histories).item_ids.tolist()
 
 

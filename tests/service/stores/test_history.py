@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,9 +28,11 @@ class Writer:
     def __init__(self, sink):
         self._sink, self._number = sink, 0
 
-    async def append(self, user, item):
+    async def append(self, user, item, ts_ms=None):
+        """Without a time of its own each is newer than the one before."""
         self._number += 1
-        event = FeedbackEvent(user=user, item=item, action=Action.PLAY, ts_ms=0, event_id=str(self._number))
+        at = self._number if ts_ms is None else ts_ms
+        event = FeedbackEvent(user=user, item=item, action=Action.PLAY, ts_ms=at, event_id=str(self._number))
         assert await self._sink.keep(event)
 
 
@@ -87,6 +90,114 @@ def test_users_do_not_mix(server, kind):
     assert asyncio.run(main()) == [[1], [2], []]
 
 
+def told(kind, server, actions, max_history=50):
+    """The history after actions (item, time) in the order in which they were told."""
+
+    async def main():
+        async with open_history(kind, server, max_history) as (store, writer):
+            for item, at in actions:
+                await writer.append("user", item, at)
+            return await store.recent("user")
+
+    return asyncio.run(main())
+
+
+@TWINS
+@pytest.mark.parametrize(
+    ("actions", "expected"),
+    [
+        ([("a", 1), ("c", 3), ("b", 2)], ["a", "b", "c"]),
+        ([("b", 2), ("c", 3), ("a", 1)], ["a", "b", "c"]),
+        # a play and its like are one entry, and what came between divides it
+        ([("a", 1), ("a", 3), ("b", 2)], ["a", "b", "a"]),
+        ([("a", 1), ("a", 3), ("c", 4), ("b", 2)], ["a", "b", "a", "c"]),
+        # late, beside the same item: no entry of its own, and what comes between later divides it as well
+        ([("a", 1), ("c", 5), ("a", 2)], ["a", "c"]),
+        ([("a", 1), ("c", 5), ("c", 3)], ["a", "c"]),
+        ([("a", 1), ("c", 5), ("c", 3), ("b", 4)], ["a", "c", "b", "c"]),
+        ([("c", 5), ("c", 3), ("a", 1)], ["a", "c"]),
+        ([("a", 1), ("a", 5), ("a", 3), ("b", 2), ("b", 4)], ["a", "b", "a", "b", "a"]),
+        # of one moment, those that came first go first; each once, whoever tells it again
+        ([("a", 1), ("b", 1), ("a", 1), ("b", 1)], ["a", "b"]),
+        ([("a", 1), ("b", 2), ("c", 3), ("a", 1), ("b", 2)], ["a", "b", "c"]),
+    ],
+)
+def test_an_action_takes_its_place_by_its_time(server, kind, actions, expected):
+    assert told(kind, server, actions) == expected
+
+
+@TWINS
+def test_an_item_on_repeat_is_one_short_entry(server, kind):
+    actions = [("a", at) for at in range(1, 500)] + [("b", 498)]
+    assert told(kind, server, [("b", 0), *actions], max_history=3) == ["a", "b", "a"]
+
+
+@TWINS
+def test_the_newest_are_kept_whenever_they_are_told(server, kind):
+    order = [7, 2, 9, 4, 1, 8, 3, 6, 5]
+    assert told(kind, server, [(n, n) for n in order], max_history=4) == [6, 7, 8, 9]
+
+
+@TWINS
+def test_what_is_older_than_a_full_history_does_not_enter(server, kind):
+    assert told(kind, server, [(n, n) for n in (3, 4, 5, 1, 2)], max_history=3) == [3, 4, 5]
+
+
+def collapsed(actions):
+    """The history of actions that were told in the order of their times."""
+    items = [item for item, _ in sorted(actions, key=lambda action: action[1])]
+    return [item for number, item in enumerate(items) if not number or items[number - 1] != item]
+
+
+def shuffled_actions(rng):
+    """Actions on few items at times of their own, in a random order; never more on one than an entry has times."""
+    times = rng.permutation(500)[: rng.integers(1, 60)]
+    return [(int(item), int(at)) for item, at in zip(rng.integers(0, 6, len(times)), times, strict=True)]
+
+
+@TWINS
+def test_a_shuffled_history_is_the_one_in_order(server, kind):
+    """In every order of arrival; lists are longer than the end that is looked at first."""
+    rng = np.random.default_rng(3)
+    users = {f"user {number}": shuffled_actions(rng) for number in range(60)}
+
+    async def main():
+        async with open_history(kind, server, max_history=100) as (store, writer):
+            for user, actions in users.items():
+                for item, at in actions:
+                    await writer.append(user, item, at)
+            return {user: await store.recent(user) for user in users}
+
+    assert asyncio.run(main()) == {user: collapsed(actions) for user, actions in users.items()}
+
+
+@pytest.mark.parametrize(("at", "reads"), [(9_999, 1), (995, 2), (1, 3)], ids=["newest", "late", "very late"])
+def test_an_action_reads_no_more_of_a_long_history_than_it_goes_back(server, at, reads):
+    async def main():
+        async with open_history("redis", server, max_history=1000) as (store, writer):
+            entries = [f"{n}\t{n}" for n in range(1000)]
+            await store._redis.run(lambda client: client.rpush(history_key("user"), *entries))
+            await store._redis.run(lambda client: client.config_resetstat())
+            await writer.append("user", "new", at)
+            stats = await store._redis.run(lambda client: client.info("commandstats"))
+            kept = await store.recent("user")
+            return stats["cmdstat_lrange"]["calls"], len(kept), "new" in kept
+
+    assert asyncio.run(main()) == (reads, 1000, True)
+
+
+def test_entries_of_earlier_versions_are_older_than_all_others(server):
+    async def main():
+        async with open_history("redis", server) as (store, writer):
+            await store._redis.run(lambda client: client.rpush(history_key("user"), b"1", b'"a"', b"2"))
+            for item, at in ((2, 20), (3, 30), (4, 10)):
+                await writer.append("user", item, at)
+            return await store.recent("user", 9)
+
+    # the last of them goes on with a like that is told now, until something between divides it
+    assert asyncio.run(main()) == ["a", 2, 4, 2, 3]
+
+
 def test_concurrent_reads_of_different_length_share_a_round_trip(server):
     async def main():
         async with open_history("redis", server) as (store, writer):
@@ -140,7 +251,7 @@ def test_memory_twin_forgets_the_longest_silent_user():
     async def main():
         store = MemoryHistory(max_users=2)
         for user in ("a", "b", "a", "c"):
-            await store.append(user, user)
+            await store.take(user, user, 1)
         return [await store.recent(user, 5) for user in "abc"]
 
     assert asyncio.run(main()) == [["a"], [], ["c"]]

@@ -175,9 +175,25 @@ def test_full_memory_is_a_cause_of_its_own(server):
         for call in (lambda client: client.set(b"k", b"v"), lambda client: client.eval("redis.call('SET', 'k', 1)", 0)):
             with pytest.raises(RedisUnavailable):
                 await redis.run(call)
-        return dict(redis.failures)
+        return dict(redis.failures), redis.refusal, redis.is_down
 
-    assert with_redis(server.url, use) == {FailureCause.MEMORY: 2}
+    assert with_redis(server.url, use) == ({FailureCause.MEMORY: 2}, FailureCause.MEMORY, False)
+
+
+def test_a_full_disk_is_a_cause_of_its_own_and_told(server):
+    async def use(redis):
+        # a folder that holds no files, as a disk does that has no room; then a save that fails
+        await redis.run(lambda client: client.config_set("dir", "/proc"))
+        await redis.run(lambda client: client.config_set("save", "3600 1"))
+        await redis.run(lambda client: client.bgsave())
+        while (await redis.run(lambda client: client.info("persistence")))["rdb_last_bgsave_status"] == "ok":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        for call in (lambda client: client.set(b"k", b"v"), lambda client: client.eval("redis.call('SET', 'k', 1)", 0)):
+            with pytest.raises(RedisUnavailable):
+                await redis.run(call)
+        return dict(redis.failures), redis.refusal, redis.is_down
+
+    assert with_redis(server.url, use) == ({FailureCause.DISK: 2}, FailureCause.DISK, False)
 
 
 def test_read_only_server_is_a_cause_of_its_own(server):
@@ -185,9 +201,9 @@ def test_read_only_server_is_a_cause_of_its_own(server):
         await redis.run(lambda client: client.replicaof("127.0.0.1", "1"))
         with pytest.raises(RedisUnavailable):
             await redis.run(lambda client: client.set(b"k", b"v"))
-        return dict(redis.failures)
+        return dict(redis.failures), redis.refusal
 
-    assert with_redis(server.url, use) == {FailureCause.READONLY: 1}
+    assert with_redis(server.url, use) == ({FailureCause.READONLY: 1}, FailureCause.READONLY)
 
 
 def test_wrong_password_is_a_cause_of_its_own(server):

@@ -9,7 +9,14 @@ import pytest
 
 from service.errors import BadStatistics
 from service.experiments.verdict.judge import AnalysisPlan
-from service.experiments.verdict.preference import TUNED_USERS, judge_preferences, mean_effect, preference_of, teams_of
+from service.experiments.verdict.preference import (
+    TUNED_USERS,
+    judge_preferences,
+    mean_effect,
+    preference_of,
+    signed_ranks,
+    teams_of,
+)
 
 
 def plan(**changes):
@@ -32,7 +39,8 @@ def test_users_are_counted_by_whom_they_prefer():
     [plays] = judge_preferences(MIXED, plan()).metrics
     assert (plays.prefer_control, plays.prefer_treatment, plays.users) == (1, 3, 6)
     assert (plays.control_credit, plays.treatment_credit) == (6, 9)
-    assert plays.preference.estimate == pytest.approx(2 / 6)
+    # differences 2, 1, 0, -2, 2, 0: ranks 3, 1, -, 3, 3, -, each twice over 4 + 1
+    assert plays.preference.estimate == pytest.approx(2 / 5 * (3 + 1 - 3 + 3) / 6)
 
 
 def test_sign_test_is_that_of_fair_coins():
@@ -40,10 +48,31 @@ def test_sign_test_is_that_of_fair_coins():
     assert plays.p_sign == pytest.approx(float(2 * Fraction(comb(4, 3) + comb(4, 4), 2**4)))
 
 
-def test_a_heavy_user_counts_once():
-    light = judge_preferences(frame([0, 0, 1], [1, 1, 0]), plan()).metrics[0]
-    heavy = judge_preferences(frame([0, 0, 999], [1, 1, 0]), plan()).metrics[0]
-    assert light.preference == heavy.preference
+def test_a_heavy_user_counts_no_more_than_the_last_in_a_row():
+    mild, heavy, heavier = (
+        judge_preferences(frame([0, 0, most], [1, 1, 0]), plan()).metrics[0].preference for most in (1, 2, 9999)
+    )
+    assert heavy == heavier
+    assert (mild.estimate, heavy.estimate) == pytest.approx((1 / 3, 2 / 4 * (1.5 + 1.5 - 3) / 3))
+
+
+def test_ranks_of_all_users_who_differ_have_the_mean_1():
+    rng = np.random.default_rng(3)
+    values = signed_ranks(np.round(rng.normal(size=500), 1))
+    assert np.abs(values[values != 0]).mean() == pytest.approx(1)
+
+
+def test_seconds_are_judged_by_their_logarithms_where_the_rows_have_them():
+    """Two users watch one long video of the control, two as much in four short ones of the treatment."""
+    seconds = {"watch_time_s:control": [121.0, 121, 0, 0], "watch_time_s:recgpt": [0.0, 0, 120, 120]}
+    logs = {"watch_time_log:control": [4.8, 4.8, 0, 0], "watch_time_log:recgpt": [0.0, 0, 13.7, 13.7]}
+    whole = plan(primary="watch_time_s")
+    rows = [judge_preferences(frame([1] * 4, [1] * 4, **seconds, **more), whole).metrics for more in ({}, logs)]
+    assert [[row.metric for row in metrics] for metrics in rows] == [["watch_time_s", "plays"]] * 2
+    without, with_logs = (metrics[0] for metrics in rows)
+    assert without.preference.estimate < 0 < with_logs.preference.estimate
+    # what is told is in seconds
+    assert (with_logs.control_credit, with_logs.treatment_credit) == (242, 240)
 
 
 def test_users_who_all_agree_are_a_clear_preference():
@@ -71,8 +100,8 @@ def test_other_metrics_are_corrected_together_and_the_primary_alone():
         for team in ("control", "recgpt")
     }
     rows = {row.metric: row for row in judge_preferences(frame([0] * 40, [1] * 40, **wins), plan(final=True)).metrics}
-    assert rows["plays"].p_holm == rows["plays"].p_sign
-    assert rows["likes"].p_holm == min(1.0, 2 * rows["likes"].p_sign)
+    assert rows["plays"].p_holm == rows["plays"].p_signed_rank
+    assert rows["likes"].p_holm == min(1.0, 2 * rows["likes"].p_signed_rank)
 
 
 def test_a_coin_that_is_not_fair_hides_the_verdict():
@@ -108,10 +137,10 @@ def test_rows_of_a_split_have_no_teams():
 def test_no_preference_is_found_where_there_is_none():
     """400 tests of 600 users at twenty looks: any of the always-valid intervals excludes 0 in at most a twentieth."""
     rng = np.random.default_rng(8)
-    signs = rng.choice([-1.0, 0.0, 1.0], p=[0.4, 0.2, 0.4], size=(400, 600))
+    differences = rng.choice([-1.0, 0.0, 1.0], p=[0.4, 0.2, 0.4], size=(400, 600)) * rng.geometric(0.3, (400, 600))
     alarms = 0
-    for user_signs in signs:
-        looks = [mean_effect(user_signs[:n]) for n in range(30, 601, 30)]
+    for own in differences:
+        looks = [mean_effect(signed_ranks(own[:n])) for n in range(30, 601, 30)]
         alarms += any(low > 0 or high < 0 for low, high in (look.always_valid(0.05, TUNED_USERS) for look in looks))
     assert alarms <= 20
 
