@@ -77,7 +77,7 @@ ALLOWED = {
         "service.engine service.errors service.experiments service.fallback service.pipeline service.queries"
     ),
     "service.catalogue": (
-        "model.attributes model.catalogue model.ids model.outcomes model.rules service.errors service.stores"
+        "index model.attributes model.catalogue model.ids model.outcomes model.rules service.errors service.stores"
     ),
     "service.clock": "",
     "service.consumer": (

@@ -5,6 +5,7 @@ import ctypes
 import os
 import threading
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from index.base import ItemIndex
 from index.bundle.bundle import Bundle, BundleRefused, open_bundle
 from index.bundle.files import read_manifest
 from index.bundle.signature import TrustedKeys
+from index.folded import lists_like
 from index.next_item import next_item_from
 from index.planned import PlannedIndex
 from index.watched import WatchedIndex
@@ -103,7 +105,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
     index, watched = plan_searches(bundle, device)
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
     slots = SlotVectors(name, catalogue, bundle.exact, references_of(bundle, catalogue, encoder))
-    live = LiveItems(catalogue, parts.state, slots.of)
+    live = LiveItems(catalogue, parts.state, slots.of, partial(lists_like, index))
     served, cheap = ServedItems(live, bundle.exact, parts.fresh_share), cheaper_encoder(checkpoint, device)
     items, heads = (catalogue.categories, served), checkpoint.outcomes
     cheaper = BatchCompute(cheap, index, one_step(plan), *items, heads=heads) if cheap else None

@@ -22,7 +22,7 @@ MomentMs = Annotated[int, Field(strict=True, ge=0, le=ids.MAX_INTEGER)]
 Milliseconds = Annotated[int, Field(strict=True, ge=0, le=86_400_000)]
 
 EXAMPLE: dict[str, JsonValue] = {"user_id": "u42", "history": [101, 2044, 77], "top_n": 5, "explain": True}
-UNSHOWN: dict[str, JsonValue] = {"user_id": "u42", "history": [101, 2044, 77], "top_n": 20, "not_shown": True}
+UNSHOWN: dict[str, JsonValue] = {"user_id": "u42", "history": [101, 2044, 77], "not_shown": True, "min_catalogue": 0}
 FILTERED: dict[str, JsonValue] = {
     "history": [101, 2044, 77],
     "filter": {"duration_s": {"lt": 60}, "or": [{"language": "en"}, {"category": {"in": [3, 8]}}]},
