@@ -295,7 +295,5 @@ def experiment_headers(result: AnyResult) -> dict[str, str]:
     """The headers X-AB-*: only where an experiment, or a forced variation of an experiment, decided."""
     own = result.assignment
     names = ", ".join(f"{each.experiment}={each.variation}" for each in own.crossed)
-    layers = {"X-AB-Layers": names} if names else {}
-    if own.experiment is None or own.variation is None:
-        return layers
-    return {"X-AB-Experiment": own.experiment, "X-AB-Bucket": own.variation, **layers}
+    told = (("X-AB-Experiment", own.experiment), ("X-AB-Bucket", own.variation), ("X-AB-Layers", names or None))
+    return {name: text for name, text in told if text is not None}
