@@ -4,7 +4,9 @@
 
 400 items lose every event; one system is trained with them and one without, and the second gets them as new items: by
 what is known of all items, by their attributes, and by the query vectors of their first 1, 3 and 10 watchers. Measured
-is the recall@100 of those items among the targets of the test split, each user's history excluded, all items competing.
+is the recall@100 of those items among the targets of the test split, each user's history excluded, all items competing,
+and the recall of all targets beside that of lists without the new items (`overall`, a relative difference): by scores
+alone, and with a channel for new items.
 """
 
 import argparse
@@ -15,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -40,7 +43,7 @@ from service.engine.loading import references_of
 
 NUM_HELD, MIN_TRAIN, MIN_TEST, K = 400, 20, 5, 100
 WATCHERS = (0, 1, 3, 10)
-BATCH = 256
+BATCH, CHANNEL = 256, 0.05  # users that are searched together; share of a list that the channel keeps
 
 
 def held_rows(data: SequenceData, seed: int) -> NDArray[np.int64]:
@@ -60,7 +63,8 @@ def without(part: Ragged, rows: NDArray[np.int64]) -> Ragged:
 def reduced(data: SequenceData, rows: NDArray[np.int64]) -> SequenceData:
     train, valid = without(data.train, rows), without(data.valid, rows)
     counts = np.bincount(train.values, minlength=len(data.catalogue.items) + 1)[1:].astype(np.int64)
-    return replace(data, train=train, valid=valid, catalogue=replace(data.catalogue, counts=counts))
+    catalogue = replace(data.catalogue, counts=counts)
+    return replace(data, train=train, valid=valid, catalogue=catalogue, outcomes={})
 
 
 def encode(encoder: UserEncoder, histories: list[History]) -> NDArray[np.float32]:
@@ -83,6 +87,15 @@ def watchers_of(data: SequenceData, held: NDArray[np.int64]) -> Mapping[int, lis
     return histories
 
 
+class Recalls(NamedTuple):
+    """Recall@K of the new items among the targets, and of all targets."""
+
+    new: float
+    all: float
+    new_by_channel: float  # the same with places kept for new items
+    all_by_channel: float
+
+
 class Setting:
     """One split into known and new items, and the users that the new ones are measured on."""
 
@@ -95,10 +108,10 @@ class Setting:
         self.held_targets = [own & set(held.tolist()) for own in self.targets]
         self.histories = [data.history(user, "test") for user in users]
 
-    def recall(self, queries: NDArray[np.float32], table: NDArray[np.float32], without_held: bool) -> list[float]:
-        """Recall@K of held targets and of all targets; queries (B, Q, D), table (N, D)."""
+    def recall(self, queries: NDArray[np.float32], table: NDArray[np.float32], without_held: bool) -> Recalls:
+        """Recall@K of lists that follow scores, and of the same with the channel; queries (B, Q, D), table (N, D)."""
         index, q = ExactIndex(table), queries.shape[1]
-        hits = np.zeros(2)
+        by_score, by_channel = np.zeros(2), np.zeros(2)
         for start in range(0, len(self.users), BATCH):
             part = range(start, min(start + BATCH, len(self.users)))
             rows = [np.union1d(self.histories[n], self.held if without_held else []).astype(np.int64) for n in part]
@@ -111,13 +124,29 @@ class Setting:
                 mine = slice(n * q, (n + 1) * q)
                 order = np.argsort(-hit_lists.scores[mine].ravel(), kind="stable")
                 listed = list(dict.fromkeys(hit_lists.rows[mine].ravel()[order].tolist()))[:K]
-                hits += [
-                    len(self.held_targets[user].intersection(listed)),
-                    len(self.targets[user].intersection(listed)),
-                ]
+                by_score += self.hits(user, listed)
+                with_channel = listed if without_held else self.with_channel(listed, queries[user], table, user)
+                by_channel += self.hits(user, with_channel)
         sizes = [sum(map(len, self.held_targets)), sum(map(len, self.targets))]
-        shares: list[float] = (hits / sizes).tolist()
-        return shares
+        return Recalls(*(by_score / sizes).tolist(), *(by_channel / sizes).tolist())
+
+    def hits(self, user: int, listed: list[int]) -> tuple[int, int]:
+        """Held targets and all targets in a list."""
+        return len(self.held_targets[user].intersection(listed)), len(self.targets[user].intersection(listed))
+
+    def with_channel(
+        self, listed: list[int], queries: NDArray[np.float32], table: NDArray[np.float32], user: int
+    ) -> list[int]:
+        """The list with its last known items replaced by the best new ones, as `--fresh-share` does it."""
+        fresh = {*self.held.tolist()}
+        lacking = int(CHANNEL * K) - len(fresh.intersection(listed))
+        if lacking <= 0:
+            return listed
+        left_out = {*listed, *self.histories[user].tolist()}
+        order = np.argsort(-(table[self.held - 1] @ queries.T).max(1), kind="stable")
+        best = [row for row in self.held[order].tolist() if row not in left_out][:lacking]
+        gone = {*[row for row in listed if row not in fresh][-len(best) :]} if best else set()
+        return [row for row in listed if row not in gone] + best
 
 
 def tables(
@@ -163,7 +192,7 @@ def measure(setting: Setting, work: Path) -> Iterator[dict[str, object]]:
     trained = UserEncoder(Checkpoint.load(work / "with"))
     histories = [History(tuple(items.tolist())) for items in setting.histories]
     best = setting.recall(encode(trained, histories), trained.item_vectors().numpy(), without_held=False)
-    yield {"estimate": "trained", "recall_new": best[0], "share": 1.0, "recall_all": best[1]}
+    yield {"estimate": "trained", "recall_new": best.new, "share": 1.0, "recall_all": best.all}
     checkpoint = Checkpoint.load(work / "without")
     encoder = UserEncoder(checkpoint)
     # the bundle that would be served, for its golden vectors: they stand in where the checkpoint has no histories
@@ -172,11 +201,21 @@ def measure(setting: Setting, work: Path) -> Iterator[dict[str, object]]:
         references = references_of(open_bundle(Path(folder) / "bundle"), checkpoint.catalogue, encoder)
     kept = [History(tuple(items[~np.isin(items, setting.held)].tolist())) for items in setting.histories]
     queries, table = encode(encoder, kept), encoder.item_vectors().numpy()
-    _, base = setting.recall(queries, table, without_held=True)
+    base = setting.recall(queries, table, without_held=True).all
     yield {"estimate": "not listed", "recall_new": 0.0, "share": 0.0, "recall_all": base}
     for name, filled in tables(setting, encoder, table, references):
-        new, whole = setting.recall(queries, filled, without_held=False)
-        yield {"estimate": name, "recall_new": new, "share": new / best[0], "recall_all": whole}
+        own = setting.recall(queries, filled, without_held=False)
+        yield {
+            "estimate": name,
+            "recall_new": own.new,
+            "share": own.new / best.new,
+            "recall_all": own.all,
+            "overall": own.all / base - 1,
+            "channel": CHANNEL,
+            "share_by_channel": own.new_by_channel / best.new,
+            "recall_all_by_channel": own.all_by_channel,
+            "overall_by_channel": own.all_by_channel / base - 1,
+        }
 
 
 def main() -> None:

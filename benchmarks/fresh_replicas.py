@@ -1,11 +1,13 @@
 """New items on two replicas: how long until one is listed or gone on both, and what inserts do to recalls beside them.
 
-    python -m benchmarks.fresh_replicas [--rounds 200] [--inserts 49000] [--output FILE]     (make fresh-replicas)
+    python -m benchmarks.fresh_replicas [--rounds 200] [--inserts 100000] [--output FILE]     (make fresh-replicas)
 
 Two services share one redis-server. An item is put on one of them in turn, with a vector that leads the list of one
 history, and both are asked without pause until it leads; then it is deleted, and both are asked until it is gone. Times
 count from before the POST or DELETE leaves. Then recalls go to both at a fixed rate, first alone, then while items are
-put one after the other over some connections: the recalls' p99 in both, and how many failed. One JSON line each.
+put one after the other over some connections: the p99 of recalls in both, and how many failed. Then again without
+inserts, beside all that were put; the memory of a service and of the log; and how long a third service takes to start,
+which reads the whole log. One JSON line each.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from redis import Redis
 
 from benchmarks.soak import requests
 from benchmarks.steady import KEY, Body, SteadyLoad, where_and_when
@@ -28,6 +31,7 @@ from index.bundle.build import build_bundle
 from model.encoder import pin_compute_threads
 from recall.bench.bundles import Sizes, make_checkpoint
 from recall.bench.target import Target, serving
+from service.catalogue.log import STREAM
 from service.stores.embedded_redis import EmbeddedRedis
 
 HEADERS, FIRST_ID, LIMIT_S = {"X-Admin-Key": KEY}, 10_000_000, 30.0
@@ -73,15 +77,18 @@ async def follow(targets: list[Target], vector: list[float], rounds: int) -> dic
 
 
 async def insert(targets: list[Target], ids: Iterator[int], dim: int) -> int:
-    """Puts items over one connection to each service in turn; returns how many were refused."""
+    """Puts items over one connection to each service in turn; returns how many got no 200."""
     refused, generator = 0, np.random.default_rng(0)
     async with httpx.AsyncClient(timeout=LIMIT_S, headers=HEADERS) as client:
         for item in ids:
             body: dict[str, Any] = {"id": item}
             if item % 2:
                 body["vectors"] = {"main": generator.normal(scale=0.1, size=dim).round(4).tolist()}
-            reply = await client.post(f"{targets[item % len(targets)].url}/items", json=body)
-            refused += reply.status_code != 200
+            try:
+                reply = await client.post(f"{targets[item % len(targets)].url}/items", json=body)
+                refused += reply.status_code != 200
+            except httpx.TransportError:
+                refused += 1
     return refused
 
 
@@ -103,8 +110,9 @@ def load_on(target: Target, number: int, sizes: Sizes, rate: float, answers: Ans
 async def loaded(targets: list[Target], sizes: Sizes, options: argparse.Namespace) -> dict[str, Any]:
     """The same load without inserts and with them."""
     facts: dict[str, Any] = {"what": "inserts under load", "inserts": options.inserts, "rate": options.rate}
+    facts["memory_mb_before"] = round(targets[0].memory_mb)
     ids = iter(range(FIRST_ID, FIRST_ID + options.inserts))
-    for name in ("alone", "inserting"):
+    for name in ("alone", "inserting", "behind"):
         answers = Answers()
         loads = [load_on(target, n, sizes, options.rate / 2, answers) for n, target in enumerate(targets)]
         started = time.monotonic()
@@ -123,13 +131,15 @@ async def loaded(targets: list[Target], sizes: Sizes, options: argparse.Namespac
             f"p50_ms_{name}": round(float(np.median(latencies)), 2),
             f"p99_ms_{name}": round(float(np.quantile(latencies, 0.99)), 2),
         }
-    return facts | {"p99_ratio": round(facts["p99_ms_inserting"] / facts["p99_ms_alone"], 3)}
+    ratios = {f"p99_ratio_{name}": facts[f"p99_ms_{name}"] / facts["p99_ms_alone"] for name in ("inserting", "behind")}
+    rounded = {name: round(ratio, 3) for name, ratio in ratios.items()}
+    return facts | {"memory_mb_behind": round(targets[0].memory_mb)} | rounded
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--inserts", type=int, default=49_000, help="At most 50,000 with those of the rounds.")
+    parser.add_argument("--inserts", type=int, default=100_000, help="At most 200,000 with those of the rounds.")
     parser.add_argument("--rate", type=float, default=100, help="Recalls a second, of both replicas together.")
     parser.add_argument("--seconds", type=float, default=30, help="Of the load alone.")
     parser.add_argument("--items", type=int, default=10_000)
@@ -152,6 +162,14 @@ def main() -> None:
         # many times the score of the best item
         rows.append(asyncio.run(follow(targets, (50 * best).tolist(), options.rounds)))
         rows.append(asyncio.run(loaded(targets, sizes, options)))
+        with serving({"main": folder / "bundle"}, *given) as third:
+            log = Redis.from_url(redis.url)
+            rows[-1] |= {
+                "start_s_empty_log": round(targets[0].start_s, 1),
+                "start_s_whole_log": round(third.start_s, 1),
+                "log_mb": round((log.memory_usage(STREAM, samples=0) or 0) / 2**20, 1),
+            }
+            log.close()
     facts = {"items": options.items, **where_and_when()}
     rows = [row | facts for row in rows]
     for row in rows:

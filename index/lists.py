@@ -19,6 +19,7 @@ from index.faiss_index import FaissIndex, load_faiss
 
 EVEN = 0.98  # share of the lists that hold passing rows from which on a filter has nothing to do with where rows lie
 THIN = 0.45  # power of twice the passing share, which fewer rows are visited for
+NEAR, NEAR_THIN = 0.75, 0.3  # share of that for a query near rows that lie together, where they are thick
 FAR, FAR_THIN, FAR_POWER = 2.15, 5.5, 0.6  # lists visited for a query far from what passes: a power of their number
 EASY_EFFORT = 2.0  # lists visited without a filter, for the root of their number, up to which FAR is enough
 SCORED_AGAIN = 1.3  # hits scored again for each wanted: 8 bits swap neighbours, they lose none
@@ -69,8 +70,8 @@ class ListsOfRows:
         """The lists to visit where the rows at `places` (row r at r - 1) pass; C >= 1 of them.
 
         A query whose nearest list holds passing rows visits as many rows as it would without a filter, fewer where
-        those that pass are thin: the nearest lists hold what is wanted. Any other is about as near to many lists. The
-        constants were set on the vectors of benchmarks/filters.py.
+        those that pass are thin: the nearest lists hold what is wanted, the more so where rows lie together. Any other
+        is about as near to many lists. The constants were set on the vectors of benchmarks/filters.py.
         """
         counts = np.bincount(self.list_of_row[places], minlength=len(self.centres))
         is_used = counts > 0
@@ -80,6 +81,7 @@ class ListsOfRows:
         usual = self.num_visited * min(1.0, 2 * share) ** THIN / thickness
         far = usual
         if is_used.mean() < EVEN:
+            usual *= min(1.0, NEAR / (2 * share) ** NEAR_THIN)
             effort = max(1.0, self.index.effort.nprobe / (EASY_EFFORT * len(self.centres) ** 0.5))
             far = max(usual, effort * (FAR + FAR_THIN / thickness**0.5) * num_used**FAR_POWER)
         return ListPlan(is_used, thickness, min(int(usual) + 1, num_used), min(int(far) + 1, num_used))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from model.attributes.table import BadAttribute
 from model.catalogue import ExternalId, IdMap
 from model.ids import RULE
-from service.catalogue.changes import MAX_WATCHERS, DeleteItem, ItemWatched, PutItem
+from service.catalogue.changes import MAX_WATCHERS, DeleteItem, ItemWatched, PutItem, Watcher
 from service.catalogue.follower import CatalogueFollower, Learner
 from service.catalogue.log import CatalogueLog, MemoryCatalogueLog, RedisCatalogueLog
 from service.catalogue.snapshot import required
@@ -161,6 +161,7 @@ def learners(arms: Mapping[str, ArmSlot]) -> Iterator[Learner]:
             yield Learner(release.items, release.slots, partial(watcher_vectors, release))
 
 
-async def watcher_vectors(release: Release, watched: ItemWatched) -> NDArray[np.float32]:
+async def watcher_vectors(release: Release, watched: Watcher) -> NDArray[np.float32]:
     """(Q, D) the query vectors of a watcher before the item."""
-    return (await release.engine.ask(release.request(watched.user, watched.history))).vectors.vectors
+    # a list of one: vectors that are asked for alone are those of the plan's outcomes
+    return (await release.engine.ask(release.request(watched.user, watched.history, limit=1))).vectors.vectors

@@ -8,13 +8,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from service.catalogue.changes import ItemWatched, PutItem
+from service.catalogue.changes import PutItem, Watcher
 from service.catalogue.live import LiveItems
 from service.catalogue.log import CatalogueLog, Numbered
 from service.catalogue.state import CatalogueState, LiveState
@@ -22,7 +23,7 @@ from service.errors import RecallError
 from service.stores.redis_client import RedisUnavailable
 
 PAUSE_S = 0.1  # between two reads: changes that come together are one snapshot, which costs more the more items came
-RETRY_S = 0.5
+RETRY_S, FOLD_PAUSE_S = 0.5, 1.0
 log = structlog.get_logger()
 
 
@@ -40,7 +41,7 @@ class Learner:
 
     items: LiveItems
     slots: Slots
-    embed: Callable[[ItemWatched], Awaitable[NDArray[np.float32]]]
+    embed: Callable[[Watcher], Awaitable[NDArray[np.float32]]]
 
 
 class CatalogueFollower:
@@ -65,6 +66,20 @@ class CatalogueFollower:
 
     async def run(self) -> None:
         """Follows until it is cancelled; while Redis is away the last state stands."""
+        folding = asyncio.create_task(self._fold())
+        try:
+            await self._follow()
+        finally:
+            folding.cancel()
+
+    async def _fold(self) -> None:
+        """Folds what has come into indexes, beside the reading: a second or more where there is much."""
+        while True:
+            for learner in [*self._learners()]:
+                await aside(learner.items.fold)
+            await asyncio.sleep(FOLD_PAUSE_S)
+
+    async def _follow(self) -> None:
         while True:
             try:
                 await self._advance(await self._changes.read())
@@ -76,16 +91,18 @@ class CatalogueFollower:
             await asyncio.sleep(PAUSE_S)
 
     async def _advance(self, changes: Sequence[Numbered]) -> None:
-        """Takes changes in, once every release is ready to say where a new item lies."""
+        """Takes changes in, once every release is ready to say where a new item lies and has its next snapshot."""
+        if not changes:
+            return
+        learners = [*self._learners()]
         if any(isinstance(change, PutItem) for _, change in changes):
-            for learner in self._learners():
+            for learner in learners:
                 # the first time a quarter of a second or more: not in whichever thread asks for the next list
-                try:
-                    await asyncio.to_thread(learner.slots.prepare)
-                except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
-                    # the changes count all the same: whoever asks for a new item's vector meets this again
-                    log.error("slots_not_prepared", error=repr(error)[:500])
-        self._state.advance(changes)
+                await aside(learner.slots.prepare)
+        state = await asyncio.to_thread(self._state.current.after, changes)
+        for learner in learners:
+            await aside(partial(learner.items.prepare, state))
+        self._state.become(state)
 
     async def _learn(self) -> None:
         """Teaches every release the watchers that it has not heard of, those of a release just loaded among them."""
@@ -94,13 +111,16 @@ class CatalogueFollower:
             # mostly nothing has come since the last time: then no slot is looked at
             if self._taught.get(learner.slots) is state or await self._teach(learner, state):
                 taught[learner.slots] = state
+            elif learner.slots in self._taught:
+                taught[learner.slots] = self._taught[learner.slots]
         self._taught = taught
 
     async def _teach(self, learner: Learner, state: CatalogueState) -> bool:
         """Teaches a release the watchers of a state; False where some are left for the next time."""
         is_whole, has_learnt = True, False
-        for number in state.current.values():
-            watchers = state.slots[number].watchers
+        before = self._taught.get(learner.slots, CatalogueState())
+        for number in state.slots.changed_since(before.slots):
+            watchers = state.slots[number].watchers if state.alive[number] else ()
             for watched in watchers[learner.slots.num_learnt(number) :]:
                 try:
                     learner.slots.learn(number, await learner.embed(watched))
@@ -113,3 +133,11 @@ class CatalogueFollower:
         if has_learnt:
             learner.items.refresh()
         return is_whole
+
+
+async def aside(make: Callable[[], None]) -> None:
+    """Makes something in a thread; what fails is told: the changes count all the same, and who asks meets it again."""
+    try:
+        await asyncio.to_thread(make)
+    except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
+        log.error("items_not_prepared", error=repr(error)[:500])

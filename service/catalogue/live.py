@@ -6,17 +6,20 @@ old makes the new one, and the others wait for it.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from itertools import islice
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.base import ItemIndex
 from model.attributes.filters import parse_filter
-from model.catalogue import Catalogue
+from model.catalogue import Catalogue, ExternalId
 from model.ids import marks_of
-from service.catalogue.snapshot import Flags, ItemSnapshot, MainRows, required
-from service.catalogue.state import CatalogueState, LiveState
+from service.catalogue.folded import FOLDED_AT, FOLDED_SHARE, Fold, FoldedSlots, SlotTable
+from service.catalogue.layered import Layered
+from service.catalogue.slot_attributes import SlotChunks
+from service.catalogue.snapshot import ItemSnapshot, MainRows, required
+from service.catalogue.state import CatalogueState, Flags, LiveState
 
 BLOCK = 256  # dead rows that are looked up one by one before they go into the mask
 MAX_MASKS = 256  # filters whose rows are remembered
@@ -27,18 +30,26 @@ class LiveItems:
     """The items of one bundle under the changes of this process's state."""
 
     def __init__(
-        self, catalogue: Catalogue, live: LiveState | None = None, slot_vectors: SlotVectors | None = None
+        self,
+        catalogue: Catalogue,
+        live: LiveState | None = None,
+        slot_vectors: SlotVectors | None = None,
+        fold: Fold[ItemIndex] = lambda _: None,
     ) -> None:
         """slot_vectors: (M, D) for a state, where an engine searches; may give others for the same state later."""
         self.catalogue, self._live, self._slot_vectors = catalogue, live or LiveState(), slot_vectors
+        self._fold = fold
+        self._folded: FoldedSlots[ItemIndex] | None = None
         # with `alive`, kept for its id
         self._masks: OrderedDict[tuple[str, int], tuple[Flags, Flags | None]] = OrderedDict()
         self._slot_marks = np.zeros(0, dtype=np.uint32)  # of the slots so far: they are only ever added to
         self._lock = Lock()  # of the masks: engines and event loops ask for them
         self._taking = Lock()  # an older snapshot must not take the place of a newer one
-        self._dead: tuple[int, tuple[int, ...]] = 0, ()  # hidden ids that were looked up, and the rows of those
+        # hidden ids that were looked up, and the rows of those
+        self._dead: tuple[Layered[ExternalId, int], tuple[int, ...]] = Layered(), ()
         self._alive: tuple[tuple[int, ...], Flags] = (), np.ones(0, dtype=np.bool_)
-        self._snapshot = self._take(self._live.current)
+        self._chunks = SlotChunks(catalogue)
+        self._snapshot = self._next = self._take(self._live.current)
 
     @property
     def snapshot(self) -> ItemSnapshot:
@@ -47,15 +58,39 @@ class LiveItems:
         # looked at again under the lock: another thread may have made it meanwhile
         if newest.state is not self._live.current:
             with self._taking:
-                if self._snapshot.state is not self._live.current:
-                    self._snapshot = self._take(self._live.current)
+                if (state := self._live.current) is not self._snapshot.state:
+                    self._snapshot = self._next if self._next.state is state else self._take(state)
                 newest = self._snapshot
         return newest
+
+    def prepare(self, state: CatalogueState) -> None:
+        """Makes the snapshot of a state that is about to be the current one, so that no request has to."""
+        with self._taking:
+            following = self._take(state)
+            if "slot_attributes" in vars(self._snapshot):
+                # filters are asked here: they will be of the next one too
+                _ = following.slot_attributes
+            self._next = following
 
     def refresh(self) -> None:
         """Has the vectors of the slots asked for anew."""
         with self._taking:
             self._snapshot = self._take(self._live.current)
+
+    def fold(self) -> None:
+        """Puts all slots so far into an index, where enough have come since the last time.
+
+        Takes a while: for a thread of its own. Snapshots do without the index until there is one.
+        """
+        table, last = self.snapshot.table, len(self._folded.vectors) if self._folded else 0
+        # a snapshot that was made before the last time does not know of it
+        if table is None or len(table.vectors) - last + table.num_moved < max(FOLDED_AT, last // FOLDED_SHARE):
+            return
+        if (index := self._fold(table.vectors)) is None:
+            return
+        with self._taking:
+            self._folded = FoldedSlots(table.vectors, index)
+        self.refresh()
 
     def main_mask(self, snapshot: ItemSnapshot, text: str | None) -> Flags | None:
         """(N,) the bundle's rows that pass a filter and are not long dead; the same array for the same question.
@@ -85,20 +120,30 @@ class LiveItems:
         """Rows, those of slots behind those of the bundle, of all ids that have one of the marks (model/ids.py)."""
         snapshot, known = self.snapshot, self._slot_marks
         if len(known) < snapshot.num_slots:
-            new = marks_of([slot.id for slot in snapshot.state.slots[len(known) :]])
+            new = marks_of([snapshot.state.slots[number].id for number in range(len(known), snapshot.num_slots)])
             self._slot_marks = known = np.append(known, new)
         slots = np.flatnonzero(np.isin(known[: snapshot.num_slots], marks)) + snapshot.num_main + 1
         return (*self.catalogue.items.rows_of_marks(marks), *slots.tolist())
 
     def _take(self, state: CatalogueState) -> ItemSnapshot:
-        vectors = self._slot_vectors(state) if self._slot_vectors else None
-        return ItemSnapshot(self.catalogue, state, self._main_rows(state), vectors)
+        return ItemSnapshot(self.catalogue, state, self._main_rows(state), self._chunks, self._table(state))
+
+    def _table(self, state: CatalogueState) -> SlotTable[ItemIndex] | None:
+        if self._slot_vectors is None:
+            return None
+        vectors = self._slot_vectors(state)
+        # a state may be older than what was folded
+        is_longer = self._folded is not None and len(vectors) >= len(self._folded)
+        return self._folded.stands_for(vectors) if self._folded and is_longer else SlotTable(vectors)
 
     def _main_rows(self, state: CatalogueState) -> MainRows:
-        num_known, dead = self._dead
+        known, dead = self._dead
+        if len(state.hidden) < len(known):
+            # the snapshot of the next state has been made before this one
+            return MainRows(None, self.catalogue.items.rows([*state.hidden]))
         # ids are only ever added
-        dead += self.catalogue.items.rows([*islice(state.hidden, num_known, None)])
-        self._dead = len(state.hidden), dead
+        dead += self.catalogue.items.rows([*state.hidden.changed_since(known)])
+        self._dead = state.hidden, dead
         # whole blocks alone: the mask, N bytes, is made anew once in BLOCK deletions
         settled = dead[: len(dead) - len(dead) % BLOCK]
         if not settled:

@@ -1,8 +1,9 @@
 """Vectors of the items that were put: given, trained, or estimated from attributes and first watchers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +17,30 @@ from service.catalogue.state import CatalogueState, Slot
 
 Vector = NDArray[np.float32]
 MAX_SAMPLE = 50_000  # most popular items that priors are taken of; scores of the others are too low to count
+ROOM = 1.5  # times as many rows as there are, so that most new ones need no copy
 PRIOR_ITEMS = 2.0  # items that nothing weighs as much as, in the mean of those that share a value
+
+
+class GrowingRows:
+    """Tables of rows that are only added to, mostly: a longer one lies in the memory of the one before it."""
+
+    def __init__(self, dim: int) -> None:
+        self.none: Vector = np.zeros((0, dim), dtype=np.float32)
+        self._memory, self._num_given = self.none, 0  # rows that some table shows: those never change
+        self._lock = Lock()
+
+    def with_rows(self, known: Vector, num_rows: int, own: Mapping[int, Vector]) -> Vector:
+        """(num_rows, D) the rows of `known`, an earlier table or `none`, with some set; other new rows are any."""
+        with self._lock:
+            is_longest = known.base is self._memory and len(known) == self._num_given
+            if not is_longest or num_rows > len(self._memory) or min(own, default=num_rows) < len(known):
+                self._memory = np.zeros((int(ROOM * max(num_rows, 64)), known.shape[1]), dtype=np.float32)
+                kept = min(len(known), num_rows)
+                self._memory[:kept], self._num_given = known[:kept], num_rows
+            for number, row in own.items():
+                self._memory[number] = row
+            self._num_given = max(self._num_given, num_rows)
+            return self._memory[:num_rows]
 
 
 class VectorTable(Protocol):
@@ -53,8 +77,9 @@ class SlotVectors:
         self._arm, self._catalogue, self._exact, self._references = arm, catalogue, exact, references
         self._learnt: dict[int, Learnt] = {}
         self._taught: list[int] = []  # slots in the order in which they learnt; only ever added to
+        self._rows = GrowingRows(exact.dim)
         # the newest vectors, of which state, after how many of `taught`
-        self._last = CatalogueState(), np.zeros((0, exact.dim), dtype=np.float32), 0
+        self._last = CatalogueState(), self._rows.none, 0
         self._fixed: dict[int, Vector | None] = {}  # by slot: its vector where that is given
         self._estimates: dict[int, tuple[tuple[int, int], Vector]] = {}  # with what they follow from
         self._described: dict[int, Vector] = {}  # by slot: what its attributes add to a typical vector
@@ -81,21 +106,17 @@ class SlotVectors:
         before, known, num_taught = self._last
         taught = self._taught[num_taught:]
         # most slots are as they were: with tens of thousands a look at each would cost more than the search
-        changed = [n for n, (old, new) in enumerate(zip(before.slots, state.slots, strict=False)) if old is not new]
-        fresh = range(len(before.slots), len(state.slots))
-        vectors = np.zeros((len(state.slots), self._exact.dim), dtype=np.float32)
-        kept = min(len(known), len(vectors))
-        vectors[:kept] = known[:kept]
-        for number in {*changed, *taught, *fresh}:
-            if number >= len(vectors):
-                continue
-            slot = state.slots[number]
-            if state.current.get(slot.id) != number:
+        changed = {*state.slots.changed_since(before.slots), *taught}
+        own: dict[int, Vector] = {}
+        for number in changed:
+            slot = state.slots.find(number)
+            if slot is None or not state.alive[number]:
                 continue
             if number not in self._fixed:
                 self._fixed[number] = self._given(slot)
             given = self._fixed[number]
-            vectors[number] = self._estimate(number, slot) if given is None else given
+            own[number] = self._estimate(number, slot) if given is None else given
+        vectors = self._rows.with_rows(known, len(state.slots), own)
         self._last = state, vectors, num_taught + len(taught)
         return vectors
 
@@ -124,7 +145,7 @@ class SlotVectors:
             trained: Vector = self._exact.gather(np.array([row])).reshape(-1)
             return trained
         given = slot.vectors.get(self._arm)
-        return np.array(given, dtype=np.float32) if given is not None and len(given) == self._exact.dim else None
+        return given if given is not None and len(given) == self._exact.dim else None
 
     def _describe(self, slot: Slot) -> Vector:
         """(D,) what items that share a value with this one add to a typical vector."""

@@ -1,19 +1,22 @@
 """A bundle's items with all changes so far, frozen: what one batch is searched, filled and named by."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.base import ItemIndex
 from model.attributes.filters import parse_filter
-from model.attributes.table import Attributes, BadAttribute, ItemValues
+from model.attributes.table import Attributes, BadAttribute
 from model.catalogue import Catalogue, ExternalId
-from service.catalogue.state import CatalogueState
+from service.catalogue.folded import SlotTable
+from service.catalogue.slot_attributes import SlotAttributes, SlotChunks
+from service.catalogue.state import CatalogueState, Flags
 
-Flags = NDArray[np.bool_]
+MAX_FLAGS = 64  # filters whose slots a snapshot remembers
 NO_ATTRIBUTES = "the bundle has no attributes of items; give `recall prepare` a table of them with --items"
 
 
@@ -32,7 +35,8 @@ class ItemSnapshot:
     catalogue: Catalogue
     state: CatalogueState
     main: MainRows
-    vectors: NDArray[np.float32] | None = None  # (M, D) of the slots, where an engine searches
+    chunks: SlotChunks
+    table: SlotTable[ItemIndex] | None = None  # of the slots, where an engine searches
 
     @property
     def number(self) -> int:
@@ -55,31 +59,31 @@ class ItemSnapshot:
         """True when lists may differ from those of the bundle alone."""
         return bool(self.num_slots or self.main.recent or self.main.alive is not None)
 
-    @cached_property
+    @property
     def alive_slots(self) -> Flags:
         """(M,) true for the slots that may be listed."""
-        alive = np.zeros(self.num_slots, dtype=np.bool_)
-        alive[list(self.state.current.values())] = True
-        return alive
+        return self.state.alive
 
     @cached_property
-    def slot_attributes(self) -> Attributes | None:
+    def slot_attributes(self) -> SlotAttributes | None:
         """The attributes of the slots: their own, else the bundle's where it knows the item."""
-        main = self.catalogue.attributes
-        if main is None:
-            return None
-        items: list[ItemValues] = [slot.attributes or {} for slot in self.state.slots]
-        silent = [number for number, slot in enumerate(self.state.slots) if slot.attributes is None]
-        known = {number: row for number in silent if (row := self.catalogue.items.row(self.state.slots[number].id))}
-        for number, own in zip(known, main.items([*known.values()]), strict=True):
-            items[number] = own
-        return Attributes.of_items(main.types, items)
+        return self.chunks.of(self.state)
 
     def slot_flags(self, text: str | None) -> Flags:
         """(M,) true for the slots that are alive and pass a filter."""
-        if text is None or not self.num_slots:
-            return self.alive_slots
-        return self.alive_slots & parse_filter(text).allowed(required(self.slot_attributes))
+        return self.alive_slots if text is None or not self.num_slots else self._flags_of(text)
+
+    @cached_property
+    def _flags_of(self) -> "Callable[[str], Flags]":
+        # each search of a filter asks again, and a snapshot lives for as long as nothing comes
+        return lru_cache(MAX_FLAGS)(lambda text: self.alive_slots & self._own_attributes.allowed(parse_filter(text)))
+
+    @property
+    def _own_attributes(self) -> SlotAttributes:
+        """Raises BadAttribute where the bundle has none."""
+        if self.slot_attributes is None:
+            raise BadAttribute(NO_ATTRIBUTES)
+        return self.slot_attributes
 
     def is_alive(self, row: int) -> bool:
         """Tells if a row may be listed."""
@@ -96,7 +100,7 @@ class ItemSnapshot:
         """The rows of slots of known ids, in either of their forms."""
         if not (current := self.state.current):
             return ()
-        slots = map(current.get, map(self.catalogue.items.own_form, ids))
+        slots = map(current.find, map(self.catalogue.items.own_form, ids))
         return tuple(self.num_main + 1 + slot for slot in slots if slot is not None)
 
     def column(self, rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -112,27 +116,24 @@ class ItemSnapshot:
     def groups(self, attribute: str, rows: Sequence[int]) -> list[tuple[object, ...]]:
         """The values of an attribute of each row, as keys: equal where the values are."""
         column = required(self.catalogue.attributes).column(attribute)
-        slots = self.slot_attributes.column(attribute) if self.num_slots and self.slot_attributes else None
         keys: list[tuple[object, ...]] = []
         for row in rows:
-            if row <= self.num_main or slots is None:
+            if row <= self.num_main:
                 keys.append(tuple(column.of_row(row).tolist()))
             else:
-                values = [slots.values[code - 1] for code in slots.of_row(row - self.num_main).tolist()]
+                values = self._own_attributes.of_slot(attribute, row - self.num_main - 1)
                 keys.append(tuple(column.code(value) or (value,) for value in values))
         return keys
 
     def numbers(self, attribute: str, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """(K,) the numbers of a comparable attribute; NaN where a row has none."""
-        main, slots = required(self.catalogue.attributes).column(attribute), None
-        if self.num_slots and self.slot_attributes:
-            slots = self.slot_attributes.column(attribute)
-        values = np.full(len(rows), np.nan)
-        for column, first in ((main, 0), (slots, self.num_main)):
-            if column is not None:
-                inside = (rows > first) & (rows <= first + len(column))
-                own = rows[inside] - first - 1
-                values[inside] = np.where(column.known[own], column.numbers[own], np.nan)
+        column, values = required(self.catalogue.attributes).column(attribute), np.full(len(rows), np.nan)
+        inside = (rows > 0) & (rows <= self.num_main)
+        own = rows[inside] - 1
+        values[inside] = np.where(column.known[own], column.numbers[own], np.nan)
+        behind = rows > self.num_main
+        if behind.any():
+            values[behind] = self._own_attributes.numbers(attribute, rows[behind] - self.num_main - 1)
         return values
 
 

@@ -6,11 +6,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from model.catalogue import ExternalId
-from service.catalogue.changes import MAX_WATCHERS, Change, DeleteItem, ItemWatched, PutItem
+from service.catalogue.changes import MAX_WATCHERS, Change, DeleteItem, ItemWatched, PutItem, Watcher
+from service.catalogue.layered import Layered
 from service.errors import CatalogueBehind
 
-MAX_SLOTS = 50_000  # items put since the stream began; a search of them costs as much as one of so many exact rows
+Flags = NDArray[np.bool_]
+
+MAX_SLOTS = 200_000  # items put since the stream began; each is a row that searches score
+NO_FLAGS: Flags = np.zeros(0, dtype=np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,43 +26,83 @@ class Slot:
 
     id: ExternalId
     attributes: Mapping[str, Any] | None
-    vectors: Mapping[str, list[float]]
+    vectors: Mapping[str, NDArray[np.float32]]  # (D,) by arm
     expected_watches: float | None = None
-    watchers: tuple[ItemWatched, ...] = ()
+    watchers: tuple[Watcher, ...] = ()
+
+    @classmethod
+    def of(cls, put: PutItem, watchers: tuple[Watcher, ...]) -> "Slot":
+        # a list of numbers takes eight times the memory of an array
+        vectors = {arm: np.array(vector, dtype=np.float32) for arm, vector in put.vectors.items()}
+        return cls(put.id, put.attributes, vectors, put.expected_watches, watchers)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CatalogueState:
-    """Immutable; every change makes another."""
+    """Immutable; every change makes another, and shares with it what has not changed."""
 
     number: int = 0  # of the last change that it knows
-    slots: tuple[Slot, ...] = ()
-    current: Mapping[ExternalId, int] = field(default_factory=dict)  # id -> the slot that is alive
-    hidden: Mapping[ExternalId, None] = field(default_factory=dict)  # ids whose row in a bundle is dead, oldest first
+    slots: Layered[int, Slot] = field(default_factory=Layered)  # by number, from 0
+    current: Layered[ExternalId, int] = field(default_factory=Layered)  # id -> the slot that is alive
+    hidden: Layered[ExternalId, int] = field(default_factory=Layered)  # ids whose row in a bundle is dead, from 0
+    alive: Flags = field(default_factory=lambda: NO_FLAGS)  # (M,) true for slots that may be listed
 
     def after(self, changes: Iterable[tuple[int, Change]]) -> "CatalogueState":
         """The state that numbered changes, in order, lead to."""
-        new = [*changes]
-        if not new:
+        if not (new := [*changes]):
             return self
-        slots, current, hidden = list(self.slots), dict(self.current), dict(self.hidden)
+        step = _Step(self)
         for _, change in new:
-            match change:
-                case PutItem() if len(slots) < MAX_SLOTS:
-                    # the row of the bundle gives way to the slot
-                    hidden.setdefault(change.id, None)
-                    # put again, an item keeps those who have watched it: its vector need not be learnt anew
-                    kept = slots[current[change.id]].watchers if change.id in current else ()
-                    current[change.id] = len(slots)
-                    slots.append(Slot(change.id, change.attributes, change.vectors, change.expected_watches, kept))
-                case DeleteItem():
-                    hidden.setdefault(change.id, None)
-                    current.pop(change.id, None)
-                case ItemWatched():
-                    own = current.get(change.id)
-                    if own is not None and len(slots[own].watchers) < MAX_WATCHERS:
-                        slots[own] = replace(slots[own], watchers=(*slots[own].watchers, change))
-        return CatalogueState(new[-1][0], tuple(slots), current, hidden)
+            step.take(change)
+        return step.state(new[-1][0])
+
+
+class _Step:
+    """A state under way to the next one."""
+
+    def __init__(self, before: CatalogueState) -> None:
+        self._before, self._num_slots = before, len(before.slots)
+        self._slots: dict[int, Slot | None] = {}
+        self._current: dict[ExternalId, int | None] = {}
+        self._hidden: dict[ExternalId, int | None] = {}
+
+    def take(self, change: Change) -> None:
+        own = self._own(change.id)
+        match change:
+            case PutItem() if self._num_slots < MAX_SLOTS:
+                # the row of the bundle gives way to the slot
+                self._hide(change.id)
+                # put again, an item keeps those who have watched it: its vector need not be learnt anew
+                self._slots[self._num_slots] = Slot.of(change, self._slot(own).watchers if own is not None else ())
+                self._current[change.id] = self._num_slots
+                self._num_slots += 1
+            case DeleteItem():
+                self._hide(change.id)
+                self._current[change.id] = None
+            case ItemWatched():
+                if own is not None and len((slot := self._slot(own)).watchers) < MAX_WATCHERS:
+                    self._slots[own] = replace(slot, watchers=(*slot.watchers, Watcher.of(change)))
+
+    def state(self, number: int) -> CatalogueState:
+        before = self._before
+        alive = np.append(before.alive, np.zeros(self._num_slots - len(before.alive), dtype=np.bool_))
+        for id_, now in self._current.items():
+            if (old := before.current.find(id_)) is not None:
+                alive[old] = False
+            if now is not None:
+                alive[now] = True
+        slots, current = before.slots.after(self._slots), before.current.after(self._current)
+        return CatalogueState(number, slots, current, before.hidden.after(self._hidden), alive)
+
+    def _own(self, item: ExternalId) -> int | None:
+        return self._current[item] if item in self._current else self._before.current.find(item)
+
+    def _slot(self, number: int) -> Slot:
+        return self._slots.get(number) or self._before.slots[number]
+
+    def _hide(self, item: ExternalId) -> None:
+        if item not in self._hidden and self._before.hidden.find(item) is None:
+            self._hidden[item] = len(self._before.hidden) + len(self._hidden)
 
 
 class LiveState:
@@ -67,7 +114,11 @@ class LiveState:
 
     def advance(self, changes: Iterable[tuple[int, Change]]) -> None:
         """Takes changes in; belongs to one event loop."""
-        self.current = self.current.after(changes)
+        self.become(self.current.after(changes))
+
+    def become(self, state: CatalogueState) -> None:
+        """Takes a state that follows the current one; belongs to the same loop."""
+        self.current = state
         # a new event each time: who waits for a later change finds one that is not set
         self._changed.set()
         self._changed = asyncio.Event()

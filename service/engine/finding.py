@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from index.base import Exclusions, Hits, ItemIndex
-from index.best import best_on_cpu
+from index.base import Hits, ItemIndex
 from model.catalogue import Ragged
 from model.merging import Merged
 from model.records import ServingPlan
@@ -23,6 +22,7 @@ from service.errors import BadRequest
 from service.lists.fill import EMPTY, FRESH, groups_of, merge_each, within_caps
 from service.lists.reasons import Reasons, reasons_of
 from service.lists.shaping import MAX_POOL, Shaper, pool_size
+from service.lists.slots import joined, search_slots
 
 if TYPE_CHECKING:
     from index.exact import ExactIndex
@@ -149,11 +149,11 @@ class Finder:
         """(K, D) the vectors of rows, fresh ones among them."""
         served, snapshot = self._required()
         inside = rows <= snapshot.num_main
-        if inside.all() or snapshot.vectors is None:
+        if inside.all() or snapshot.table is None:
             return served.exact.gather(rows)
         vectors = np.empty((len(rows), served.exact.dim), dtype=np.float32)
         vectors[inside] = served.exact.gather(rows[inside])
-        vectors[~inside] = snapshot.vectors[rows[~inside] - snapshot.num_main - 1]
+        vectors[~inside] = snapshot.table.vectors[rows[~inside] - snapshot.num_main - 1]
         return vectors
 
     def _search(self, asked: Sequence[Asked], depth: int) -> Hits:
@@ -172,7 +172,7 @@ class Finder:
             own = excluded.up_to(self.index.num_items)
             mask = self.served.live.main_mask(snapshot, text)
             hits = self.index.search(queries, min(depth, self.index.num_items), own, mask)
-            if snapshot.num_slots and snapshot.vectors is not None:
+            if snapshot.num_slots and snapshot.table is not None:
                 fresh = search_slots(snapshot, queries, depth, excluded, text)
                 hits = joined(hits, fresh, depth)
         shape = (len(requests), num_queries, -1)
@@ -211,7 +211,17 @@ class FreshChannel:
     ) -> dict[int, float]:
         """The best rows that are not listed, with their scores; within the request's filter and caps."""
         excluded = exclusions([request], len(vectors), self.snapshot.num_rows)
-        hits = search_slots(self.snapshot, vectors, self.snapshot.num_slots, excluded, request.rules.filter)
+        depth, num_slots = lacking + len(listed), self.snapshot.num_slots
+        while True:
+            hits = search_slots(self.snapshot, vectors, depth, excluded, request.rules.filter)
+            chosen = self._first(request, hits, lacking, listed)
+            # only caps may ask for more than so many: without them what is left out is listed
+            if len(chosen) == lacking or depth >= num_slots or not hits.rows.all():
+                return chosen
+            depth *= DEEPER
+
+    def _first(self, request: EngineRequest, hits: Hits, lacking: int, listed: Sequence[int]) -> dict[int, float]:
+        """The first of the hits that may be listed."""
         order = np.argsort(-hits.scores.ravel(), kind="stable")
         chosen: dict[int, float] = {}
         counts = Counter(key for row in listed for key in groups_of(self.snapshot, request.rules, row))
@@ -222,25 +232,3 @@ class FreshChannel:
                 continue
             chosen[row] = score
         return chosen
-
-
-def search_slots(
-    snapshot: ItemSnapshot, queries: NDArray[np.float32], depth: int, excluded: Exclusions, text: str | None
-) -> Hits:
-    """Hits (Q, K) among the slots that are alive and pass the filter, all of them scored."""
-    vectors, first = snapshot.vectors, snapshot.num_main
-    if vectors is None:
-        raise ValueError("the snapshot of an engine has the vectors of its slots")
-    # slot rows counted from 1, as a search of slots alone counts them
-    own = excluded.queries[excluded.rows > first], excluded.rows[excluded.rows > first] - first
-    rows, scores = best_on_cpu(
-        queries @ vectors.T, min(depth, len(vectors)), Exclusions(*own), snapshot.slot_flags(text)
-    )
-    return Hits(np.where(np.isneginf(scores) | (rows == 0), 0, rows + first), scores)
-
-
-def joined(main: Hits, fresh: Hits, depth: int) -> Hits:
-    """The best `depth` of both, by score; the bundle's first within a tie."""
-    rows, scores = np.concatenate([main.rows, fresh.rows], 1), np.concatenate([main.scores, fresh.scores], 1)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
-    return Hits(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1))

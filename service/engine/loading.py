@@ -5,6 +5,7 @@ import ctypes
 import os
 import threading
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from index.base import ItemIndex
 from index.bundle.bundle import Bundle, BundleRefused, open_bundle
 from index.bundle.files import read_manifest
 from index.bundle.signature import TrustedKeys
+from index.folded import lists_like
 from index.next_item import next_item_from
 from index.planned import PlannedIndex
 from index.watched import WatchedIndex
@@ -103,12 +105,14 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
     index, watched = plan_searches(bundle, device)
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
     slots = SlotVectors(name, catalogue, bundle.exact, references_of(bundle, catalogue, encoder))
-    live = LiveItems(catalogue, parts.state, slots.of)
+    live = LiveItems(catalogue, parts.state, slots.of, partial(lists_like, index))
     served, cheap = ServedItems(live, bundle.exact, parts.fresh_share), cheaper_encoder(checkpoint, device)
-    cheaper = BatchCompute(cheap, index, one_step(plan), catalogue.categories, served) if cheap else None
-    general = BatchCompute(encoder, index, plan, catalogue.categories, served, cheaper)
+    items, heads = (catalogue.categories, served), checkpoint.outcomes
+    cheaper = BatchCompute(cheap, index, one_step(plan), *items, heads=heads) if cheap else None
+    general = BatchCompute(encoder, index, plan, *items, cheaper, heads)
     # on a CPU the kernels run in Triton's interpreter alone, which is there for tests
-    compute = with_graphs(general) if device == "cuda" else general
+    # a card's graph searches with the plain vectors
+    compute = with_graphs(general) if device == "cuda" and not plan.outcomes else general
     release = Release(
         name=name,
         kind=checkpoint.network.kind,
@@ -129,6 +133,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
         slots=slots,
         dim=bundle.exact.dim,
         positive=checkpoint.provenance.positive,
+        outcomes=checkpoint.outcomes.names if checkpoint.outcomes else (),
     )
     release_memory()
     log.info(
@@ -193,7 +198,7 @@ def plan_searches(bundle: Bundle, device: str) -> tuple[ItemIndex, WatchedIndex 
 def one_step(plan: ServingPlan) -> ServingPlan:
     """The plan of those whose deadline is too near: nothing is generated, one query vector a user."""
     # quotas belong to the steps that are left out; diversity costs no pass of the network
-    return ServingPlan(diversity=plan.diversity)
+    return ServingPlan(diversity=plan.diversity, outcomes=plan.outcomes)
 
 
 def cheaper_encoder(checkpoint: Checkpoint, device: str) -> UserEncoder | None:

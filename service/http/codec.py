@@ -173,10 +173,11 @@ def check_plausible(body: FeedbackRequest, now_ms: int, settings: Settings) -> N
 def to_rules(body: RecallRequest) -> ListRules:
     """The rules of a checked body; NO_RULES itself where it has none. Raises BadRequest for a filter that is none."""
     boosts = [boost for boost in body.boost if boost.weight]
-    if not (body.filter or body.caps or boosts or body.diversity) and body.filter is None:
+    if not (body.caps or boosts or body.diversity) and body.filter is None and body.outcome is None:
         return NO_RULES
     caps = tuple(Cap(name, most) for name, most in sorted(body.caps.items()))
-    return ListRules(_filter_of(body.filter, "filter"), caps, tuple(map(_to_boost, boosts)), body.diversity)
+    text, boosts_of = _filter_of(body.filter, "filter"), tuple(map(_to_boost, boosts))
+    return ListRules(text, caps, boosts_of, body.diversity, body.outcome)
 
 
 def _to_boost(body: BoostBody) -> Boost:
@@ -255,7 +256,7 @@ def explained(part: RecallResult, settings: Settings) -> dict[str, Any]:
     """The columns that `explain` adds to the list of one arm."""
     reasons = columns_of(part.reasons, part.listed.rows, part.arm.catalogue)
     reasons["similar"] = [listed_ids(own, settings) for own in reasons["similar"]]
-    sources = [part.arm.source_name(source) for source in part.listed.sources.tolist()]
+    sources = [part.arm.source_name(source, part.outcome) for source in part.listed.sources.tolist()]
     return {"sources": sources, "prompts": listed_ids(part.prompts, settings), "reasons": reasons}
 
 

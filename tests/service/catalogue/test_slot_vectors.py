@@ -7,7 +7,7 @@ from index.exact import ExactIndex
 from model.attributes.table import Attributes
 from model.catalogue import Catalogue, IdMap
 from service.catalogue.changes import PutItem
-from service.catalogue.slot_vectors import References, SlotVectors
+from service.catalogue.slot_vectors import GrowingRows, References, SlotVectors
 from service.catalogue.state import CatalogueState
 
 N, D, R = 200, 8, 40
@@ -59,3 +59,38 @@ def test_items_of_one_author_point_the_same_way_and_those_of_another_do_not():
 def test_a_value_that_no_item_has_says_nothing():
     unknown, silent = slots().of(state(PutItem(900, {"author": 99}), PutItem(901)))
     assert np.array_equal(unknown, silent)
+
+
+def row(value):
+    return np.full(D, value, dtype=np.float32)
+
+
+def test_tables_that_grow_share_their_memory_and_older_ones_stay_as_they_were():
+    rows = GrowingRows(D)
+    first = rows.with_rows(rows.none, 2, {0: row(1), 1: row(2)})
+    second = rows.with_rows(first, 4, {2: row(3), 3: row(4)})
+    assert second.base is first.base
+    changed = rows.with_rows(second, 4, {1: row(9)})
+    assert changed.base is not first.base
+    assert (first[:, 0].tolist(), second[:, 0].tolist()) == ([1, 2], [1, 2, 3, 4])
+    assert changed[:, 0].tolist() == [1, 9, 3, 4]
+
+
+def test_a_shorter_table_that_is_made_later_takes_no_rows_from_a_longer_one():
+    rows = GrowingRows(D)
+    longer = rows.with_rows(rows.none, 3, {n: row(n) for n in range(3)})
+    shorter = rows.with_rows(longer, 1, {})
+    again = rows.with_rows(shorter, 2, {1: row(7)})
+    assert longer[:, 0].tolist() == [0, 1, 2]
+    assert again[:, 0].tolist() == [0, 7]
+
+
+def test_thousands_of_slots_have_the_vectors_that_one_state_of_them_all_gives():
+    own, step, number = slots(), CatalogueState(), 0
+    for size in (1, 300, 4000, 5000, 2):
+        puts = [PutItem(1000 + number + n, None, {"recgpt": [number + n + 1.0] * D}) for n in range(size)]
+        step = step.after(enumerate(puts, start=number + 1))
+        number += size
+        vectors = own.of(step)
+    assert np.array_equal(vectors[:, 0], np.arange(1, number + 1))
+    assert np.array_equal(vectors, slots().of(step))

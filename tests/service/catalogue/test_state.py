@@ -44,6 +44,7 @@ def test_changes_lead_to_the_same_state_however_they_are_cut(changes, cut):
     whole = CatalogueState().after(numbered(changes))
     parts = CatalogueState().after(numbered(changes[:cut])).after(numbered(changes[cut:], cut + 1))
     assert (parts.slots, parts.current, parts.hidden) == (whole.slots, whole.current, whole.hidden)
+    assert np.array_equal(parts.alive, whole.alive)
     assert whole.number == parts.number == len(changes)
 
 
@@ -69,8 +70,34 @@ def test_what_may_be_listed_is_the_bundle_and_what_was_put_last(tiny, changes):
 def test_watchers_are_kept_up_to_a_bound_and_stay_with_an_item_that_is_put_again():
     watched = [ItemWatched(1, user, [2]) for user in range(MAX_WATCHERS + 5)]
     state = CatalogueState().after(numbered([PutItem(1), *watched, PutItem(1)]))
-    assert [len(slot.watchers) for slot in state.slots] == [MAX_WATCHERS] * 2
+    assert [len(slot.watchers) for slot in state.slots.values()] == [MAX_WATCHERS] * 2
     assert state.current == {1: 1}
+
+
+@pytest.mark.parametrize("history", [[10_001, 7], ["clip-a", "clip-b"]])
+def test_a_watcher_keeps_its_history_in_fewer_bytes(history):
+    state = CatalogueState().after(numbered([PutItem(1), ItemWatched(1, "u", history)]))
+    [watcher] = state.slots[0].watchers
+    assert (watcher.user, watcher.history) == ("u", history)
+
+
+def test_what_was_prepared_is_the_snapshot_once_its_state_is_the_current_one(tiny):
+    made = []
+
+    def slot_vectors(current):
+        made.append(current.number)
+        return np.zeros((len(current.slots), 4), dtype=np.float32)
+
+    state = LiveState()
+    items = LiveItems(tiny.catalogue, state, slot_vectors)
+    before, following = items.snapshot, state.current.after(numbered([PutItem(1), DeleteItem(10_001)]))
+    items.prepare(following)
+    assert items.snapshot is before
+    state.become(following)
+    assert items.snapshot.state is following
+    assert not items.snapshot.is_alive(1)
+    # nothing was made anew for whoever asked
+    assert made == [0, 2]
 
 
 def test_many_deleted_rows_become_a_mask_that_changes_seldom(tiny, known):
@@ -107,7 +134,7 @@ def test_a_snapshot_begun_earlier_does_not_take_the_place_of_a_newer_one(tiny):
         refreshing = threads.submit(items.refresh)
         wait([refreshing], timeout=0.1)  # it ends before the other, or after it
         may_end.set()
-    assert (items.snapshot.vectors == 2).all()
+    assert (items.snapshot.table.vectors == 2).all()
 
 
 class SlowText(str):

@@ -88,7 +88,7 @@ def test_a_vector_follows_its_watchers(loaded, state):
     [taught] = slots.of(state.current)
     assert (queries @ taught > queries @ first).all()
     release.items.refresh()
-    np.testing.assert_array_equal(release.items.snapshot.vectors[0], taught)
+    np.testing.assert_array_equal(release.items.snapshot.table.vectors[0], taught)
 
 
 def test_attributes_bring_a_new_item_near_those_that_share_them(loaded, tiny):
