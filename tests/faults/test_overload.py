@@ -49,7 +49,9 @@ def flooded(strained, ask):
 
     How many are too many is the machine's matter: the rate rises until some are refused.
     """
-    load = Load(port=Target(strained.url).port, path="/recall/recgpt", seconds=1.5, history=20, top_n=10)
+    where = {"port": Target(strained.url).port, "path": "/recall/recgpt"}
+    # late answers are not lost ones
+    load = Load(**where, seconds=1.5, history=20, top_n=10, drain_s=LIMIT_S)
     event = {"user_id": 1, "item_id": 10_001, "action": "play"}
     with ThreadPoolExecutor(1) as sender:
         for rate in RATES:
