@@ -10,6 +10,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from model.data.outcomes import read_outcomes
 from model.data.prepare import PrepareOptions
 from model.data.prepare import prepare as prepare_data
 from model.data.sequences import PREPARED, SequenceData
@@ -95,6 +96,13 @@ class PrepareCommand:
             "Default: every event."
         ),
     ] = None
+    outcome: Annotated[
+        list[str] | None,
+        Option(
+            help="What a positive event may end with, so that lists can be asked for it: like, follow, share, comment, "
+            "click, or watch:0.9 (named long_view); may be repeated. kuairand has long_view and like by itself."
+        ),
+    ] = None
     max_bad_share: Annotated[float, Option(help="Stop when more than this share of the rows is bad.")] = 0.01
 
 
@@ -116,6 +124,7 @@ def prepare(options: PrepareCommand) -> None:
         items=options.items,
         **read_times(options.shares, options.cut),
         **read_positive(options.input_format, options.positive or []),
+        **read_marks(options.input_format, options.outcome or []),
     )
     check_target(PREPARED, options.output)
     with progress_of_rows() as on_rows:
@@ -184,6 +193,16 @@ def read_positive(input_format: str | None, words: list[str]) -> dict[str, Any]:
         return {"positive": PositiveRule.parse(words)}
     except ValueError as error:
         raise DataError(f"--positive: {error}") from error
+
+
+def read_marks(input_format: str | None, words: list[str]) -> dict[str, Any]:
+    """The part of PrepareOptions that says what events may end with."""
+    if words and input_format in ("kuairand", "kuairec", "s3rec"):
+        raise DataError(f"--outcome: {input_format} has {'its own outcomes' if input_format == 'kuairand' else 'none'}")
+    try:
+        return {"outcomes": read_outcomes(words)}
+    except ValueError as error:
+        raise DataError(f"--outcome: {error}") from error
 
 
 @contextmanager

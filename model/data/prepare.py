@@ -11,6 +11,7 @@ from model.data.categories import Categories, read_categories
 from model.data.items import coverage, read_items, with_attributes
 from model.data.kuairand import Target, read_kuairand
 from model.data.kuairec import read_kuairec
+from model.data.outcomes import Outcomes, describe_outcomes, mark_outcomes
 from model.data.positives import select_positives
 from model.data.sequences import SequenceData
 from model.data.splits import Protocol, SplitRule, TimeCut, split_log
@@ -41,6 +42,7 @@ class PrepareOptions:
     cut: TimeCut | None = None  # by-time: two times in the log's unit, in place of the shares
     k_core: int = 0
     positive: PositiveRule = field(default_factory=PositiveRule)
+    outcomes: Outcomes = field(default_factory=dict)  # that an answer can be asked for; kuairand has its own
     target: Target = "long_view"  # kuairand: which exposures are positives
     max_bad_share: float = 0.01
     categories: Path | None = None  # JSON item -> attribute ids; s3rec looks for <stem>_item2attributes.json
@@ -76,13 +78,14 @@ def prepare(options: PrepareOptions, on_rows: Progress | None = None) -> tuple[S
     # Before anything is filtered: k-core could hide that half of a file did not parse.
     report.check(options.dataset_name, options.max_bad_share)
     num_events = len(log)
-    log = select_positives(log, options.positive)
+    log = mark_outcomes(select_positives(log, options.positive), options.outcomes)
     num_positives, held = len(log), [log]
     # handed over: with a reference left here a long log would stay in memory while it is divided
     del log
     data = split_log(options.dataset_name, held.pop(), _split_rule(options), categories)
     data = replace(data, positive=options.positive)
     notes = () if options.is_synthetic else tuple(describe(num_events, num_positives, data))
+    notes += tuple(describe_outcomes(data.outcomes))
     return _with_table(data, replace(report, notes=(*report.notes, *notes)), options, categories)
 
 
@@ -110,7 +113,8 @@ def _read(options: PrepareOptions, on_rows: Progress | None) -> tuple[EventLog, 
         return made.log, ReadReport(len(made.log)), _categories(options) or topics
     if options.format == "events":
         return *read_feedback(_input(options)), _categories(options)
-    inputs, signals = [_input(options), *options.more_inputs], () if options.positive.keeps_all else SIGNALS
+    inputs = [_input(options), *options.more_inputs]
+    signals = () if options.positive.keeps_all and not options.outcomes else SIGNALS
     log, report = read_log(inputs, options.format, options.shape, on_rows, signals)
     return log, report, _categories(options)
 

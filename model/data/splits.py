@@ -4,7 +4,8 @@ Events are sorted by time; equal times keep the order of the log. Repeats stay: 
 rows 1..N and user rows 1..U follow the sorted external ids of what k-core left, whichever split they occur in.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from math import ceil
 from typing import Literal
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.data.categories import Categories, encode_categories
+from model.data.marks import Flags, Marks
+from model.data.outcomes import columns_of, marks_of
 from model.data.sequences import SPLITS, SequenceData
 from model.logs.events import EXACT, DataError, EventLog, Time, Unit
 from model.logs.times import is_date, to_time
@@ -84,14 +87,19 @@ class RowEvents:
     user_rows: NDArray[np.int32]  # (E,) 1..U
     item_rows: NDArray[np.int32]  # (E,) 1..N
     parts: NDArray[np.int8]  # (E,) TRAIN, VALID or TEST
+    marks: Mapping[str, Flags] = field(default_factory=dict)  # (E,) by outcome
+
+    def places(self, part: int) -> NDArray[np.int64]:
+        """The places of a part's events, user by user."""
+        places = np.flatnonzero(self.parts == part)
+        # stable: events come by time and stay so within a user
+        return places[np.argsort(self.user_rows[places], kind="stable")]
 
     def sequences(self, part: int) -> Ragged:
-        users, items = self.user_rows[self.parts == part], self.item_rows[self.parts == part]
-        # stable: events come by time and stay so within a user
-        order = np.argsort(users, kind="stable")
+        places = self.places(part)
         offsets = np.zeros(len(self.users) + 1, dtype=np.int64)
-        np.cumsum(np.bincount(users - 1, minlength=len(self.users)), out=offsets[1:])
-        return Ragged(offsets, items[order].astype(np.int32, copy=False))
+        np.cumsum(np.bincount(self.user_rows[places] - 1, minlength=len(self.users)), out=offsets[1:])
+        return Ragged(offsets, self.item_rows[places].astype(np.int32, copy=False))
 
     def to_data(
         self, name: str, protocol: Protocol | Literal["given"], categories: Ragged | None = None
@@ -100,7 +108,9 @@ class RowEvents:
         train, valid, test = (self.sequences(part) for part in (TRAIN, VALID, TEST))
         counts = np.bincount(train.values, minlength=len(self.items) + 1)[1:].astype(np.int64)
         catalogue = Catalogue(self.items, self.users, counts, categories)
-        return SequenceData(name, catalogue, train, valid, test, protocol)
+        places = [self.places(part) for part in (TRAIN, VALID, TEST)] if self.marks else []
+        outcomes = {name: Marks(*(flags[own] for own in places)) for name, flags in self.marks.items()}
+        return SequenceData(name, catalogue, train, valid, test, protocol, outcomes=outcomes)
 
 
 def split_log(name: str, log: EventLog, rule: SplitRule, categories: Categories | None = None) -> SequenceData:
@@ -110,16 +120,18 @@ def split_log(name: str, log: EventLog, rule: SplitRule, categories: Categories 
     """
     if rule.protocol == "by-time" and not log.has_times:
         raise DataError("the log has no times, so it cannot be cut by time; use the split leave-one-out")
-    core, unit = keep_core(log.frame.select("user", "item", "time"), rule.k_core), log.unit
-    del log  # whoever keeps no log of its own has its memory back: what follows needs less
+    kept = log.frame.select("user", "item", "time", *columns_of(log.frame))
+    core, unit = keep_core(kept, rule.k_core), log.unit
+    del log, kept  # whoever keeps no log of its own has its memory back: what follows needs less
     order = _order_of(core["time"])
     (items, item_rows), (users, user_rows) = (_number(core[name], order) for name in ("item", "user"))
     if rule.protocol == "leave-one-out":
         parts = _parts_by_user(user_rows)
     else:
         parts = _parts_by_time(core["time"] if order is None else core["time"].gather(order), rule, unit)
+    marks = {name: flags if order is None else flags[order.to_numpy()] for name, flags in marks_of(core).items()}
     del core, order
-    events = RowEvents(items, users, user_rows, item_rows, parts)
+    events = RowEvents(items, users, user_rows, item_rows, parts, marks)
     _check_parts(parts, rule)
     data = events.to_data(name, rule.protocol, encode_categories(items, categories) if categories else None)
     data = replace(data, seen_targets=rule.seen_targets)

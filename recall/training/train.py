@@ -195,6 +195,7 @@ def run_training(training: Training, output: Path) -> None:
             "seconds": round(provenance.training_seconds, 1),
             "plan": describe_plan(checkpoint),
             "valid": provenance.metrics,
+            **({"outcomes": checkpoint.outcomes.facts} if checkpoint.outcomes else {}),
         }
     )
 
@@ -202,7 +203,7 @@ def run_training(training: Training, output: Path) -> None:
 def describe_plan(checkpoint: "Checkpoint") -> dict[str, Any]:
     """The whole plan that was chosen, as one flat record."""
     plan = checkpoint.plan
-    return {**asdict(plan.prompts), "quotas": plan.quotas, "diversity": plan.diversity}
+    return {**asdict(plan.prompts), "quotas": plan.quotas, "diversity": plan.diversity, "outcomes": plan.outcomes}
 
 
 def describe_unfinished(folder: Path, num_epochs: int) -> str:
