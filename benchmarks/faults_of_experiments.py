@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.fault_rows import NUM_ITEMS, Outcome, case, in_both
+from benchmarks.fault_rows import NUM_ITEMS, PATIENT, Outcome, case, in_both
 from benchmarks.steady import Body, SteadyLoad
 from recall.bench.bundles import Sizes, make_bundle
 from recall.bench.target import Target, serving
@@ -103,8 +103,9 @@ def experiments_changed(bundle: Path, *options: str) -> Outcome:
         path = Path(folder) / "experiments.json"
         path.write_bytes(experiments(0))
         # two bundles that differ, so that an answer of the wrong arm shows
-        other = make_bundle(Path(folder) / "other", Sizes(num_items=NUM_ITEMS, seed=1))
-        given = ("--experiments", str(path), "--watch-experiments-s", str(WATCH_S), *options)
+        (beside := Path(folder) / "other").mkdir()
+        other = make_bundle(beside, Sizes(num_items=NUM_ITEMS, seed=1))
+        given = ("--experiments", str(path), "--watch-experiments-s", str(WATCH_S), *PATIENT, *options)
         with serving(dict(zip(ARMS, (bundle, other), strict=True)), *given) as target:
             load = SteadyLoad(target, requests(), RATE, answers.take)
             asyncio.run(change_all(load, answers, path))

@@ -43,7 +43,8 @@ def overloaded(bundle: Path, *options: str) -> Outcome:
             cpu = ", ".join(f"{part} {seconds / (load.seconds + load.warmup_s):.0%}" for part, seconds in spent.items())
             parts.append(
                 f"{factor}x ({load.rate:.0f}/s): {good(measured, load):.0f}/s good, just before at {rate:.0f}/s "
-                f"{before:.0f} ({share:.0%}), rejects p99 {measured.refused_p99_ms:.0f} ms, {other} other failures, "
+                f"{before:.0f} ({share:.0%}), rejects p99 {measured.refused_p99_ms:.0f} ms "
+                f"({measured.refused_sent_p99_ms:.0f} from when they were sent), {other} other failures, "
                 f"/health {health_ms:.0f} ms (median), sent late p99 {measured.lag_p99_ms:.0f} ms, of a core: {cpu}"
             )
             is_good = is_good and share >= 0.9 and measured.refused_p99_ms <= 20 and not other

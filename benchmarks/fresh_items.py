@@ -63,7 +63,8 @@ def without(part: Ragged, rows: NDArray[np.int64]) -> Ragged:
 def reduced(data: SequenceData, rows: NDArray[np.int64]) -> SequenceData:
     train, valid = without(data.train, rows), without(data.valid, rows)
     counts = np.bincount(train.values, minlength=len(data.catalogue.items) + 1)[1:].astype(np.int64)
-    return replace(data, train=train, valid=valid, catalogue=replace(data.catalogue, counts=counts))
+    catalogue = replace(data.catalogue, counts=counts)
+    return replace(data, train=train, valid=valid, catalogue=catalogue, outcomes={})
 
 
 def encode(encoder: UserEncoder, histories: list[History]) -> NDArray[np.float32]:

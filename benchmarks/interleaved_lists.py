@@ -39,7 +39,7 @@ def lists_of(
     filled = (
         complete(release.items, result.merged, request).rows for request, result in zip(requests, results, strict=True)
     )
-    return [release.catalogue.items.external(rows.tolist()) for rows in filled]
+    return [[int(item) for item in release.catalogue.items.external(rows.tolist())] for rows in filled]
 
 
 def play(

@@ -1,18 +1,20 @@
-"""Which credit of an interleaved list sees a lift in 500 users? `python -m benchmarks.interleaving_credit`.
+"""Credits of an interleaved list, and the lifts that 500 users can show: `python -m benchmarks.interleaving_credit`.
 
-Two parts, on the users of the replay with KuaiRand (docs/online-ab.md). `bound`: twins, each user's sums in two whole
+Three parts, on the users of the replay with KuaiRand (docs/online-ab.md). `bound`: twins, each user's sums in two whole
 worlds; a list that is mixed out of both arms' shows less of a user. So the share of draws of 500 twins whose difference
 has the sign of the lift is about what an interleaving can reach, and so are the users that 95 % need. `credit`: the
 lists of both arms (benchmarks/interleaved_lists.py), drafted as the service does, and ways to credit what users do with
-them: of each, how often 500 users have the sign of the twins' lift.
+them: of each, how often 500 users have the sign of the twins' lift. `service`: the credit of today in lists that a
+service has interleaved, for a part of the users; the twins are those of the whole replay in the work folder.
 
     python -m benchmarks.interleaving_credit bound --worlds CONTROL.parquet TREATMENT.parquet
     python -m benchmarks.interleaving_credit credit --lists runs/lists [--skip 5376]
+    python -m benchmarks.interleaving_credit service --work runs/replay/kuairand --skip 5376 --users 3072
 """
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,13 @@ from scipy.stats import norm
 
 from benchmarks.interleaving_study import RESULTS
 from benchmarks.steady import add_row, where_and_when
+from recall.replay.arms import Workshop
 from recall.replay.audiences.audience import EXPECTED, PLAYS, WATCHED
 from recall.replay.audiences.kuairand import LogAudience
 from recall.replay.command import AUDIENCES
 from recall.replay.preferences import USERS
+from recall.replay.study import Study
+from recall.replay.world import Script
 from service.experiments.team_draft import draft, seed_of
 from service.experiments.verdict.preference import signed_ranks
 
@@ -67,14 +72,15 @@ def bound(worlds: Sequence[Path], draws: int, seed: int) -> Iterator[dict[str, A
     for name in [*METRICS, *(f"{metric}{EXPECTED}" for metric in METRICS)]:
         if name not in control.columns:
             continue
-        difference = (treatment[name] - control[name]).to_numpy()
-        lift = float(treatment[name].sum() / control[name].sum() - 1)
+        sums = control[name].to_numpy(), treatment[name].to_numpy()
+        difference = sums[1] - sums[0]
+        lift = float(sums[1].sum() / sums[0].sum() - 1)
         distance = abs(distance_of(difference))
         yield {
             "what": "bound",
             "metric": name,
             "lift": round(lift, 4),
-            "of_500_users": round(float(control[name].mean()) * USERS, 1),
+            "of_500_users": round(float(sums[0].mean()) * USERS, 1),
             "agrees": agreement(difference, lift, draws, seed),
             "users_for_95_percent": int(np.ceil(USERS * (norm.ppf(AGREEING) / distance) ** 2)),
         }
@@ -128,7 +134,10 @@ class Material:
     @cached_property
     def chances(self) -> Numbers:
         """(U, S, 2, L) of each item to be taken out of this list, over other coins and the one that fell."""
-        return np.mean([self.drafted(number) for number in range(DRAFTS)], axis=0)
+        counts = np.zeros(self.items.shape)
+        for number in range(DRAFTS):
+            counts += self.drafted(number)
+        return counts / DRAFTS
 
     def expected(self, value: Numbers) -> Numbers:
         """(U, S, 2, L) the item's mean over those to whom it was shown, of the other half of the users."""
@@ -186,11 +195,36 @@ def credit(material: Material, draws: int, seed: int, names: Sequence[str]) -> I
             }
 
 
+class LaterUsers(LogAudience):
+    """Some users of the replay: those on whom nothing was chosen."""
+
+    def __init__(self, folder: Path, seed: int, skip: int, num_users: int | None) -> None:
+        super().__init__(folder, seed)
+        self.users = self.users[skip:][:num_users]
+
+
+def serve(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One row a metric: draws of a world of interleaved lists of these users, against the lifts of all twins."""
+    folder = options.data / AUDIENCES["kuairand"]
+    arms = Workshop(options.work, "kuairand", folder, options.seed).bundles({})
+    script = Script(sessions=options.sessions, top_n=10)
+
+    def study(audience: LogAudience) -> Study:
+        return Study(audience, arms, script, options.work, options.seed, print)
+
+    whole, some = LogAudience(folder, options.seed), LaterUsers(folder, options.seed, options.skip, options.users)
+    lifts = study(whole).lifts(study(whole).twins(0))
+    for row in study(some).agreements(0, lifts, options.draws):
+        yield {"what": "service", "audience": "kuairand", "users": len(some.users), "dropped": 0} | asdict(row)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("bound", "credit"))
+    parser.add_argument("what", choices=("bound", "credit", "service"))
     parser.add_argument("--worlds", type=Path, nargs=2, metavar=("CONTROL", "TREATMENT"), help="worlds of a replay")
     parser.add_argument("--lists", type=Path, help="folder of benchmarks.interleaved_lists")
+    parser.add_argument("--work", type=Path, help="folder of `recall experiment replay kuairand`")
+    parser.add_argument("--users", type=int, help="of a service's lists; left out, all from --skip on")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--skip", type=int, default=0, help="users of the audience that are left out")
     parser.add_argument("--sessions", type=int, default=3)
@@ -203,6 +237,10 @@ def main() -> None:
         if options.worlds is None:
             parser.error("bound needs --worlds")
         rows = bound(options.worlds, options.draws, options.seed)
+    elif options.what == "service":
+        if options.work is None:
+            parser.error("service needs --work")
+        rows = serve(options)
     else:
         if options.lists is None:
             parser.error("credit needs --lists")

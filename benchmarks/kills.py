@@ -8,7 +8,6 @@ first byte written and the last step: leftovers of the writer lay beside the fol
 """
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -26,6 +25,7 @@ from typing import TypeVar
 
 import torch
 
+from benchmarks.steady import add_row, where_and_when
 from index.bundle.build import build_bundle
 from index.bundle.bundle import open_bundle
 from model.checkpoint import Checkpoint
@@ -37,6 +37,7 @@ from model.training.fit import fit
 from model.training.stages import StageFolder
 from model.training.trainer import with_epochs
 
+RESUME = "resume"
 SEEDS = (0, 1)  # of the two versions
 EPOCHS = 30
 T = TypeVar("T")
@@ -48,21 +49,23 @@ Case = tuple[list[Work], Callable[[Path], str]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--output", type=Path, default=None)
+    parser.add_argument("--only", nargs="*", choices=[*CASES, RESUME], default=[*CASES, RESUME])
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--output", type=Path, default=None, help="JSON Lines; a row a command is added")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    random.seed(0)
-    with tempfile.TemporaryDirectory() as folder:
-        cases = {"prepare": preparing, "train": training, "build": building}
-        rows = []
-        for name, case in cases.items():
-            rows.append(kill(Path(folder) / name, *case(Path(folder)), options.kills))
-            print(json.dumps(rows[-1]), flush=True)
-        rows.append(resume(Path(folder), options.kills))
-        print(json.dumps(rows[-1]), flush=True)
-    if options.output:
-        options.output.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    sys.exit(any(row["mixed"] for row in rows))
+    random.seed(options.seed)
+    num_mixed = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for command in options.only:
+            if command == RESUME:
+                row = resume(folder, options.kills)
+            else:
+                row = kill(folder / command, *CASES[command](folder), options.kills)
+            num_mixed += bool(row["mixed"])
+            add_row({**row, "seed": options.seed, **where_and_when()}, options.output)
+    sys.exit(bool(num_mixed))
 
 
 def preparing(_: Path) -> Case:
@@ -77,6 +80,9 @@ def building(folder: Path) -> Case:
     for seed in SEEDS:
         in_child(partial(save_trained, seed, folder / f"checkpoint-{seed}"))
     return [partial(build_bundle, folder / f"checkpoint-{seed}") for seed in SEEDS], digest_of
+
+
+CASES: dict[str, Callable[[Path], Case]] = {"prepare": preparing, "train": training, "build": building}
 
 
 def data_of(seed: int) -> SequenceData:

@@ -17,9 +17,11 @@ from safetensors.torch import load_file, save_file
 from model.catalogue import ATTRIBUTES, Catalogue
 from model.folders.files import FolderRefused
 from model.folders.whole import FolderKind, read_folder, write_folder
-from model.metadata import CATALOGUE, CONFIG, read_plan
+from model.metadata import CATALOGUE, CONFIG, read_fits, read_plan
 from model.networks import build_network
 from model.networks.base import Network
+from model.outcomes.files import load_heads, save_heads
+from model.outcomes.heads import OutcomeHeads, check_outcomes
 from model.positive import PositiveRule, read_rule
 from model.records import ServingPlan
 
@@ -27,8 +29,8 @@ FORMAT = 2
 UNBOUND = 1  # the format without a manifest: read, not written
 # settings that earlier versions had -> the value at which they did nothing
 RETIRED = {"num_members": 1, "hard_negatives": 0.0, "routing_regularisation": 0.0, "num_attributes": 0}
-WEIGHTS = "weights.safetensors"
-CHECKPOINT = FolderKind("checkpoint", "recall train", (WEIGHTS, CONFIG, CATALOGUE, ATTRIBUTES))
+WEIGHTS, OUTCOMES = "weights.safetensors", "outcomes.safetensors"
+CHECKPOINT = FolderKind("checkpoint", "recall train", (WEIGHTS, CONFIG, CATALOGUE, ATTRIBUTES, OUTCOMES))
 
 
 class CheckpointError(ValueError):
@@ -59,6 +61,11 @@ class Checkpoint:
     plan: ServingPlan
     catalogue: Catalogue
     provenance: Provenance
+    outcomes: OutcomeHeads | None = None  # None: its answer cannot be asked for any
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the plan asks for an outcome that has no head."""
+        check_outcomes([name for name, _ in self.plan.outcomes], self.outcomes.names if self.outcomes else ())
 
     def save(self, folder: Path) -> None:
         """Puts the checkpoint in the place of `folder`; whoever reads it meanwhile gets the old one or this one.
@@ -72,12 +79,15 @@ class Checkpoint:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
         save_file(weights, folder / WEIGHTS)
         self.catalogue.save(folder / CATALOGUE)
+        if self.outcomes:
+            save_heads(self.outcomes, folder / OUTCOMES)
         parts = {
             "format": FORMAT,
             "kind": self.network.kind,
             "network": asdict(self.network.config),
             "plan": asdict(self.plan),
             "provenance": asdict(self.provenance),
+            "outcomes": self.outcomes.facts if self.outcomes else [],
         }
         (folder / CONFIG).write_text(json.dumps(parts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -105,8 +115,12 @@ class Checkpoint:
             )
         if len(catalogue.users) != network.config.num_users:
             raise CheckpointError(f"{folder}: {len(catalogue.users)} users for {network.config.num_users} user vectors")
+        fits = read_fits(parts)
+        heads = load_heads(folder / OUTCOMES, fits) if fits else None
+        if heads and heads.dim != network.item_vectors().shape[1]:
+            raise CheckpointError(f"{folder}: heads of width {heads.dim} for vectors of another")
         # a checkpoint is measured and served: left as it was built, its network would answer with dropout
-        return cls(network.eval(), read_plan(parts["plan"]), catalogue, read_provenance(parts["provenance"]))
+        return cls(network.eval(), read_plan(parts["plan"]), catalogue, read_provenance(parts["provenance"]), heads)
 
 
 def check_not_refit(checkpoint: Checkpoint) -> None:

@@ -67,10 +67,10 @@ def merge(rows: Rows, scores: Scores, limit: int, plan: ServingPlan, categories:
     A list is short only when the hits themselves hold no more usable items.
     """
     num_users, num_queries, width = rows.shape
-    diverse = bool(plan.diversity and categories and not plan.quotas)
+    diverse = bool(plan.diversity and categories and not plan.shares)
     if num_users == 1 and not diverse:
         return _merge_alone(rows[0], scores[0], limit, plan)
-    ranks = _quota_ranks(rows, split_limit(limit, plan.quotas)) if plan.quotas else _pool_ranks(rows, scores)
+    ranks = _quota_ranks(rows, split_limit(limit, plan.shares)) if plan.shares else _pool_ranks(rows, scores)
     # the pool is cut after it was re-ranked, never before
     order = _first_of_each(rows.reshape(num_users, -1), ranks, num_queries * width if diverse else limit)
     sources = np.broadcast_to(np.arange(num_queries).repeat(width), ranks.shape)
@@ -87,9 +87,9 @@ def _merge_alone(rows: Rows, scores: Scores, limit: int, plan: ServingPlan) -> M
     """
     flat, values = rows.ravel(), scores.ravel()
     firsts: dict[int, int] = {}  # item row -> where it is taken from, in the order of the list
-    if plan.quotas:
+    if plan.shares:
         steps = rows.tolist()
-        for number, share in enumerate(split_limit(limit, plan.quotas)):
+        for number, share in enumerate(split_limit(limit, plan.shares)):
             _take(firsts, steps[number], number * rows.shape[1], min(len(firsts) + share, limit))
         for number, step in enumerate(steps):
             _take(firsts, step, number * rows.shape[1], limit)

@@ -4,7 +4,7 @@ No torch here. A process that translates ids for an engine of another process re
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ class CheckpointMetadata:
     window: int  # newest history items that can change the answer
     catalogue: Catalogue
     positive: PositiveRule | None = None  # by which the events of its training were chosen; None = not known
+    outcomes: tuple[str, ...] = ()  # that its answer can be asked for
 
     @classmethod
     def read(cls, folder: Path) -> "CheckpointMetadata":
@@ -32,12 +33,13 @@ class CheckpointMetadata:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         window = int(config["network"]["max_length"])
         rule = read_rule(config["provenance"].get("positive"))
-        return cls(config["kind"], read_plan(config["plan"]), window, Catalogue.load(folder / CATALOGUE), rule)
+        plan, catalogue = read_plan(config["plan"]), Catalogue.load(folder / CATALOGUE)
+        return cls(config["kind"], plan, window, catalogue, rule, tuple(fit["name"] for fit in read_fits(config)))
 
 
 def read_plan(parts: Mapping[str, Any]) -> ServingPlan:
     prompts = parts["prompts"]
-    # plans of earlier versions have neither form nor sum
+    # plans of earlier versions have neither form nor sum, nor outcomes
     plan = PromptPlan(
         prompts["num_prompts"],
         Placement(prompts["placement"]),
@@ -46,4 +48,11 @@ def read_plan(parts: Mapping[str, Any]) -> ServingPlan:
         prompts.get("temperature", 1.0),
         tuple(prompts.get("step_weights", ())),
     )
-    return ServingPlan(plan, tuple(parts["quotas"]), parts["diversity"])
+    outcomes = tuple((str(name), float(share)) for name, share in parts.get("outcomes", ()))
+    return ServingPlan(plan, tuple(parts["quotas"]), parts["diversity"], outcomes)
+
+
+def read_fits(config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The outcomes of a checkpoint; none in those of earlier versions."""
+    fits: Sequence[Mapping[str, Any]] = config.get("outcomes", ())
+    return fits

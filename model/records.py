@@ -5,6 +5,7 @@ The service's spine imports this file.
 Rows are 1..N inside; 0 is padding or "unknown". External ids exist only at the edges (model/catalogue.py).
 """
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -81,10 +82,30 @@ class ServingPlan:
     prompts: PromptPlan = PromptPlan()
     quotas: tuple[int, ...] = ()  # the paper's m : n, scaled to the list; empty = pool all vectors and sort by score
     diversity: float = 0.0  # ComiRec's lambda: score - lambda * (items of that category already chosen)
+    outcomes: tuple[
+        tuple[str, float], ...
+    ] = ()  # what the list is asked for, each with its share; () = the plain answer
 
     def __post_init__(self) -> None:
+        self._check_outcomes()
         # found out at load, not at the first request
         if self.quotas and (len(self.quotas) != self.prompts.num_vectors or min(self.quotas) < 1):
             raise ValueError(
                 f"quotas {self.quotas}: one above 0 for each of {self.prompts.num_vectors} steps is needed"
             )
+
+    def _check_outcomes(self) -> None:
+        names, shares = [name for name, _ in self.outcomes], [share for _, share in self.outcomes]
+        if len(set(names)) < len(names):
+            raise ValueError(f"outcomes {', '.join(names)}: each may stand once")
+        if shares and (not min(shares) > 0 or not math.isclose(math.fsum(shares), 1, abs_tol=1e-6)):
+            raise ValueError(f"outcomes have the shares {shares}; they must be above 0 and sum to 1")
+        if len(names) > 1 and (self.quotas or self.prompts.num_vectors > 1):
+            raise ValueError("a plan that mixes outcomes has one query vector before: one step, or steps in one sum")
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """The parts of a list that the query vectors fill in order: quotas, or the shares of mixed outcomes."""
+        if len(self.outcomes) < 2:
+            return self.quotas
+        return tuple(max(1, round(1e6 * share)) for _, share in self.outcomes)

@@ -1,6 +1,7 @@
-"""Rules of a request for its list, beside the model: a filter, caps, boosts and diversity. Plain values that travel.
+"""Rules of a request for its list: a filter, caps, boosts, diversity, an outcome. Plain values that travel.
 
-They act on the search and on the choice among its hits, never on query vectors: what is cached stays valid.
+They act on the search and on the choice among its hits, an outcome on query vectors that are known: what is cached
+stays valid.
 """
 
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class ListRules:
     caps: tuple[Cap, ...] = ()
     boosts: tuple[Boost, ...] = ()
     diversity: float = 0.0  # MMR's share of novelty, 0 to 1
+    outcome: str | None = None  # that the list is asked for, in place of the plan's
 
     @property
     def is_shaped(self) -> bool:

@@ -113,10 +113,15 @@ def curves_of(text: str) -> tuple[str, ...]:
 
 @contextmanager
 def under_load(options: HttpCommand) -> Iterator["Target"]:
-    """The service that is measured: the one at --url, or one that is started for it."""
+    """The service that is measured: the one at --url, or one that is started for it.
+
+    Raises ValueError for options of TLS where it is started here.
+    """
     from recall.bench.bundles import Sizes, make_bundle
     from recall.bench.target import Target, serving
 
+    if not options.url and (options.ca or "--tls-" in options.serve):
+        raise ValueError("to measure HTTPS start the service yourself, and name it by --url with --ca")
     if options.url:
         yield Target(options.url.rstrip("/"), ca=options.ca)
         return

@@ -165,6 +165,11 @@ def measure(
 
 
 def check_same_data(checkpoint: "Checkpoint", data: "SequenceData") -> None:
-    """Raises ValueError when the rows of a checkpoint and of the data set do not mean the same items."""
+    """Raises ValueError when the rows of a checkpoint and of the data set do not mean the same items.
+
+    And for a plan that asks for outcomes: plain query vectors are compared.
+    """
+    if checkpoint.plan.outcomes:
+        raise ValueError("a plan that asks for outcomes is measured with its bundle, by `recall evaluate`")
     if checkpoint.provenance.data_digest != data.digest:
         raise ValueError(f"the checkpoint was trained on {checkpoint.provenance.data_name}, other data than these")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from model.data.outcomes import read_outcomes
 from model.data.prepare import PrepareOptions
 from model.data.prepare import prepare as prepare_data
 from model.data.sequences import PREPARED, SequenceData
@@ -95,6 +96,13 @@ class PrepareCommand:
             "Default: every event."
         ),
     ] = None
+    outcome: Annotated[
+        list[str] | None,
+        Option(
+            help="What a positive event may end with, so that lists can be asked for it: like, follow, share, comment, "
+            "click, or watch:0.9 (named long_view); may be repeated. kuairand has long_view and like by itself."
+        ),
+    ] = None
     max_bad_share: Annotated[float, Option(help="Stop when more than this share of the rows is bad.")] = 0.01
 
 
@@ -116,6 +124,7 @@ def prepare(options: PrepareCommand) -> None:
         items=options.items,
         **read_times(options.shares, options.cut),
         **read_positive(options.input_format, options.positive or []),
+        **read_marks(options.input_format, options.outcome or []),
     )
     check_target(PREPARED, options.output)
     with progress_of_rows() as on_rows:
@@ -186,13 +195,24 @@ def read_positive(input_format: str | None, words: list[str]) -> dict[str, Any]:
         raise DataError(f"--positive: {error}") from error
 
 
+def read_marks(input_format: str | None, words: list[str]) -> dict[str, Any]:
+    """The part of PrepareOptions that says what events may end with."""
+    if words and input_format in ("kuairand", "kuairec", "s3rec"):
+        raise DataError(f"--outcome: {input_format} has {'its own outcomes' if input_format == 'kuairand' else 'none'}")
+    try:
+        return {"outcomes": read_outcomes(words)}
+    except ValueError as error:
+        raise DataError(f"--outcome: {error}") from error
+
+
 @contextmanager
-def progress_of_rows() -> Iterator[Callable[[int], None]]:
-    """A line with the rows read so far, while a log is read."""
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,} rows read", markup=False), TimeElapsedColumn())
+def progress_of_rows() -> Iterator[Callable[[int, float], None]]:
+    """A bar with the share and the rows read so far, while a log is read."""
+    rows = TextColumn("{task.fields[rows]:,} rows read", markup=False)
+    columns = (BarColumn(), TaskProgressColumn(), rows, TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task("read", total=None)
-        yield lambda num_rows: progress.update(task, completed=num_rows)
+        task = progress.add_task("read", total=1.0, rows=0)
+        yield lambda num_rows, share: progress.update(task, completed=share, rows=num_rows)
 
 
 def show_report(report: ReadReport) -> None:

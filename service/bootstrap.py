@@ -42,7 +42,7 @@ from service.queries import RecallQuery
 from service.remote.follower import Follower, follow_engine
 from service.remote.link import EngineLink
 from service.reports import ReportMaker
-from service.settings import Settings
+from service.settings import PAUSED_EXPERIMENTS, Settings
 from service.steps.unshown import UnshownLists
 from service.stores.buckets import BucketStore, MemoryBuckets, RedisBuckets
 from service.stores.collectors import RedisCollector
@@ -230,7 +230,7 @@ def open_experiments(settings: Settings) -> LiveAssigner:
     if settings.experiments_url:
         endpoint = Endpoint(settings.experiments_url, settings.kept_experiments)
         load = partial(endpoint.load, arms, has_buckets)
-        return LiveAssigner(load, endpoint.mark, endpoint.keep, settings.paused_experiments)
+        return LiveAssigner(load, endpoint.mark, endpoint.keep, settings.state_dir / PAUSED_EXPERIMENTS)
     return LiveAssigner(partial(load_assigner, path, arms, has_buckets), partial(stamp_of, path) if path else None)
 
 

@@ -1,6 +1,7 @@
 """The fallback: when it answers, and the reasons that are told where an answer is less than it could be."""
 
 import time
+from dataclasses import replace
 
 from model.merging import Merged
 from model.rules import NO_RULES
@@ -43,6 +44,7 @@ def filled(arm: Release, request: EngineRequest, result: EngineResult | None, de
     listed = complete(arm.items, merged, request)
     if len(listed.rows) > len(merged.rows):
         degraded.append("filled")
-    if len(listed.rows) < request.limit and request.rules != NO_RULES:
+    # an outcome leaves nothing out
+    if len(listed.rows) < request.limit and replace(request.rules, outcome=None) != NO_RULES:
         degraded.append("rules_leave_fewer")
     return listed

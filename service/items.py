@@ -163,4 +163,5 @@ def learners(arms: Mapping[str, ArmSlot]) -> Iterator[Learner]:
 
 async def watcher_vectors(release: Release, watched: Watcher) -> NDArray[np.float32]:
     """(Q, D) the query vectors of a watcher before the item."""
-    return (await release.engine.ask(release.request(watched.user, watched.history))).vectors.vectors
+    # a list of one: vectors that are asked for alone are those of the plan's outcomes
+    return (await release.engine.ask(release.request(watched.user, watched.history, limit=1))).vectors.vectors

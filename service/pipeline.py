@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from model.catalogue import ExternalId
 from model.records import History
+from model.rules import ListRules
 from service.catalogue.state import LiveState
 from service.clock import Clock
 from service.engine.arms import ArmSlot, Member, Release, with_current
@@ -223,15 +224,16 @@ class RecallPipeline:
             timings_ms=timings_ms,
             catalogue=result.catalogue if result else arm.items.snapshot.number,
             reasons=result.reasons if result else None,
+            outcome=query.rules.outcome,
         )
 
     async def embed(
-        self, arm: str, user: ExternalId | None, history: Sequence[ExternalId], deadline: float = float("inf")
+        self, arm: str, user: ExternalId | None, history: Sequence[ExternalId], outcome: str | None, deadline: float
     ) -> tuple[Release, CachedVectors]:
-        """Query vectors alone, and the release they belong to. Raises UnknownArm and what `Engine.ask` raises."""
+        """Query vectors alone, and the release they belong to. Raises what `recall` and `Engine.ask` raise."""
 
         async def encode(release: Release) -> tuple[Release, CachedVectors]:
-            request = release.request(user, history, deadline=deadline)
+            request = release.request(user, history, rules=ListRules(outcome=outcome), deadline=deadline)
             return release, (await release.engine.ask(request)).vectors
 
         return await with_current(slot_of(self.arms, arm), encode)

@@ -100,6 +100,7 @@ class RecallResult:
     timings_ms: Mapping[str, float]  # to a thousandth; users of a batch share them
     catalogue: int = 0  # the last change of the catalogue that the list knows
     reasons: Reasons | None = None  # of the first items listed; those filled up have none
+    outcome: str | None = None  # that the query asked for
 
     @property
     def arm_name(self) -> str:

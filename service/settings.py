@@ -59,8 +59,7 @@ class Settings(BaseSettings):
     )
     tls_cert: Path | None = Field(
         None,
-        description="PEM file of the certificate, with those between it and its authority, to speak HTTPS with; taken "
-        "anew when it changes. Unset = plain HTTP.",
+        description="PEM file of the certificate and its chain, to speak HTTPS with; read again when it changes.",
     )
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key, without a password.")
     tls_client_ca: Path | None = Field(
@@ -199,8 +198,7 @@ class Settings(BaseSettings):
     traces_url: str | None = Field(
         None,
         pattern=r"^https?://[^/]",
-        description="Collector of OpenTelemetry traces by OTLP over HTTP, http://HOST:4318/v1/traces; needs the extra "
-        "otel. Unset = no traces.",
+        description="Collector of OpenTelemetry traces, http://HOST:4318/v1/traces (OTLP); needs the extra otel.",
     )
     traces_share: float = Field(
         DEFAULT_TRACES_SHARE,
@@ -260,11 +258,6 @@ class Settings(BaseSettings):
     def kept_experiments(self) -> Path:
         """The last payload of the endpoint that came into force."""
         return self.state_dir / KEPT_EXPERIMENTS
-
-    @property
-    def paused_experiments(self) -> Path:
-        """The file in which `recall experiment guard` stops experiments of the endpoint."""
-        return self.state_dir / PAUSED_EXPERIMENTS
 
     @model_validator(mode="after")
     def _positive_is_a_rule(self) -> Self:

@@ -30,6 +30,7 @@ from model.catalogue import Catalogue, IdMap, Ragged
 from model.checkpoint import Checkpoint, Provenance
 from model.data.sequences import SequenceData
 from model.networks import build_network
+from model.outcomes.heads import OutcomeFit, OutcomeHeads
 from model.records import PromptPlan, ServingPlan
 
 # On a shared machine the time of one example says nothing of the code.
@@ -71,6 +72,7 @@ TEXT_ITEMS, TEXT_USERS = [f"clip-{n:03}" for n in range(NUM_ITEMS)], [f"ü{n:03}
 SMALL = {"num_items": NUM_ITEMS, "num_users": NUM_USERS, "dim": 16, "max_length": WINDOW, "dropout": 0.0}
 NETWORKS = {"recgpt": SMALL | {"num_layers": 1, "num_heads": 2}, "comirec": SMALL | {"num_interests": 4}}
 PLANS = {"recgpt": ServingPlan(PromptPlan(num_steps=2), quotas=(7, 3)), "comirec": ServingPlan()}
+OUTCOMES = ("like", "follow")  # that recgpt can be asked for, and comirec cannot
 QA_KEY = "only-for-tests"
 START_LIMIT_S, STOP_LIMIT_S, COMMAND_LIMIT_S = 60, 20, 60
 # Patient, because on a shared machine a slow answer says nothing of the code.
@@ -116,8 +118,17 @@ def save_checkpoint(kind: str, data: SequenceData, folder: Path) -> Path:
         if kind == "recgpt":
             network.users.weight.normal_()  # zero until it is trained
     provenance = Provenance(data.digest, data.name, "none", 5, "test")
-    Checkpoint(network, PLANS[kind], data.sampled_catalogue, provenance).save(folder)
+    heads = make_heads(SMALL["dim"]) if kind == "recgpt" else None
+    Checkpoint(network, PLANS[kind], data.sampled_catalogue, provenance, heads).save(folder)
     return folder
+
+
+def make_heads(dim: int, rank: int = 4) -> OutcomeHeads:
+    """Heads that change every list: random, and as long as the vectors that they move."""
+    rng = np.random.default_rng(3)
+    shapes = (len(OUTCOMES), rank, dim), (len(OUTCOMES), dim, rank), (len(OUTCOMES), dim)
+    fits = tuple(OutcomeFit(name, 10 * number, number) for number, name in enumerate(OUTCOMES, 1))
+    return OutcomeHeads(fits, *(rng.normal(size=shape).astype(np.float32) for shape in shapes))
 
 
 @pytest.fixture(scope="session")

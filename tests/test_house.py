@@ -39,7 +39,7 @@ ALLOWED = {
     "recall.doctor": "recall.terminal service.engine service.errors service.stores",
     "recall.experiments": (
         "model.folders recall.calling recall.options recall.terminal service.consumer service.errors "
-        "service.experiments.report service.experiments.verdict service.telemetry"
+        "service.experiments service.experiments.report service.experiments.verdict service.settings service.telemetry"
     ),
     "recall.exporting": "model.data recall.data recall.options recall.terminal service.engine service.export",
     "recall.keys": "recall.options recall.terminal service.access",
@@ -76,7 +76,9 @@ ALLOWED = {
     "service.canary": (
         "service.engine service.errors service.experiments service.fallback service.pipeline service.queries"
     ),
-    "service.catalogue": "index model.attributes model.catalogue model.ids model.rules service.errors service.stores",
+    "service.catalogue": (
+        "index model.attributes model.catalogue model.ids model.outcomes model.rules service.errors service.stores"
+    ),
     "service.clock": "",
     "service.consumer": (
         "model.folders model.logs service.errors service.events service.stores service.subprocesses service.telemetry"
@@ -85,8 +87,8 @@ ALLOWED = {
     "service.engine": (
         "index.base index.best index.bundle index.exact index.next_item index.planned index.watched "
         "model.catalogue model.checkpoint model.columns model.data model.device model.encoder "
-        "model.evaluation model.folders model.kernels model.merging model.metadata model.positive model.records "
-        "model.rules service.catalogue service.errors service.lists service.scheduling service.stores"
+        "model.evaluation model.folders model.kernels model.merging model.metadata model.outcomes model.positive "
+        "model.records model.rules service.catalogue service.errors service.lists service.scheduling service.stores"
     ),
     "service.engine_process": (
         "index.bundle service.bootstrap service.catalogue service.embedded service.engine service.errors "
@@ -116,7 +118,7 @@ ALLOWED = {
     ),
     "service.lists": "index.base model.catalogue model.merging model.records model.rules service.catalogue",
     "service.pipeline": (
-        "model.catalogue model.records service.catalogue service.clock service.engine service.errors "
+        "model.catalogue model.records model.rules service.catalogue service.clock service.engine service.errors "
         "service.experiments service.fallback service.queries service.scheduling service.steps service.stores"
     ),
     "service.processes": (
@@ -163,7 +165,9 @@ ALLOWED = {
     "model.attributes": "",
     "model.batch": "",
     "model.catalogue": "model.attributes model.ids",
-    "model.checkpoint": "model.catalogue model.folders model.metadata model.networks model.positive model.records",
+    "model.checkpoint": (
+        "model.catalogue model.folders model.metadata model.networks model.outcomes model.positive model.records"
+    ),
     "model.columns": "model.records",
     "model.compiled": "model.batch model.generation model.networks model.products model.records",
     "model.data": "model.attributes model.catalogue model.folders model.logs model.positive",
@@ -178,6 +182,7 @@ ALLOWED = {
     "model.merging": "model.catalogue model.records",
     "model.metadata": "model.catalogue model.positive model.records",
     "model.networks": "model.batch model.catalogue model.generation model.products model.records",
+    "model.outcomes": "",
     "model.positive": "",
     "model.products": "model.kernels",
     "model.recipes": "model.evaluation model.records",
@@ -185,7 +190,7 @@ ALLOWED = {
     "model.rules": "",
     "model.training": (
         "model model.batch model.catalogue model.checkpoint model.data model.evaluation model.folders model.generation "
-        "model.networks model.recipes model.records"
+        "model.networks model.outcomes model.recipes model.records"
     ),
 }
 

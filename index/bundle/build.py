@@ -54,6 +54,11 @@ def build_bundle(
     if (next_item := next_item_from(index)) is not None:
         # generated as the service will do it
         queries = UserEncoder(checkpoint, next_item=next_item).encode(histories)
+    if len(checkpoint.plan.outcomes) > 1 and queries.vectors.shape[1] > 1:
+        raise ValueError(
+            f"its plan mixes outcomes, and {checkpoint.network.kind} answers with {queries.vectors.shape[1]} vectors a "
+            "user; ask for one outcome"
+        )
     contents = BundleContents(
         arm_kind=checkpoint.network.kind,
         checkpoint=checkpoint_folder,

@@ -20,13 +20,14 @@ def select_positives(log: EventLog, rule: PositiveRule) -> EventLog:
         raise DataError(
             f"the positive rule needs {', '.join(missing)}; the log has {', '.join(log.signals) or 'no signal'}"
         )
-    kept = log.frame.filter(pl.any_horizontal(_conditions(rule, log.signals)))
+    kept = log.frame.filter(pl.any_horizontal(conditions(rule, log.signals)))
     if not kept.height:
         raise DataError(f"none of {len(log)} events is positive by {rule}; loosen the rule")
     return replace(log, frame=kept)
 
 
-def _conditions(rule: PositiveRule, signals: Sequence[str]) -> list[pl.Expr]:
+def conditions(rule: PositiveRule, signals: Sequence[str]) -> list[pl.Expr]:
+    """One expression a condition of the rule, true or false for each event, over the columns of these signals."""
     conditions = [pl.col(name) > 0 for name in rule.any_of]
     if rule.min_watch_ratio is not None and "watch_ratio" in signals:
         conditions.append(pl.col("watch_ratio") >= rule.min_watch_ratio)

@@ -11,13 +11,14 @@ from model.data.categories import Categories, read_categories
 from model.data.items import coverage, read_items, with_attributes
 from model.data.kuairand import Target, read_kuairand
 from model.data.kuairec import read_kuairec
+from model.data.outcomes import Outcomes, describe_outcomes, mark_outcomes
 from model.data.positives import select_positives
 from model.data.sequences import SequenceData
 from model.data.splits import Protocol, SplitRule, TimeCut, split_log
 from model.data.summary import describe
 from model.data.synthetic import SyntheticSpec, generate
 from model.logs.columns import LogShape
-from model.logs.events import DataError, EventLog, ReadReport
+from model.logs.events import SIGNALS, DataError, EventLog, ReadReport
 from model.logs.feedback import read_feedback
 from model.logs.files import stem
 from model.logs.readers import Progress, read_log
@@ -41,6 +42,7 @@ class PrepareOptions:
     cut: TimeCut | None = None  # by-time: two times in the log's unit, in place of the shares
     k_core: int = 0
     positive: PositiveRule = field(default_factory=PositiveRule)
+    outcomes: Outcomes = field(default_factory=dict)  # that an answer can be asked for; kuairand has its own
     target: Target = "long_view"  # kuairand: which exposures are positives
     max_bad_share: float = 0.01
     categories: Path | None = None  # JSON item -> attribute ids; s3rec looks for <stem>_item2attributes.json
@@ -62,15 +64,8 @@ class PrepareOptions:
         return self.format == "synthetic" or (self.format is None and self.input is None)
 
 
-@dataclass(frozen=True)
-class _Source:
-    log: EventLog
-    report: ReadReport
-    categories: Categories | None
-
-
 def prepare(options: PrepareOptions, on_rows: Progress | None = None) -> tuple[SequenceData, ReadReport]:
-    """Reads, checks, filters and divides; `on_rows` is told how many rows of a log have been read so far.
+    """Reads, checks, filters and divides; `on_rows` is told how much of a log has been read so far.
 
     Raises DataError, with the way out, for options that do not fit together and for data that cannot be used.
     """
@@ -79,15 +74,19 @@ def prepare(options: PrepareOptions, on_rows: Progress | None = None) -> tuple[S
         data, report = _read_divided(options)
         report.check(options.input, options.max_bad_share)
         return _with_table(data, report, options, None)
-    source = _read(options, on_rows)
+    log, report, categories = _read(options, on_rows)
     # Before anything is filtered: k-core could hide that half of a file did not parse.
-    source.report.check(options.dataset_name, options.max_bad_share)
-    positives = select_positives(source.log, options.positive)
-    data = split_log(options.dataset_name, positives, _split_rule(options), source.categories)
+    report.check(options.dataset_name, options.max_bad_share)
+    num_events = len(log)
+    log = mark_outcomes(select_positives(log, options.positive), options.outcomes)
+    num_positives, held = len(log), [log]
+    # handed over: with a reference left here a long log would stay in memory while it is divided
+    del log
+    data = split_log(options.dataset_name, held.pop(), _split_rule(options), categories)
     data = replace(data, positive=options.positive)
-    notes = () if options.is_synthetic else tuple(describe(source.log, positives, data))
-    report = replace(source.report, notes=(*source.report.notes, *notes))
-    return _with_table(data, report, options, source.categories)
+    notes = () if options.is_synthetic else tuple(describe(num_events, num_positives, data))
+    notes += tuple(describe_outcomes(data.outcomes))
+    return _with_table(data, replace(report, notes=(*report.notes, *notes)), options, categories)
 
 
 def _with_table(
@@ -107,18 +106,22 @@ def _read_divided(options: PrepareOptions) -> tuple[SequenceData, ReadReport]:
     return read_kuairec(_input(options), options.dataset_name)
 
 
-def _read(options: PrepareOptions, on_rows: Progress | None) -> _Source:
+def _read(options: PrepareOptions, on_rows: Progress | None) -> tuple[EventLog, ReadReport, Categories | None]:
     if options.is_synthetic:
         made = generate(options.synthetic)
         topics = {str(item): (topic,) for item, topic in enumerate(made.topics.tolist(), start=1)}
-        source = _Source(made.log, ReadReport(len(made.log)), topics)
-    elif options.format == "events":
-        source = _Source(*read_feedback(_input(options)), categories=None)
-    else:
-        inputs = [_input(options), *options.more_inputs]
-        source = _Source(*read_log(inputs, options.format, options.shape, on_rows), categories=None)
+        return made.log, ReadReport(len(made.log)), _categories(options) or topics
+    if options.format == "events":
+        return *read_feedback(_input(options)), _categories(options)
+    inputs = [_input(options), *options.more_inputs]
+    signals = () if options.positive.keeps_all and not options.outcomes else SIGNALS
+    log, report = read_log(inputs, options.format, options.shape, on_rows, signals)
+    return log, report, _categories(options)
+
+
+def _categories(options: PrepareOptions) -> Categories | None:
     path = options.categories or _default_categories(options)
-    return replace(source, categories=read_categories(path)) if path else source
+    return read_categories(path) if path else None
 
 
 def _default_categories(options: PrepareOptions) -> Path | None:

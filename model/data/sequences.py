@@ -7,8 +7,10 @@ that came with the data ("given"), any number. What is known of a user when `val
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 from zipfile import BadZipFile
@@ -17,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.catalogue import ATTRIBUTES, Catalogue, Ragged
+from model.data.marks import Marks
 from model.folders.files import FolderRefused
 from model.folders.whole import FolderKind, read_folder, write_folder
 from model.positive import PositiveRule, read_rule, write_rule
@@ -25,6 +28,7 @@ FORMAT = 2
 UNBOUND = 1  # the format without a manifest: read, not written
 META, SEQUENCES, CATALOGUE = "dataset.json", "sequences.npz", "catalogue.npz"
 PREPARED = FolderKind("prepared data set", "recall prepare", (META, SEQUENCES, CATALOGUE, ATTRIBUTES))
+BLOCK_EVENTS = 2**20
 NUM_SAMPLED, SAMPLED_LENGTH = 256, 50  # histories of training that go with a checkpoint; items of each
 Split = Literal["valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -45,6 +49,14 @@ class SequenceData:
     # False: an item of the user's history is no target of it, because no list may hold it
     seen_targets: bool = True
     positive: PositiveRule | None = None  # by which events were chosen; None = not known, or no rule on their signals
+    # the events that ended so, by outcome; not in the digest: no network and no measure of the plain answer reads them
+    outcomes: Mapping[str, Marks] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for marks of other events."""
+        lengths = [len(part.values) for part in (self.train, self.valid, self.test)]
+        if others := [name for name, marks in self.outcomes.items() if [*map(len, marks)] != lengths]:
+            raise ValueError(f"the marks of {others[0]} are not those of the events")
 
     def history(self, user: int, split: Split) -> NDArray[np.int32]:
         """The items known of a user row (1..U) when `split` is predicted."""
@@ -76,18 +88,32 @@ class SequenceData:
     @cached_property
     def _is_unseen(self) -> dict[Split, NDArray[np.bool_]]:
         """A mark for each event of valid and test, in their order: the user's history lacks its item."""
-        train, valid, test = (
-            _owners(part) * (len(self.catalogue.items) + 1) + part.values
-            for part in (self.train, self.valid, self.test)
-        )
-        return {"valid": ~np.isin(valid, train), "test": ~np.isin(test, np.concatenate([train, valid]))}
+        pairs = [_Pairs(part, len(self.catalogue.items) + 1) for part in (self.train, self.valid, self.test)]
+        train, valid, test = pairs
+        return {"valid": valid.lacking_in(train), "test": test.lacking_in(train, valid)}
 
     def all_in_train(self) -> "SequenceData":
         """The same events, all of them to train on: nothing is left to measure by."""
         nothing = Ragged(np.zeros(len(self.train) + 1, dtype=np.int64), np.zeros(0, dtype=np.int32))
         train = joined(self.train, self.valid, self.test)
         counts = np.bincount(train.values, minlength=len(self.catalogue.items) + 1)[1:].astype(np.int64)
-        return replace(self, catalogue=replace(self.catalogue, counts=counts), train=train, valid=nothing, test=nothing)
+        catalogue, outcomes = replace(self.catalogue, counts=counts), dict[str, Marks]()
+        for name, marks in self.outcomes.items():
+            parts = zip((self.train, self.valid, self.test), marks, strict=True)
+            flags = joined(*(Ragged(part.offsets, own.astype(np.int32)) for part, own in parts)).values.astype(np.bool_)
+            outcomes[name] = Marks(flags, flags[:0], flags[:0])
+        return replace(self, catalogue=catalogue, train=train, valid=nothing, test=nothing, outcomes=outcomes)
+
+    def ended_with(self, outcome: str, split: Split) -> "SequenceData":
+        """The data with those targets of a split alone that ended with an outcome, to measure by.
+
+        Raises KeyError for an outcome that nobody marked.
+        """
+        marks, part = self.outcomes[outcome], self._part(split)
+        flags = marks.valid if split == "valid" else marks.test
+        offsets = np.concatenate([[0], np.cumsum(flags)])[part.offsets]
+        kept = Ragged(offsets.astype(np.int64), part.values[flags])
+        return replace(self, outcomes={}, valid=kept) if split == "valid" else replace(self, outcomes={}, test=kept)
 
     @property
     def sampled_catalogue(self) -> Catalogue:
@@ -138,9 +164,12 @@ class SequenceData:
             arrays |= {f"{part}_offsets": ragged.offsets, f"{part}_values": ragged.values}
         if self.candidates is not None:
             arrays["candidates"] = self.candidates
+        for number, marks in enumerate(self.outcomes.values()):
+            arrays |= {f"{part}_outcome_{number}": flags for part, flags in marks._asdict().items()}
         np.savez(folder / SEQUENCES, **arrays)
         meta: dict[str, Any] = {"format": FORMAT, "name": self.name, "protocol": self.protocol, "digest": self.digest}
         meta |= {"seen_targets": self.seen_targets, "positive": write_rule(self.positive)}
+        meta |= {"outcomes": [*self.outcomes]}
         (folder / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -165,11 +194,16 @@ class SequenceData:
                 Ragged(arrays[f"{part}_offsets"], arrays[f"{part}_values"]) for part in ("train", "valid", "test")
             )
             candidates = arrays.get("candidates")
+            outcomes = {
+                name: Marks(*(arrays[f"{part}_outcome_{number}"] for part in Marks._fields))
+                for number, name in enumerate(meta.get("outcomes", ()))
+            }
         catalogue = Catalogue.load(folder / CATALOGUE)
         # folders of earlier versions count every event
         seen_targets = meta.get("seen_targets", True)
         rule = read_rule(meta.get("positive"))
-        return cls(meta["name"], catalogue, train, valid, test, meta["protocol"], candidates, seen_targets, rule)
+        parts = train, valid, test
+        return cls(meta["name"], catalogue, *parts, meta["protocol"], candidates, seen_targets, rule, outcomes)
 
 
 def _is_bound(folder: Path) -> bool:
@@ -191,6 +225,31 @@ def joined(*parts: Ragged) -> Ragged:
     order = np.argsort(np.concatenate([_owners(part) for part in parts]), kind="stable")
     offsets = sum((part.offsets for part in parts), np.zeros_like(parts[0].offsets))
     return Ragged(offsets, np.concatenate([part.values for part in parts])[order])
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The (user, item) pairs of a part, each as one number."""
+
+    part: Ragged
+    num_rows: int  # above every item row
+
+    def blocks(self) -> Iterator[NDArray[np.int64]]:
+        """The numbers in order, few enough at once that millions of events take little memory."""
+        owners = np.repeat(np.arange(len(self.part), dtype=np.int32), self.part.lengths)
+        for start in range(0, len(owners), BLOCK_EVENTS):
+            block = slice(start, start + BLOCK_EVENTS)
+            yield owners[block].astype(np.int64) * self.num_rows + self.part.values[block]
+
+    def lacking_in(self, *others: "_Pairs") -> NDArray[np.bool_]:
+        """A mark for each pair that no other part holds."""
+        own = np.concatenate([np.zeros(0, dtype=np.int64), *self.blocks()])
+        wanted, place = np.unique(own, return_inverse=True)
+        is_missing = np.ones(len(wanted), dtype=bool)
+        for block in chain.from_iterable(other.blocks() for other in others):
+            at = np.searchsorted(wanted, block).clip(max=max(len(wanted) - 1, 0))
+            is_missing[at[wanted[at] == block] if len(wanted) else []] = False
+        return is_missing[place]
 
 
 def _owners(part: Ragged) -> NDArray[np.int64]:

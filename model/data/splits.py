@@ -4,7 +4,8 @@ Events are sorted by time; equal times keep the order of the log. Repeats stay: 
 rows 1..N and user rows 1..U follow the sorted external ids of what k-core left, whichever split they occur in.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from math import ceil
 from typing import Literal
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.data.categories import Categories, encode_categories
+from model.data.marks import Flags, Marks
+from model.data.outcomes import columns_of, marks_of
 from model.data.sequences import SPLITS, SequenceData
 from model.logs.events import EXACT, DataError, EventLog, Time, Unit
 from model.logs.times import is_date, to_time
@@ -81,17 +84,22 @@ class RowEvents:
 
     items: IdMap
     users: IdMap
-    user_rows: NDArray[np.int64]  # (E,) 1..U
-    item_rows: NDArray[np.int64]  # (E,) 1..N
+    user_rows: NDArray[np.int32]  # (E,) 1..U
+    item_rows: NDArray[np.int32]  # (E,) 1..N
     parts: NDArray[np.int8]  # (E,) TRAIN, VALID or TEST
+    marks: Mapping[str, Flags] = field(default_factory=dict)  # (E,) by outcome
+
+    def places(self, part: int) -> NDArray[np.int64]:
+        """The places of a part's events, user by user."""
+        places = np.flatnonzero(self.parts == part)
+        # stable: events come by time and stay so within a user
+        return places[np.argsort(self.user_rows[places], kind="stable")]
 
     def sequences(self, part: int) -> Ragged:
-        users, items = self.user_rows[self.parts == part], self.item_rows[self.parts == part]
-        # stable: events come by time and stay so within a user
-        order = np.argsort(users, kind="stable")
+        places = self.places(part)
         offsets = np.zeros(len(self.users) + 1, dtype=np.int64)
-        np.cumsum(np.bincount(users - 1, minlength=len(self.users)), out=offsets[1:])
-        return Ragged(offsets, items[order].astype(np.int32))
+        np.cumsum(np.bincount(self.user_rows[places] - 1, minlength=len(self.users)), out=offsets[1:])
+        return Ragged(offsets, self.item_rows[places].astype(np.int32, copy=False))
 
     def to_data(
         self, name: str, protocol: Protocol | Literal["given"], categories: Ragged | None = None
@@ -100,7 +108,9 @@ class RowEvents:
         train, valid, test = (self.sequences(part) for part in (TRAIN, VALID, TEST))
         counts = np.bincount(train.values, minlength=len(self.items) + 1)[1:].astype(np.int64)
         catalogue = Catalogue(self.items, self.users, counts, categories)
-        return SequenceData(name, catalogue, train, valid, test, protocol)
+        places = [self.places(part) for part in (TRAIN, VALID, TEST)] if self.marks else []
+        outcomes = {name: Marks(*(flags[own] for own in places)) for name, flags in self.marks.items()}
+        return SequenceData(name, catalogue, train, valid, test, protocol, outcomes=outcomes)
 
 
 def split_log(name: str, log: EventLog, rule: SplitRule, categories: Categories | None = None) -> SequenceData:
@@ -110,12 +120,18 @@ def split_log(name: str, log: EventLog, rule: SplitRule, categories: Categories 
     """
     if rule.protocol == "by-time" and not log.has_times:
         raise DataError("the log has no times, so it cannot be cut by time; use the split leave-one-out")
-    ordered = log.frame.select("user", "item", "time").sort("time", maintain_order=True)
-    core = keep_core(ordered, rule.k_core)
-    parts = _parts_by_user(core) if rule.protocol == "leave-one-out" else _parts_by_time(core["time"], rule, log.unit)
-    items, item_rows = _number(core["item"])
-    users, user_rows = _number(core["user"])
-    events = RowEvents(items, users, user_rows, item_rows, parts)
+    kept = log.frame.select("user", "item", "time", *columns_of(log.frame))
+    core, unit = keep_core(kept, rule.k_core), log.unit
+    del log, kept  # whoever keeps no log of its own has its memory back: what follows needs less
+    order = _order_of(core["time"])
+    (items, item_rows), (users, user_rows) = (_number(core[name], order) for name in ("item", "user"))
+    if rule.protocol == "leave-one-out":
+        parts = _parts_by_user(user_rows)
+    else:
+        parts = _parts_by_time(core["time"] if order is None else core["time"].gather(order), rule, unit)
+    marks = {name: flags if order is None else flags[order.to_numpy()] for name, flags in marks_of(core).items()}
+    del core, order
+    events = RowEvents(items, users, user_rows, item_rows, parts, marks)
     _check_parts(parts, rule)
     data = events.to_data(name, rule.protocol, encode_categories(items, categories) if categories else None)
     data = replace(data, seen_targets=rule.seen_targets)
@@ -125,9 +141,9 @@ def split_log(name: str, log: EventLog, rule: SplitRule, categories: Categories 
 
 def undivided(name: str, log: EventLog) -> SequenceData:
     """The log with all of its events in train, oldest first: histories, and nothing to measure by."""
-    ordered = log.frame.select("user", "item", "time").sort("time", maintain_order=True)
-    (items, item_rows), (users, user_rows) = _number(ordered["item"]), _number(ordered["user"])
-    parts = np.full(ordered.height, TRAIN, dtype=np.int8)
+    order = _order_of(log.times)
+    (items, item_rows), (users, user_rows) = _number(log.items, order), _number(log.users, order)
+    parts = np.full(len(log), TRAIN, dtype=np.int8)
     return RowEvents(items, users, user_rows, item_rows, parts).to_data(name, "given")
 
 
@@ -136,6 +152,8 @@ def keep_core(frame: pl.DataFrame, k: int) -> pl.DataFrame:
 
     Raises DataError when nothing is left.
     """
+    if k <= 1 and frame.height:
+        return frame
     enough = (pl.len().over("user") >= k) & (pl.len().over("item") >= k)
     before = -1
     # Dropping an item can push a user below k and the other way round: repeat until nothing changes.
@@ -147,20 +165,37 @@ def keep_core(frame: pl.DataFrame, k: int) -> pl.DataFrame:
     return frame
 
 
-def _number(ids: pl.Series) -> tuple[IdMap, NDArray[np.int64]]:
-    names = ids.unique().sort()
-    # dense ranks count 1 .. N in sorted order: they are the rows of `names`
-    rows = ids.rank("dense").cast(pl.Int64).to_numpy()
-    return IdMap.of(names.to_list()), rows
+def _order_of(times: pl.Series) -> pl.Series | None:
+    """The places of events by time, equal ones as they stand; None where they are in order already."""
+    if times.is_sorted():
+        return None
+    return times.to_frame("time").select(pl.arg_sort_by("time", maintain_order=True)).to_series()
 
 
-def _parts_by_user(frame: pl.DataFrame) -> NDArray[np.int8]:
+def _number(ids: pl.Series, order: pl.Series | None) -> tuple[IdMap, NDArray[np.int32]]:
+    """The sorted ids, and the row of each event's id, in an order of the events."""
+    known = ids.unique()
+    names = (known.cast(pl.String) if known.dtype == pl.Categorical else known).sort()
+    if ids.dtype == pl.Categorical:
+        # a code for each text, with gaps where texts are of another column
+        codes = known.to_physical().to_numpy()
+        rows = np.zeros(int(codes.max(initial=0)) + 1, dtype=np.int32)
+        rows[codes] = names.search_sorted(known.cast(pl.String)).to_numpy() + 1
+        numbered = rows[ids.to_physical().to_numpy()]
+    else:
+        numbered = names.search_sorted(ids).to_numpy().astype(np.int32) + 1
+    return IdMap.of(names.to_list()), numbered if order is None else numbered[order.to_numpy()]
+
+
+def _parts_by_user(user_rows: NDArray[np.int32]) -> NDArray[np.int8]:
     """The last event of a user is test, the one before valid; users of fewer than 3 events stay in train."""
-    length = pl.len().over("user").cast(pl.Int64)
-    # Lengths are unsigned in polars: without the cast the last position would wrap around.
-    left = length - 1 - pl.int_range(pl.len()).over("user")
-    part = pl.when(length < 3).then(TRAIN).when(left == 0).then(TEST).when(left == 1).then(VALID).otherwise(TRAIN)
-    return frame.select(part.cast(pl.Int8).alias("part"))["part"].to_numpy()
+    lengths = np.bincount(user_rows)
+    # positions by user, each user's by time: the last one of every user, and the one before
+    by_user = np.argsort(user_rows, kind="stable")
+    last = np.cumsum(lengths)[lengths >= 3] - 1
+    parts = np.full(len(user_rows), TRAIN, dtype=np.int8)
+    parts[by_user[last]], parts[by_user[last - 1]] = TEST, VALID
+    return parts
 
 
 def _parts_by_time(times: pl.Series, rule: SplitRule, unit: Unit | None) -> NDArray[np.int8]:

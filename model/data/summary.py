@@ -5,13 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from model.data.sequences import SPLITS, SequenceData
-from model.logs.events import EventLog
 
 
-def describe(log: EventLog, positives: EventLog, data: SequenceData) -> Iterator[str]:
+def describe(num_events: int, num_positives: int, data: SequenceData) -> Iterator[str]:
     """The positives left, items without a training event, and targets that no list can hold."""
-    if len(positives) < len(log):
-        yield f"positives: {len(positives):,} of {len(log):,} events"
+    if num_positives < num_events:
+        yield f"positives: {num_positives:,} of {num_events:,} events"
     untrained = np.flatnonzero(data.catalogue.counts == 0) + 1
     if len(untrained):
         targets = sum(int(np.isin(part.values, untrained).sum()) for part in (data.valid, data.test))

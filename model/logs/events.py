@@ -19,6 +19,8 @@ REPORTED_ROWS = 20
 NAMED_ROWS = 5
 SHOWN, REASON_SHOWN = 60, 200  # characters of the input that a sentence repeats
 EXACT = pl.Decimal(38, 9)  # times with fractions, to the nanosecond
+# ends of lines and turns of direction that Unicode knows, and halves of pairs: none may stand in a sentence
+UNSHOWN = re.compile(f"{CONTROL}|[\x85\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 Unit = Literal["s", "ms", "us", "ns"]
 Time = int | float | Decimal
 
@@ -28,8 +30,8 @@ class DataError(ValueError):
 
 
 def shown(text: object, limit: int = SHOWN) -> str:
-    """A piece of the input for a sentence: short, and without control characters."""
-    clean = re.sub(f"{CONTROL}|[\ud800-\udfff]", "?", str(text)[: limit + 1])
+    """A piece of the input for a sentence: short, on one line, and without control characters."""
+    clean = UNSHOWN.sub("?", str(text)[: limit + 1])
     return clean if len(clean) <= limit else clean[:limit] + ".."
 
 
@@ -37,8 +39,9 @@ def shown(text: object, limit: int = SHOWN) -> str:
 class EventLog:
     """Events in file order, one row each, with external ids.
 
-    Columns of `frame`: `user` and `item` (each Int64 or String), `time` (Int64, Float64 or EXACT; one unit a log), and
-    those of SIGNALS that the log has (Float64; null = not recorded; reactions count when above 0).
+    Columns of `frame`: `user` and `item` (each Int64, or text as String or Categorical), `time` (Int64, Float64 or
+    EXACT; one unit a log), and those of SIGNALS that were asked for and the log has (Float64; null = not recorded;
+    reactions count when above 0).
     `unit` is that of the times, since 1970; None where they are no epoch or nobody knows.
     """
 
@@ -51,7 +54,7 @@ class EventLog:
         if missing:
             raise ValueError(f"an event log needs the columns {sorted(missing)}; it has {self.frame.columns}")
         for name in ("user", "item"):
-            if self.frame.schema[name] not in (pl.Int64, pl.String):
+            if self.frame.schema[name] not in (pl.Int64, pl.String, pl.Categorical):
                 raise ValueError(f"{name} ids must be Int64 or String, not {self.frame.schema[name]}")
 
     def __len__(self) -> int:

@@ -8,6 +8,7 @@ import bz2
 import glob
 import gzip
 import lzma
+import os
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,7 @@ else:
 
 from model.logs.events import DataError
 
+STDERR = 2
 BLOCK_CHARACTERS = 2**24
 MAX_LINE_CHARACTERS = 2**24
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
@@ -41,6 +43,7 @@ class Block:
 
     first_line: int  # from 1
     text: str
+    share: float = 1.0  # of the file that has been read with it
 
 
 def find_files(inputs: Iterable[Path]) -> list[Path]:
@@ -93,13 +96,14 @@ def blocks(path: Path, num_characters: int = BLOCK_CHARACTERS) -> Iterator[Block
     """
     line, rest = 1, ""
     try:
-        with _open(path) as text:
+        size = path.stat().st_size
+        with _open(path) as (file, text):
             while part := text.read(num_characters):
                 rest += part
                 # blank lines wait for what comes behind them: at the end of a file they are no rows
                 whole = rest[: rest.rfind("\n")].rstrip("\n") if "\n" in part else ""
                 if whole:
-                    yield Block(line, whole)
+                    yield Block(line, whole, file.tell() / max(size, 1))
                     line += whole.count("\n") + 1
                     rest = rest[len(whole) + 1 :]
                 elif len(rest) > MAX_LINE_CHARACTERS:
@@ -108,6 +112,24 @@ def blocks(path: Path, num_characters: int = BLOCK_CHARACTERS) -> Iterator[Block
         raise DataError(f"{path} cannot be read to its end: {error}") from error
     if rest.rstrip("\n"):
         yield Block(line, rest.rstrip("\n"))
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Nothing of what this process writes to standard error output meanwhile is seen.
+
+    A damaged Parquet file makes polars print its own stack there, before the error that says what is wrong.
+    """
+    sys.stderr.flush()
+    kept = os.dup(STDERR)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, STDERR)
+        yield
+    finally:
+        os.dup2(kept, STDERR)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _meant(path: Path) -> list[Path]:
@@ -146,11 +168,12 @@ def _first_bytes(path: Path, count: int) -> bytes:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[TextIO]:
+def _open(path: Path) -> Iterator[tuple[IO[bytes], TextIO]]:
+    """The file as it lies on the disk, and its text."""
     with path.open("rb") as file, _unpacked(path, file) as binary:
         mark = binary.peek(2)[:2] if hasattr(binary, "peek") else b""
         # newline=None: each of \n, \r and \r\n ends a line
-        yield TextIOWrapper(binary, MARKS.get(mark, "utf-8-sig"), errors="replace", newline=None)
+        yield file, TextIOWrapper(binary, MARKS.get(mark, "utf-8-sig"), errors="replace", newline=None)
 
 
 def _unpacked(path: Path, file: IO[bytes]) -> IO[bytes]:

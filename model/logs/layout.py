@@ -17,6 +17,15 @@ from model.logs.times import looks_like_time
 SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "two colons": "::", "space": " "}
 # MovieLens u.data and ratings.dat, Amazon's ratings; pairs in order as SASRec has them
 RATINGS = ("user", "item", SKIPPED, "time")
+# Files that the field publishes without a header, by the beginning of their names: columns that only the name tells
+PUBLISHED = {
+    "userbehavior": ("user", "item", SKIPPED, SKIPPED, "time"),  # Taobao
+    "yoochoose-clicks": ("user", "time", "item", SKIPPED),  # RecSys Challenge 2015
+    "dataset_tsmc2014": ("user", "item", *[SKIPPED] * 5, "time"),  # Foursquare check-ins
+    "loc-gowalla": ("user", "time", SKIPPED, SKIPPED, "item"),
+    "loc-brightkite": ("user", "time", SKIPPED, SKIPPED, "item"),
+    "userid-timestamp-artid": ("user", "time", *[SKIPPED] * 3, "item"),  # Last.fm listening, by name of track
+}
 ATOMIC_TYPE = re.compile(r":(token|float)(_seq)?\s*$")  # RecBole's headers: user_id:token
 NUMBER = re.compile(r"\s*-?\d+(\.\d+)?\s*")
 
@@ -50,7 +59,7 @@ def find_layout(lines: Sequence[str], source: Path, shape: LogShape) -> TextLayo
                 return _with_header(header, lines[0], separator, source, shape)
     separator = _separator(lines, separators)
     fields = [split_line(line, separator) for line in lines]
-    names = shape.header or _known_names(fields, shape)
+    names = shape.header or _published_names(fields, source, shape) or _known_names(fields, shape)
     if not names:
         if not any(map(_is_value, fields[0])):
             plan_columns(fields[0], source, shape)
@@ -125,6 +134,15 @@ def _known_names(fields: Sequence[Sequence[str]], shape: LogShape) -> tuple[str,
     if len(columns) == 4 and all(map(looks_like_time, columns[3])) and not any(map(looks_like_time, columns[2])):
         return RATINGS
     return ()
+
+
+def _published_names(fields: Sequence[Sequence[str]], source: Path, shape: LogShape) -> tuple[str, ...]:
+    """The names of the columns of a published file, where its name is known and its lines are as they should be."""
+    names = next((names for start, names in PUBLISHED.items() if source.name.lower().startswith(start)), ())
+    usual = [row for row in fields if len(row) == len(names)]
+    if not names or len(usual) < 0.9 * len(fields) or shape.columns or shape.in_order:
+        return ()
+    return names if all(looks_like_time(row[names.index("time")]) for row in usual) else ()
 
 
 def _is_value(text: str) -> bool:

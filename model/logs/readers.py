@@ -6,21 +6,21 @@ and not the files. Formats: github.com/aHuiWang/CIKM2020-S3Rec, recbole.io/docs/
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 from model.logs.columns import LogShape, plan_columns
-from model.logs.events import DataError, EventLog, ReadReport
-from model.logs.files import Block, blocks, find_files, format_of, sample
+from model.logs.events import SIGNALS, DataError, EventLog, ReadReport
+from model.logs.files import Block, blocks, find_files, format_of, sample, unheard
 from model.logs.layout import TextLayout, find_layout
 from model.logs.values import Collector, RawPart, as_plain, check_ids
 
 PARQUET_ROWS = 2**20  # read at once
 UNIT_SEPARATOR = "\x1f"  # stands for a separator of several characters while a line is divided
-Progress = Callable[[int], None]
+Progress = Callable[[int, float], None]
 Parts = Callable[[Path, LogShape, Collector], Iterator[RawPart]]
 
 
@@ -29,17 +29,19 @@ def read_log(
     log_format: str | None = None,
     shape: LogShape | None = None,
     on_rows: Progress | None = None,
+    signals: Collection[str] = SIGNALS,
 ) -> tuple[EventLog, ReadReport]:
     """The events of all files that `inputs` mean (files, folders, globs); a format of None is guessed for each file.
 
-    `on_rows` is told how many rows have been read so far.
+    `on_rows` is told how many rows have been read so far, and which share of the bytes.
+    signals: those whose values are wanted; others are checked and take no memory.
     Raises DataError for what cannot be read, and for a file that is no log.
     """
     shape = shape or LogShape()
     files = find_files(inputs)
-    collector = Collector(shape.timezone)
-    num_rows = 0
-    for path in files:
+    collector = Collector(shape.timezone, signals)
+    num_rows, sizes = 0, [path.stat().st_size for path in files]
+    for number, path in enumerate(files):
         known = log_format or format_of(path)
         if log_format is None:
             collector.note((), [f"format: {known}"])
@@ -47,7 +49,7 @@ def read_log(
             collector.add(replace(part, source=str(path)) if len(files) > 1 else part)
             num_rows += part.frame.height + len(part.bad)
             if on_rows is not None:
-                on_rows(num_rows)
+                on_rows(num_rows, (sum(sizes[:number]) + part.share * sizes[number]) / max(sum(sizes), 1))
     return collector.finish()
 
 
@@ -59,7 +61,7 @@ def _text_parts(path: Path, shape: LogShape, collector: Collector) -> Iterator[R
         line, text = _below_header(block) if is_first else (block.first_line, block.text)
         is_first = False
         if text:
-            yield _divide(text, line, layout)
+            yield replace(_divide(text, line, layout), share=block.share)
 
 
 def _recbole_parts(path: Path, shape: LogShape, collector: Collector) -> Iterator[RawPart]:
@@ -81,24 +83,27 @@ def _json_parts(path: Path, shape: LogShape, collector: Collector) -> Iterator[R
     for block in blocks(path):
         texts = pl.Series("text", [block.text]).str.split("\n").explode()
         line = pl.int_range(block.first_line, block.first_line + len(texts), eager=True).alias("line")
-        yield _decode_json(texts, line, names)
+        yield replace(_decode_json(texts, line, names), share=block.share)
 
 
 def _parquet_parts(path: Path, shape: LogShape, collector: Collector) -> Iterator[RawPart]:
     if shape.header or shape.separator:
         raise DataError(f"{path} is Parquet, which names its columns: leave --header and --separator out")
     try:
-        header = list(pl.read_parquet_schema(path))
+        with unheard():
+            header = list(pl.read_parquet_schema(path))
         plan = plan_columns(header, path, shape)
         collector.note(plan.ignored, [plan.note])
         names = {header[at]: ours for ours, at in plan.positions}
         table = pl.scan_parquet(path, hive_partitioning=False, glob=False).select([*names])
-        num_rows = table.select(pl.len()).collect().item()
+        with unheard():
+            num_rows = table.select(pl.len()).collect().item()
         for start in range(0, max(num_rows, 1), PARQUET_ROWS):
-            frame = table.slice(start, PARQUET_ROWS).collect()
+            with unheard():
+                frame = table.slice(start, PARQUET_ROWS).collect()
             columns = [as_plain(frame[theirs], ours, path).alias(ours) for theirs, ours in names.items()]
             line = pl.int_range(start + 1, start + frame.height + 1, eager=True).alias("line")
-            yield RawPart(pl.DataFrame([line, *columns]))
+            yield RawPart(pl.DataFrame([line, *columns]), share=(start + frame.height) / max(num_rows, 1))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
 
@@ -208,6 +213,10 @@ def _shape_reason(separator: str, num_fields: int, is_quoted: bool) -> pl.Expr:
 
 def _decode_json(texts: pl.Series, line: pl.Series, names: dict[str, str]) -> RawPart:
     kinds = pl.Struct(dict.fromkeys(names.values(), pl.String))
+    # polars reads one object after the other, wherever lines end: two on a line, or one over two, would move the others
+    bare = texts.str.strip_chars()
+    if not (bare.str.starts_with("{") & bare.str.ends_with("}") & ~bare.str.contains(r"\}\s*\{")).all():
+        return _decode_each(texts.to_list(), line, names)
     try:
         table = texts.str.json_decode(kinds).struct.unnest()
     except pl.exceptions.PolarsError:

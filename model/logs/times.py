@@ -20,6 +20,7 @@ DATE = re.compile(r"\s*\d{4}[-/]\d{1,2}[-/]\d{1,2}(?:[T ]\d{1,2}:\d{2}.*)?\s*", 
 ZONE = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)? ?(Z|z|UTC|[+-]\d{2}(?::?\d{2})?)$"
 FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 SPOKEN = "%a %b %d %H:%M:%S %z %Y"  # Tue Apr 03 18:00:06 +0000 2012
+SPOKEN_DATE = re.compile(r"\s*[A-Z][a-z]{2} [A-Z][a-z]{2} \d{1,2} \d{2}:\d{2}:\d{2} [+-]\d{4} \d{4}\s*")
 LEAST_EPOCH = 1e8  # a number from here on is taken for seconds since 1970, or for a finer count
 YEARS = (datetime(1678, 1, 1), datetime(2262, 1, 1))  # where 64 bits hold nanoseconds
 UNITS: tuple[Unit, ...] = get_args(Unit)
@@ -54,7 +55,7 @@ def looks_like_time(text: str) -> bool:
     try:
         return float(text) >= LEAST_EPOCH
     except ValueError:
-        return is_date(text)
+        return is_date(text) or bool(SPOKEN_DATE.fullmatch(text))
 
 
 def is_date(text: str) -> bool:

@@ -4,7 +4,7 @@ Ids are 64-bit integers where every one of the log is one in plain form, else te
 The rule for ids is that of model/ids.py, the same as in requests.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -25,6 +25,7 @@ class RawPart:
     frame: pl.DataFrame  # our columns, of any type, and `line`
     bad: tuple[tuple[int, str], ...] = ()  # (line, reason) of rows of the wrong shape, which are not in the frame
     source: str = ""  # the file, where there are several
+    share: float = 1.0  # of its file that has been read with it
 
 
 @dataclass
@@ -36,20 +37,27 @@ class _Ids:
     first_text: str = ""
 
     def add(self, values: pl.Series, line: pl.Series, source: str) -> None:
-        self.parts.append(values)
         if values.dtype != pl.String:
+            self.parts.append(values)
             return
-        plain = _plain_integers(values).is_not_null()
-        texts = len(values) - int(plain.sum())
-        if texts and not self.num_texts:
-            at = (~plain).arg_max() or 0
+        integers = _plain_integers(values)
+        if not integers.null_count():  # the texts among them stood in rows that are left out
+            self.parts.append(integers)
+            return
+        # each text is kept once, however many events have it
+        self.parts.append(values.cast(pl.Categorical))
+        if not self.num_texts:
+            at = integers.is_null().arg_max() or 0
             self.first_text = f"{source} line {line[at]}: {shown(values[at])}".lstrip()
-        self.num_texts += texts
+        self.num_texts += integers.null_count()
 
     def join(self) -> pl.Series:
         if not self.num_texts:
-            return pl.concat([part.cast(pl.Int64) for part in self.parts])
-        return pl.concat([part.cast(pl.String) for part in self.parts])
+            return pl.concat(self.parts)
+        texts = [
+            part if part.dtype == pl.Categorical else part.cast(pl.String).cast(pl.Categorical) for part in self.parts
+        ]
+        return pl.concat(texts)
 
     def note(self, name: str) -> str:
         total = sum(map(len, self.parts))
@@ -66,8 +74,9 @@ class _Ids:
 class Collector:
     """Checks parts of a log and puts them together."""
 
-    def __init__(self, timezone: str | None = None) -> None:
-        self._times = TimeReader(timezone)
+    def __init__(self, timezone: str | None = None, signals: Collection[str] = SIGNALS) -> None:
+        """signals: those whose values are kept; all are checked."""
+        self._times, self._kept = TimeReader(timezone), set(signals)
         self._ids: Mapping[str, _Ids] = {name: _Ids() for name in IDS}
         self._times_of: list[pl.Series] = []  # of parts that have times
         self._signals: list[pl.DataFrame] = []
@@ -98,8 +107,9 @@ class Collector:
         if "time" in columns:
             self._times_of.append(typed["time"])
         # a column of its own keeps the number of rows where a file has no signals
-        row = pl.Series("row", line)
-        self._signals.append(typed.drop("user", "item", "time", strict=False).insert_column(0, row))
+        row = pl.repeat(0, len(line), dtype=pl.UInt8, eager=True).alias("row")
+        kept = [typed[name] for name in typed.columns if name in self._kept]
+        self._signals.append(pl.DataFrame([row, *kept]))
 
     def finish(self) -> tuple[EventLog, ReadReport]:
         """The log of all parts and the account of their rows."""

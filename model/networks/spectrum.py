@@ -31,7 +31,7 @@ def co_occurrence(histories: Ragged, num_items: int, backward: float) -> Tensor:
     """(N, N) sparse: how often row j follows row i, over the root of how often each does; `backward`: j before i."""
     counts = sparse(torch.zeros(2, 0, dtype=torch.int64), torch.zeros(0), num_items)
     for gap in range(1, min(MAX_GAP, int(max(histories.lengths, default=0)))):
-        first, second = _pairs(histories, gap)
+        first, second = pairs_apart(histories, gap)
         forward, nearness = torch.stack([first, second]), NEARNESS ** (gap - 1)
         for pairs, weight in ((forward, nearness), (forward.flip(0), backward * nearness)):
             values = torch.full((pairs.shape[1],), weight)
@@ -49,7 +49,7 @@ def sparse(pairs: Tensor, values: Tensor, size: int) -> Tensor:
     return torch.sparse_coo_tensor(pairs, values, (size, size), check_invariants=True).coalesce()
 
 
-def _pairs(histories: Ragged, gap: int) -> tuple[Tensor, Tensor]:
+def pairs_apart(histories: Ragged, gap: int) -> tuple[Tensor, Tensor]:
     """0-based rows that stand `gap` apart in one history."""
     values: NDArray[np.int32] = histories.values
     history = np.repeat(np.arange(len(histories)), histories.lengths)
@@ -70,7 +70,10 @@ def factorise(histories: Ragged, num_items: int, dim: int, backward: float) -> F
     )
     scale = values[:rank].sqrt()
     parts = (left[:, :rank] * scale, right[:, :rank] * scale)
-    return Factors(*(pad(part / part.std().clamp(min=1e-9), (0, dim - rank)) for part in parts))
+    # a catalogue of one item gives one number, which has no deviation
+    spreads = [part.std() if part.numel() > 1 else part.abs().max() for part in parts]
+    scaled = (part / spread.clamp(min=1e-9) for part, spread in zip(parts, spreads, strict=True))
+    return Factors(*(pad(part, (0, dim - rank)) for part in scaled))
 
 
 @torch.no_grad()

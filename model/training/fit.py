@@ -18,6 +18,7 @@ from model.evaluation.revealed import eval_splits
 from model.networks.base import Network
 from model.networks.blend import Blend, BlendConfig
 from model.recipes.schema import Recipe
+from model.training.outcomes import fit_outcomes
 from model.training.plans import choose_plan, measure_plan, plain_plan
 from model.training.stages import EpochReport, StageFolder, stage_key
 from model.training.trainer import Trainer, origin_of, provenance_of
@@ -43,7 +44,7 @@ def fit(
     Raises ValueError where the recipe does not fit the system or the data.
     """
     if not recipe.parts:
-        return Trainer(recipe, data, seed, device, kept, start).fit(on_epoch)
+        return with_outcomes(Trainer(recipe, data, seed, device, kept, start).fit(on_epoch), recipe, data)
     parts = list(_train_parts(recipe, data, seed, on_epoch, partial(Trainer, device=device, kept=kept), start))
     started = time.perf_counter()
     blend = join_parts([part.network for part in parts], data).to(torch.device(device)).eval()
@@ -56,7 +57,14 @@ def fit(
         epochs=sum((part.provenance.epochs for part in parts), ()),
         started_from=start.digest if start else "",
     )
-    return Checkpoint(blend, plan, data.sampled_catalogue, provenance)
+    return with_outcomes(Checkpoint(blend, plan, data.sampled_catalogue, provenance), recipe, data)
+
+
+def with_outcomes(checkpoint: Checkpoint, recipe: Recipe, data: SequenceData) -> Checkpoint:
+    """The checkpoint with a head for each outcome that the data mark."""
+    told, plan = checkpoint.provenance, checkpoint.plan.prompts
+    heads = fit_outcomes(checkpoint.network, data, plan, recipe.metric, told.seed) if data.outcomes else None
+    return replace(checkpoint, outcomes=heads)
 
 
 def _train_parts(

@@ -16,6 +16,7 @@ from model.networks.base import Network
 from model.networks.blend import Blend
 from model.recipes.schema import Recipe
 from model.training.fit import join_parts, trainings
+from model.training.outcomes import refit_outcomes
 from model.training.stages import EpochReport, StageFolder
 from model.training.trainer import Trainer, provenance_of
 from model.training.warm import WarmStart, check_alike
@@ -57,7 +58,8 @@ def refit(
         started_from=chosen.provenance.started_from,
         refit=True,
     )
-    return Checkpoint(network, chosen.plan, merged.sampled_catalogue, provenance)
+    heads = refit_outcomes(network.eval(), merged, chosen.plan.prompts, chosen.outcomes, seed)
+    return Checkpoint(network, chosen.plan, merged.sampled_catalogue, provenance, heads)
 
 
 def check_chosen(recipe: Recipe, data: SequenceData, chosen: Checkpoint, start: WarmStart | None) -> None:
@@ -69,6 +71,10 @@ def check_chosen(recipe: Recipe, data: SequenceData, chosen: Checkpoint, start: 
         raise ValueError(f"the checkpoint was chosen on other data ({told.data_name}); refit it on those")
     if told.started_from != (start.digest if start else ""):
         raise ValueError("the checkpoint was chosen with another --start-from; give the same")
+    if unmarked := [name for name in chosen.outcomes.names if name not in data.outcomes] if chosen.outcomes else []:
+        raise ValueError(
+            f"the checkpoint knows the outcome {unmarked[0]}, which these data do not mark: prepare them so"
+        )
     if not told.epochs and recipe.all_stages:
         raise ValueError("the checkpoint does not say its epochs, it is of an earlier version; train it again")
     if len(told.epochs) != len(recipe.all_stages):

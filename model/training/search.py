@@ -126,7 +126,8 @@ class Search:
                 if trial.should_prune():
                     raise optuna.TrialPruned
 
-        checkpoint = fit(recipe, self.data, self.seed, self.device, on_epoch)
+        # nothing of a trial is kept: no head of an outcome is trained for it
+        checkpoint = fit(recipe, replace(self.data, outcomes={}), self.seed, self.device, on_epoch)
         trial.set_user_attr("seconds", round(checkpoint.provenance.training_seconds, 1))
         return checkpoint.provenance.metrics[recipe.metric]
 

@@ -76,7 +76,7 @@ class Trainer:
             check_recipe(recipe, self.network)
         self.network.start_from(data.train, data.catalogue.categories)
         if start:
-            start.fill(self.network, data.catalogue)
+            start.fill(self.network, data.catalogue, data.train)
         self.start, self.measures, self._epochs = start, measures, list[int]()  # epochs taken of each finished stage
         self.origin = origin_of(data, start, measures)
         self.averaged = AveragedModel(self.network, multi_avg_fn=partial(move_average, recipe.ema_decay))
@@ -249,6 +249,8 @@ def check_recipe(recipe: Recipe, network: Network) -> None:
         raise ValueError(f"{recipe.system} {reason}")
     if recipe.samples == "prefixes" and not network.has_place_pairs:
         raise ValueError(f"{recipe.system} draws its own samples; its recipe may not have samples: prefixes")
+    if network.config.num_items < 2 and any(recipe.loss_of(stage) in SAMPLED for stage in recipe.stages):
+        raise ValueError(f"{recipe.system} learns an item against another one, and the catalogue has a single item")
     if recipe.window.length == 1:
         return
     if not network.takes_window:

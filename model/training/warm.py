@@ -1,7 +1,7 @@
 """A warm start: training on new data begins with the weights of a checkpoint, matched by external ids.
 
-Items and users that both know keep their rows; new ones begin as in any training, those that are gone leave. Everything
-else of the network is taken over as it is.
+Items and users that both know keep their rows; a new item begins among the items that it is watched with, a new user as
+in any training; those that are gone leave. Everything else of the network is taken over as it is.
 """
 
 import hashlib
@@ -12,13 +12,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from model.catalogue import Catalogue, IdMap
+from model.catalogue import Catalogue, IdMap, Ragged
 from model.checkpoint import Checkpoint
 from model.networks.base import Network
 from model.networks.blend import Blend
-from model.recipes.schema import Recipe
+from model.networks.spectrum import MAX_GAP, NEARNESS, SHRINK, pairs_apart
+from model.recipes.schema import Recipe, Stage
 
-EPOCHS_SHARE = 0.2  # of the epochs that the start was chosen with, at least one
+EPOCHS_SHARE = 0.2  # of the epochs that were run to choose the start, at least one
+WARMUP_STEPS = 20  # at most: the usual two hundred are a third of such a training, most of it at a low rate
+NEW_LENGTH = 0.5  # of a new item's vector: as long as those of trained items it stands in everybody's list
 SIZES = ("num_items", "num_users")
 
 
@@ -55,8 +58,8 @@ class WarmStart:
         return state.hexdigest()
 
     @torch.no_grad()
-    def fill(self, network: Network, catalogue: Catalogue) -> None:
-        """Copies the weights into a network for the ids of `catalogue`.
+    def fill(self, network: Network, catalogue: Catalogue, histories: Ragged) -> None:
+        """Copies the weights into a network for the ids of `catalogue`; `histories` say where new items begin.
 
         Raises ValueError where the two are not of one system and settings.
         """
@@ -66,7 +69,9 @@ class WarmStart:
         ours = network.state_dict()
         for name, tensor in self.network.state_dict().items():
             if name in tables:
-                copy_rows(tensor, theirs[name], ours[name], tables[name])
+                known = copy_rows(tensor, theirs[name], ours[name], tables[name])
+                if tables[name] is catalogue.items:
+                    place_new(ours[name], known, histories)
             else:
                 ours[name].copy_(tensor)
 
@@ -82,8 +87,11 @@ def tables_of(network: Network, catalogue: Catalogue) -> Iterator[tuple[str, IdM
                 yield f"{name}.weight", catalogue.users
 
 
-def copy_rows(source: Tensor, source_ids: IdMap, target: Tensor, target_ids: IdMap) -> None:
-    """Copies the rows of the ids that both know, of padding, and of what stands behind the last id."""
+def copy_rows(source: Tensor, source_ids: IdMap, target: Tensor, target_ids: IdMap) -> Tensor:
+    """Copies the rows of the ids that both know, of padding, and of what stands behind the last id.
+
+    The ids of `target_ids` that both know: marks (N,).
+    """
     rows = torch.tensor([source_ids.row(external) for external in target_ids.ids.tolist()], dtype=torch.int64)  # (N,)
     # row 0 is what an unknown id gives: a new item keeps its fresh row
     known = rows.nonzero()[:, 0]
@@ -93,6 +101,40 @@ def copy_rows(source: Tensor, source_ids: IdMap, target: Tensor, target_ids: IdM
     behind = len(target) - len(target_ids) - 1
     if behind:
         target[-behind:] = source[-behind:].to(target.device)
+    return torch.isin(torch.arange(len(rows)), known)
+
+
+def place_new(table: Tensor, known: Tensor, histories: Ragged) -> None:
+    """Moves each new item of a table (N + 2, D) to the mean of the known ones beside it in histories, nearer ones more.
+
+    Its length is half of that of known items with as many events. One that stands beside no known item stays as it is.
+    known: marks (N,).
+    """
+    vectors = table[1 : len(known) + 1].cpu()
+    counts = torch.from_numpy(histories.values).long().bincount(minlength=len(known) + 1)[1:].float()
+    means = torch.zeros_like(vectors)
+    for gap in range(1, min(MAX_GAP, int(max(histories.lengths, default=0)))):
+        sides = pairs_apart(histories, gap)
+        for new, other in (sides, sides[::-1]):
+            taken = ~known[new] & known[other]
+            # an item that stands beside everything says little
+            weights = NEARNESS ** (gap - 1) / (counts[other[taken]] + SHRINK).sqrt()
+            means.index_add_(0, new[taken], weights[:, None] * vectors[other[taken]])
+    lengths = means.norm(dim=1)
+    placed = lengths > 0
+    wanted = NEW_LENGTH * expected_lengths(vectors, counts, known)
+    vectors[placed] = means[placed] * (wanted / lengths)[placed, None]
+    table[1 : len(known) + 1] = vectors.to(table.device)
+
+
+def expected_lengths(vectors: Tensor, counts: Tensor, known: Tensor) -> Tensor:
+    """The length (N,) of vectors (N, D) by their items' number of events: a line through the known ones' logarithms."""
+    lengths = torch.sqrt((vectors * vectors).sum(1))
+    if known.sum() < 2:
+        return lengths
+    x, y = counts.add(1).log(), lengths.clamp(min=1e-9).log()
+    slope = ((x - x[known].mean()) * (y - y[known].mean()))[known].mean() / x[known].var(correction=0).clamp(min=1e-9)
+    return torch.exp(y[known].mean() + slope * (x - x[known].mean()))
 
 
 def check_alike(start: Network, network: Network) -> None:
@@ -114,13 +156,19 @@ def warm_recipe(recipe: Recipe, start: WarmStart) -> Recipe:
     return _shorter(recipe, wanted)
 
 
+def epochs_run(recipe: Recipe, stage: Stage, chosen: int) -> int:
+    """The epochs until a stage stopped that was best after `chosen`: it has waited for a better one."""
+    return min(stage.num_epochs, chosen + recipe.patience * recipe.evaluate_every)
+
+
 def _shorter(recipe: Recipe, epochs: Iterator[int]) -> Recipe:
     stages = tuple(
-        replace(stage, num_epochs=max(1, round(EPOCHS_SHARE * next(epochs))))
+        replace(stage, num_epochs=max(1, int(EPOCHS_SHARE * epochs_run(recipe, stage, next(epochs)))))
         for stage in recipe.stages
         if stage.objective == "next"
     )
     parts = tuple(_shorter(part, epochs) for part in recipe.parts)
     # a table that starts from counts would be computed and then overwritten
     network = {**recipe.network, "spectral_start": 0.0} if "spectral_start" in recipe.network else recipe.network
-    return replace(recipe, stages=stages, parts=parts, network=network, evaluate_every=1)
+    warmup = min(recipe.warmup_steps, WARMUP_STEPS)
+    return replace(recipe, stages=stages, parts=parts, network=network, warmup_steps=warmup, evaluate_every=1)

@@ -35,7 +35,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, owner: "Generator") -> None:
         self.owner = owner
-        self.due = 0.0
+        self.due = self.sent = 0.0
         self.transport: asyncio.Transport
         self.received = 0  # bytes of the answer under way
         # calls the on_.. methods of this object, those that it has
@@ -46,7 +46,7 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def send(self, due: float, request: bytes) -> None:
-        self.due, self.received = due, 0
+        self.due, self.sent, self.received = due, asyncio.get_running_loop().time(), 0
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -92,6 +92,7 @@ class Generator:
         self.waiting: deque[tuple[float, bytes]] = deque()
         self.latencies: list[float] = []
         self.refusals: list[float] = []  # how long each answer with 429, 503 or 504 took
+        self.refusals_sent: list[float] = []  # the same from when each request was sent
         self.lags: list[float] = []
         self.statuses: Counter[int] = Counter()
         self.pending = self.received = 0
@@ -176,6 +177,7 @@ class Generator:
                 self.latencies.append(now - due)
             elif status in REFUSED:
                 self.refusals.append(now - due)
+                self.refusals_sent.append(now - connection.sent)
         if not self.pending:
             self.drained.set()
         self._free(connection)
@@ -197,6 +199,7 @@ class Generator:
         return Sample(
             latencies_s=self.latencies,
             refusals_s=self.refusals,
+            refusals_sent_s=self.refusals_sent,
             lags_s=self.lags,
             statuses=statuses,
             due=num_measured,

@@ -14,6 +14,7 @@ from recall.reproduction import drawing
 
 STAGES = ("encode", "search", "merge")
 OURS = "recgpt-recall"
+EVERYBODY, MIN_USERS = "all", 100  # in place of a length of histories; fewer users than that are no point
 
 
 def latency_against_rate(curves: Sequence[Curve], p99_ms: float) -> drawing.Canvas:
@@ -69,6 +70,31 @@ def rates_of_peers(peers: Mapping[str, Any]) -> drawing.Canvas:
     return canvas
 
 
+def gain_of_generation(rows: Sequence[Mapping[str, Any]]) -> drawing.Canvas:
+    """Lines of what a generated item adds to the first vector, by the length of histories, ± two standard errors."""
+    systems = list(dict.fromkeys(row["system"] for row in rows))
+    whole = {row["system"]: row for row in rows if row["history"] == EVERYBODY}
+    told = ", ".join(f"{name} {whole[name]['gain']:+.1%}" for name in systems)
+    canvas = drawing.canvas(f"Recall@{rows[0]['cutoff']} that a generated item adds: {told}")
+    [panel] = canvas.panels
+    panel.axhline(0, color=drawing.FAINT, linewidth=0.8)
+    ends = {}
+    for number, name in enumerate(systems):
+        own = [row for row in rows if row["system"] == name and row["history"] != EVERYBODY]
+        own = [row for row in own if row["users"] >= MIN_USERS]
+        grey, dash, marker = drawing.LOOKS[number]
+        # beside each other: bars that cover each other cannot be read
+        places = [place + 0.12 * number for place in range(len(own))]
+        errors = [200 * row["standard_error"] / row["theirs"] for row in own]
+        gains = [100 * row["gain"] for row in own]
+        panel.errorbar(places, gains, errors, color=grey, linestyle=dash, marker=marker, markersize=4, capsize=2)
+        panel.set_xticks(range(len(own)), [row["history"] for row in own])
+        ends[name] = (places[-1], gains[-1])
+    panel.set(xlabel="items in the history", ylabel="% of recall, ± two standard errors")
+    drawing.label_column(panel, ends)
+    return canvas
+
+
 def _median(runs: Sequence[Mapping[str, Any]], what: str, name: str) -> float:
     return float(statistics.median(run[what][name] for run in runs if name in run[what]))
 
@@ -76,7 +102,9 @@ def _median(runs: Sequence[Mapping[str, Any]], what: str, name: str) -> float:
 def draw_kept(results: Path, folder: Path) -> list[Path]:
     """Figures of what benchmarks printed and the repository keeps."""
     peers = json.loads((results / "peers.json").read_text(encoding="utf-8"))
-    return [rates_of_peers(peers).save(folder / "peers.png")]
+    lines = (results / "generation.jsonl").read_text(encoding="utf-8").splitlines()
+    generation = gain_of_generation([json.loads(line) for line in lines])
+    return [rates_of_peers(peers).save(folder / "peers.png"), generation.save(folder / "generation.png")]
 
 
 def write(folder: Path, figures: Mapping[str, drawing.Canvas], facts: Mapping[str, Any]) -> Path:

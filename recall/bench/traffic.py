@@ -51,6 +51,7 @@ class Sample:
     latencies_s: Sequence[float]  # of those answered with 200
     lags_s: Sequence[float]  # how late each request was sent
     refusals_s: Sequence[float] = ()  # of those answered with 429, 503 or 504
+    refusals_sent_s: Sequence[float] = ()  # the same from when each was sent, not from when it was due
     statuses: Mapping[str, int]
     due: int
     cpu_s: float
@@ -70,6 +71,7 @@ class Measured:
     max_ms: float
     goodput: float  # share of all requests answered with 200 within the deadline
     refused_p99_ms: float = 0.0  # of answers with 429, 503 or 504, from when each was due
+    refused_sent_p99_ms: float = 0.0  # the same from when it was sent: without this process's own lateness in sending
     statuses: dict[str, int]
     lost: int  # no answer
     lag_p99_ms: float  # how late this process itself sent
@@ -82,6 +84,7 @@ class Measured:
         milliseconds = 1e3 * np.concatenate([np.array(sample.latencies_s) for sample in samples])
         lags_ms = 1e3 * np.concatenate([np.array(sample.lags_s) for sample in samples])
         refusals_ms = 1e3 * np.concatenate([np.array(sample.refusals_s) for sample in samples])
+        refusals_sent_ms = 1e3 * np.concatenate([np.array(sample.refusals_sent_s) for sample in samples])
         statuses: Counter[str] = Counter()
         for sample in samples:
             statuses.update(sample.statuses)
@@ -98,10 +101,11 @@ class Measured:
             p999_ms=round(p999, 3),
             max_ms=round(longest, 3),
             goodput=round(int((milliseconds <= load.deadline_ms).sum()) / max(due, 1), 5),
-            refused_p99_ms=round(float(np.percentile(refusals_ms, 99)) if len(refusals_ms) else 0.0, 3),
+            refused_p99_ms=p99_of(refusals_ms),
+            refused_sent_p99_ms=p99_of(refusals_sent_ms),
             statuses=dict(sorted(statuses.items())),
             lost=due - sum(statuses.values()),
-            lag_p99_ms=round(float(np.percentile(lags_ms, 99)) if len(lags_ms) else 0.0, 3),
+            lag_p99_ms=p99_of(lags_ms),
             cpu_us=round(sum(sample.cpu_s for sample in samples) / max(due, 1) * 1e6, 1),
             received_bytes=sum(sample.received_bytes for sample in samples),
         )
@@ -111,6 +115,10 @@ class Measured:
         due = self.lost + sum(self.statuses.values())
         # a backlog shows in the p99: latencies count from when a request was due
         return self.statuses.get("200", 0) >= ANSWERED * due > 0 and not self.lost and self.p99_ms <= p99_ms
+
+
+def p99_of(milliseconds: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> float:
+    return round(float(np.percentile(milliseconds, 99)) if len(milliseconds) else 0.0, 3)
 
 
 class Bodies:

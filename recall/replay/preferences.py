@@ -54,7 +54,7 @@ def agreement(credits: pl.DataFrame, lift: TwinLift, treatment: str, draws: int,
     if f"{lift.metric}{BETWEEN}{CONTROL}" not in credits.columns or not lift.lift:
         return None
     pairs = {
-        name: tuple(credits[f"{name}{BETWEEN}{variation}"].to_numpy() for variation in (CONTROL, treatment))
+        name: (credits[f"{name}{BETWEEN}{CONTROL}"].to_numpy(), credits[f"{name}{BETWEEN}{treatment}"].to_numpy())
         for name in (lift.metric, LOGS.get(lift.metric))
         if name and f"{name}{BETWEEN}{treatment}" in credits.columns
     }
@@ -65,8 +65,8 @@ def agreement(credits: pl.DataFrame, lift: TwinLift, treatment: str, draws: int,
     for _ in range(draws):
         # anew from all, with replacement: draws of half of the same users would hardly differ
         drawn = rng.choice(differences, USERS)
-        agrees = signed_ranks(drawn).sum() * lift.lift > 0
-        is_clear = drawn.any() and signed_rank_p(drawn) < ALPHA
+        agrees = bool(signed_ranks(drawn).sum() * lift.lift > 0)
+        is_clear = bool(drawn.any()) and signed_rank_p(drawn) < ALPHA
         counts += agrees, agrees and is_clear, is_clear and not agrees
     agrees_share, clear, wrong = (counts / draws).tolist()
     return Agreement(

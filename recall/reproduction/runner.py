@@ -6,7 +6,7 @@ are there already, for the same data, recipe and seed, is skipped; so the whole 
 
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -196,7 +196,8 @@ def recipe_for(dataset: str, recipe: str, system: str) -> Recipe:
 def load_data(folder: Path) -> tuple[SequenceData, str]:
     """A prepared data set and its digest."""
     # runs go seed by seed over all data sets, and a digest hashes every sequence: once a folder is enough
-    data = SequenceData.load(folder)
+    # the table measures plain answers: no head of an outcome is trained for it
+    data = replace(SequenceData.load(folder), outcomes={})
     return data, data.digest
 
 

@@ -1,16 +1,20 @@
 """recall build and evaluate: from a checkpoint to a bundle and its measured quality."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from model.data.sequences import SequenceData
+from model.data.sequences import SequenceData, Split
 from recall.comparing import BY_HELP, checked_groupings, show_groups
 from recall.terminal import err, last_line, out, progress_bar
 from recall.training.plans import save_with_plan
+
+if TYPE_CHECKING:
+    from service.engine.offline import OutcomeRecall
 
 Option = typer.Option
 DataFolder = Annotated[Path, Option("--data", help="Folder that `recall prepare` wrote.")]
@@ -37,7 +41,7 @@ def build(
         list[str] | None,
         Option(
             help="Another plan than the checkpoint's, to serve one network as two arms; NAME=VALUE, may be repeated: "
-            "num_prompts, placement, num_steps, form, temperature, step_weights, quotas, diversity."
+            "num_prompts, placement, num_steps, form, temperature, step_weights, quotas, diversity, outcomes=like:1."
         ),
     ] = None,
 ) -> None:
@@ -105,21 +109,14 @@ def evaluate(
     from model.evaluation.groups import coverage
     from model.evaluation.protocol import EvalSplit
     from service.engine.loading import choose_device, load_arm
-    from service.engine.offline import OfflineArm, check_same_data
+    from service.engine.offline import OfflineArm, check_same_data, evaluate_outcomes
     from service.engine.offline import evaluate as evaluate_arm
 
     groupings = checked_groupings(by)
     arm, dataset = load_arm("evaluated", bundle, choose_device(device)), SequenceData.load(data)
     check_not_refit(Checkpoint.load(arm.release.folder / "checkpoint"))
     check_same_data(arm.release, dataset)
-    if split not in ("valid", "test"):
-        raise typer.BadParameter("split is valid or test")
-    if split == "test" and dataset.candidates is not None:
-        raise ValueError(
-            f"the test split of {dataset.name} ranks {len(dataset.candidates)} of its items, a bundle ranks them all; "
-            "measure the checkpoint with `recall reproduce`"
-        )
-    eval_split = EvalSplit.of(dataset, "valid" if split == "valid" else "test", max_users)
+    eval_split = EvalSplit.of(dataset, checked_split(split, dataset), max_users)
     cutoffs = sorted(cutoff or [5, 10, 20, 50, 100])
     with progress_bar() as progress:
         task = progress.add_task("evaluate", total=len(eval_split.users) * len(cutoffs))
@@ -127,12 +124,39 @@ def evaluate(
             OfflineArm(arm, dataset), eval_split, cutoffs, lambda done: progress.update(task, completed=done)
         )
     show_metrics(evaluated.metrics, cutoffs)
+    by_outcome = [*evaluate_outcomes(OfflineArm(arm, dataset), eval_split, cutoffs[-1])] if dataset.outcomes else []
+    show_outcomes(by_outcome, cutoffs[-1])
     covered = coverage(evaluated.lists, len(dataset.catalogue.items))
     out.print(f"coverage@{cutoffs[-1]}: {covered:.1%} of {len(dataset.catalogue.items):,} items")
     metrics = evaluated.metrics | {f"coverage@{cutoffs[-1]}": covered}
-    parts = {"groups": list(show_groups(eval_split, groupings, evaluated.lists))} if by else {}
+    parts: dict[str, Any] = {"groups": list(show_groups(eval_split, groupings, evaluated.lists))} if by else {}
+    parts |= {"outcomes": [own._asdict() for own in by_outcome]} if by_outcome else {}
     whole = {"bundle": arm.release.bundle, "data": dataset.digest, "split": split, "users": len(eval_split.users)}
     last_line(whole | {"metrics": metrics} | parts)
+
+
+def checked_split(split: str, data: SequenceData) -> Split:
+    """Raises BadParameter or ValueError for a split that a bundle cannot be measured on."""
+    if split not in ("valid", "test"):
+        raise typer.BadParameter("split is valid or test")
+    if split == "test" and data.candidates is not None:
+        raise ValueError(
+            f"the test split of {data.name} ranks {len(data.candidates)} of its items, a bundle ranks them all; "
+            "measure the checkpoint with `recall reproduce`"
+        )
+    return "valid" if split == "valid" else "test"
+
+
+def show_outcomes(measured: "Sequence[OutcomeRecall]", cutoff: int) -> None:
+    """A row for each outcome that targets ended with, a column for each that lists were asked for."""
+    if not measured:
+        return
+    asked = [*dict.fromkeys(own.asked for own in measured)]
+    table = Table("ended with", "users", *(f"recall@{cutoff}, asked for {name or 'nothing'}" for name in asked))
+    for ended in dict.fromkeys(own.ended for own in measured):
+        row = [own for own in measured if own.ended == ended]
+        table.add_row(ended, f"{row[0].users:,}", *(f"{own.metrics[f'recall@{cutoff}']:.4f}" for own in row))
+    out.print(table)
 
 
 def show_metrics(metrics: dict[str, float], cutoffs: list[int]) -> None:

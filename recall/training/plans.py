@@ -1,4 +1,4 @@
-"""Another plan for a trained checkpoint: how many items are generated and where, steps, shares of the list, diversity.
+"""Another plan for a trained checkpoint: items that are generated, steps, shares of the list, diversity, outcomes.
 
 Nothing is trained and nothing measured: what a plan gains is for validation (`recall evaluate`) or for a test to say.
 """
@@ -16,6 +16,12 @@ def _numbers(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     return lambda text: [kind(part) for part in text.split(",") if part]
 
 
+def _outcomes(text: str) -> list[tuple[str, float]]:
+    """From "long_view:0.8,like:0.2"; a name without a share has all of the list."""
+    pairs = [part.partition(":") for part in text.split(",") if part]
+    return [(name, float(share) if mark else 1.0) for name, mark, share in pairs]
+
+
 OF_PROMPTS: Mapping[str, Callable[[str], Any]] = {
     "num_prompts": int,
     "placement": Placement,
@@ -24,7 +30,7 @@ OF_PROMPTS: Mapping[str, Callable[[str], Any]] = {
     "temperature": float,
     "step_weights": _numbers(float),
 }
-OF_PLAN: Mapping[str, Callable[[str], Any]] = {"quotas": _numbers(int), "diversity": float}
+OF_PLAN: Mapping[str, Callable[[str], Any]] = {"quotas": _numbers(int), "diversity": float, "outcomes": _outcomes}
 
 
 def change_plan(plan: ServingPlan, words: Sequence[str]) -> ServingPlan:

@@ -55,8 +55,9 @@ class TrainCommand:
     start_from: Annotated[
         Path | None,
         Option(
-            help="Checkpoint whose weights the training begins with, matched by ids: new items and users get fresh "
-            "rows, those that are gone leave. For new data of the same recipe; a fifth of its epochs."
+            help="Checkpoint whose weights the training begins with, matched by ids: new items begin among their "
+            "neighbours, new users fresh, those that are gone leave. For new data of the same recipe; a fifth of its "
+            "epochs."
         ),
     ] = None
     refit: Annotated[
@@ -194,6 +195,7 @@ def run_training(training: Training, output: Path) -> None:
             "seconds": round(provenance.training_seconds, 1),
             "plan": describe_plan(checkpoint),
             "valid": provenance.metrics,
+            **({"outcomes": checkpoint.outcomes.facts} if checkpoint.outcomes else {}),
         }
     )
 
@@ -201,7 +203,7 @@ def run_training(training: Training, output: Path) -> None:
 def describe_plan(checkpoint: "Checkpoint") -> dict[str, Any]:
     """The whole plan that was chosen, as one flat record."""
     plan = checkpoint.plan
-    return {**asdict(plan.prompts), "quotas": plan.quotas, "diversity": plan.diversity}
+    return {**asdict(plan.prompts), "quotas": plan.quotas, "diversity": plan.diversity, "outcomes": plan.outcomes}
 
 
 def describe_unfinished(folder: Path, num_epochs: int) -> str:

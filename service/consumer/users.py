@@ -24,6 +24,7 @@ ACTIONS = {
 }
 SESSION_PREFIX = "session_id||"  # of a unit that is a session (service/experiments/conditions.py)
 INTERLEAVED = "interleaved"  # the variation of everybody in an interleaving (service/experiments/rules.py)
+BEFORE = "_before"  # ends the name of a metric's covariate (recall experiment judge)
 Span = tuple[int | None, int | None]  # after the first time, until the second; None = no bound
 # sums of a user; answers are those of which the list was sampled
 ANSWERS = ("answers", "latencies_ms", "empties", "shorts")
@@ -57,6 +58,7 @@ class ExperimentLog:
     shown: pl.DataFrame
     actions: pl.DataFrame  # feedback of exposed users from the first exposure on
     interleaved: pl.DataFrame  # lists of two teams; none in an experiment that splits its users
+    before: pl.DataFrame  # one row a unit: what it did before it met any phase of the experiment, METRIC_before
     num_testers: int
 
     @property
@@ -71,7 +73,7 @@ class ExperimentLog:
 
     def users_until(self, ts_ms: int | None = None) -> ExposedUsers:
         """One row for each user who was exposed by then, with what they did by then; None = to the end."""
-        frame = _exposed(self._sums((None, ts_ms)))
+        frame = self._exposed(self._sums((None, ts_ms)))
         exposures = _within(self.exposures, (None, ts_ms))
         met = exposures.group_by("unit").agg(pl.col("variation").n_unique().alias("variations"))
         return ExposedUsers(frame, self.phase, self.num_testers, met.filter(pl.col("variations") > 1).height)
@@ -82,7 +84,13 @@ class ExperimentLog:
         for span in pairwise([None, *moments]):
             sums = self._sums(span)
             total = sums if total is None else _added(pl.concat([total, sums], how="vertical_relaxed"))
-            yield _exposed(total)
+            yield self._exposed(total)
+
+    def _exposed(self, sums: pl.DataFrame) -> pl.DataFrame:
+        """Leaves out whoever was not exposed: a list whose exposure was lost makes nobody a user of the experiment."""
+        users = sums.filter(pl.col("variation").is_not_null()).rename({"unit": "user_id"})
+        known = users.join(self.before, left_on="user_id", right_on="unit", how="left", maintain_order="left")
+        return known.with_columns(pl.col(f"^.*{BEFORE}$").fill_null(0))
 
     def _sums(self, span: Span) -> pl.DataFrame:
         """The sums of each user within a span of time; without a variation where no exposure is in it."""
@@ -106,11 +114,6 @@ def _added(sums: pl.DataFrame) -> pl.DataFrame:
     return sums.group_by("unit", maintain_order=True).agg(pl.col("variation").drop_nulls().first(), numbers)
 
 
-def _exposed(sums: pl.DataFrame) -> pl.DataFrame:
-    """Leaves out whoever was not exposed: a list whose exposure was lost makes nobody a user of the experiment."""
-    return sums.filter(pl.col("variation").is_not_null()).rename({"unit": "user_id"})
-
-
 def read_users(folder: Path, experiment: str, phase: str | None = None) -> ExposedUsers:
     """The users of an experiment's phase, the last one by default. Raises what `read_experiment` raises."""
     return read_experiment(folder, experiment, phase).users_until()
@@ -127,6 +130,8 @@ def read_experiment(folder: Path, experiment: str, phase: str | None = None) -> 
     if exposures is None or not exposures.height:
         raise BadStatistics(f"{folder} has no exposure of the experiment {experiment!r}")
     phase = str(exposures["phase"][-1]) if phase is None else phase
+    # a phase before may have had the same arms: what was done under them is no pre-period
+    met = exposures.group_by("unit").agg(pl.col("ts_ms").min().alias("met_ms"))
     exposures = exposures.filter(pl.col("phase") == phase)
     if not exposures.height:
         raise BadStatistics(f"{folder} has no exposure of phase {phase!r} of the experiment {experiment!r}")
@@ -136,7 +141,8 @@ def read_experiment(folder: Path, experiment: str, phase: str | None = None) -> 
         _read_lists(folder, name, columns, (experiment, phase))
         for name, columns in (("shown", SHOWN_COLUMNS), ("interleaved", INTERLEAVED_COLUMNS))
     ]
-    return ExperimentLog(experiment, phase, counted, lists[0], _read_actions(folder, counted), lists[1], num_testers)
+    actions, before = _read_actions(folder, counted, met)
+    return ExperimentLog(experiment, phase, counted, lists[0], actions, lists[1], before, num_testers)
 
 
 def _within(table: pl.DataFrame, span: Span) -> pl.DataFrame:
@@ -156,17 +162,20 @@ def _read_lists(folder: Path, name: str, columns: dict[str, pl.DataType], of: tu
     return without_testers(pl.concat([empty, ours], how="diagonal"), folder, user="unit")
 
 
-def _read_actions(folder: Path, exposures: pl.DataFrame) -> pl.DataFrame:
-    """The feedback of each exposed user from the first exposure on."""
+def _read_actions(folder: Path, exposures: pl.DataFrame, met: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The feedback of each exposed user from the first exposure on, and the sums of what was before `met`."""
     columns: dict[str, pl.DataType] = {"unit": pl.String(), "item": pl.String(), "request_id": pl.String()}
     columns |= {"action": pl.String(), "ts_ms": pl.Int64(), "watch_time_ms": pl.Int64()}
     feedback = read_table(folder, FEEDBACK, FEEDBACK_KEY)
     if feedback is None:
-        return pl.DataFrame(schema=columns)
-    since = exposures.group_by("unit").agg(pl.col("ts_ms").min().alias("since_ms"))
+        return pl.DataFrame(schema=columns), pl.DataFrame(schema={"unit": pl.String()})
+    since = exposures.group_by("unit").agg(pl.col("ts_ms").min().alias("since_ms")).join(met, on="unit")
     # a request that a tester forced counts for nobody, whoever sends feedback on it
     counted = _by_unit(without_testers(feedback, folder), exposures).join(since, on="unit")
-    return counted.filter(pl.col("ts_ms") >= pl.col("since_ms")).select(*columns)
+    earlier = _sum_actions(counted.filter(pl.col("ts_ms") < pl.col("met_ms")))
+    done = [name for name in earlier.columns if name != "unit" and earlier[name].sum() > 0]
+    before = earlier.select("unit", *(pl.col(name).alias(name + BEFORE) for name in done))
+    return counted.filter(pl.col("ts_ms") >= pl.col("since_ms")).select(*columns), before
 
 
 def _by_unit(feedback: pl.DataFrame, exposures: pl.DataFrame) -> pl.DataFrame:

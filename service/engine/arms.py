@@ -62,6 +62,7 @@ class Release:
     slots: SlotVectors | None = None  # vectors of the items that came after the bundle, where its engine is here
     dim: int = 0  # of the query vectors and items; 0 = not told
     positive: PositiveRule | None = None  # by which its training chose events; None = not known
+    outcomes: tuple[str, ...] = ()  # that its answer can be asked for
 
     @property
     def items(self) -> LiveItems:
@@ -81,12 +82,11 @@ class Release:
         """The request in rows of this catalogue; `limit` 0 asks for vectors alone.
 
         The newest `window` items that the bundle knows are encoded, all known items are excluded, an unknown user is
-        row 0. The cache key holds only what can change the vectors. Raises BadRequest for rules that the items'
-        attributes do not allow.
+        row 0. The cache key holds what can change the vectors. Raises BadRequest for rules that do not fit the bundle.
         """
         # nearly every request has the one record of no rules: its identity is all that is looked at
         if rules is not NO_RULES:
-            check_rules(rules, self.catalogue)
+            check_rules(rules, self.catalogue, self.outcomes)
         items = self.catalogue.items
         rows = items.rows(ids)
         history = History(rows[-self.window :], self.catalogue.users.row(user))
@@ -128,11 +128,13 @@ class Release:
         """External ids of the items that were generated on the way to these vectors."""
         return self.catalogue.items.external(row for row in vectors.prompts.tolist() if row)
 
-    def source_name(self, source: int) -> str:
-        """step1, interest3, popular, fresh .."""
-        if source == FRESH:
-            return "fresh"
-        return "popular" if source == FILLED else f"{SOURCE_NAMES.get(self.kind, 'vector')}{source + 1}"
+    def source_name(self, source: int, outcome: str | None = None) -> str:
+        """step1, interest3, popular, fresh .., or the outcome that found an item. outcome: of the request."""
+        if source in (FRESH, FILLED):
+            return "fresh" if source == FRESH else "popular"
+        if outcome or self.plan.outcomes:
+            return outcome or self.plan.outcomes[source if len(self.plan.outcomes) > 1 else 0][0]
+        return f"{SOURCE_NAMES.get(self.kind, 'vector')}{source + 1}"
 
 
 class Tenure:

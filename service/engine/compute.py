@@ -7,14 +7,19 @@ encoder by protocol only, and of search and merge the Finder (finding.py).
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from index.base import ItemIndex
 from model.catalogue import Ragged
+from model.outcomes.heads import OutcomeHeads
 from model.records import History, QueryVectors, ServingPlan
 from service.engine.finding import Asked, Finder, ServedItems
 from service.engine.messages import EncodedRequest, EngineRequest, EngineResult
+from service.errors import BadRequest
 from service.lists.fill import EMPTY
 from service.stores.vector_codec import CachedVectors
 
@@ -75,6 +80,7 @@ class BatchCompute:
     categories: Ragged | None = None
     served: ServedItems | None = None  # None: the index's items, without attributes and changes
     cheaper: "BatchCompute | None" = None  # the same items by a plan that costs less; None = there is none
+    heads: OutcomeHeads | None = None  # of the outcomes that it can be asked for
 
     @property
     def has_cheaper(self) -> bool:
@@ -104,18 +110,48 @@ class BatchCompute:
         if self.cheaper and (places := cheap_places(requests)):
             (own, cheap), (own_encoded, cheap_encoded) = split(requests, places), split(encoded, places)
             return join(places, self.search(own, own_encoded) if own else [], self.cheaper.search(cheap, cheap_encoded))
+        # one search has as many vectors for each request: a mixed plan has several, an outcome that is asked for not
+        if len(self.plan.outcomes) > 1 and 0 < len(places := asked_places(requests)) < len(requests):
+            (own, others), (own_encoded, others_encoded) = split(requests, places), split(encoded, places)
+            return join(places, self.search(own, own_encoded), self.search(others, others_encoded))
         started = time.perf_counter()
-        finder = Finder.now(self.index, self.plan, self.categories, self.served)
-        asked = [Asked(request, own.vectors.vectors) for request, own in zip(requests, encoded, strict=True)]
+        plan = replace(self.plan, outcomes=()) if asked_places(requests) else self.plan
+        finder = Finder.now(self.index, plan, self.categories, self.served)
+        vectors = [self._asked_for(r.rules.outcome, e.vectors.vectors) for r, e in zip(requests, encoded, strict=True)]
+        asked = [*map(Asked, requests, vectors)]
         hits = finder.find(asked) if any(request.limit for request in requests) else None
         searched = time.perf_counter()
         lists = finder.lists(asked, hits) if hits else [(EMPTY, None)] * len(requests)
         times = {"search": 1e3 * (searched - started), "merge": 1e3 * (time.perf_counter() - searched)}
         # times of the whole batch: each member waited for all of it
         return [
-            EngineResult(e.vectors, merged, {"encode": e.encode_ms, **times}, False, finder.number, reasons)
-            for e, (merged, reasons) in zip(encoded, lists, strict=True)
+            # whoever asks for vectors alone searches with them: those of the outcome
+            EngineResult(
+                e.vectors if request.limit else e.vectors._replace(vectors=own),
+                merged,
+                {"encode": e.encode_ms, **times},
+                False,
+                finder.number,
+                reasons,
+            )
+            for (request, own), e, (merged, reasons) in zip(asked, encoded, lists, strict=True)
         ]
+
+    def _asked_for(self, outcome: str | None, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(Q, D) the vectors to search with: of the outcome that a request asks for, or of those of the plan."""
+        names = [outcome] if outcome is not None else [name for name, _ in self.plan.outcomes]
+        if not names:
+            return vectors
+        if self.heads is None:
+            raise BadRequest(
+                "outcome: this engine was made without the heads of its checkpoint, which load_arm gives it"
+            )
+        return np.concatenate([self.heads.vectors(name, vectors) for name in names])
+
+
+def asked_places(requests: Sequence[EngineRequest]) -> set[int]:
+    """Places of the requests that ask for an outcome of their own."""
+    return {place for place, request in enumerate(requests) if request.rules.outcome is not None}
 
 
 def cheap_places(requests: Sequence[EngineRequest]) -> set[int]:

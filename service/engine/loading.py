@@ -107,10 +107,12 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
     slots = SlotVectors(name, catalogue, bundle.exact, references_of(bundle, catalogue, encoder))
     live = LiveItems(catalogue, parts.state, slots.of, partial(lists_like, index))
     served, cheap = ServedItems(live, bundle.exact, parts.fresh_share), cheaper_encoder(checkpoint, device)
-    cheaper = BatchCompute(cheap, index, one_step(plan), catalogue.categories, served) if cheap else None
-    general = BatchCompute(encoder, index, plan, catalogue.categories, served, cheaper)
+    items, heads = (catalogue.categories, served), checkpoint.outcomes
+    cheaper = BatchCompute(cheap, index, one_step(plan), *items, heads=heads) if cheap else None
+    general = BatchCompute(encoder, index, plan, *items, cheaper, heads)
     # on a CPU the kernels run in Triton's interpreter alone, which is there for tests
-    compute = with_graphs(general) if device == "cuda" else general
+    # a card's graph searches with the plain vectors
+    compute = with_graphs(general) if device == "cuda" and not plan.outcomes else general
     release = Release(
         name=name,
         kind=checkpoint.network.kind,
@@ -131,6 +133,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
         slots=slots,
         dim=bundle.exact.dim,
         positive=checkpoint.provenance.positive,
+        outcomes=checkpoint.outcomes.names if checkpoint.outcomes else (),
     )
     release_memory()
     log.info(
@@ -195,7 +198,7 @@ def plan_searches(bundle: Bundle, device: str) -> tuple[ItemIndex, WatchedIndex 
 def one_step(plan: ServingPlan) -> ServingPlan:
     """The plan of those whose deadline is too near: nothing is generated, one query vector a user."""
     # quotas belong to the steps that are left out; diversity costs no pass of the network
-    return ServingPlan(diversity=plan.diversity)
+    return ServingPlan(diversity=plan.diversity, outcomes=plan.outcomes)
 
 
 def cheaper_encoder(checkpoint: Checkpoint, device: str) -> UserEncoder | None:

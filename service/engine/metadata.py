@@ -79,6 +79,7 @@ def load_arm_metadata(
         live=LiveItems(metadata.catalogue, state),
         dim=manifest.dim,
         positive=metadata.positive,
+        outcomes=metadata.outcomes,
     )
 
 

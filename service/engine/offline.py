@@ -1,7 +1,7 @@
 """A bundle's answers without HTTP: the service's own encoder, index, merge and fill, so both give the same lists."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from model.data.sequences import SequenceData, Split
 from model.evaluation.protocol import EvalSplit
 from model.records import History
+from model.rules import NO_RULES, ListRules
 from service.engine.arms import Release
 from service.engine.loading import LoadedArm
 from service.engine.messages import EngineRequest
@@ -26,12 +27,13 @@ class OfflineArm:
     arm: LoadedArm
     data: SequenceData
     known: dict[History, CachedVectors] = field(default_factory=dict)
+    rules: ListRules = NO_RULES  # of every request
 
     def request(self, user: int, split: Split, limit: int) -> EngineRequest:
         """The request that the service would make of this user's."""
         [user_id] = self.data.catalogue.users.external([user])
         ids = self.data.catalogue.items.external(self.data.history(user, split).tolist())
-        request = self.arm.release.request(user_id, ids, limit=limit)
+        request = self.arm.release.request(user_id, ids, limit=limit, rules=self.rules)
         vectors = self.known.get(request.history)
         return request.with_vectors(vectors) if vectors else request
 
@@ -44,6 +46,10 @@ class OfflineArm:
                 # one encoding serves the lists of all cutoffs
                 self.known[request.history] = result.vectors
                 yield complete(items, result.merged, request).rows.tolist()
+
+    def asked_for(self, outcome: str | None) -> "OfflineArm":
+        """The same arm, asked for an outcome; None = for what its plan gives."""
+        return replace(self, rules=NO_RULES if outcome is None else ListRules(outcome=outcome))
 
 
 class Evaluated(NamedTuple):
@@ -74,6 +80,29 @@ def evaluate(
         metrics |= eval_split.score(lists, [cutoff])
     on_progress(done)
     return Evaluated(metrics, lists)
+
+
+class OutcomeRecall(NamedTuple):
+    """Recall of the targets that ended with one outcome, by lists that were asked for another or the same."""
+
+    asked: str | None  # None: the plan's own lists
+    ended: str
+    users: int  # who have such a target
+    metrics: dict[str, float]
+
+
+def evaluate_outcomes(offline: OfflineArm, eval_split: EvalSplit, cutoff: int) -> Iterator[OutcomeRecall]:
+    """Each list that the arm can be asked for, measured by the targets of each outcome that the data mark."""
+    split, inside = eval_split.split, set(eval_split.users.tolist())
+    for ended in eval_split.data.outcomes:
+        data = eval_split.data.ended_with(ended, split)
+        users = [user for user in data.users_with_targets(split).tolist() if user in inside]
+        if not users:
+            continue
+        own = EvalSplit(data, split, np.array(users))
+        for asked in (None, *offline.arm.release.outcomes):
+            metrics = evaluate(offline.asked_for(asked), own, [cutoff]).metrics
+            yield OutcomeRecall(asked, ended, len(users), metrics)
 
 
 def check_same_data(release: Release, data: SequenceData) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -23,7 +22,7 @@ from growthbook.core import eval_feature
 
 from service.errors import ConfigurationError, UnknownArm
 from service.experiments.conditions import NO_FACTS, SESSION, UNITS, USER, Buckets, RequestFacts, unit_key
-from service.experiments.layers import Layer, across, check_layers, read_layers, values_of
+from service.experiments.layers import Layer, across, check_layers, digest_of, read_layers, values_of
 from service.experiments.rules import FEATURE, INTERLEAVED, Experiment, ExperimentKind
 from service.experiments.sentences import check_feature, unrepeated
 from service.experiments.together import check_follows, check_together
@@ -89,10 +88,6 @@ class Assignment:
         return replace(self, arm=team.arm, teams=())
 
 
-def digest_of(content: object) -> str:
-    return blake2b(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
-
-
 def keep_nothing(_: dict[str, Any]) -> None:
     """Stands where the SDK would write a unit's buckets: an assignment is a function of what it is given."""
 
@@ -154,16 +149,7 @@ class Assigner:
             for index in range(len(experiment.variations))
             for unit in experiment.units
         }
-        self._forced = {arm: Assignment(arm, Reason.FORCED, self.config) for arm in arms}
-        # the first rule that knows a name wins, and a variation's key goes before an arm's name
-        for experiment in reversed(experiments):
-            built = [self._build(experiment, index, Reason.FORCED) for index in range(len(experiment.variations))]
-            # a tester is left out of the analysis as the unit that the experiment counts
-            choices = [replace(choice, by=experiment.hashAttribute) for choice in built]
-            self._forced |= {choice.arm: choice for choice in choices}
-            self._forced |= {choice.variation: choice for choice in choices if choice.variation}
-            if experiment.kind is ExperimentKind.INTERLEAVING:
-                self._forced[INTERLEAVED] = self._choose(experiment, 0, Reason.FORCED)
+        self._forced = self._force(arms)
 
     @classmethod
     def from_file(cls, path: Path, arms: Collection[str], has_buckets: bool = False) -> "Assigner":
@@ -213,7 +199,7 @@ class Assigner:
 
     @property
     def experiments(self) -> list[Experiment]:
-        """Those of every layer."""
+        """The experiments of every layer."""
         return [*self._experiments, *(own for layer in self._layers for own in layer.feature.experiments)]
 
     def check_follows(self, current: "Assigner") -> None:
@@ -277,6 +263,20 @@ class Assigner:
             "fallbackAttribute": experiment.fallback,
             "disableStickyBucketing": experiment.disableStickyBucketing or not is_sticky,
         }
+
+    def _force(self, arms: Collection[str]) -> dict[str, Assignment]:
+        """The assignment of each name that a tester may force."""
+        forced = {arm: Assignment(arm, Reason.FORCED, self.config) for arm in arms}
+        # the first rule that knows a name wins, and a variation's key goes before an arm's name
+        for experiment in reversed(self._experiments):
+            built = [self._build(experiment, index, Reason.FORCED) for index in range(len(experiment.variations))]
+            # a tester is left out of the analysis as the unit that the experiment counts
+            choices = [replace(choice, by=experiment.hashAttribute) for choice in built]
+            forced |= {choice.arm: choice for choice in choices}
+            forced |= {choice.variation: choice for choice in choices if choice.variation}
+            if experiment.kind is ExperimentKind.INTERLEAVING:
+                forced[INTERLEAVED] = self._choose(experiment, 0, Reason.FORCED)
+        return forced
 
     def _bucket(self, experiment: Experiment, index: int) -> tuple[str, str] | None:
         """The bucket that a unit of the variation has from now on; None where none is kept."""

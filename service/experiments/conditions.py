@@ -88,8 +88,8 @@ class Apart(NamedTuple):
 def told_apart(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> Apart | None:
     """The attribute that no request can have as both conditions ask for it; None where that is not plain."""
     pairs = product(_parts(first or {}), _parts(second or {}))
-    alike = [(name, left, right) for (name, left), (other, right) in pairs if name == other]
-    proofs = [Apart(name, own) for name, left, right in alike for own in _apart(left, right)]
+    shared = [(name, left, right) for (name, left), (other, right) in pairs if name == other]
+    proofs = [Apart(name, own) for name, left, right in shared for own in _apart(left, right)]
     # the one that asks least of requests
     return min(proofs, key=lambda proof: proof.is_single, default=None)
 

@@ -9,6 +9,7 @@ experiment is read as if it was alone. Counted are those whose arm one of its va
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import orjson
@@ -40,6 +41,10 @@ class LayerAssigner(Protocol):
     def assign(self, user: str | None, forced: str | None = None, facts: RequestFacts = NO_FACTS) -> "Assignment": ...
 
 
+def digest_of(content: object) -> str:
+    return blake2b(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
+
+
 def is_layer(name: str) -> bool:
     """True for the name of a feature of settings."""
     return name == SETTINGS or name.startswith(f"{SETTINGS}_")
@@ -68,7 +73,7 @@ def values_of(feature: Mapping[str, Any]) -> frozenset[str]:
 
 @cache
 def swaps_of(text: str) -> Swaps:
-    """What a value of such a feature stands for."""
+    """Reads the value that a text stands for."""
     swaps: Swaps = orjson.loads(text)
     return swaps
 

@@ -52,7 +52,7 @@ def read_data(path: Path, on_rows: Progress | None = None) -> tuple[SequenceData
     """
     if (settled(path) / META).exists():
         return SequenceData.load(path), None
-    log, report = read_log([path], on_rows=on_rows)
+    log, report = read_log([path], on_rows=on_rows, signals=())
     report.check(path, MAX_BAD_SHARE)
     return undivided(stem(path), log), report
 

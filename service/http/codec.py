@@ -173,10 +173,11 @@ def check_plausible(body: FeedbackRequest, now_ms: int, settings: Settings) -> N
 def to_rules(body: RecallRequest) -> ListRules:
     """The rules of a checked body; NO_RULES itself where it has none. Raises BadRequest for a filter that is none."""
     boosts = [boost for boost in body.boost if boost.weight]
-    if not (body.filter or body.caps or boosts or body.diversity) and body.filter is None:
+    if not (body.caps or boosts or body.diversity) and body.filter is None and body.outcome is None:
         return NO_RULES
     caps = tuple(Cap(name, most) for name, most in sorted(body.caps.items()))
-    return ListRules(_filter_of(body.filter, "filter"), caps, tuple(map(_to_boost, boosts)), body.diversity)
+    text, boosts_of = _filter_of(body.filter, "filter"), tuple(map(_to_boost, boosts))
+    return ListRules(text, caps, boosts_of, body.diversity, body.outcome)
 
 
 def _to_boost(body: BoostBody) -> Boost:
@@ -234,12 +235,11 @@ def to_reload(body: ReloadBody) -> ReloadRequest:
 def to_columns(result: AnyResult, explain: bool, settings: Settings) -> dict[str, Any]:
     """The body of RecallResponse."""
     own = result.assignment
-    experiment = {"key": own.experiment, "assigned": own.arm, "served": result.served, "reason": own.reason}
     columns: dict[str, Any] = {
         "request_id": result.request_id,
         "bundle": result.bundle,
         "arm": result.arm_name,
-        "experiment": experiment,
+        "experiment": {"key": own.experiment, "assigned": own.arm, "served": result.served, "reason": own.reason},
         "items": ids_column(result, settings),
         "scores": result.scores,
         "catalogue": result.catalogue,
@@ -256,7 +256,7 @@ def explained(part: RecallResult, settings: Settings) -> dict[str, Any]:
     """The columns that `explain` adds to the list of one arm."""
     reasons = columns_of(part.reasons, part.listed.rows, part.arm.catalogue)
     reasons["similar"] = [listed_ids(own, settings) for own in reasons["similar"]]
-    sources = [part.arm.source_name(source) for source in part.listed.sources.tolist()]
+    sources = [part.arm.source_name(source, part.outcome) for source in part.listed.sources.tolist()]
     return {"sources": sources, "prompts": listed_ids(part.prompts, settings), "reasons": reasons}
 
 
@@ -293,7 +293,9 @@ def problem(error: RecallError, request_id: str | None) -> Response:
 
 def experiment_headers(result: AnyResult) -> dict[str, str]:
     """The headers X-AB-*: only where an experiment, or a forced variation of an experiment, decided."""
-    own, crossed = result.assignment, [f"{own.experiment}={own.variation}" for own in result.assignment.crossed]
-    layers = {"X-AB-Layers": ", ".join(crossed)} if crossed else {}
-    known = own.experiment is not None and own.variation is not None
-    return ({"X-AB-Experiment": own.experiment, "X-AB-Bucket": own.variation} if known else {}) | layers
+    own = result.assignment
+    names = ", ".join(f"{each.experiment}={each.variation}" for each in own.crossed)
+    layers = {"X-AB-Layers": names} if names else {}
+    if own.experiment is None or own.variation is None:
+        return layers
+    return {"X-AB-Experiment": own.experiment, "X-AB-Bucket": own.variation, **layers}

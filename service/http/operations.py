@@ -82,7 +82,8 @@ class ArmDescription(Body):
         description="Events that its training chose, in the words of `recall prepare --positive`; empty = all of them, "
         "null = the bundle does not know."
     )
-    plan: dict[str, JsonValue] = Field(description="Prompts, quotas and diversity, with the digest of all three.")
+    outcomes: list[str] = Field(description="What its lists can be asked for; empty = nothing but the plain answer.")
+    plan: dict[str, JsonValue] = Field(description="Prompts, quotas, diversity and outcomes, with their digest.")
 
 
 class ArmsResponse(Body):
@@ -159,6 +160,7 @@ def describe_arm(arm: Release, state: ReleaseState) -> dict[str, Any]:
         "num_items": len(arm.catalogue.items),
         "window": arm.window,
         "positive": arm.positive.words if arm.positive else None,
+        "outcomes": arm.outcomes,
         "plan": plan,
     }
 

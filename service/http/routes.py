@@ -224,7 +224,7 @@ async def embed(request: Request) -> Response:
     codec.check_num_ids("history", body.history, service.settings)
     settle(service, ticket, body.history)
     deadline = codec.deadline_of(request, ticket.since, service.settings)
-    arm, vectors = await service.pipeline.embed(name, body.user_id, body.history, deadline.at)
+    arm, vectors = await service.pipeline.embed(name, body.user_id, body.history, body.outcome, deadline.at)
     return codec.reply(codec.to_vectors(arm, vectors, service.settings))
 
 

@@ -78,13 +78,14 @@ class RecallRequest(Body):
         None, description="Conditions on attributes of items: in, not_in, exists, gt, gte, lt, lte; and, or, not."
     )
     caps: dict[Text, Annotated[int, Field(strict=True, ge=1)]] = Field(
-        default_factory=dict,
-        max_length=MAX_CAPS,
-        description="By attribute: how many items of the list may share a value of it.",
+        default_factory=dict, max_length=MAX_CAPS, description="By attribute: how many items may share a value of it."
     )
     boost: list[BoostBody] = Field(default_factory=list, max_length=MAX_BOOSTS, description="Nudges, added up.")
     diversity: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0, description="Share of novelty against relevance (maximal marginal relevance); 0 changes nothing."
+    )
+    outcome: Text | None = Field(
+        None, description="What watching should end with: like, long_view .. (GET /arms); in place of the plan's."
     )
     not_shown: Annotated[bool, Field(strict=True)] = Field(
         False,
@@ -114,6 +115,7 @@ class EmbedRequest(Body):
     user_id: UserId | None = None
     history: list[ItemId] = Field(default_factory=list)
     arm: Text | None = Field(None, description="Default: the first arm served.")
+    outcome: Text | None = Field(None, description="As in POST /recall.")
 
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"history": [101, 2044]}]})
 
@@ -142,9 +144,7 @@ class FeedbackBatch(Body):
     """Many actions at once, in the order in which they happened; answers keep it."""
 
     # each is parsed later by itself: a bad event must not refuse the others
-    events: list[dict[str, Any]] = Field(
-        description="FeedbackRequest objects; a bad one gets its own problem.", min_length=1
-    )
+    events: list[dict[str, Any]] = Field(min_length=1, description="FeedbackRequest; a bad one gets its own problem.")
 
     model_config = ConfigDict(
         extra="forbid",
@@ -161,8 +161,7 @@ class ItemBody(Body):
         None, description="By name, of the types that the bundle's have; left out: those of the bundle, if it knows it."
     )
     expected_watches: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
-        None,
-        description="How often it will be watched in as long a time as the bundle's log covers; default: as usual.",
+        None, description="How often it will be watched in a time as long as the bundle's log; default: as usual."
     )
     vectors: dict[Text, list[float]] = Field(
         default_factory=dict, description="By arm: its vector in that arm's space. Left out: it is learnt."
@@ -230,7 +229,7 @@ class RecallResponse(Body):
     experiment: Experiment
     items: list[int | str]
     scores: list[float]
-    sources: list[str] | None = Field(None, description="With explain: step1, interest3, vector1, popular, fresh.")
+    sources: list[str] | None = Field(None, description="With explain: step1, interest3, like, popular, fresh ..")
     prompts: list[int | str] | None = Field(None, description="With explain: items the model generated on the way.")
     reasons: ReasonsBody | None = Field(None, description="With explain: why each item is there, as columns.")
     catalogue: int = Field(description="The last change of the catalogue that this list knows; 0 = the bundle alone.")

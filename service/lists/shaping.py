@@ -53,12 +53,12 @@ class Shaper:
         """Flat places of hits, best first, and how many may be taken of them."""
         width = rows.shape[1]
         real = rows.ravel() > 0
-        if not self.plan.quotas:
+        if not self.plan.shares:
             order = np.lexsort((rows.ravel(), -scores.ravel()))
             yield order[real[order]], limit
             return
         steps = [np.arange(step * width, (step + 1) * width) for step in range(len(rows))]
-        for step, share in zip(steps, split_limit(limit, self.plan.quotas), strict=True):
+        for step, share in zip(steps, split_limit(limit, self.plan.shares), strict=True):
             yield step[real[step]], share
         # what a step could not fill, the others do, in their order
         yield np.flatnonzero(real), limit

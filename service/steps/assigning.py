@@ -66,10 +66,10 @@ class Assigning:
         # a unit that could not be read might decide: then none of them does
         known = None if None in own else {key: each for key, each in zip(keys, own, strict=True) if each}
         assignment = self._assign(query, query.facts._replace(kept=known))
-        for own in (assignment, *assignment.crossed):
-            unit = query.unit_by(own.by)
-            if unit and known is not None and (bucket := new_bucket(own, unit, known)):
-                buckets.keep(unit_key(own.by, unit), bucket)
+        for each in (assignment, *assignment.crossed):
+            unit = query.unit_by(each.by)
+            if unit and known is not None and (bucket := new_bucket(each, unit, known)):
+                buckets.keep(unit_key(each.by, unit), bucket)
         return assignment
 
 

@@ -1,8 +1,13 @@
 """recall compare: two checkpoints, or a plan against its own first vector."""
 
 import json
+from dataclasses import replace
 
 import pytest
+
+from model.checkpoint import Checkpoint
+from model.records import ServingPlan
+from recall.comparing import check_same_data
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +48,13 @@ def test_another_data_set_is_refused(run_recall, checkpoints, data):
     ended = run_recall("compare", "--checkpoint", checkpoints["words"], "--data", data)
     assert ended.status == 2
     assert "other data than these" in ended.sentence
+
+
+def test_a_plan_that_asks_for_outcomes_is_not_compared(checkpoints, tiny):
+    own = Checkpoint.load(checkpoints["recgpt"])
+    check_same_data(own, tiny)
+    with pytest.raises(ValueError, match="a plan that asks for outcomes is measured with its bundle"):
+        check_same_data(replace(own, plan=ServingPlan(outcomes=(("like", 1.0),))), tiny)
 
 
 def test_groups_of_users_and_of_targets(run_recall, checkpoints, data):

@@ -43,18 +43,23 @@ comirec:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A log of 40 users who go in circles over 30 videos, and a recipe."""
+    """A log of 40 users who go in circles over 30 videos and like every second one, and a recipe."""
     folder = tmp_path_factory.mktemp("cli")
     steps = random.Random(7)
-    rows = [f"u{user},{100 + (user + n) % 30},{1000 * n + steps.randrange(9)}" for user in range(40) for n in range(12)]
-    (folder / "log.csv").write_text("\n".join(["user_id,video_id,timestamp", *rows]))
+    rows = [
+        f"u{user},{100 + (user + n) % 30},{1000 * n + steps.randrange(9)},{(user + n) % 2}"
+        for user in range(40)
+        for n in range(12)
+    ]
+    (folder / "log.csv").write_text("\n".join(["user_id,video_id,timestamp,is_like", *rows]))
     (folder / "tiny.yaml").write_text(RECIPE)
     return folder
 
 
 @pytest.fixture(scope="module")
 def prepared(run_recall, folder):
-    return run_recall("prepare", "--format", "csv", "--input", folder / "log.csv", "--output", folder / "data")
+    places = ("--input", folder / "log.csv", "--output", folder / "data")
+    return run_recall("prepare", "--format", "csv", *places, "--outcome", "like")
 
 
 @pytest.fixture(scope="module", params=["recgpt", "comirec"])
@@ -187,6 +192,9 @@ def test_evaluate_ends_with_its_metrics_as_json(run_recall, built, folder):
     assert ended.last_line["metrics"]["coverage@30"] == 1  # every video is the next one of somebody
     [group] = ended.last_line["groups"]  # all histories hold 12 items
     assert (group["group"], group["users"], group["recall@30"]) == ("11 to 20", 40, 1)
+    by_outcome = [(own["asked"], own["ended"], own["users"]) for own in ended.last_line["outcomes"]]
+    assert by_outcome == [(None, "like", 20), ("like", "like", 20)]
+    assert "recall@30, asked for like" in ended.out
 
 
 def test_evaluate_refuses_a_bundle_of_other_data(run_recall, bundles, folder, prepared):

@@ -20,8 +20,20 @@ def test_named_values_take_the_place_of_the_plans():
 
 
 @pytest.mark.parametrize(
+    ("text", "shares"),
+    [("like", (("like", 1.0),)), ("long_view:0.8,like:0.2", (("long_view", 0.8), ("like", 0.2))), ("", ())],
+)
+def test_outcomes_are_shares_of_the_list(text, shares):
+    assert change_plan(ServingPlan(), [f"outcomes={text}"]).outcomes == shares
+
+
+@pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["outcomes=like:much"], "outcomes: 'like:much' is no value"),
+        (["outcomes=like:.5"], "must be above 0 and sum to 1"),
+        (["outcomes=like:.5,like:.5"], "each may stand once"),
+        (["outcomes=like:.5,follow:.5"], "a plan that mixes outcomes has one query vector before"),
         (["steps=1"], "it takes NAME=VALUE with one of num_prompts, placement"),
         (["num_steps"], "it takes NAME=VALUE"),
         (["num_steps=two"], "num_steps: 'two' is no value of it"),

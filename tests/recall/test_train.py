@@ -90,6 +90,7 @@ def test_an_output_that_holds_something_else_is_refused_before_training(run_reca
 def test_the_help_lists_every_recipe_and_arm_with_its_epochs(run_recall):
     said = " ".join(run_recall("train", "--help", COLUMNS="200").out.split())
     assert "s3rec 6+20" in said
+    assert "gru4rec, comirec 4; narm" in said
     assert num_epochs("toys", "recgpt") == "20&8"
 
 

@@ -101,7 +101,9 @@ def test_a_short_list_keeps_its_items_first(release):
 
 
 def test_rules_that_leave_fewer_are_told_apart_from_a_small_catalogue(release):
-    for rules, expected in ((ListRules(), ["filled"]), (ListRules(diversity=0.1), ["filled", "rules_leave_fewer"])):
+    fewer = ["filled", "rules_leave_fewer"]
+    told = ((ListRules(), ["filled"]), (ListRules(outcome="like"), ["filled"]), (ListRules(diversity=0.1), fewer))
+    for rules, expected in told:
         degraded = []
         listed = filled(release, EngineRequest(History(()), 9, rules=rules), result([5]), degraded)
         assert len(listed.rows) == 5

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from service.consumer.users import ACTIONS, RATES, ExperimentLog, ExposedUsers
+from service.consumer.users import ACTIONS, BEFORE, RATES, ExperimentLog, ExposedUsers
 from service.experiments.report.records import ArmFacts, BundleFacts, ExposurePoint, LiftPoint, Overlap, Report
 from service.experiments.verdict.judge import AnalysisPlan, Verdict, judge, lifts
 from service.experiments.verdict.sample_ratio import judge_ratio
@@ -33,7 +33,8 @@ def build_report(
     """settings: of each arm, as GET /arms tells them. Raises BadStatistics where log and plan contradict each other."""
     users = log.users_until()
     # what nobody did is no line of a report
-    done = [column for column in METRICS if users.frame[column.value].max() or column.metric == plan.primary]
+    known = [with_covariate(column, users.frame) for column in METRICS]
+    done = [column for column in known if users.frame[column.value].max() or column.metric == plan.primary]
     columns = [*done, *ratios]
     verdict = judge_users(users.frame, columns, plan)
     is_shown = bool(verdict.metrics)
@@ -45,6 +46,12 @@ def build_report(
         progress=tuple(progress_of(log, primary, plan, moments)) if is_shown else (),
         overlap=tuple(overlaps_of(log, plan)) if is_shown else (),
     )
+
+
+def with_covariate(column: MetricColumns, frame: pl.DataFrame) -> MetricColumns:
+    """The metric with what the same users did before the experiment as its covariate, where the log tells it."""
+    name = column.value + BEFORE
+    return replace(column, covariate=name) if name in frame.columns else column
 
 
 def outline_of(

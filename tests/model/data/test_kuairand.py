@@ -15,19 +15,20 @@ def ms(month, day, hour):
 
 
 def exposures(*rows):
-    return pl.DataFrame(rows, schema=["user_id", "video_id", "time_ms", "long_view", "is_click"], orient="row")
+    names = ["user_id", "video_id", "time_ms", "long_view", "is_click", "is_like"]
+    return pl.DataFrame(rows, schema=names, orient="row")
 
 
-VAL = exposures((1, 12, ms(4, 24, 23), 1, 1), (1, 13, ms(4, 25, 1), 1, 0), (2, 13, ms(4, 26, 1), 0, 1))
-TEST = exposures((1, 14, ms(4, 30, 23), 1, 1), (1, 15, ms(5, 1, 0), 1, 1), (1, 15, ms(5, 2, 0), 1, 1))
+VAL = exposures((1, 12, ms(4, 24, 23), 1, 1, 1), (1, 13, ms(4, 25, 1), 1, 0, 0), (2, 13, ms(4, 26, 1), 0, 1, 1))
+TEST = exposures((1, 14, ms(4, 30, 23), 1, 1, 0), (1, 15, ms(5, 1, 0), 1, 1, 0), (1, 15, ms(5, 2, 0), 1, 1, 1))
 
 
 @pytest.fixture
 def folder(tmp_path):
     tables = {
         "user_sequences": pl.DataFrame(
-            {"user_id": [2, 1], "long_watch_seq": [[], [11, 11]]},
-            schema_overrides={"long_watch_seq": pl.List(pl.Int64)},
+            {"user_id": [2, 1], "long_watch_seq": [[], [11, 11]], "like_seq": [[], [15, 11, 11]]},
+            schema_overrides={"long_watch_seq": pl.List(pl.Int64), "like_seq": pl.List(pl.Int64)},
         ),
         "exposures_val": VAL,
         "exposures_test": TEST,
@@ -62,13 +63,22 @@ def test_clicks_as_target_change_valid_and_test_only(folder):
     assert external(data, 2) == ([], [13], [])
 
 
+def test_events_are_marked_by_what_they_ended_with(folder):
+    """A like of what was not watched for long stands nowhere; of two equal targets one like is enough."""
+    marks = read_kuairand(folder, "k")[0].outcomes
+    assert [flags.tolist() for flags in marks["like"]] == [[True, False, True], [False, False], [True]]
+    assert all(flags.all() for flags in marks["long_view"])
+    clicked = read_kuairand(folder, "k", "is_click")[0].outcomes["long_view"]
+    assert [flags.tolist() for flags in clicked] == [[True] * 3, [True, False], [True]]
+
+
 def test_tags_are_dense_categories(folder):
     categories = read_kuairand(folder, "k")[0].catalogue.categories
     assert [categories[row].tolist() for row in range(5)] == [[0], [], [1], [], [0, 2]]
 
 
 def test_video_without_features_is_reported(folder):
-    exposures((1, 99, ms(5, 3, 0), 1, 1)).write_parquet(folder / "exposures_test.parquet")
+    exposures((1, 99, ms(5, 3, 0), 1, 1, 0)).write_parquet(folder / "exposures_test.parquet")
     _, report = read_kuairand(folder, "k")
     assert report.rows_bad == 1
     assert "video 99" in report.first_bad[0].reason

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.data.sequences import SPLITS
 from model.data.splits import SplitRule, TimeCut, keep_core, split_log
 from model.logs.events import EXACT, DataError, EventLog
 
@@ -59,6 +60,24 @@ def test_gaps_in_ids_leave_no_gap_in_rows():
     catalogue = split(of_user(1000, -5, 2**62)).catalogue
     assert catalogue.items.ids.tolist() == [-5, 1000, 2**62]
     assert [catalogue.items.row(external) for external in (-5, 1000, 2**62)] == [1, 2, 3]
+
+
+def test_text_that_is_kept_once_divides_as_text_does():
+    rows = [(f"u{n % 5}", f"i{n % 7}", n * 37 % 50) for n in range(60)]
+    coded = EventLog(make_log(rows).frame.with_columns(pl.col("user", "item").cast(pl.Categorical)))
+    data = split_log("x", coded, SplitRule())
+    assert data.digest == split(rows).digest
+    assert data.catalogue.users.ids.tolist() == [f"u{n}" for n in range(5)]
+
+
+@given(EVENTS)
+def test_targets_of_the_history_are_counted(rows):
+    rows = [*rows, *of_user(1, 2, 3, user=99)]
+    data = split(rows)
+    for name in SPLITS:
+        part = data.valid if name == "valid" else data.test
+        seen = [item in data.history(user, name) for user in range(1, len(part) + 1) for item in part[user - 1]]
+        assert data.num_seen(name) == sum(seen)
 
 
 def test_string_ids():

@@ -55,6 +55,15 @@ def test_what_could_be_wrong_without_notice_is_not_guessed(lines):
         layout(*lines)
 
 
+def test_a_published_file_without_a_header_is_known_by_its_name(read):
+    text = "1,2,3,pv,1511544070\n1,5,3,pv,1511544071\n"
+    events, report = read(text, "UserBehavior.csv")
+    assert events == [(1, 2, 1511544070), (1, 5, 1511544071)]
+    assert "columns: user = column 1, item = column 2, time = column 5 (guessed: name them with --header" in str(report)
+    with pytest.raises(DataError, match="name its columns with --header"):
+        read("1,2,3,pv,7\n1,5,3,pv,8\n", "UserBehavior.csv")  # its fifth column holds no times
+
+
 def test_columns_without_a_header_may_be_named(read):
     header = ("user", "item", "-", "-", "time")
     assert read("1,2,3,pv,1511544070\n1,5,3,pv,1511544071\n", header=header)[0] == [

@@ -1,8 +1,11 @@
 """Readers: every format gives the same log; a bad row is reported with its line."""
 
 import csv
+import gzip
 import io
 import json
+from contextlib import suppress
+from functools import partial
 
 import polars as pl
 import pytest
@@ -227,10 +230,48 @@ def test_files_with_and_without_times_are_refused(write):
         read_log(files)
 
 
-def test_rows_read_are_told(write):
-    told = []
-    read_log([write("user,item,time\n1,2,3\n1,2\n", "a.csv"), write("1,2,881250949\n", "b.csv")], on_rows=told.append)
-    assert told == [2, 3]
+def test_rows_and_the_share_of_the_bytes_read_are_told(write):
+    told, files = [], [write("user,item,time\n1,2,3\n1,2\n", "a.csv"), write("1,2,881250949\n", "b.csv")]
+    read_log(files, on_rows=lambda rows, share: told.append((rows, share)))
+    first, second = (file.stat().st_size for file in files)
+    assert told == [(2, pytest.approx(first / (first + second))), (3, 1.0)]
+
+
+def test_the_share_of_a_long_file_rises(write, monkeypatch):
+    monkeypatch.setattr(readers, "blocks", partial(readers.blocks, num_characters=2**14))
+    text = "user,item,time\n" + "".join(f"1,{n},3\n" for n in range(20_000))
+    for content, name in ((text, "log.csv"), (gzip.compress(text.encode()), "log.csv.gz")):
+        told = []
+        read_log([write(content, name)], on_rows=lambda rows, share, told=told: told.append((rows, share)))
+        assert told == sorted(told)
+        assert (told[-1], len(told) > 5) == ((20_000, 1.0), True)
+
+
+def test_signals_that_nobody_wants_are_checked_and_not_kept(write):
+    path = write("user,item,time,like,share\n1,2,3,1,1\n1,2,3,x,1\n")
+    log, report = read_log([path], signals=["share"])
+    assert (log.signals, report.rows_bad, log.frame["share"].to_list()) == (("share",), 1, [1.0])
+
+
+def test_objects_that_are_not_one_a_line_move_no_others(read):
+    good = '{"user": 1, "item": 2, "time": 3}\n'
+    halves = '{"user": 4, "item": 5,\n "time": 6}\n{"user": 7, "item": 8, "time": 9}{"user": 7, "item": 8, "time": 9}\n'
+    events, report = read(good + halves + good, "log.jsonl")
+    assert events == [(1, 2, 3), (1, 2, 3)]
+    assert bad(report) == [f"line {line}: the line is no JSON object" for line in (2, 3, 4)]
+
+
+def test_a_damaged_parquet_file_is_one_sentence_and_no_stack(write_parquet, capfd):
+    path = write_parquet(user=[*range(99)], item=[*range(99)], time=[*range(99)])
+    whole, errors = path.read_bytes(), 0
+    for at in range(4, len(whole) - 8, 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+        with suppress(DataError):
+            read_log([path])
+            continue
+        errors += 1
+    assert errors
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", FORMATS)

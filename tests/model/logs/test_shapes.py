@@ -30,7 +30,7 @@ SHAPES = {
     ),
     "Amazon reviews 2023, JSONL": (
         "All_Beauty.jsonl",
-        '{"rating": 5.0, "title": "x", "images": [], "asin": "B00YQ6X8EO", "parent_asin": "B00YQ6X8EO", '
+        '{"rating": 5.0, "title": "x", "images": [], "asin": "B00YQ6X8E1", "parent_asin": "B00YQ6X8EO", '
         f'"user_id": "{U}", "timestamp": 1588687728923, "helpful_vote": 0, "verified_purchase": true}}\n',
     ),
     "Amazon 5-core 2023, csv": (
@@ -80,22 +80,18 @@ SHAPES = {
     "Taobao UserBehavior": (
         "UserBehavior.csv",
         "1,2268318,2520377,pv,1511544070\n1,2333346,2520771,pv,1511561733\n",
-        {"header": ("user", "item", "-", "-", "time")},
     ),
     "Yoochoose clicks": (
         "yoochoose-clicks.dat",
         "1,2014-04-07T10:51:09.277Z,214536502,0\n1,2014-04-07T10:54:09.868Z,214536500,0\n",
-        {"header": ("user", "time", "item", "-")},
     ),
     "Foursquare check-ins": (
         "dataset_TSMC2014_NYC.txt",
         "470\t49bbd6c0f964a520f4531fe3\t4bf58dd8\tArts\t40.7\t-74.0\t-240\tTue Apr 03 18:00:09 +0000 2012\n",
-        {"header": ("user", "item", "-", "-", "-", "-", "-", "time")},
     ),
     "Gowalla check-ins": (
         "loc-gowalla_totalCheckins.txt.gz",
         "0\t2010-10-19T23:55:27Z\t30.2359091167\t-97.7951395833\t22847\n",
-        {"header": ("user", "time", "-", "-", "item")},
     ),
     "H&M transactions": (
         "transactions_train.csv",
@@ -113,9 +109,8 @@ SHAPES = {
         {"in_order": True},
     ),
     "Last.fm listening": (
-        "userid-timestamp-artid.tsv",
+        "userid-timestamp-artid-artname-traid-traname.tsv",
         "user_000001\t2009-05-04T23:08:57Z\tf1b1cf71\tDeep Dish\t\tFlowerville\n",
-        {"header": ("user", "time", "-", "-", "-", "item")},
     ),
     "Google Local reviews": (
         "review-Alaska.json",
@@ -128,15 +123,39 @@ SHAPES = {
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_public_log_is_read(write, name):
-    file, text, *shape = SHAPES[name]
-    content = gzip.compress(text.encode()) if file.endswith(".gz") else text
-    log, report = read_log([write(content, file)], None, LogShape(**(shape[0] if shape else {})))
+    path, options = write_shape(write, name, SHAPES[name][1])
+    log, report = read_log([path], None, LogShape(**options))
     assert report.rows_bad == 0, report.first_bad
     assert len(log) == report.rows_read > 0
 
 
-def test_there_are_25_of_them():
-    assert len(SHAPES) >= 25
+def test_25_of_them_need_one_column_named_at_most():
+    options = [shape[2] if len(shape) > 2 else {} for shape in SHAPES.values()]
+    assert sum(not option or len(option.get("columns", ())) == 1 for option in options) >= 25
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_public_log_is_prepared_by_the_command(run_recall, write, tmp_path, name):
+    path, options = write_shape(write, name, SHAPES[name][1])
+    log, _ = read_log([path], None, LogShape(**options))
+    path, _ = write_shape(write, name, with_more_items(SHAPES[name][1], str(log.items[-1])))
+    words = [f"--column={ours}={theirs}" for ours, theirs in options.get("columns", {}).items()]
+    words += ["--in-order"] if options.get("in_order") else []
+    ended = run_recall("prepare", "--input", path, "--output", tmp_path / "data", *words)
+    assert ended.status == 0, ended.err
+    assert ended.last_line["test"] == 1
+
+
+def write_shape(write, name, text):
+    """A file of the shape that holds the text, and what has to be told of it."""
+    file, _, *options = SHAPES[name]
+    return write(gzip.compress(text.encode()) if file.endswith(".gz") else text, file), dict(*options)
+
+
+def with_more_items(text, item):
+    """The log with its last line repeated for more items: a history that is long enough to be divided."""
+    last = text.splitlines()[-1]
+    return text + "".join(last.replace(item, f"{item}{n}", 1) + "\n" for n in range(4))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +182,6 @@ def test_there_are_25_of_them():
     ],
 )
 def test_a_public_log_says_the_same(write, name, event):
-    file, text, *shape = SHAPES[name]
-    content = gzip.compress(text.encode()) if file.endswith(".gz") else text
-    log, _ = read_log([write(content, file)], None, LogShape(**(shape[0] if shape else {})))
+    path, options = write_shape(write, name, SHAPES[name][1])
+    log, _ = read_log([path], None, LogShape(**options))
     assert log.frame.select("user", "item", "time").row(0) == event

@@ -213,3 +213,9 @@ def test_a_column_of_nothing_is_missing(write_parquet):
 
 def test_large_float_ids_stay_text():
     assert as_plain(pl.Series("item", [1e30, None, float("nan")]), "item", "x").dtype == pl.String
+
+
+def test_a_text_in_a_row_that_is_left_out_decides_no_type(read):
+    events, report = read("user,item,time\n1,2,3\nx,y,never\n")
+    assert events == [(1, 2, 3)]
+    assert {"user ids: 64-bit integers", "item ids: 64-bit integers"} <= {*report.notes}

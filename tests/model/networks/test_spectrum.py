@@ -44,6 +44,10 @@ def test_a_small_catalogue_leaves_zeros_behind():
     assert torch.isfinite(left).all()
 
 
+def test_one_item_starts_at_a_number():
+    assert tied_factors(Ragged.of([[1, 1, 1]]), 1, 4).abs().tolist() == [[1, 0, 0, 0]]
+
+
 def test_no_pairs_at_all_start_at_zero_not_at_nan():
     assert torch.isfinite(tied_factors(Ragged.of([[1], [2]]), 2, 4)).all()
 

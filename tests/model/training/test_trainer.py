@@ -129,6 +129,15 @@ def test_training_that_diverges_stops_with_the_epoch(data):
         Trainer(replace(TINY, stages=stages), data).fit()
 
 
+def test_a_catalogue_of_one_item_trains_or_is_refused():
+    parts = [Ragged.of([[1] * n, [1] * n]) for n in (3, 1, 1)]
+    data = SequenceData("one", Catalogue(IdMap.of([7]), IdMap.of([1, 2]), np.array([6])), *parts, "leave-one-out")
+    checkpoint = train(replace(TINY, network=TINY.network | {"spectral_start": 0.05}), data)
+    assert all(torch.isfinite(weights).all() for weights in checkpoint.network.state_dict().values())
+    with pytest.raises(ValueError, match="recgpt learns an item against another one, and the catalogue has a single"):
+        train(replace(TINY, loss="bpr"), data)
+
+
 def test_a_stage_may_have_a_loss_of_its_own(data):
     stages = Stage(num_epochs=1, loss="bce"), Stage(num_epochs=1, learning_rate=1e-6)
     losses = []

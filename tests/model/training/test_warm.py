@@ -1,4 +1,4 @@
-"""A warm start keeps the rows of the ids that both know, gives new ids fresh ones, and takes the rest as it is."""
+"""A warm start keeps the rows of the ids that both know, places new items among their neighbours, takes the rest."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from model.recipes.schema import Recipe, Stage
 from model.records import ServingPlan
 from model.training.fit import fit
 from model.training.refit import refit, with_chosen_epochs
-from model.training.warm import WarmStart, tables_of, warm_recipe
+from model.training.warm import NEW_LENGTH, WarmStart, expected_lengths, place_new, tables_of, warm_recipe
 
 OLD_ITEMS, NEW_ITEMS = [*range(100, 130)], [*range(105, 137)]
 OLD_USERS, NEW_USERS = [*range(20)], [*range(4, 30)]
@@ -71,7 +71,8 @@ def test_every_system_moves_its_rows_by_id(before, after, kind):
         for tensor in start.state_dict().values():
             tensor.normal_()
     fresh = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    WarmStart(start, before.catalogue).fill(network, after.catalogue)
+    # new items stand beside nothing here
+    WarmStart(start, before.catalogue).fill(network, after.catalogue, Ragged.of([]))
     tables, filled, given = dict(tables_of(network, after.catalogue)), network.state_dict(), start.state_dict()
     for name, tensor in given.items():
         if name not in tables:
@@ -84,6 +85,25 @@ def test_every_system_moves_its_rows_by_id(before, after, kind):
             assert filled[name][row].equal(same)
         assert filled[name][0].equal(tensor[0])
         assert is_user or filled[name][-1].equal(tensor[-1])
+
+
+def test_a_new_item_begins_among_its_neighbours():
+    table = torch.randn(6, 4)
+    table[1], table[2], table[4] = (torch.tensor(v) for v in ([3.0, 0, 0, 0], [0, 3.0, 0, 0], [0, 0, 0, 5.0]))
+    known, before = torch.tensor([True, True, False, False]), table.clone()
+    place_new(table, known, Ragged.of([[1, 3, 2], [1, 3]]))
+    assert table[[0, 1, 2, 4, 5]].equal(before[[0, 1, 2, 4, 5]])  # item 4 stands beside nothing
+    assert table[3, 2:].abs().max() == 0
+    assert table[3, 0] > table[3, 1] > 0  # twice beside item 1, once beside item 2
+    assert table[3].norm().item() == pytest.approx(3 * NEW_LENGTH)
+
+
+def test_the_length_of_a_new_vector_follows_the_number_of_its_events():
+    counts = torch.tensor([1.0, 10.0, 100.0, 30.0])
+    vectors = torch.nn.functional.normalize(torch.randn(4, 3), dim=1) * (1 + counts[:, None]) ** 0.5
+    vectors[3] *= 7
+    lengths = expected_lengths(vectors, counts, torch.tensor([True, True, True, False]))
+    assert torch.allclose(lengths, (1 + counts) ** 0.5, rtol=1e-4)
 
 
 def test_a_training_begins_with_the_weights(old, after, before):
@@ -103,14 +123,15 @@ def test_a_start_that_training_only_spoils_is_kept(old, before):
 
 
 @pytest.mark.parametrize(
-    ("epochs", "wanted"), [((), 4), ((2, 10), 2), ((10,), 2), ((2, 0), 1)], ids=["unknown", "all", "warm", "not taken"]
+    ("epochs", "wanted"), [((), 4), ((2, 10), 3), ((10,), 3), ((2, 0), 1)], ids=["unknown", "all", "warm", "not taken"]
 )
 def test_the_recipe_is_shorter_and_has_no_pretraining(old, epochs, wanted):
     pretrain = replace(SASREC.stages[0], objective="pretrain")
-    recipe = replace(SASREC, system="s3rec", stages=(pretrain, Stage(num_epochs=20)), evaluate_every=3)
+    recipe = replace(SASREC, system="s3rec", stages=(pretrain, Stage(num_epochs=20)), evaluate_every=3, patience=2)
     shorter = warm_recipe(recipe, replace(WarmStart.of(old), epochs=epochs))
     assert [stage.num_epochs for stage in shorter.stages] == [wanted]
     assert shorter.evaluate_every == 1
+    assert warm_recipe(replace(recipe, warmup_steps=200), replace(WarmStart.of(old), epochs=epochs)).warmup_steps == 20
 
 
 @pytest.mark.parametrize(

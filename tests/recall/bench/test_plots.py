@@ -30,8 +30,27 @@ def test_bars_are_medians_and_the_title_says_by_how_much():
 
 def test_what_the_repository_keeps_can_be_drawn(tmp_path):
     paths = plots.draw_kept(RESULTS, tmp_path)
-    assert [path.name for path in paths] == ["peers.png"]
-    assert paths[0].stat().st_size < 100_000
+    assert [path.name for path in paths] == ["peers.png", "generation.png"]
+    assert max(path.stat().st_size for path in paths) < 100_000
+
+
+def gain(system, history, gain, standard_error=0.004):
+    told = {"system": system, "history": history, "cutoff": 100, "theirs": 0.4, "users": 3 if history == "51" else 200}
+    return told | {"gain": gain, "standard_error": standard_error}
+
+
+def test_a_generated_item_is_shown_by_length_of_history():
+    rows = [
+        gain(name, label, 0.01 * n)
+        for name in ("decoder", "blend")
+        for n, label in enumerate(("all", "0", "1 to 3", "51"))
+    ]
+    canvas = plots.gain_of_generation(rows)
+    [panel] = canvas.panels
+    assert canvas.figure.get_suptitle() == "Recall@100 that a generated item adds: decoder +0.0%, blend +0.0%"
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["0", "1 to 3"]
+    [bars] = panel.containers[0].lines[2]
+    assert [round(float(top - bottom), 6) for (_, bottom), (_, top) in bars.get_segments()] == [4.0, 4.0]
 
 
 def test_the_page_holds_its_figures_and_the_json(tmp_path):

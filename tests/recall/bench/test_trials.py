@@ -1,6 +1,7 @@
 """Load on a real service: trials, what its histograms say, and the search for a rate."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from recall.bench.search import RateSearch
 from recall.bench.target import serving
 from recall.bench.traffic import Load, Measured
 from recall.bench.trials import Trial, confirm, find_rate, run_trial, summary
-from recall.benchmarking import curves_of
+from recall.benchmarking import HttpCommand, curves_of, under_load
 
 QUICK = {"seconds": 1.0, "warmup_s": 0.3, "connections": 16, "drain_s": 10.0, "deadline_ms": 10_000.0}
 FINE = Measured(
@@ -191,3 +192,9 @@ def test_curves_are_chosen_by_name():
     assert curves_of("batch, cached") == ("batch", "cached")
     with pytest.raises(ValueError, match="uncached, cached, batch, not warm"):
         curves_of("cached,warm")
+
+
+@pytest.mark.parametrize("options", [HttpCommand(serve="--tls-cert a --tls-key b"), HttpCommand(ca=Path("ca.pem"))])
+def test_https_is_measured_on_a_service_that_runs(options):
+    with pytest.raises(ValueError, match="name it by --url with --ca"), under_load(options):
+        pass

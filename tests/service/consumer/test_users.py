@@ -59,6 +59,28 @@ def test_actions_before_the_exposure_do_not_count(write):
     assert rows(write("feedback", action("a", ts_ms=99), action("a", ts_ms=100)), "plays") == [(1,)]
 
 
+def test_what_was_before_the_exposure_is_the_covariate(write):
+    write("exposures", exposure("a", ts_ms=100), exposure("b", "recgpt", ts_ms=150), exposure("c", ts_ms=160))
+    earlier = [action("a", ts_ms=98, watch_time_ms=2000), action("a", ts_ms=99), action("b", "like", ts_ms=120)]
+    folder = write("feedback", *earlier, action("b", ts_ms=149), action("a", ts_ms=100), action("b", ts_ms=150))
+    names = ("plays", "plays_before", "likes_before", "watch_time_s_before")
+    assert rows(folder, *names) == [(1, 2, 0, 2.0), (1, 1, 1, 0.0), (0, 0, 0, 0.0)]
+
+
+def test_nobody_has_a_covariate_of_what_nobody_did_before(write):
+    write("exposures", exposure("a", ts_ms=100))
+    frame = read_users(write("feedback", action("a", ts_ms=99), action("a", "like")), "exp").frame
+    assert [name for name in frame.columns if name.endswith("_before")] == ["plays_before"]
+
+
+def test_what_was_done_in_an_earlier_phase_is_no_covariate(write):
+    """There the same users had the same arms: it is a part of the effect."""
+    phases = [exposure("a", ts_ms=100), exposure("a", ts_ms=500, phase="1"), exposure("b", ts_ms=600, phase="1")]
+    write("exposures", *phases)
+    folder = write("feedback", *(action(user, ts_ms=ts_ms) for user in "ab" for ts_ms in (50, 300, 700)))
+    assert rows(folder, "plays", "plays_before") == [(1, 1), (1, 2)]
+
+
 def test_whoever_met_two_variations_counts_where_they_began(write):
     folder = write("exposures", exposure("a", "recgpt", 1), exposure("a", "control", 2))
     users = read_users(folder, "exp")

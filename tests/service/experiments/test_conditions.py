@@ -100,7 +100,7 @@ def test_what_is_not_plain_may_be_met_together(first, second):
 
 @pytest.mark.parametrize(("first", "second", "is_single"), APART)
 def test_no_request_meets_two_that_are_told_apart(first, second, is_single):
-    """By the SDK's own evaluation of all that a request may name, lists too where the proof holds for them."""
+    """The SDK itself evaluates all that a request may name, lists too where the proof holds for them."""
     lists = [] if is_single else [[*pair] for pair in product(VALUES, VALUES)]
     for value, other in product([*VALUES, *lists], ["AT", 17, None]):
         facts = dict.fromkeys(("country", "age", "app", "is_new"), other)

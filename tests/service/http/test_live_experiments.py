@@ -13,7 +13,7 @@ LOADED_S = 60  # on a machine that others use too
 PATIENT = ("--request-timeout-ms", "30000", "--redis-timeout-ms", "5000", "--events-timeout-ms", "5000")
 
 
-def feature(coverage, **changes):
+def feature(coverage, settings=(), **changes):
     experiment = {
         "key": "exp",
         "hashAttribute": "user_id",
@@ -21,7 +21,10 @@ def feature(coverage, **changes):
         "coverage": coverage,
         "variations": ["comirec", "recgpt"],
     }
-    return json.dumps({"features": {"recall_arm": {"defaultValue": "comirec", "rules": [experiment | changes]}}})
+    layer = {"recall_settings": {"defaultValue": {}, "rules": [*settings]}} if settings else {}
+    return json.dumps(
+        {"features": {"recall_arm": {"defaultValue": "comirec", "rules": [experiment | changes]}} | layer}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +33,11 @@ def path(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def served(launch, arm_options, path):
+def served(launch, arm_options, bundles, path):
     path.write_text(feature(1))
+    again = ("--arm", f"recgpt_two={bundles['recgpt']}")
     workers = ("--http-workers", "2", "--experiments", str(path), "--watch-experiments-s", "0.5")
-    with launch(*arm_options, *PATIENT, *workers) as running:
+    with launch(*arm_options, *again, *PATIENT, *workers) as running:
         yield running
 
 
@@ -87,3 +91,25 @@ def test_a_refused_file_is_said_everywhere_and_changes_nothing(served, path):
     assert 'recall_experiment_loads_total{result="refused"} 2.0' in metrics
     change(path, feature(1))
     until_everywhere(served.url, "/ready", lambda state: state["experiments"]["refused"] is None)
+
+
+def test_a_layer_sets_the_arm_of_another_and_the_answer_names_both(served, path):
+    steps = {
+        "key": "steps",
+        "hashAttribute": "user_id",
+        "hashVersion": 2,
+        "variations": [{}, {"recgpt": "recgpt_two"}],
+    }
+    before = ask_on_a_new_connection(served.url, "/ready")["experiments"]["config"]
+    change(path, feature(1, [steps], phase="2"))
+    until_everywhere(served.url, "/ready", lambda state: state["experiments"]["config"] != before)
+    answers = set()
+    for user in range(40):
+        reply = httpx.post(f"{served.url}/recall", json={"user_id": user, "history": []}, timeout=60)
+        names = [reply.headers.get(f"X-AB-{name}") for name in ("Experiment", "Bucket", "Layers")]
+        answers.add((*names, reply.json()["arm"], reply.json()["experiment"]["assigned"]))
+    assert answers == {
+        ("exp", "0", None, "comirec", "comirec"),
+        ("exp", "1", "steps=0", "recgpt", "recgpt"),
+        ("exp", "1", "steps=1", "recgpt_two", "recgpt_two"),
+    }

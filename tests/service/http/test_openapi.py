@@ -36,7 +36,7 @@ def with_whole_numbers(value):
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-OF_THE_BUNDLE = ("filter", "caps", "boost", "min_catalogue", "attributes", "vectors")
+OF_THE_BUNDLE = ("filter", "caps", "boost", "min_catalogue", "attributes", "vectors", "outcome")
 
 
 @pytest.mark.parametrize("path", POSTS)
@@ -46,7 +46,7 @@ def test_what_the_document_allows_is_answered_as_it_says(api, path):
     def check(case):
         case.body = with_whole_numbers(case.body)
         for name in OF_THE_BUNDLE:
-            # attributes have the names that the bundle gives them, which no document knows
+            # attributes and outcomes have the names that the bundle gives them, which no document knows
             case.body.pop(name, None)
         if case.body.get("user_id") is None or case.body.get("top_n", 0) > MAX_SHOWN:
             # without a user there is no memory, and a longer list would not fit into it: rightful 422s

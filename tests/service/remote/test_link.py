@@ -118,7 +118,7 @@ def test_a_request_arrives_as_it_was_sent(request):
 
 def test_rules_arrive_as_they_were_sent():
     boosts = (Boost(0.5, canonical({"language": "en"})), Boost(-0.1, None, "uploaded", 3.0, 9.0))
-    rules = ListRules(canonical({"author": {"in": [1, 2]}}), (Cap("author", 2),), boosts, 0.3)
+    rules = ListRules(canonical({"author": {"in": [1, 2]}}), (Cap("author", 2),), boosts, 0.3, "like")
     request = EngineRequest(History((1,)), 5, rules=rules, min_catalogue=7, explain=True)
     [arrived] = decode_from_worker(encode([AskBlock.single(1, "only", BUNDLE, request)]))
     [again] = arrived.block().requests()
