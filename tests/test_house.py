@@ -77,7 +77,7 @@ ALLOWED = {
         "service.engine service.errors service.experiments service.fallback service.pipeline service.queries"
     ),
     "service.catalogue": (
-        "index model.attributes model.catalogue model.ids model.outcomes model.rules service.errors service.stores"
+        "index.base model.attributes model.catalogue model.ids model.outcomes model.rules service.errors service.stores"
     ),
     "service.clock": "",
     "service.consumer": (
