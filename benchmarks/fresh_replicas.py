@@ -1,6 +1,7 @@
 """New items on two replicas: how long until one is listed or gone on both, and what inserts do to recalls beside them.
 
-    python -m benchmarks.fresh_replicas [--rounds 200] [--inserts 100000] [--output FILE]     (make fresh-replicas)
+    python -m benchmarks.fresh_replicas [--rounds 200] [--inserts 100000] [--index IVF1024,Flat] [--output FILE]
+    make fresh-replicas
 
 Two services share one redis-server. An item is put on one of them in turn, with a vector that leads the list of one
 history, and both are asked without pause until it leads; then it is deleted, and both are asked until it is gone. Times
@@ -143,6 +144,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100, help="Recalls a second, of both replicas together.")
     parser.add_argument("--seconds", type=float, default=30, help="Of the load alone.")
     parser.add_argument("--items", type=int, default=10_000)
+    parser.add_argument("--index", default="exact", help="Of the bundle, such as IVF1024,Flat: then items are folded.")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     pin_compute_threads()
@@ -152,7 +154,7 @@ def main() -> None:
         folder = Path(name)
         checkpoint = make_checkpoint(sizes)
         checkpoint.save(folder / "checkpoint")
-        build_bundle(folder / "checkpoint", folder / "bundle")
+        build_bundle(folder / "checkpoint", folder / "bundle", options.index)
         (folder / "redis").mkdir()
         redis = services.enter_context(EmbeddedRedis(folder / "redis"))
         given = ("--admin-key", KEY, "--redis-url", redis.url)
@@ -170,7 +172,7 @@ def main() -> None:
                 "log_mb": round((log.memory_usage(STREAM, samples=0) or 0) / 2**20, 1),
             }
             log.close()
-    facts = {"items": options.items, **where_and_when()}
+    facts = {"items": options.items, "index": options.index, **where_and_when()}
     rows = [row | facts for row in rows]
     for row in rows:
         print(json.dumps(row))

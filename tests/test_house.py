@@ -77,7 +77,7 @@ ALLOWED = {
         "service.engine service.errors service.experiments service.fallback service.pipeline service.queries"
     ),
     "service.catalogue": (
-        "index model.attributes model.catalogue model.ids model.outcomes model.rules service.errors service.stores"
+        "index.base model.attributes model.catalogue model.ids model.outcomes model.rules service.errors service.stores"
     ),
     "service.clock": "",
     "service.consumer": (
@@ -85,7 +85,7 @@ ALLOWED = {
     ),
     "service.embedded": "service.consumer service.settings service.stores",
     "service.engine": (
-        "index.base index.best index.bundle index.exact index.next_item index.planned index.watched "
+        "index.base index.bundle index.exact index.folded index.next_item index.planned index.watched "
         "model.catalogue model.checkpoint model.columns model.data model.device model.encoder "
         "model.evaluation model.folders model.kernels model.merging model.metadata model.outcomes model.positive "
         "model.records model.rules service.catalogue service.errors service.lists service.scheduling service.stores"
@@ -116,7 +116,7 @@ ALLOWED = {
         "model.attributes model.catalogue model.ids service.catalogue service.engine service.errors "
         "service.settings service.stores"
     ),
-    "service.lists": "index.base model.catalogue model.merging model.records model.rules service.catalogue",
+    "service.lists": "index.base index.best model.catalogue model.merging model.records model.rules service.catalogue",
     "service.pipeline": (
         "model.catalogue model.records model.rules service.catalogue service.clock service.engine service.errors "
         "service.experiments service.fallback service.queries service.scheduling service.steps service.stores"
@@ -157,6 +157,7 @@ ALLOWED = {
     "index.exact_device": "index.base model.kernels",
     "index.factory": "index.base index.exact index.faiss_index",
     "index.faiss_index": "index.base index.checks",
+    "index.folded": "index.base index.faiss_index",
     "index.lists": "index.base index.checks index.exact index.faiss_index",
     "index.next_item": "index.base index.faiss_index",
     "index.planned": "index.base index.checks index.exact index.faiss_index index.lists",

@@ -26,8 +26,8 @@ def search_slots(
     inside = flags[: len(table.folded)] & ~table.moved
     if np.count_nonzero(inside) < MOST * len(inside):
         return shifted(scored(table.vectors, queries, depth, own, flags), first)
-    found = search_folded(table.folded, queries, depth, own, inside)
-    return shifted(joined(found, scored_rest(table, queries, depth, own, flags), depth), first)
+    in_lists = search_folded(table.folded, queries, depth, own, inside)
+    return shifted(joined(in_lists, scored_rest(table, queries, depth, own, flags), depth), first)
 
 
 def search_folded(
