@@ -1,7 +1,6 @@
 """An arm of the experiment: the release that answers for it now, in a slot where another can take its place.
 
-In `Release.request`, and in `Release.block` for many at once, external ids become rows, are cut to the window and
-become excluded rows; nowhere else.
+`Release.request`, and `Release.block` for many at once, are where ids become rows, are cut to the window and excluded.
 """
 
 import asyncio
