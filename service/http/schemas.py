@@ -53,7 +53,7 @@ class BoostBody(Body):
 class RecallRequest(Body):
     """A request of one user who opens the app."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [EXAMPLE, FILTERED, UNSHOWN]})
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE, FILTERED, UNSHOWN]})
 
     user_id: UserId | None = Field(
         None, description="Unit of the experiment; without one `defaultValue` answers, and nothing is counted."
@@ -104,9 +104,7 @@ class BatchRequest(Body):
     requests: list[dict[str, Any]] = Field(min_length=1, description="RecallRequest; a bad one gets its own problem.")
     arm: Text | None = Field(None, description="Pins the arm for all; such answers are never exposures.")
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, json_schema_extra={"examples": [{"requests": [EXAMPLE], "arm": "recgpt"}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"requests": [EXAMPLE], "arm": "recgpt"}]})
 
 
 class EmbedRequest(Body):
@@ -117,7 +115,7 @@ class EmbedRequest(Body):
     arm: Text | None = Field(None, description="Default: the first arm served.")
     outcome: Text | None = Field(None, description="As in POST /recall.")
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"history": [101, 2044]}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"history": [101, 2044]}]})
 
 
 class FeedbackRequest(Body):
@@ -134,8 +132,6 @@ class FeedbackRequest(Body):
     ts_ms: MomentMs | None = Field(None, description="When; default now.")
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
         json_schema_extra={"examples": [{"user_id": "u42", "item_id": 101, "action": "play", "watch_time_ms": 9000}]},
     )
 
@@ -147,8 +143,6 @@ class FeedbackBatch(Body):
     events: list[dict[str, Any]] = Field(min_length=1, description="FeedbackRequest; a bad one gets its own problem.")
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
         json_schema_extra={"examples": [{"events": [{"user_id": "u42", "item_id": 101, "action": "like"}]}]},
     )
 
@@ -168,8 +162,6 @@ class ItemBody(Body):
     )
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
         json_schema_extra={"examples": [{"id": 900_001, "attributes": {"author": 7_003, "language": "en"}}]},
     )
 
@@ -197,7 +189,7 @@ class ReloadBody(Body):
     canary: CanaryBody | None = Field(None, description="The bundle is on trial first, beside the one in force.")
     promote: Annotated[bool, Field(strict=True)] = Field(False, description="The canary is in force now; by itself.")
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"arm": "recgpt"}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"arm": "recgpt"}]})
 
 
 class Experiment(Body):
@@ -297,3 +289,7 @@ class ReloadResponse(Body):
     changed: bool = Field(description="False: this bundle was served already.")
     seconds: float = Field(description="From the request until the old release had answered all it was asked.")
     canary: str | None = Field(description="Digest of the release on trial.")
+    overlap: float | None = Field(
+        description="Of its lists with those before, on recorded histories; null = not known."
+    )
+    compared: int = Field(description="Recorded histories.")
