@@ -36,7 +36,7 @@ def fitting(assignment: Assignment, query: RecallQuery) -> Assignment:
 
 def is_alike(query: RecallQuery, assignment: Assignment) -> bool:
     """True where a block of many users can carry the query."""
-    return query.is_plain and not assignment.teams
+    return query.is_plain and not assignment.teams and assignment.settings is None
 
 
 async def recall_both(
