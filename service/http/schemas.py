@@ -220,6 +220,13 @@ class ReasonsBody(Body):
     )
 
 
+class NearestBody(Body):
+    """The nearest items of soft prompts, in the order of `prompts`; a prompt that is one item has none."""
+
+    items: list[list[int | str]] = Field(description="Up to three, the nearest first; it is the prompt that is told.")
+    weights: list[list[float]] = Field(description="Their weights in the mean of all items that the prompt is.")
+
+
 class RecallResponse(Body):
     """The list as columns, not objects: the n-th id, score and source belong together."""
 
@@ -231,6 +238,7 @@ class RecallResponse(Body):
     scores: list[float]
     sources: list[str] | None = Field(None, description="With explain: step1, interest3, like, popular, fresh ..")
     prompts: list[int | str] | None = Field(None, description="With explain: items the model generated on the way.")
+    nearest: NearestBody | None = Field(None, description="With explain, of soft prompts: what they are made of.")
     reasons: ReasonsBody | None = Field(None, description="With explain: why each item is there, as columns.")
     catalogue: int = Field(description="The last change of the catalogue that this list knows; 0 = the bundle alone.")
     cache: Literal["hit", "miss", "off"]
