@@ -130,8 +130,8 @@ ALLOWED = {
     ),
     "service.reload": "service.engine service.errors",
     "service.remote": (
-        "model.columns model.merging model.rules service.catalogue service.engine service.errors service.lists "
-        "service.stores"
+        "model.columns model.merging model.records model.rules service.catalogue service.engine service.errors "
+        "service.lists service.stores"
     ),
     "service.reports": "service.errors service.subprocesses",
     "service.scheduling": "",

@@ -287,21 +287,3 @@ class ChangeResponse(Body):
     """The acknowledgement of a change of the catalogue that is kept."""
 
     catalogue: int = Field(description="Its number; a request with this `min_catalogue` sees it.")
-
-
-class HealthResponse(Body):
-    """The state of every engine."""
-
-    status: Literal["ok", "failing"]
-    engines: dict[str, str] = Field(description="By arm: ok, or the error that its engine gives now.")
-
-
-class ReloadResponse(Body):
-    """An arm after a reload that was not refused."""
-
-    arm: str
-    bundle: str = Field(description="Digest of the release that is served now.")
-    previous: str | None = Field(description="Digest of the release that a roll back puts in its place.")
-    changed: bool = Field(description="False: this bundle was served already.")
-    seconds: float = Field(description="From the request until the old release had answered all it was asked.")
-    canary: str | None = Field(description="Digest of the release on trial.")

@@ -215,7 +215,7 @@ def test_a_soft_item_names_its_nearest_items_first_the_one_that_stands_for_it(en
 
 
 def test_weights_of_nearest_items_are_those_of_the_mean(make_network, make_checkpoint):
-    """Of a plan whose query vectors are the states that its soft items follow, by a plain softmax."""
+    """The plan's query vectors are the states that its soft items follow."""
     plan = PromptPlan(0, Placement.NONE, 3, PromptForm.SOFT, 0.7)
     network = make_network("recgpt", max_length=MAX_LENGTH, dim=16)
     encoder, history = UserEncoder(make_checkpoint(network, ServingPlan(plan))), History((5, 4, 11))
