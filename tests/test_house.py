@@ -132,8 +132,8 @@ ALLOWED = {
     "service.golden": "model.catalogue model.recorded service.engine service.stores",
     "service.reload": "model.catalogue service.engine service.errors",
     "service.remote": (
-        "model.columns model.merging model.rules service.catalogue service.engine service.errors service.lists "
-        "service.stores"
+        "model.columns model.merging model.records model.rules service.catalogue service.engine service.errors "
+        "service.lists service.stores"
     ),
     "service.reports": "service.errors service.subprocesses",
     "service.scheduling": "",

@@ -118,8 +118,8 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
     slots = SlotVectors(name, catalogue, bundle.exact, references_of(bundle, catalogue, encoder))
     live = LiveItems(catalogue, parts.state, slots.of, partial(lists_like, index))
-    served, cheap = ServedItems(live, bundle.exact, parts.fresh_share), cheaper_encoder(checkpoint, device)
-    items, heads = (catalogue.categories, served), checkpoint.outcomes
+    served = ServedItems(live, bundle.exact, parts.fresh_share, encoder.nearest)
+    cheap, heads, items = cheaper_encoder(checkpoint, device), checkpoint.outcomes, (catalogue.categories, served)
     cheaper = BatchCompute(cheap, index, one_step(plan), *items, heads=heads) if cheap else None
     general = BatchCompute(encoder, index, plan, *items, cheaper, heads)
     # on a CPU the kernels run in Triton's interpreter alone, which is there for tests

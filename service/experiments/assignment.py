@@ -22,7 +22,7 @@ from growthbook.core import eval_feature
 
 from service.errors import ConfigurationError, UnknownArm
 from service.experiments.conditions import NO_FACTS, SESSION, UNITS, USER, Buckets, RequestFacts, unit_key
-from service.experiments.layers import Layer, across, check_layers, digest_of, read_layers, values_of
+from service.experiments.layers import ArmSettings, Layer, across, check_layers, digest_of, read_layers, values_of
 from service.experiments.rules import FEATURE, INTERLEAVED, Experiment, ExperimentKind
 from service.experiments.sentences import check_feature, unrepeated
 from service.experiments.together import check_effort, check_follows, check_together
@@ -69,6 +69,7 @@ class Assignment:
     bucket: tuple[str, str] | None = None  # to keep for that unit, where buckets are: its name, and the variation's key
     degraded: tuple[str, ...] = ()  # why it is less sure than it could be
     crossed: "tuple[Assignment, ...]" = ()  # in other layers, with the same arm (layers.py)
+    settings: ArmSettings | None = None  # that layers give the arm's list; None = none
 
     @property
     def in_experiment(self) -> bool:

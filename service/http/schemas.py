@@ -212,6 +212,13 @@ class ReasonsBody(Body):
     )
 
 
+class NearestBody(Body):
+    """The nearest items of soft prompts, in the order of `prompts`; a prompt that is one item has none."""
+
+    items: list[list[int | str]] = Field(description="Up to three, the nearest first; it is the prompt that is told.")
+    weights: list[list[float]] = Field(description="Their weights in the mean of all items that the prompt is.")
+
+
 class RecallResponse(Body):
     """The list as columns, not objects: the n-th id, score and source belong together."""
 
@@ -223,6 +230,7 @@ class RecallResponse(Body):
     scores: list[float]
     sources: list[str] | None = Field(None, description="With explain: step1, interest3, like, popular, fresh ..")
     prompts: list[int | str] | None = Field(None, description="With explain: items the model generated on the way.")
+    nearest: NearestBody | None = Field(None, description="With explain, of soft prompts: what they are made of.")
     reasons: ReasonsBody | None = Field(None, description="With explain: why each item is there, as columns.")
     catalogue: int = Field(description="The last change of the catalogue that this list knows; 0 = the bundle alone.")
     cache: Literal["hit", "miss", "off"]
@@ -271,25 +279,3 @@ class ChangeResponse(Body):
     """The acknowledgement of a change of the catalogue that is kept."""
 
     catalogue: int = Field(description="Its number; a request with this `min_catalogue` sees it.")
-
-
-class HealthResponse(Body):
-    """The state of every engine."""
-
-    status: Literal["ok", "failing"]
-    engines: dict[str, str] = Field(description="By arm: ok, or the error that its engine gives now.")
-
-
-class ReloadResponse(Body):
-    """An arm after a reload that was not refused."""
-
-    arm: str
-    bundle: str = Field(description="Digest of the release that is served now.")
-    previous: str | None = Field(description="Digest of the release that a roll back puts in its place.")
-    changed: bool = Field(description="False: this bundle was served already.")
-    seconds: float = Field(description="From the request until the old release had answered all it was asked.")
-    canary: str | None = Field(description="Digest of the release on trial.")
-    overlap: float | None = Field(
-        description="Of its lists with those before, on recorded histories; null = not known."
-    )
-    compared: int = Field(description="Recorded histories.")
