@@ -46,6 +46,7 @@ class ExperimentsState(Body):
 
     config: str = Field(description="Digest of their settings; exposures name it.")
     refused: str | None = Field(description="Why the file that is there now is not in force; the one before still is.")
+    paused: list[str] = Field(description="Keys of the experiments that a guard rail has paused.")
 
 
 class ReadyResponse(Body):

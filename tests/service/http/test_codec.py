@@ -140,6 +140,7 @@ def test_each_rule_alone_is_one():
         "caps": {"caps": {"a": 1}},
         "boosts": {"boost": [{"weight": 1, "filter": {"a": 1}}]},
         "diversity": {"diversity": 0.5},
+        "outcome": {"outcome": "like"},
     }
     # a new field of the record needs its body here, and its part in to_rules
     assert {*bodies} == {field.name for field in dataclasses.fields(ListRules)}
