@@ -28,7 +28,7 @@ from recall.bench.target import serving
 from recall.reproduction.facts import machine, versions
 from service.stores.shown import MAX_SHOWN
 
-TOP_N, AT_ONCE, BATCH, HISTORY = 20, 3, 16, 8
+TOP_N, AT_ONCE, HISTORY = 20, 3, 8
 ARMS = ("recgpt", "comirec")
 MAX_LOST = 1000  # requests without an answer, or members of batches without a list: then the service is not there
 # a store that did not answer in time: the promise is not made, and the answer says so
@@ -124,13 +124,14 @@ async def feedback(client: httpx.AsyncClient, user: User) -> None:
 async def run(url: str, num_answers: int, num_items: int, users_at_once: int) -> Tally:
     tally, numbers = Tally(), iter(range(10**9))
 
-    async def visits(client: httpx.AsyncClient) -> None:
-        while tally.answers < num_answers and tally.refused[0] < MAX_LOST:
-            number = next(numbers)
-            await visit(client, User(f"user-{number}", range(num_items), random.Random(number)), tally)
+    async def visits() -> None:
+        # a client each: one for all looks through the connections of all for every request
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            while tally.answers < num_answers and tally.refused[0] < MAX_LOST:
+                number = next(numbers)
+                await visit(client, User(f"user-{number}", range(num_items), random.Random(number)), tally)
 
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-        await asyncio.gather(*(visits(client) for _ in range(users_at_once)))
+    await asyncio.gather(*(visits() for _ in range(users_at_once)))
     return tally
 
 
@@ -138,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--answers", type=int, default=100_000)
     parser.add_argument("--items", type=int, default=12_101)
-    parser.add_argument("--users", type=int, default=6, help="Users at once, each with several requests.")
+    parser.add_argument("--users", type=int, default=24, help="Users at once, each with several requests.")
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 2], help="HTTP processes; 0 = one process.")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()

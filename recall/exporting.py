@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from model.data.sequences import SPLITS, Split
 from recall.data import progress_of_rows, show_report
 from recall.options import takes
 from recall.terminal import err, last_line, progress_bar
+
+if TYPE_CHECKING:
+    from service.export.export import ListExport, MakeParts
 
 Option = typer.Option
 INTERRUPTED = 130  # the exit status that shells give Ctrl-C
@@ -43,6 +46,14 @@ class ExportCommand:
         bool, Option(help="Go on after the last part of an interrupted run of the same command, or start anew.")
     ] = True
     device: Annotated[str, Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")] = "auto"
+    ray_workers: Annotated[
+        int | None,
+        Option(
+            min=1,
+            help="Make the parts on so many Ray workers, each with a core or, on cuda, a card; with RAY_ADDRESS those "
+            "of a cluster. Default: in this process.",
+        ),
+    ] = None
 
 
 def read_split(word: str | None) -> Split | None:
@@ -50,6 +61,23 @@ def read_split(word: str | None) -> Split | None:
     if word is None or word in SPLITS:
         return word
     raise typer.BadParameter(f"before is {' or '.join(SPLITS)}")
+
+
+def need_ray() -> None:
+    """Raises ValueError, with the way out, where Ray Data is not installed."""
+    import importlib.util
+
+    if missing := [name for name in ("ray", "pandas", "pyarrow") if importlib.util.find_spec(name) is None]:
+        raise ValueError(f"--ray-workers needs {' and '.join(missing)}: pip install 'recgpt-recall[ray]'")
+
+
+def on_ray(wanted: "ListExport", bundle: Path, device: str, num_workers: int | None) -> "MakeParts | None":
+    """The maker of parts on Ray workers; None where no workers are asked for."""
+    if num_workers is None:
+        return None
+    from service.export.on_ray import RaySpread
+
+    return RaySpread(wanted, bundle, device, num_workers).tables
 
 
 @takes(ExportCommand)
@@ -64,6 +92,8 @@ def export(options: ExportCommand) -> None:
     from service.export.histories import UserHistories, check_before, read_data
     from service.export.parts import PartFolder, check_output
 
+    if options.ray_workers:
+        need_ray()
     check_output(options.output, options.bundle, options.data)
     before = read_split(options.before)
     with progress_of_rows() as on_rows:
@@ -74,6 +104,7 @@ def export(options: ExportCommand) -> None:
     histories, device = UserHistories.of(data, before), choose_device(options.device)
     check_users(histories, options.data)
     wanted = ListExport(load_arm("exported", options.bundle, device), histories, options.top_n, options.part_users)
+    make = on_ray(wanted, options.bundle, device, options.ray_workers)
     facts = wanted.facts(device)
     with PartFolder.opened(options.output, facts, options.resume) as parts, progress_bar() as progress:
         if done := wanted.num_done(parts):
@@ -82,7 +113,7 @@ def export(options: ExportCommand) -> None:
             err.print(f"{parts.path} kept parts of other options, data or bundle; this export starts at the first user")
         task = progress.add_task("export", total=len(histories))
         try:
-            wanted.run(parts, lambda done: progress.update(task, completed=done))
+            wanted.run(parts, lambda done: progress.update(task, completed=done), make)
         except KeyboardInterrupt:
             progress.stop()
             err.print(f"interrupted; {parts.path} keeps what is done: the same command goes on from there")

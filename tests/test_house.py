@@ -98,8 +98,8 @@ ALLOWED = {
     ),
     "service.errors": "",
     "service.export": (
-        "model model.catalogue model.data model.folders model.logs model.merging service.engine service.fallback "
-        "service.lists"
+        "model model.catalogue model.data model.folders model.logs model.merging service.engine service.errors "
+        "service.fallback service.lists"
     ),
     "service.fallback": "model.merging model.rules service.engine service.errors service.lists",
     "service.events": "service.errors service.stores",
@@ -203,6 +203,8 @@ ALLOWED = {
 SET_FROM_OUTSIDE = {
     "model/training/stage_run.py self.rng.bit_generator.state": "NumPy takes the state of a generator in no other way",
     "index/faiss_index.py ivf.cp.seed": "FAISS takes the seed of its clustering in no other way",
+    "service/export/on_ray.py ray.data.DataContext.get_current().enable_progress_bars": "Ray Data is told in no other "
+    "way once it is imported",
 }
 
 

@@ -1,12 +1,15 @@
 """recall export: killed and resumed, over prepared folders and logs as they are; refusals in one sentence."""
 
+import importlib.util
 import os
 import time
 
 import polars as pl
+import psutil
 import pytest
 
 from service.export.parts import unfinished_folder
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +117,35 @@ def test_a_log_has_no_split_to_leave_out(run_recall, options, folder):
     ended = run_recall(*words(options | {"--data": folder / "short.csv"}, folder / "x.parquet", "--before", "test"))
     assert ended.status == 2
     assert "has no test split" in ended.err
+
+
+def has_ray():
+    return all(importlib.util.find_spec(name) for name in ("ray", "pandas", "pyarrow"))
+
+
+@pytest.mark.skipif(has_ray(), reason="Ray is installed")
+def test_without_ray_its_workers_are_refused(run_recall, options, folder):
+    ended = run_recall(*words(options, folder / "refused.parquet", "--ray-workers", 2))
+    assert ended.status == 2
+    assert "pip install 'recgpt-recall[ray]'" in ended.sentence
+    assert not unfinished_folder(folder / "refused.parquet").exists()
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(not has_ray(), reason="Ray is not installed: pip install 'recgpt-recall[ray]'")
+def test_killed_on_ray_and_resumed_it_ends_with_the_same_file(forker, run_recall, options, folder, whole):
+    """Its workers end with it; what they had made stays."""
+    output, said = folder / "ray.parquet", folder / "said"
+    command = words(options, output, "--part-users", 2, "--ray-workers", 2)
+    process = forker.start(command, {**os.environ}, said, said)
+    wait_for_part(output, process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    workers = [child for child in children if "PartWorker" in child.name()]
+    process.kill()
+    assert process.wait() < 0, "the export had ended before it was killed: the test proves less than it says"
+    assert workers
+    wait_for(lambda: not any(worker.is_running() and worker.status() != "zombie" for worker in workers))
+    ended = run_recall(*command)
+    assert ended.status == 0, ended.err
+    assert "users of an interrupted export" in ended.err
+    assert output.read_bytes() == whole
