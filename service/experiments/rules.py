@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from service.experiments.conditions import UNITS, unknown_attribute
+from service.experiments.patterns import MAX_UNBOUNDED, slow_pattern
 
 FEATURE = "recall_arm"
 HASH_VERSION = 2
@@ -119,11 +120,16 @@ Filters = Annotated[list[Filter], Field(strict=True), BeforeValidator(empty_for_
 
 
 def check_condition(condition: dict[str, Any] | None, where: str) -> None:
-    """Raises the refusal of a condition that no request could meet."""
+    """Raises the refusal of a condition that no request could meet, or that a request could make take too long."""
     if unknown := unknown_attribute(condition or {}):
         raise refusal(
             f"{where} has a condition on {unknown!r}; requests have user_id and session_id, as text, and the "
             "attributes that they name, none inside another"
+        )
+    if (pattern := slow_pattern(condition or {})) is not None:
+        raise refusal(
+            f"{where} has the pattern {pattern[:80]!r}, which may take too long or is none; a repeat may hold no other "
+            f"and no choice, and {MAX_UNBOUNDED} at most may be unbounded"
         )
 
 
