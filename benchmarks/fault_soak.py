@@ -16,11 +16,13 @@ import json
 import os
 import random
 import re
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,13 +145,14 @@ async def num_tasks(admin: httpx.AsyncClient) -> int:
     return sum(int(float(n)) for n in re.findall(r"^recall_process_tasks\{.*\} (\S+)$", text, re.MULTILINE))
 
 
-async def is_well(admin: httpx.AsyncClient) -> bool:
-    """True where everything answers and nothing is degraded, in whichever process is asked."""
+async def what_is_wrong(admin: httpx.AsyncClient) -> str:
+    """Says what does not answer or is degraded, in whichever process is asked; empty where all is well."""
     try:
         replies = [await admin.get("/ready", headers={"connection": "close"}) for _ in range(4)]
-    except httpx.HTTPError:
-        return False
-    return all(reply.status_code == 200 and not reply.json()["degraded"] for reply in replies)
+    except httpx.HTTPError as error:
+        return repr(error)
+    wrong = {f"{reply.status_code} {reply.json()['degraded']}" for reply in replies}
+    return ", ".join(sorted(wrong - {"200 []"}))
 
 
 async def hurt(chosen: SoakFault, scene: Scene, load: SteadyLoad, minutes: Minutes) -> None:
@@ -158,9 +161,9 @@ async def hurt(chosen: SoakFault, scene: Scene, load: SteadyLoad, minutes: Minut
     try:
         await chosen.act(scene)
         healed = time.monotonic()
-        while not await is_well(scene.admin):
+        while wrong := await what_is_wrong(scene.admin):
             if time.monotonic() - healed > BACK_S:
-                raise RuntimeError(f"not well after {BACK_S:.0f} s")
+                raise RuntimeError(f"not well after {BACK_S:.0f} s: {wrong}")
             await asyncio.sleep(0.2)
         minutes.recovered_s.setdefault(chosen.name, []).append(round(time.monotonic() - healed, 1))
     except BROKEN as error:
@@ -188,6 +191,17 @@ async def soak(scene: Scene, load: SteadyLoad, faults: list[SoakFault], options:
     return minutes
 
 
+@contextmanager
+def consumer(redis_url: str, output: Path) -> Iterator[None]:
+    """The consumer of the events runs inside; its own log is left out."""
+    command = [sys.executable, "-m", "recall", "events", "consume", "--redis-url", redis_url, "--output", str(output)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
 def is_explained(miss: Miss, faults: dict[str, SoakFault]) -> bool:
     """True where a fault that was there when it was asked, or when its answer came, explains it."""
     moments = {miss.moment, miss.ended_in} - {CALM}
@@ -208,6 +222,8 @@ def measure(layout: str, options: argparse.Namespace, folder: Path) -> dict[str,
     with ExitStack() as stack:
         redis = stack.enter_context(EmbeddedRedis(folder / "redis"))
         proxy = stack.enter_context(FaultProxy(redis.url.removeprefix("unix://")))
+        # without a consumer /ready would warn of events that nobody takes
+        stack.enter_context(consumer(redis.url, folder / "events"))
         given = ("--redis-url", proxy.url, "--experiments", str(folder / "experiments.json"), *OPTIONS)
         target: Target = stack.enter_context(serving({ARM: folder / "own"}, *given, *LAYOUTS[layout], checkout=HANGING))
         load = SteadyLoad(target, requests(options.items, options.seed), options.rate, take)

@@ -22,6 +22,7 @@ from index.bundle import manifest as manifest_module
 from index.bundle.manifest import Manifest
 from index.bundle.tensors import read_arrays
 from model import ids
+from model.recorded import parse_recorded
 from model.records import History
 from recall.bench.bundles import Sizes, make_bundle
 from service.access.keys import Scope, new_key, parse_keys
@@ -219,7 +220,11 @@ def stored_parsers(rng: random.Random) -> dict[str, Parser]:
 
     change = {"type": "put", "id": 9, "attributes": {"a": 1}, "vectors": {"recgpt": [0.1]}, "expected_watches": 2.0}
     watched = {"type": "watched", "id": 9, "user": "u", "history": [1, "2"]}
+    recorded = {"histories": [{"day": "2026-11-28", "items": [5, "clip-7", 2**53]}] * 2}
     return {
+        "recorded histories": Parser(
+            lambda data: parse_recorded(data, "golden.json"), json_inputs([recorded], rng), (ValueError,)
+        ),
         "cached vectors": Parser(read_cached, byte_inputs([cached], rng), ()),
         **{f"stream events: {table.name}": event_parser(table, rng) for table in TABLES},
         "catalogue changes": Parser(

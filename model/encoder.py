@@ -19,13 +19,14 @@ from model.batch import Batch
 from model.checkpoint import Checkpoint
 from model.compiled import CompiledForward, bit_identical
 from model.generation.greedy import NextItem
-from model.records import History, PromptForm, PromptPlan, QueryVectors
+from model.records import History, PromptForm, PromptPlan, QueryVectors, SoftItems
 
 MAIN_SIZE = {"cpu": 8, "cuda": 256}  # sequences a pass; what other sizes are proven against
 OTHER_SIZES = {"cpu": (1, 4, 16), "cuda": (1, 8, 64)}
 MANY_ITEMS = (
     100_000  # scoring that many takes longer than the network: other sizes gain nothing, and take long to prove
 )
+NUM_NEAREST = 3  # items that tell of a soft one
 SHORTEST = 15  # with START, 16 tokens
 
 
@@ -79,6 +80,25 @@ class UserEncoder:
         order = np.argsort([i for part, _, _ in parts for i in part])
         vectors = np.concatenate([answer.vectors for answer in answers])
         return QueryVectors(vectors[order], np.concatenate([answer.prompts for answer in answers])[order])
+
+    def nearest(self, history: History) -> SoftItems:
+        """The nearest items of the soft items that are generated for a history; none where the plan generates none.
+
+        A pass of its own, since query vectors alone do not tell: a plan may add them up.
+        """
+        plan, network = self.plan.before_soft, self.network.generating
+        if plan is None:
+            return SoftItems(np.zeros((0, NUM_NEAREST), np.int64), np.zeros((0, NUM_NEAREST), np.float32))
+        window = self.window(history)
+        self._check([window], [history.user])
+        rows = np.zeros((1, padded_length(len(window), self.max_length)), dtype=np.int64)
+        rows[0, : len(window)] = window
+        batch = Batch(torch.from_numpy(rows), torch.tensor([len(window)]), torch.tensor([history.user]))
+        with torch.inference_mode():
+            states = network.queries(batch.to(self.device), plan).vectors[0]  # (P, D)
+            weights = torch.softmax(states @ network.item_vectors().T / plan.temperature, 1)
+            best, places = weights.topk(min(NUM_NEAREST, weights.shape[1]), 1)
+        return SoftItems(places.cpu().numpy() + 1, best.cpu().numpy())
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:

@@ -31,6 +31,13 @@ class QueryVectors(NamedTuple):
     ]  # (B, P) item rows the model generated, in order; P = 0 where the system generates nothing
 
 
+class SoftItems(NamedTuple):
+    """The nearest items of each of P soft items, the nearest first."""
+
+    rows: NDArray[np.int64]  # (P, K)
+    weights: NDArray[np.float32]  # (P, K) of them among those of all items, whose sum is 1
+
+
 class Placement(StrEnum):
     """The places where Algorithm 1 puts generated items in the history."""
 
@@ -44,6 +51,9 @@ class PromptForm(StrEnum):
 
     ARGMAX = "argmax"  # the item that ranks first, as in the paper
     SOFT = "soft"  # the mean of all items, weighted by the softmax of their scores
+
+
+MAX_STEPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +70,8 @@ class PromptPlan:
     def __post_init__(self) -> None:
         if not 0 <= self.num_prompts <= 6:
             raise ValueError(f"num_prompts is {self.num_prompts}; it must be 0 to 6")
-        if not 1 <= self.num_steps <= 8:
-            raise ValueError(f"num_steps is {self.num_steps}; it must be 1 to 8")
+        if not 1 <= self.num_steps <= MAX_STEPS:
+            raise ValueError(f"num_steps is {self.num_steps}; it must be 1 to {MAX_STEPS}")
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature}; it must be above 0")
         if self.step_weights and len(self.step_weights) != self.num_steps:
@@ -73,6 +83,19 @@ class PromptPlan:
     def num_vectors(self) -> int:
         """Q query vectors a user."""
         return 1 if self.step_weights else self.num_steps
+
+    @property
+    def before_soft(self) -> "PromptPlan | None":
+        """The plan whose query vectors are the states that its soft items follow, of the first MAX_STEPS of them.
+
+        None where it generates none.
+        """
+        tail = self.num_prompts if self.placement is Placement.TAIL else 0
+        num_items = min(tail + self.num_steps - 1, MAX_STEPS)
+        if self.form is not PromptForm.SOFT or not num_items:
+            return None
+        # prompts behind the end and further steps are numbered alike, and stand at one position
+        return PromptPlan(num_steps=num_items, form=self.form, temperature=self.temperature)
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,6 +230,8 @@ def reload(options: ReloadCommand) -> None:
             else "served already"
         )
         beside = f", {outcome['canary']} is on trial" if outcome["canary"] else ""
+        if outcome["overlap"] is not None:
+            beside += f", overlap {outcome['overlap']:.1%} over {outcome['compared']} recorded histories"
         err.print(f"arm {name} {said} bundle {outcome['bundle']} ({outcome['seconds']:.1f} s){beside}", markup=False)
         outcomes.append(outcome)
     last_line({"reloaded": outcomes})

@@ -15,11 +15,13 @@ from service.catalogue.state import LiveState
 from service.embedded import with_redis
 from service.engine.arms import ArmSlot, Release
 from service.engine.collector import EngineCollector
-from service.engine.loading import EngineParts, choose_device, load_arm
+from service.engine.loading import EngineParts, choose_device, load_arm, plain_engine
 from service.engine.messages import EngineLimits
 from service.errors import ConfigurationError
+from service.golden.recorder import HistoryRecorder, forget_recorded
 from service.items import follow, learners, open_changes
 from service.reload.collector import ReloadCollector
+from service.reload.comparison import ListComparison
 from service.reload.reloader import Reloader
 from service.reload.watcher import Watcher
 from service.settings import Settings
@@ -34,6 +36,8 @@ from service.stores.vector_cache import (
 )
 from service.telemetry.metrics import Metrics
 
+RECORDED = "golden.json"  # in the state folder
+
 
 @asynccontextmanager
 async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[Engines[Reloader]]:
@@ -47,10 +51,12 @@ async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[En
         device = choose_device(settings.device)
         stall_s, state = settings.engine_stall_ms / 1e3, LiveState()
         trusted = read_trusted(settings.trust_key)
+        recorder = open_recorder(settings, stack)
+        engine_of = recorder.engine_of if recorder else plain_engine
         limits = EngineLimits(settings.max_waiting, settings.max_batch_tokens, stall_s=stall_s)
 
         def load(name: str, folder: Path) -> Release:
-            parts = EngineParts(limits, cache, metrics.engine(name), state, settings.fresh_share, trusted)
+            parts = EngineParts(limits, cache, metrics.engine(name), state, settings.fresh_share, trusted, engine_of)
             return load_arm(name, folder, device, parts).release
 
         arms: dict[str, ArmSlot] = {}
@@ -60,13 +66,25 @@ async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[En
             stack.push_async_callback(arms[name].close)
         changes, log_clients = open_changes(settings, stack)
         await follow(CatalogueFollower(changes, state, lambda: learners(arms)), stack)
-        reloader = Reloader(arms, settings.arms, load)
+        comparison = ListComparison(recorder.histories, settings.golden_floor) if recorder else ListComparison()
+        reloader = Reloader(arms, settings.arms, load, comparison)
         stack.push_async_callback(reloader.close)
         if settings.watch_bundles_s:
             watching = asyncio.create_task(Watcher(reloader, settings.arms).run(settings.watch_bundles_s))
             stack.callback(watching.cancel)
         collectors = (CacheCollector(cache), EngineCollector(arms), ReloadCollector(reloader))
         yield Engines(settings, arms, reloader, changes, state, collectors, (*clients, *log_clients))
+
+
+def open_recorder(settings: Settings, stack: AsyncExitStack) -> HistoryRecorder | None:
+    """Keeps some histories of requests; None where that is off, and then those of before are gone."""
+    path = settings.state_dir / RECORDED
+    if not settings.golden_share:
+        forget_recorded(path)
+        return None
+    recorder = HistoryRecorder(path, settings.golden_share, settings.golden_days)
+    stack.push_async_callback(recorder.close)
+    return recorder
 
 
 def read_trusted(path: Path | None) -> TrustedKeys | None:

@@ -105,7 +105,7 @@ class RecallPipeline:
         async def find(release: Release) -> Asked:
             # in here, not before: rows belong to one release's catalogue, and another release may take its place
             request = release.request(
-                query.user_id, read.history, query.exclude, query.top_n, query.rules, until, query.explain
+                query.user_id, read.history, query.exclude, query.top_n, read.rules_for(release), until, query.explain
             )
             request = replace(request, min_catalogue=query.min_catalogue) if query.min_catalogue else request
             request = request.in_bulk() if query.is_bulk else request
@@ -209,7 +209,7 @@ class RecallPipeline:
 
     def _answer(self, read: Read, asked: Asked, timings_ms: Mapping[str, float]) -> RecallResult:
         query, (arm, request, result) = read.query, asked
-        degraded = [*read.assignment.degraded, *read.degraded, *reasons(request, result)]
+        degraded = [*read.assignment.degraded, *read.degraded, *read.unmet(request.rules), *reasons(request, result)]
         listed = filled(arm, request, result, degraded)
         # the assignment stands whatever was served: an experiment is analysed by what was meant to be shown
         return RecallResult(
@@ -224,7 +224,7 @@ class RecallPipeline:
             timings_ms=timings_ms,
             catalogue=result.catalogue if result else arm.items.snapshot.number,
             reasons=result.reasons if result else None,
-            outcome=query.rules.outcome,
+            outcome=request.rules.outcome,
         )
 
     async def embed(

@@ -18,6 +18,8 @@ from service.experiments.conditions import SESSION, RequestFacts
 from service.experiments.team_draft import Draft
 from service.lists.reasons import Reasons
 
+OUTCOME_UNKNOWN = "outcome_unknown"  # an experiment asks for an outcome that the arm's bundle does not have
+
 
 @dataclass(frozen=True, slots=True)
 class RecallQuery:
@@ -216,6 +218,28 @@ class Read(NamedTuple):
     assignment: Assignment
     history: Sequence[ExternalId]
     degraded: list[str]
+
+    @property
+    def rules(self) -> ListRules:
+        """The rules of its list: its own, and what an experiment says where it says nothing itself."""
+        rules, settings = self.query.rules, self.assignment.settings
+        if settings is None:
+            return rules
+        outcome = settings.outcome if rules.outcome is None else rules.outcome
+        return replace(rules, outcome=outcome, diversity=rules.diversity or settings.diversity)
+
+    def rules_for(self, release: Release) -> ListRules:
+        """The same without an outcome of the experiment's that this bundle does not have: its list is the plain one.
+
+        An outcome that the request itself asks for stays, and is refused.
+        """
+        rules = self.rules
+        is_known = rules.outcome is None or rules.outcome in release.outcomes
+        return rules if is_known or self.query.rules.outcome is not None else replace(rules, outcome=None)
+
+    def unmet(self, rules: ListRules) -> list[str]:
+        """The reasons why a list that was made with these is less than the experiment asks for."""
+        return [OUTCOME_UNKNOWN] if rules.outcome != self.rules.outcome else []
 
 
 class Asked(NamedTuple):

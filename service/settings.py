@@ -13,8 +13,9 @@ from model.positive import PositiveRule
 from service.errors import ConfigurationError
 
 KEPT_EXPERIMENTS, PAUSED_EXPERIMENTS = "experiments.json", "paused.json"  # in the state folder
-DEFAULT_SHADOW_SHARE = 0.01
-DEFAULT_TRACES_SHARE = 0.01
+# a setting -> the one that it is of
+PARTS = {"shadow_share": "shadow_arm", "traces_share": "traces_url", "tls_client_ca": "tls_cert"}
+PARTS |= dict.fromkeys(("golden_days", "golden_floor"), "golden_share")
 
 
 class Settings(BaseSettings):
@@ -170,16 +171,23 @@ class Settings(BaseSettings):
         0.1,
         ge=0,
         le=1,
-        description="Share of answers whose whole list is recorded, to judge other lists by later; 0 = none.",
+        description="Share of answers whose whole list is recorded, to judge others by later; 0 = none.",
     )
     shadow_arm: str | None = Field(
         None, description="Arm that computes a share of the requests too, after their answers; its lists are recorded."
     )
     shadow_share: float = Field(
-        DEFAULT_SHADOW_SHARE,
-        gt=0,
+        0.01, gt=0, le=1, description="Share of the answers that --shadow-arm computes too, at that cost."
+    )
+    golden_share: float = Field(
+        0, ge=0, le=1, description="Share of the requests whose history is kept, to try bundles on: its items; 0 = off."
+    )
+    golden_days: int = Field(7, ge=1, description="After so many days such a history is forgotten.")
+    golden_floor: float = Field(
+        0,
+        ge=0,
         le=1,
-        description="Share of the answers that --shadow-arm computes too, at that cost.",
+        description="A bundle whose lists for them overlap less with those in force is refused; 0 = none.",
     )
     stream_mb: int = Field(
         32, ge=1, description="Bytes that each stream of exposures keeps in Redis; beyond it the oldest events go."
@@ -201,7 +209,7 @@ class Settings(BaseSettings):
         description="Collector of OpenTelemetry traces, http://HOST:4318/v1/traces (OTLP); needs the extra otel.",
     )
     traces_share: float = Field(
-        DEFAULT_TRACES_SHARE,
+        0.01,
         ge=0,
         le=1,
         description="Share of the requests that are traced, of those without a traceparent; the others as it says.",
@@ -230,8 +238,6 @@ class Settings(BaseSettings):
     def _tls_is_whole(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key are given together")
-        if self.tls_client_ca is not None and self.tls_cert is None:
-            raise ValueError("tls_client_ca has no meaning without tls_cert")
         return self
 
     @model_validator(mode="after")
@@ -244,14 +250,13 @@ class Settings(BaseSettings):
     def _shadow_arm_is_served(self) -> Self:
         if self.shadow_arm is not None and self.shadow_arm not in self.arms:
             raise ValueError(f"shadow_arm: no arm is called {self.shadow_arm!r}; there are {', '.join(self.arms)}")
-        if self.shadow_arm is None and self.shadow_share != DEFAULT_SHADOW_SHARE:
-            raise ValueError("shadow_share is that of a shadow_arm; name one")
         return self
 
     @model_validator(mode="after")
-    def _traces_go_somewhere(self) -> Self:
-        if self.traces_url is None and self.traces_share != DEFAULT_TRACES_SHARE:
-            raise ValueError("traces_share is that of a traces_url; name a collector")
+    def _parts_have_a_whole(self) -> Self:
+        for name, whole in PARTS.items():
+            if not getattr(self, whole) and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no meaning without {whole}")
         return self
 
     @property

@@ -62,7 +62,8 @@ ALLOWED = {
     "recall.terminal": "",
     "recall.training": (
         "index.auto index.bundle model.checkpoint model.data model.evaluation model.folders model.metadata "
-        "model.recipes model.records model.training recall.comparing recall.options recall.terminal service.engine"
+        "model.recipes model.recorded model.records model.training recall.comparing recall.options "
+        "recall.terminal service.engine"
     ),
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
     "service": "",
@@ -92,7 +93,7 @@ ALLOWED = {
     ),
     "service.engine_process": (
         "index.bundle service.bootstrap service.catalogue service.embedded service.engine service.errors "
-        "service.items service.reload "
+        "service.golden service.items service.reload "
         "service.settings service.stores service.telemetry"
     ),
     "service.errors": "",
@@ -128,10 +129,11 @@ ALLOWED = {
     "service.queries": (
         "model.catalogue model.merging model.rules service.engine service.errors service.experiments service.lists"
     ),
-    "service.reload": "service.engine service.errors",
+    "service.golden": "model.catalogue model.recorded service.engine service.stores",
+    "service.reload": "model.catalogue service.engine service.errors",
     "service.remote": (
-        "model.columns model.merging model.rules service.catalogue service.engine service.errors service.lists "
-        "service.stores"
+        "model.columns model.merging model.records model.rules service.catalogue service.engine service.errors "
+        "service.lists service.stores"
     ),
     "service.reports": "service.errors service.subprocesses",
     "service.scheduling": "",
@@ -149,7 +151,8 @@ ALLOWED = {
     "index.best": "index.base index.checks",
     "index.bundle": (
         "index.auto index.base index.checks index.evaluate index.exact index.factory index.faiss_index "
-        "index.next_item model model.checkpoint model.encoder model.folders model.metadata model.records"
+        "index.next_item model model.catalogue model.checkpoint model.encoder model.folders model.metadata "
+        "model.records"
     ),
     "index.checks": "index.base",
     "index.evaluate": "index.base",
@@ -187,6 +190,7 @@ ALLOWED = {
     "model.positive": "",
     "model.products": "model.kernels",
     "model.recipes": "model.evaluation model.records",
+    "model.recorded": "model.catalogue model.folders model.ids",
     "model.records": "",
     "model.rules": "",
     "model.training": (

@@ -4,7 +4,7 @@ The only module here that knows the model.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,14 @@ from index.bundle.signature import SigningKey
 from index.factory import build_index
 from index.next_item import next_item_from
 from model import __version__
+from model.catalogue import ExternalId
 from model.checkpoint import Checkpoint
 from model.encoder import UserEncoder, pin_compute_threads
 from model.metadata import CONFIG
 from model.records import History, QueryVectors
 
 NUM_GOLDEN = 32
+MAX_RECORDED = 128  # golden queries of live requests; each is encoded at every start
 AUTO = "auto"
 
 
@@ -31,15 +33,15 @@ def build_bundle(
     checkpoint_folder: Path,
     target: Path,
     spec: str = "exact",
-    seed: int = 0,
     requirements: IndexRequirements = DEFAULT_REQUIREMENTS,
     say: Callable[[str], None] = lambda _: None,
     signing: SigningKey | None = None,
+    recorded: Sequence[Sequence[ExternalId]] = (),
 ) -> Manifest:
     """Writes a bundle of a checkpoint, atomically. spec: "exact", "auto" or a FAISS factory string.
 
     requirements: the recall and memory that "auto" chooses by; `say` is told of each trial and of the reason.
-    signing: signs the bundle.
+    signing: signs the bundle. recorded: histories of live requests, golden queries beside the drawn ones.
 
     Raises CheckpointError, BundleRefused or ValueError with the reason; what stood at `target` stays then.
     """
@@ -48,7 +50,7 @@ def build_bundle(
     checkpoint = Checkpoint.load(checkpoint_folder)
     encoder = UserEncoder(checkpoint)
     vectors = encoder.item_vectors().numpy()
-    histories = golden_histories(checkpoint, seed)
+    histories = [*golden_histories(checkpoint), *known_histories(checkpoint, recorded, say)]
     queries = encoder.encode(histories)
     index = _choose(vectors, queries, requirements, say) if spec == AUTO else build_index(vectors, spec)
     if (next_item := next_item_from(index)) is not None:
@@ -82,9 +84,9 @@ def _choose(
     return choice.index
 
 
-def golden_histories(checkpoint: Checkpoint, seed: int) -> list[History]:
+def golden_histories(checkpoint: Checkpoint) -> list[History]:
     """Random histories drawn by popularity, of every length from empty to twice the window, known and unknown users."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     config = checkpoint.network.config
     # an item that nobody watched may be drawn too
     weights = checkpoint.catalogue.counts + 1.0
@@ -93,3 +95,19 @@ def golden_histories(checkpoint: Checkpoint, seed: int) -> list[History]:
     rows = [rng.choice(len(weights), size, p=weights / weights.sum()) + 1 for size in lengths]
     users = rng.integers(0, config.num_users + 1, NUM_GOLDEN)
     return [History(tuple(row.tolist()), int(user)) for row, user in zip(rows, users, strict=True)]
+
+
+def known_histories(
+    checkpoint: Checkpoint, recorded: Sequence[Sequence[ExternalId]], say: Callable[[str], None]
+) -> list[History]:
+    """The newest of the recorded histories, with the items that the catalogue knows, of nobody.
+
+    Raises ValueError where histories are given and it knows no item of any.
+    """
+    rows = [known for history in recorded if (known := checkpoint.catalogue.items.rows(history))]
+    if recorded and not rows:
+        raise ValueError(f"the catalogue knows no item of the {len(recorded)} recorded histories")
+    newest = rows[-MAX_RECORDED:]
+    if recorded:
+        say(f"{len(newest)} of {len(recorded)} recorded histories are golden queries")
+    return [History(own[-2 * checkpoint.network.config.max_length :]) for own in newest]

@@ -54,6 +54,11 @@ class Network(nn.Module, ABC):
         # a view: the optimiser's next step shows in it
         return self.items.weight[1 : self.start_row]
 
+    @property
+    def generating(self) -> "Network":
+        """The part of it that generates items, with the table that they are of."""
+        return self
+
     def start_from(self, histories: Ragged, categories: Ragged | None = None) -> None:  # noqa: ARG002
         """Takes what a system needs of the training sequences, and of the items' categories, before the first epoch."""
         if self.config.spectral_start:

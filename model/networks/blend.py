@@ -40,6 +40,12 @@ class Blend(Network):
             raise ValueError("a blend has one part at least, and one at most that generates prompts")
         self.register_buffer("weights", torch.ones(len(parts)))
 
+    @property
+    def generating(self) -> Network:
+        """Raises StopIteration where no part generates: no plan of such a blend asks for it."""
+        part: Network = next(part for part in self.parts if part.generates)  # type: ignore[assignment]
+        return part
+
     def item_vectors(self) -> Tensor:
         return torch.cat([part.item_vectors() for part in self.parts], 1)  # type: ignore[operator]
 

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from model.data.sequences import SequenceData, Split
 from recall.comparing import BY_HELP, checked_groupings, show_groups
+from recall.options import takes
 from recall.terminal import err, last_line, out, progress_bar
 from recall.training.plans import save_with_plan
 
@@ -20,31 +22,41 @@ Option = typer.Option
 DataFolder = Annotated[Path, Option("--data", help="Folder that `recall prepare` wrote.")]
 
 
-def build(
-    checkpoint: Annotated[Path, Option(help="Checkpoint folder that `recall train` wrote.")],
-    output: Annotated[Path, Option(help="Bundle folder to write; an older bundle there is replaced in one step.")],
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildCommand:
+    """The options of `recall build`."""
+
+    checkpoint: Annotated[Path, Option(help="Checkpoint folder that `recall train` wrote.")]
+    output: Annotated[Path, Option(help="Bundle folder to write; an older bundle there is replaced in one step.")]
     index: Annotated[
         str,
         Option(
             help="exact; auto, the fastest that finds enough of the exact hits, exact while that is cheap; or a FAISS "
             "factory string such as IVF1024,Flat: faster on millions of items, not exact."
         ),
-    ] = "exact",
+    ] = "exact"
     recall_floor: Annotated[
         float, Option(min=0.5, max=1.0, help="Share of the 100 exact hits that auto has to find.")
-    ] = 0.97,
-    max_index_mb: Annotated[int | None, Option(min=1, help="Memory that auto may take, in MB. Default: any.")] = None,
+    ] = 0.97
+    max_index_mb: Annotated[int | None, Option(min=1, help="Memory that auto may take, in MB. Default: any.")] = None
     sign_key: Annotated[
         Path | None, Option(help="PEM file of a private ed25519 key: signs it, for `recall serve --trust-key`.")
-    ] = None,
+    ] = None
+    golden_from: Annotated[
+        Path | None,
+        Option(help="File of histories that a service with --golden-share kept: golden queries beside the drawn ones."),
+    ] = None
     plan: Annotated[
         list[str] | None,
         Option(
             help="Another plan than the checkpoint's, to serve one network as two arms; NAME=VALUE, may be repeated: "
             "num_prompts, placement, num_steps, form, temperature, step_weights, quotas, diversity, outcomes=like:1."
         ),
-    ] = None,
-) -> None:
+    ] = None
+
+
+@takes(BuildCommand)
+def build(options: BuildCommand) -> None:
     """Make a bundle to serve.
 
     It holds weights, item vectors, index and golden queries under one checksum; `recall serve` loads it.
@@ -52,24 +64,28 @@ def build(
     from index.auto import IndexRequirements
     from index.bundle.build import build_bundle
     from index.bundle.signature import SigningKey
+    from model.recorded import read_recorded
 
     # before the work: a mistake is told at once
-    signing = SigningKey.read(sign_key) if sign_key else None
-    wanted = IndexRequirements(recall_floor=recall_floor, max_bytes=max_index_mb * 2**20 if max_index_mb else None)
+    signing = SigningKey.read(options.sign_key) if options.sign_key else None
+    recorded = [history.items for history in read_recorded(options.golden_from)] if options.golden_from else []
+    max_bytes = options.max_index_mb * 2**20 if options.max_index_mb else None
+    checkpoint = options.checkpoint
     with tempfile.TemporaryDirectory() as scratch:
-        if plan:
-            save_with_plan(checkpoint, plan, Path(scratch) / "checkpoint")
+        if options.plan:
+            save_with_plan(checkpoint, options.plan, Path(scratch) / "checkpoint")
             checkpoint = Path(scratch) / "checkpoint"
         manifest = build_bundle(
             checkpoint,
-            output,
-            index,
-            requirements=wanted,
+            options.output,
+            options.index,
+            requirements=IndexRequirements(recall_floor=options.recall_floor, max_bytes=max_bytes),
             say=lambda text: err.print(text, markup=False),
             signing=signing,
+            recorded=recorded,
         )
     facts = {"kind": manifest.arm_kind, "items": manifest.num_items, "dim": manifest.dim, "index": manifest.index_spec}
-    last_line({"bundle": str(output), "digest": manifest.digest, **facts})
+    last_line({"bundle": str(options.output), "digest": manifest.digest, **facts})
 
 
 def sign(

@@ -31,6 +31,7 @@ class ExposureRow(msgspec.Struct, frozen=True):
     ts_ms: int
     config: str = ""
     variation: str = ""
+    settings: str = ""
 
 
 class ListRow(msgspec.Struct, frozen=True):
@@ -121,6 +122,7 @@ EXPOSURE_COLUMNS: dict[str, pl.DataType] = {
     **dict.fromkeys(("id", "experiment", "phase", "config", "unit", "variation", "assigned", "served"), TEXT),
     **dict.fromkeys(("reason", "request_id", "bundle"), TEXT),
     "ts_ms": INTEGER,
+    "settings": TEXT,
 }
 SHOWN_COLUMNS: dict[str, pl.DataType] = {
     **dict.fromkeys(("request_id", "experiment", "phase", "config", "unit", "variation", "served", "bundle"), TEXT),

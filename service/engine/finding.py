@@ -4,7 +4,7 @@ Requests of one filter are searched together. A list that its caps leave short i
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from index.base import Hits, ItemIndex
 from model.catalogue import Ragged
 from model.merging import Merged
-from model.records import ServingPlan
+from model.records import History, ServingPlan, SoftItems
 from service.catalogue.live import LiveItems
 from service.catalogue.snapshot import ItemSnapshot
 from service.engine.messages import EngineRequest, exclusions
@@ -37,6 +37,7 @@ class ServedItems:
     live: LiveItems
     exact: "ExactIndex"
     fresh_share: float = 0.0  # of each list, kept for items that came after the bundle
+    nearest: Callable[[History], SoftItems] | None = None  # of soft items; asked for reasons alone
 
 
 class Asked(NamedTuple):
@@ -135,7 +136,12 @@ class Finder:
             hits = Hits(deeper.rows[0], deeper.scores[0])
 
     def _reasons(self, request: EngineRequest, merged: Merged, hits: NDArray[np.int64]) -> Reasons:
-        return reasons_of(request.history.items, merged.rows, hits, self._gather)
+        reasons = reasons_of(request.history.items, merged.rows, hits, self._gather)
+        served, _ = self._required()
+        # a cheaper plan generates nothing
+        if served.nearest is None or self.plan.prompts.before_soft is None:
+            return reasons
+        return reasons._replace(soft=served.nearest(request.history))
 
     def _required(self) -> tuple[ServedItems, ItemSnapshot]:
         if self.served is None or self.snapshot is None:

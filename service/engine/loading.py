@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -76,6 +77,16 @@ def release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+# of a computation; what it takes besides is what its process gives
+MakeEngine = Callable[
+    [BatchCompute | GraphCompute, EngineLimits, VectorCache | None, EngineObserver, Callable[[], None]], Engine
+]
+
+
+def plain_engine(_: Catalogue) -> MakeEngine:
+    return Engine
+
+
 @dataclass(frozen=True, slots=True)
 class EngineParts:
     """The parts that an engine is given by the process it lives in."""
@@ -86,6 +97,7 @@ class EngineParts:
     state: LiveState | None = None  # of the items; None = they never change
     fresh_share: float = 0.0  # of each list, kept for items that came after the bundle
     trusted: TrustedKeys | None = None  # those of whom one has to have signed a bundle; None = nobody
+    engine_of: Callable[[Catalogue], MakeEngine] = plain_engine  # makes the engine that is asked in its rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +118,8 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
     slots = SlotVectors(name, catalogue, bundle.exact, references_of(bundle, catalogue, encoder))
     live = LiveItems(catalogue, parts.state, slots.of, partial(lists_like, index))
-    served, cheap = ServedItems(live, bundle.exact, parts.fresh_share), cheaper_encoder(checkpoint, device)
-    items, heads = (catalogue.categories, served), checkpoint.outcomes
+    served = ServedItems(live, bundle.exact, parts.fresh_share, encoder.nearest)
+    cheap, heads, items = cheaper_encoder(checkpoint, device), checkpoint.outcomes, (catalogue.categories, served)
     cheaper = BatchCompute(cheap, index, one_step(plan), *items, heads=heads) if cheap else None
     general = BatchCompute(encoder, index, plan, *items, cheaper, heads)
     # on a CPU the kernels run in Triton's interpreter alone, which is there for tests
@@ -121,7 +133,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
         plan=plan,
         plan_digest=plan_digest(plan),
         window=encoder.max_length,
-        engine=Engine(compute, parts.limits, parts.cache, parts.observer, prepare_compute_thread),
+        engine=parts.engine_of(catalogue)(compute, parts.limits, parts.cache, parts.observer, prepare_compute_thread),
         has_cache=parts.cache is not None and compute.reuses_vectors,
         counters=ComputeCounters(
             encoder,

@@ -61,6 +61,8 @@ class ReloadOutcome:
     changed: bool  # False: this bundle was served already
     seconds: float
     canary: str | None = None  # the bundle on trial
+    overlap: float | None = None  # of its lists with those of the one before, on recorded histories; None = not known
+    compared: int = 0  # recorded histories
 
 
 class Releases(Protocol):

@@ -22,10 +22,10 @@ from growthbook.core import eval_feature
 
 from service.errors import ConfigurationError, UnknownArm
 from service.experiments.conditions import NO_FACTS, SESSION, UNITS, USER, Buckets, RequestFacts, unit_key
-from service.experiments.layers import Layer, across, check_layers, digest_of, read_layers, values_of
+from service.experiments.layers import ArmSettings, Layer, across, check_layers, digest_of, read_layers, values_of
 from service.experiments.rules import FEATURE, INTERLEAVED, Experiment, ExperimentKind
 from service.experiments.sentences import check_feature, unrepeated
-from service.experiments.together import check_follows, check_together
+from service.experiments.together import check_effort, check_follows, check_together
 
 log = structlog.get_logger()
 DEFAULT_FILE = Path(__file__).parent / "default.json"
@@ -69,6 +69,7 @@ class Assignment:
     bucket: tuple[str, str] | None = None  # to keep for that unit, where buckets are: its name, and the variation's key
     degraded: tuple[str, ...] = ()  # why it is less sure than it could be
     crossed: "tuple[Assignment, ...]" = ()  # in other layers, with the same arm (layers.py)
+    settings: ArmSettings | None = None  # that layers give the arm's list; None = none
 
     @property
     def in_experiment(self) -> bool:
@@ -183,10 +184,11 @@ class Assigner:
         feature = features.get(FEATURE) if isinstance(features, dict) else None
         if not isinstance(feature, dict):
             raise ConfigurationError(f"{source} has no features.{FEATURE}; its form is {FORM}")
-        layers = []
+        layers, effort = [], 0
         for name, own in read_layers(features or {}, arms):
             try:
                 layers.append(Layer(name, cls(own, values_of(own), has_buckets)))
+                effort = check_effort(layers[-1].feature, effort)
             except ConfigurationError as error:
                 raise ConfigurationError(str(error).replace(FEATURE, name)) from error
         return cls(feature, arms, has_buckets, layers)

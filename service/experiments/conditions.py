@@ -94,6 +94,28 @@ def told_apart(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None
     return min(proofs, key=lambda proof: proof.is_single, default=None)
 
 
+class AskedSize(NamedTuple):
+    """The size of what a condition asks of one attribute."""
+
+    operators: int
+    values: int
+
+
+def sizes_by_attribute(condition: Mapping[str, Any] | None) -> dict[str, AskedSize]:
+    """How much `told_apart` has to look at, by attribute."""
+    sizes: dict[str, AskedSize] = {}
+    for name, asked in _parts(condition or {}):
+        before, left = sizes.get(name, AskedSize(0, 0)), [asked]
+        operators = values = 0
+        while left:
+            part = left.pop()
+            left += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+            operators += max(1, len(part)) if isinstance(part, dict) else 0
+            values += len(part) if isinstance(part, list) else 0
+        sizes[name] = AskedSize(before.operators + max(1, operators), before.values + max(1, values))
+    return sizes
+
+
 def _parts(condition: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Names each attribute with the part of the condition on it; all of them have to be met."""
     for key, value in condition.items():

@@ -36,6 +36,7 @@ class Exposure:
     request_id: str
     bundle: str  # "" where nothing was served
     ts_ms: int
+    settings: str = ""  # of the list, that layers of the experiments give: JSON, such as {"outcome":"like"}
 
     @classmethod
     def from_json(cls, data: bytes) -> "Exposure":

@@ -1,7 +1,8 @@
 """Layers: experiments on how an arm is set, across those that choose it.
 
 `recall_arm` gives a unit its arm. A feature `recall_settings`, or several of the names `recall_settings_NAME`, says by
-experiments of its own which bundle answers in that arm's place: values are objects of arms, {"recgpt": "recgpt_two"}.
+experiments of its own which bundle answers in that arm's place, or what its lists are asked for: values are objects of
+arms, {"recgpt": "recgpt_two"} or {"recgpt": {"outcome": "like", "diversity": 0.2}}.
 Each feature hashes by other seeds, so that a unit's variation in one says nothing of that in another, and each
 experiment is read as if it was alone. Counted are those whose arm one of its variations changes.
 """
@@ -10,20 +11,53 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, Self
 
 import orjson
+from pydantic import Field, ValidationError
 
 from service.errors import ConfigurationError
 from service.experiments.conditions import NO_FACTS, RequestFacts
-from service.experiments.rules import FEATURE, Experiment, ExperimentKind, Feature
+from service.experiments.rules import FEATURE, Experiment, ExperimentKind, Feature, Strict
 from service.experiments.together import filter_seeds, hash_seeds
 
 if TYPE_CHECKING:
     from service.experiments.assignment import Assignment
 
 SETTINGS = "recall_settings"
-Swaps = Mapping[str, str]  # an arm -> what answers in its place
+SWAP = '{"arm": .., "outcome": a text, "diversity": 0 to 1}'
+
+
+class Swap(Strict):
+    """The value of one arm: what answers in its place, and what its lists are asked for; None = what it is without."""
+
+    arm: Annotated[str | None, Field(strict=True)] = None
+    outcome: Annotated[str | None, Field(strict=True, min_length=1)] = None
+    diversity: Annotated[float | None, Field(strict=True, ge=0, le=1)] = None
+
+    @property
+    def named(self) -> frozenset[str]:
+        """The parts that it names, None among them: the parts that an experiment with it varies."""
+        return frozenset(self.model_fields_set)
+
+
+Swaps = Mapping[str, Swap]
+
+
+class ArmSettings(NamedTuple):
+    """The settings of lists that layers give an arm; a request's own go before them."""
+
+    outcome: str | None = None
+    diversity: float = 0.0
+
+    def under(self, swap: Swap) -> "ArmSettings":
+        """The same with what one more layer says."""
+        return ArmSettings(swap.outcome or self.outcome, swap.diversity or self.diversity)
+
+    @property
+    def text(self) -> str:
+        """The settings as exposures have them."""
+        return orjson.dumps({name: value for name, value in self._asdict().items() if value}).decode()
 
 
 class LayerAssigner(Protocol):
@@ -74,8 +108,12 @@ def values_of(feature: Mapping[str, Any]) -> frozenset[str]:
 @cache
 def swaps_of(text: str) -> Swaps:
     """Reads the value that a text stands for."""
-    swaps: Swaps = orjson.loads(text)
-    return swaps
+    return {arm: read_swap(value) for arm, value in orjson.loads(text).items()}
+
+
+def read_swap(value: object) -> Swap:
+    """The value of one arm: the name of another, or an object. Raises ValidationError for what is neither."""
+    return Swap.model_validate({"arm": value} if isinstance(value, str) else value)
 
 
 def _rule(name: str, rule: object, arms: Collection[str] | None) -> object:
@@ -93,11 +131,15 @@ def _rule(name: str, rule: object, arms: Collection[str] | None) -> object:
 
 
 def _text(name: str, value: object, arms: Collection[str] | None) -> str:
-    named = [*value, *value.values()] if isinstance(value, Mapping) else [None]
+    try:
+        swaps = {arm: read_swap(own) for arm, own in value.items()} if isinstance(value, Mapping) else None
+    except ValidationError:
+        swaps = None
+    named = {None} if swaps is None else {*swaps, *(swap.arm for swap in swaps.values() if swap.arm is not None)}
     if not all(isinstance(arm, str) and (arms is None or arm in arms) for arm in named):
         raise ConfigurationError(
             f"experiments: {name} has the value {str(value)[:100]}; it takes an object of arms and of what answers in "
-            f"their place, both of {', '.join(sorted(arms or ()))}"
+            f"their place, both of {', '.join(sorted(arms or ()))}; or, to set how an arm answers, {SWAP}"
         )
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
@@ -137,16 +179,18 @@ def across(layers: Sequence[Layer], chosen: "Assignment", user: str | None, fact
     """The assignment with what the layers say of its arm. The two arms of one list stay what they are."""
     if not layers or chosen.teams:
         return chosen
-    arm, crossed, degraded = chosen.arm, list["Assignment"](), list(chosen.degraded)
+    arm, settings, crossed, degraded = chosen.arm, ArmSettings(), list["Assignment"](), list(chosen.degraded)
     for layer in layers:
         own = layer.assigner.assign(user, None, facts)
         # nobody is counted whose answer is the same in every variation
         if own.in_experiment and chosen.arm in layer.changed[own.experiment]:
             crossed.append(own)
-        arm = swaps_of(own.arm).get(chosen.arm, arm)
+        if swap := swaps_of(own.arm).get(chosen.arm):
+            arm, settings = swap.arm or arm, settings.under(swap)
         degraded += [cause for cause in own.degraded if cause not in degraded]
-    same_arm = tuple(replace(own, arm=arm, degraded=()) for own in crossed)
-    return replace(chosen, arm=arm, degraded=tuple(degraded), crossed=same_arm)
+    told = settings if any(settings) else None
+    same_arm = tuple(replace(own, arm=arm, settings=told, degraded=()) for own in crossed)
+    return replace(chosen, arm=arm, settings=told, degraded=tuple(degraded), crossed=same_arm)
 
 
 def check_layers(choosing: Feature, layers: Sequence[Layer]) -> None:
@@ -181,14 +225,17 @@ def _check_swaps(choosing: Feature, layers: Sequence[Layer]) -> None:
     given = {choosing.defaultValue}.union(
         *(rule.variations if isinstance(rule, Experiment) else [rule.force] for rule in choosing.rules)
     )
-    swapped: dict[str, str] = {}
+    parts: dict[tuple[str, str], str] = {}
     for layer in layers:
-        for arm in sorted({arm for swaps in layer.values for arm in swaps}):
-            if other := swapped.get(arm):
-                raise ConfigurationError(f"experiments: {other} and {layer.name} both say what answers for {arm}")
-            swapped[arm] = layer.name
+        named = {(arm, part) for swaps in layer.values for arm, swap in swaps.items() for part in swap.named}
+        for arm, part in sorted(named):
+            if other := parts.get((arm, part)):
+                what = f"what answers for {arm}" if part == "arm" else f"the {part} of {arm}"
+                raise ConfigurationError(f"experiments: {other} and {layer.name} both say {what}")
+            parts[arm, part] = layer.name
+    swapped = {arm: layer for (arm, _), layer in parts.items()}
     for layer in layers:
-        for arm, own in sorted({pair for swaps in layer.values for pair in swaps.items()}):
+        for arm, own in sorted({(arm, swap.arm or arm) for swaps in layer.values for arm, swap in swaps.items()}):
             if own != arm and (own in given or own in swapped):
                 where = FEATURE if own in given else swapped[own]
                 raise ConfigurationError(

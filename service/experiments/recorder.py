@@ -184,6 +184,7 @@ class ExposureRecorder:
             request_id=query.request_id,
             bundle=result.bundle if result else "",
             ts_ms=now_ms,
+            settings=assignment.settings.text if assignment.settings else "",
         )
         return orjson.dumps(exposure)
 

@@ -1,5 +1,6 @@
 """Checks a feature and says in one sentence what is wrong with it: the sentence for each place in the models."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -58,8 +59,8 @@ SENTENCES = {
 
 def unrepeated(source: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of these pairs. Raises ConfigurationError for a key that is there twice, of which one would count."""
-    names = [name for name, _ in pairs]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    counts = Counter(name for name, _ in pairs)
+    if twice := next((name for name, count in counts.items() if count > 1), None):
         raise ConfigurationError(f"{source} has the key {twice[:64]!r} twice in one object")
     return dict(pairs)
 

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from service.errors import ConfigurationError
-from service.experiments.conditions import told_apart
+from service.experiments.conditions import sizes_by_attribute, told_apart
 from service.experiments.rules import FEATURE, STICKY_KEYS, Experiment, Feature, Filter, ForceRule
 
 Rule = Experiment | ForceRule
 # of an experiment, within a phase
 FIXED = ("kind", "hashAttribute", "fallback", "variations", "weights", "seed", "filters", "condition", "meta")
+MAX_EFFORT = 200_000  # judgements of a value by a condition, each of 1 to 5 us
+CHEAP = 100  # looked up in a list, or two ranges compared, instead of judged
 VERSIONS = (*STICKY_KEYS, *FIXED)  # where buckets are kept: these decide whether a user stays in one
 
 
@@ -22,6 +24,7 @@ def check_together(feature: Feature) -> frozenset[str]:
     Raises ConfigurationError for two rules that would disturb each other. A stopped experiment disturbs nobody.
     """
     single: set[str] = set()
+    check_effort(feature)
     hashed = _hashed(feature)
     for first, second in combinations(hashed, 2):
         if seed_of(first) == seed_of(second):
@@ -39,6 +42,40 @@ def check_together(feature: Feature) -> frozenset[str]:
                     "give the filters a seed of their own"
                 )
     return frozenset(single)
+
+
+def check_effort(feature: Feature, before: int = 0) -> int:
+    """The comparisons that its rules need with each other, at most, and those of other features, `before`.
+
+    Raises ConfigurationError where they are too many: they grow with the square of what is compared.
+    """
+    hashed = _hashed(feature)
+    asked = [sizes_by_attribute(rule.condition) for rule in hashed]
+    plain = [len(own) + _num_filtered(rule.filters) for own, rule in zip(asked, hashed, strict=True)]
+    total = before + _num_pairs([1] * len(hashed)) + _num_pairs(plain) // CHEAP
+    for name in {name for own in asked for name in own}:
+        sizes = [own[name] for own in asked if name in own]
+        values = [size.values for size in sizes]
+        # each value of one rule is judged by the operators of the other; in lists it is looked up
+        both = [own.operators + own.values for own in sizes]
+        total += _num_pairs(both) - _num_pairs(values) + _num_pairs(values) // CHEAP
+    if total > MAX_EFFORT:
+        raise ConfigurationError(
+            f"experiments: the rules of {FEATURE} would be compared {total:,} times with each other, and "
+            f"{MAX_EFFORT:,} are the limit: they are too many, or their conditions ask for too much; take out those "
+            "that are over"
+        )
+    return total
+
+
+def _num_pairs(sizes: Sequence[int]) -> int:
+    """The pairs of one thing each of two rules."""
+    return (sum(sizes) ** 2 - sum(size * size for size in sizes)) // 2
+
+
+def _num_filtered(filters: Sequence[Filter]) -> int:
+    # two filters take as long as some ten ranges
+    return sum(3 + len(part.ranges) for part in filters)
 
 
 def hash_seeds(feature: Feature) -> set[str]:

@@ -22,7 +22,7 @@ from service.experiments.exposure import DAY_MS
 from service.experiments.feedback import Action, FeedbackEvent
 from service.http.bodies import JSON, MSGPACK, BodyReader
 from service.http.schemas import BoostBody, FeedbackRequest, ItemBody, RecallRequest, ReloadBody
-from service.lists.reasons import columns_of
+from service.lists.reasons import columns_of, nearest_of
 from service.queries import AnyResult, RecallQuery, RecallResult
 from service.settings import Settings
 from service.steps.interleaving import join_explained
@@ -257,7 +257,8 @@ def explained(part: RecallResult, settings: Settings) -> dict[str, Any]:
     reasons = columns_of(part.reasons, part.listed.rows, part.arm.catalogue)
     reasons["similar"] = [listed_ids(own, settings) for own in reasons["similar"]]
     sources = [part.arm.source_name(source, part.outcome) for source in part.listed.sources.tolist()]
-    return {"sources": sources, "prompts": listed_ids(part.prompts, settings), "reasons": reasons}
+    nearest = nearest_of(part.reasons, part.arm.catalogue, lambda ids: listed_ids(ids, settings))
+    return {"sources": sources, "prompts": listed_ids(part.prompts, settings), "reasons": reasons, **nearest}
 
 
 def to_vectors(arm: Release, vectors: CachedVectors, settings: Settings) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The parts of the OpenAPI document that FastAPI cannot see: bodies are parsed from bytes, answers written as bytes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
 from service.errors import (
@@ -26,19 +26,41 @@ from service.errors import (
 )
 from service.http.schemas import (
     BatchRequest,
+    Body,
     ChangeResponse,
     EmbedRequest,
     FeedbackBatch,
     FeedbackRequest,
-    HealthResponse,
     ItemBody,
     Problem,
     RecallRequest,
     RecallResponse,
     ReloadBody,
-    ReloadResponse,
 )
 from service.settings import Settings
+
+
+class HealthResponse(Body):
+    """The state of every engine."""
+
+    status: Literal["ok", "failing"]
+    engines: dict[str, str] = Field(description="By arm: ok, or the error that its engine gives now.")
+
+
+class ReloadResponse(Body):
+    """An arm after a reload that was not refused."""
+
+    arm: str
+    bundle: str = Field(description="Digest of the release that is served now.")
+    previous: str | None = Field(description="Digest of the release that a roll back puts in its place.")
+    changed: bool = Field(description="False: this bundle was served already.")
+    seconds: float = Field(description="From the request until the old release had answered all it was asked.")
+    canary: str | None = Field(description="Digest of the release on trial.")
+    overlap: float | None = Field(
+        description="Of its lists with those before, on recorded histories; null = not known."
+    )
+    compared: int = Field(description="Recorded histories.")
+
 
 DESCRIPTION = """Candidate generation for a recommender: a user and a history in, the best unseen items out.
 

@@ -53,7 +53,7 @@ class BoostBody(Body):
 class RecallRequest(Body):
     """A request of one user who opens the app."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [EXAMPLE, FILTERED, UNSHOWN]})
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE, FILTERED, UNSHOWN]})
 
     user_id: UserId | None = Field(
         None, description="Unit of the experiment; without one `defaultValue` answers, and nothing is counted."
@@ -104,9 +104,7 @@ class BatchRequest(Body):
     requests: list[dict[str, Any]] = Field(min_length=1, description="RecallRequest; a bad one gets its own problem.")
     arm: Text | None = Field(None, description="Pins the arm for all; such answers are never exposures.")
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, json_schema_extra={"examples": [{"requests": [EXAMPLE], "arm": "recgpt"}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"requests": [EXAMPLE], "arm": "recgpt"}]})
 
 
 class EmbedRequest(Body):
@@ -117,7 +115,7 @@ class EmbedRequest(Body):
     arm: Text | None = Field(None, description="Default: the first arm served.")
     outcome: Text | None = Field(None, description="As in POST /recall.")
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"history": [101, 2044]}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"history": [101, 2044]}]})
 
 
 class FeedbackRequest(Body):
@@ -134,8 +132,6 @@ class FeedbackRequest(Body):
     ts_ms: MomentMs | None = Field(None, description="When; default now.")
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
         json_schema_extra={"examples": [{"user_id": "u42", "item_id": 101, "action": "play", "watch_time_ms": 9000}]},
     )
 
@@ -147,8 +143,6 @@ class FeedbackBatch(Body):
     events: list[dict[str, Any]] = Field(min_length=1, description="FeedbackRequest; a bad one gets its own problem.")
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
         json_schema_extra={"examples": [{"events": [{"user_id": "u42", "item_id": 101, "action": "like"}]}]},
     )
 
@@ -168,8 +162,6 @@ class ItemBody(Body):
     )
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
         json_schema_extra={"examples": [{"id": 900_001, "attributes": {"author": 7_003, "language": "en"}}]},
     )
 
@@ -197,7 +189,7 @@ class ReloadBody(Body):
     canary: CanaryBody | None = Field(None, description="The bundle is on trial first, beside the one in force.")
     promote: Annotated[bool, Field(strict=True)] = Field(False, description="The canary is in force now; by itself.")
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"arm": "recgpt"}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"arm": "recgpt"}]})
 
 
 class Experiment(Body):
@@ -220,6 +212,13 @@ class ReasonsBody(Body):
     )
 
 
+class NearestBody(Body):
+    """The nearest items of soft prompts, in the order of `prompts`; a prompt that is one item has none."""
+
+    items: list[list[int | str]] = Field(description="Up to three, the nearest first; it is the prompt that is told.")
+    weights: list[list[float]] = Field(description="Their weights in the mean of all items that the prompt is.")
+
+
 class RecallResponse(Body):
     """The list as columns, not objects: the n-th id, score and source belong together."""
 
@@ -231,6 +230,7 @@ class RecallResponse(Body):
     scores: list[float]
     sources: list[str] | None = Field(None, description="With explain: step1, interest3, like, popular, fresh ..")
     prompts: list[int | str] | None = Field(None, description="With explain: items the model generated on the way.")
+    nearest: NearestBody | None = Field(None, description="With explain, of soft prompts: what they are made of.")
     reasons: ReasonsBody | None = Field(None, description="With explain: why each item is there, as columns.")
     catalogue: int = Field(description="The last change of the catalogue that this list knows; 0 = the bundle alone.")
     cache: Literal["hit", "miss", "off"]
@@ -279,21 +279,3 @@ class ChangeResponse(Body):
     """The acknowledgement of a change of the catalogue that is kept."""
 
     catalogue: int = Field(description="Its number; a request with this `min_catalogue` sees it.")
-
-
-class HealthResponse(Body):
-    """The state of every engine."""
-
-    status: Literal["ok", "failing"]
-    engines: dict[str, str] = Field(description="By arm: ok, or the error that its engine gives now.")
-
-
-class ReloadResponse(Body):
-    """An arm after a reload that was not refused."""
-
-    arm: str
-    bundle: str = Field(description="Digest of the release that is served now.")
-    previous: str | None = Field(description="Digest of the release that a roll back puts in its place.")
-    changed: bool = Field(description="False: this bundle was served already.")
-    seconds: float = Field(description="From the request until the old release had answered all it was asked.")
-    canary: str | None = Field(description="Digest of the release on trial.")

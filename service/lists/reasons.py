@@ -1,15 +1,19 @@
 """The reasons for a list: the history's nearest items, the places among each query vector's hits, popularity."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.catalogue import Catalogue
+from model.catalogue import Catalogue, ExternalId
+from model.records import SoftItems
 from service.lists.diversity import Gather
 
 NUM_SIMILAR, MAX_HISTORY = 3, 100  # items named, and newest items of the history that are looked at
+
+
+NO_SOFT = SoftItems(np.zeros((0, 1), np.int64), np.zeros((0, 1), np.float32))
 
 
 class Reasons(NamedTuple):
@@ -18,10 +22,11 @@ class Reasons(NamedTuple):
     similar: NDArray[np.int64]  # (L, S) rows of the history's nearest items, 0 where there are fewer
     shares: NDArray[np.float32]  # (L, S) of the similarity of all the history
     ranks: NDArray[np.int64]  # (L, Q) place among the hits of each query vector, from 1; 0 = not among them
+    soft: SoftItems = NO_SOFT  # of what was generated for the whole list
 
     def only(self, kept: NDArray[np.bool_]) -> "Reasons":
         """The reasons for some of the items, (L,)."""
-        return Reasons(self.similar[kept], self.shares[kept], self.ranks[kept])
+        return Reasons(self.similar[kept], self.shares[kept], self.ranks[kept], self.soft)
 
 
 def reasons_of(items: Sequence[int], listed: NDArray[np.int64], hits: NDArray[np.int64], gather: Gather) -> Reasons:
@@ -62,6 +67,20 @@ def deciles_of(listed: NDArray[np.int64], catalogue: Catalogue) -> NDArray[np.in
     deciles = np.zeros(len(listed), dtype=np.int64)
     deciles[inside] = places[listed[inside] - 1] * 10 // len(places) + 1
     return deciles
+
+
+def nearest_of(
+    reasons: Reasons | None, catalogue: Catalogue, listed: Callable[[Sequence[ExternalId]], Sequence[ExternalId]]
+) -> dict[str, Any]:
+    """`nearest`: the nearest items of the generated ones, with their weights; nothing where none is soft.
+
+    listed: gives external ids the form that they have in answers.
+    """
+    if reasons is None or not len(reasons.soft.rows):
+        return {}
+    items = [listed(catalogue.items.external(own)) for own in reasons.soft.rows.tolist()]
+    weights = [[round(weight, 4) for weight in own] for own in reasons.soft.weights.tolist()]
+    return {"nearest": {"items": items, "weights": weights}}
 
 
 def columns_of(reasons: Reasons | None, rows: NDArray[np.int64], catalogue: Catalogue) -> dict[str, list[Any]]:

@@ -27,9 +27,16 @@ class ReloadCollector(Collector):
         canary = GaugeMetricFamily(
             "recall_canary_share", "Share of the users whom a canary answers", labels=["arm", "bundle"]
         )
+        overlap = GaugeMetricFamily(
+            "recall_reload_overlap",
+            "Share of items that the lists of the last bundle offered have in common with those in force then",
+            labels=["arm"],
+        )
+        for arm, likeness in self._reloader.likenesses.items():
+            overlap.add_metric([arm], likeness.overlap)
         for state in self._reloader.states():
             served.add_metric([state.arm, state.bundle], 1)
             refused.add_metric([state.arm], state.refusal is not None)
             if state.canary:
                 canary.add_metric([state.arm, state.canary.bundle], state.canary.terms.share)
-        yield from (reloads, served, refused, canary)
+        yield from (reloads, served, refused, canary, overlap)

@@ -31,6 +31,7 @@ from service.engine.releases import (
     ReloadRequest,
 )
 from service.errors import ConfigurationError, RecallError, ReloadRefused, ReloadUnderWay, UnknownArm
+from service.reload.comparison import Likeness, ListComparison
 
 MIN_USES, PAUSE_S = 20, 1.0  # of a canary before it is promoted; between looks whether it has them
 log = structlog.get_logger()
@@ -52,10 +53,17 @@ class Reloader:
     """The releases of the arms whose engines are in this process. Belongs to their event loop."""
 
     def __init__(
-        self, arms: Mapping[str, ArmSlot], folders: Mapping[str, Path], load: Callable[[str, Path], Release]
+        self,
+        arms: Mapping[str, ArmSlot],
+        folders: Mapping[str, Path],
+        load: Callable[[str, Path], Release],
+        comparison: ListComparison = ListComparison(),
     ) -> None:
-        """folders: each arm's own, as it was given. load: proves the bundle in a folder; may take its time."""
-        self._arms, self._folders, self._load = arms, folders, load
+        """folders: each arm's own, as it was given. load: proves the bundle in a folder; may take its time.
+
+        comparison: of a proven bundle's lists with those in force.
+        """
+        self._arms, self._folders, self._load, self._comparison = arms, folders, load, comparison
         served = {name: slot.current for name, slot in arms.items()}
         self._states = {
             name: ReleaseState(name, release.bundle, str(release.folder), has_cache=release.has_cache)
@@ -66,6 +74,7 @@ class Reloader:
         self._is_busy = False
         self._timers: set[asyncio.Task[None]] = set()  # of trials
         self.results: Counter[tuple[str, Result]] = Counter()  # by arm
+        self.likenesses: dict[str, Likeness] = {}  # by arm, of the last bundle that could be compared
 
     def states(self) -> Sequence[ReleaseState]:
         return tuple(self._states.values())
@@ -103,7 +112,12 @@ class Reloader:
     def _outcome(self, arm: str, changed: bool, started: float) -> ReloadOutcome:
         state, seconds = self._states[arm], round(time.monotonic() - started, 3)
         canary = state.canary.bundle if state.canary else None
-        return ReloadOutcome(state.arm, state.bundle, state.previous, changed, seconds, canary)
+        outcome = ReloadOutcome(state.arm, state.bundle, state.previous, changed, seconds, canary)
+        likeness = self.likenesses.get(arm)
+        # what was measured of another bundle, or of another time, is not told of this one
+        if likeness is None or likeness.bundle != (canary or (state.bundle if changed else None)):
+            return outcome
+        return replace(outcome, overlap=round(likeness.overlap, 4), compared=likeness.histories)
 
     async def _replace(self, wanted: ReloadRequest) -> bool:
         """True where another bundle is served now. Raises ReloadRefused before anything has changed."""
@@ -120,6 +134,7 @@ class Reloader:
         try:
             if new.bundle != bundle:
                 raise ReloadRefused(f"arm {wanted.arm}: {folder} was replaced while it was read")
+            await self._compare(new, wanted)
             for listener in self._listeners:
                 await listener.prepare(coming)
         except RecallError:
@@ -135,6 +150,18 @@ class Reloader:
         await self._tell(coming)
         await gone
         return True
+
+    async def _compare(self, new: Release, wanted: ReloadRequest) -> None:
+        """Raises ReloadRefused where its lists are too little like those in force."""
+        self.likenesses.pop(wanted.arm, None)
+        with self._arms[wanted.arm].lease() as old:
+            likeness = await self._comparison.compare(old, new)
+        if likeness is None:
+            return
+        self.likenesses[wanted.arm] = likeness
+        # whoever goes back knows those lists, and may be in a hurry
+        if not wanted.rollback and (problem := likeness.problem(self._comparison.floor)):
+            raise ReloadRefused(f"arm {wanted.arm}: {problem}")
 
     async def _try_out(self, old: ReleaseState, new: Release, terms: CanaryTerms) -> None:
         """The new release answers a share of the users, and is promoted when its time is over."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from model.columns import Columns
 from model.merging import Merged
+from model.records import SoftItems
 from model.rules import NO_RULES, ListRules
 from service.engine.blocks import RequestBlock, ResultBlock
 from service.engine.messages import EngineRequest, EngineResult
@@ -44,6 +45,7 @@ KINDS = (
 )
 ERRORS: dict[str, type[RecallError]] = {kind.code: kind for kind in KINDS}
 INTEGER = struct.Struct("<i")
+PackedReasons = tuple[bytes, bytes, bytes, int, bytes, bytes]  # the columns of Reasons; P, and those of its soft items
 
 
 class BadMessage(Exception):  # noqa: N818 - named for what it says; it never reaches a client
@@ -164,7 +166,7 @@ class AnswerBlock(msgspec.Struct, tag="answer", array_like=True, frozen=True):
     timings_ms: dict[str, float]
     errors: list[tuple[int, str, str]] = []  # of users without an answer: place, code, message
     catalogue: int = 0
-    reasons: list[tuple[bytes, bytes, bytes] | None] = []  # (B,) the columns of Reasons, or none
+    reasons: list[PackedReasons | None] = []  # (B,), or none
     cheap: list[bool] = []  # (B,), or none
 
     @classmethod
@@ -248,21 +250,26 @@ class AnswerBlock(msgspec.Struct, tag="answer", array_like=True, frozen=True):
         return self.cheap
 
 
-def _packed_reasons(reasons: Reasons) -> tuple[bytes, bytes, bytes]:
-    similar, ranks = (column.astype("<i8", copy=False).tobytes() for column in (reasons.similar, reasons.ranks))
-    return similar, reasons.shares.astype("<f4", copy=False).tobytes(), ranks
+def _packed_reasons(reasons: Reasons) -> PackedReasons:
+    columns = (reasons.similar, reasons.ranks, reasons.soft.rows)
+    similar, ranks, soft = (column.astype("<i8", copy=False).tobytes() for column in columns)
+    shares, weights = (part.astype("<f4", copy=False).tobytes() for part in (reasons.shares, reasons.soft.weights))
+    return similar, shares, ranks, len(reasons.soft.rows), soft, weights
 
 
-def _reasons(parts: tuple[bytes, bytes, bytes] | None, length: int) -> Reasons | None:
+def _reasons(parts: PackedReasons | None, length: int) -> Reasons | None:
     """Raises ValueError for bytes that are no columns of `length` rows."""
     if parts is None:
         return None
-    similar, shares, ranks = parts
+    similar, shares, ranks, num_soft, soft, weights = parts
     shape = (length, -1) if length else (0, 1)
+    # a negative number would be another shape
+    of_soft = (num_soft, -1) if num_soft > 0 else (0, 1)
     return Reasons(
         np.frombuffer(similar, "<i8").reshape(shape),
         np.frombuffer(shares, "<f4").reshape(shape),
         np.frombuffer(ranks, "<i8").reshape(shape),
+        SoftItems(np.frombuffer(soft, "<i8").reshape(of_soft), np.frombuffer(weights, "<f4").reshape(of_soft)),
     )
 
 

@@ -36,7 +36,7 @@ def fitting(assignment: Assignment, query: RecallQuery) -> Assignment:
 
 def is_alike(query: RecallQuery, assignment: Assignment) -> bool:
     """True where a block of many users can carry the query."""
-    return query.is_plain and not assignment.teams
+    return query.is_plain and not assignment.teams and assignment.settings is None
 
 
 async def recall_both(
@@ -91,4 +91,12 @@ def join_explained(result: AnyResult, parts: Sequence[dict[str, Any]]) -> dict[s
     ]
     reasons = {name: result.chosen([columns["reasons"][name] for columns in parts]) for name in parts[0]["reasons"]}
     prompts = [item for columns in parts for item in columns["prompts"]]
-    return {"sources": result.chosen(sources), "prompts": prompts, "reasons": reasons}
+    joined = {"sources": result.chosen(sources), "prompts": prompts, "reasons": reasons}
+    if not any("nearest" in columns for columns in parts):
+        return joined
+    # a prompt that is one item has none
+    nearest: dict[str, list[Any]] = {"items": [], "weights": []}
+    for columns in parts:
+        for name, own in nearest.items():
+            own.extend(columns["nearest"][name] if "nearest" in columns else [[]] * len(columns["prompts"]))
+    return {**joined, "nearest": nearest}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from model.checkpoint import Checkpoint
 from model.encoder import MAIN_SIZE, UserEncoder, padded_length
 from model.networks import build_network
-from model.records import History, Placement, PromptForm, PromptPlan, ServingPlan
+from model.records import MAX_STEPS, History, Placement, PromptForm, PromptPlan, ServingPlan
 
 NUM_ITEMS, NUM_USERS, MAX_LENGTH = 60, 5, 20  # 20: the padded lengths are 15 and 20
 HISTORIES = st.builds(
@@ -203,3 +203,49 @@ def test_a_large_catalogue_has_one_size(make_network, make_checkpoint, monkeypat
     encoder = UserEncoder(make_checkpoint(make_network()))
     assert encoder.sizes == (MAIN_SIZE["cpu"],)
     assert len(encoder.encode([History((n,)) for n in range(1, 12)]).vectors) == 11
+
+
+@pytest.mark.parametrize("history", [History(()), History((3, 9, 27), 2), History(tuple(range(1, 25)))])
+def test_a_soft_item_names_its_nearest_items_first_the_one_that_stands_for_it(encoder, history):
+    nearest, answer = encoder.nearest(history), encoder.encode([history])
+    is_soft = encoder.plan.form is PromptForm.SOFT
+    assert nearest.rows[:, 0].tolist() == (answer.prompts[0].tolist() if is_soft else [])
+    assert nearest.rows.shape == nearest.weights.shape == (len(nearest.rows), 3)
+    assert (np.diff(nearest.weights, axis=1) <= 0).all()
+
+
+def test_weights_of_nearest_items_are_those_of_the_mean(make_network, make_checkpoint):
+    """The plan's query vectors are the states that its soft items follow."""
+    plan = PromptPlan(0, Placement.NONE, 3, PromptForm.SOFT, 0.7)
+    network = make_network("recgpt", max_length=MAX_LENGTH, dim=16)
+    encoder, history = UserEncoder(make_checkpoint(network, ServingPlan(plan))), History((5, 4, 11))
+    states = torch.from_numpy(encoder.encode([history]).vectors[0][:2])
+    weights = torch.softmax(states @ encoder.item_vectors().T / 0.7, 1).numpy()
+    nearest = encoder.nearest(history)
+    assert nearest.rows.tolist() == (1 + np.argsort(-weights, axis=1)[:, :3]).tolist()
+    np.testing.assert_allclose(nearest.weights, np.sort(weights, axis=1)[:, ::-1][:, :3], rtol=1e-4)
+
+
+def test_of_many_soft_items_the_first_are_told(make_network, make_checkpoint):
+    plan = PromptPlan(4, Placement.TAIL, 6, PromptForm.SOFT)
+    encoder = UserEncoder(make_checkpoint(make_network("recgpt", max_length=MAX_LENGTH), ServingPlan(plan)))
+    history = History((5, 4, 11))
+    assert encoder.nearest(history).rows[:, 0].tolist() == encoder.encode([history]).prompts[0].tolist()[:MAX_STEPS]
+
+
+def test_soft_items_of_a_blend_are_those_of_the_part_that_generates(make_network, make_checkpoint):
+    parts = [{"system": "sasrec", "network": {"dim": 8}}, {"system": "recgpt", "network": {"dim": 16}}]
+    plan, history = ServingPlan(PromptPlan(0, Placement.NONE, 3, PromptForm.SOFT, 0.5)), History((5, 4, 11))
+    network = make_network("blend", parts=parts, max_length=MAX_LENGTH)
+    whole, part = (UserEncoder(make_checkpoint(own, plan)) for own in (network, network.generating))
+    assert whole.nearest(history).rows[:, 0].tolist() == whole.encode([history]).prompts[0].tolist()
+    assert [column.tolist() for column in whole.nearest(history)] == [
+        column.tolist() for column in part.nearest(history)
+    ]
+
+
+def test_nearest_items_of_rows_outside_the_catalogue_are_refused(make_network, make_checkpoint):
+    plan = ServingPlan(PromptPlan(num_steps=2, form=PromptForm.SOFT))
+    encoder = UserEncoder(make_checkpoint(make_network("recgpt"), plan))
+    with pytest.raises(ValueError, match="an item row lies outside"):
+        encoder.nearest(History((NUM_ITEMS + 1,)))

@@ -86,5 +86,20 @@ def test_secrets_are_not_printed():
     assert "secret" not in text
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "whole"),
+    [
+        ("golden_days", 3, "golden_share"),
+        ("golden_floor", 0.2, "golden_share"),
+        ("shadow_share", 0.5, "shadow_arm"),
+        ("traces_share", 0.5, "traces_url"),
+        ("tls_client_ca", "ca.pem", "tls_cert"),
+    ],
+)
+def test_a_part_of_what_is_off_is_refused_and_its_default_is_not(name, value, whole):
+    assert f"{name} has no meaning without {whole}" in refused(**{name: value})
+    load_settings(**{name: Settings.model_fields[name].default})
+
+
 def test_every_setting_says_what_it_is():
     assert all(field.description for name, field in Settings.model_fields.items() if name != "arms")

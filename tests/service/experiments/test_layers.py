@@ -17,6 +17,7 @@ from service.events.streams import EXPOSURES
 from service.experiments.assignment import Assigner, Reason, new_bucket
 from service.experiments.conditions import RequestFacts, unit_key
 from service.experiments.exposure import Exposure
+from service.experiments.layers import ArmSettings
 from service.experiments.recorder import ExposureRecorder
 from service.experiments.report.planned import read_shares
 
@@ -80,6 +81,37 @@ def test_several_layers_each_for_arms_of_their_own():
         ("recgpt", "steps"),
         ("recgpt_two", "steps"),
     }
+
+
+LIKED = STEPS | {"key": "liked", "variations": [{"recgpt": {"outcome": None}}, {"recgpt": {"outcome": "like"}}]}
+NOVEL = INDEX | {"key": "novel", "variations": [{}, {"recgpt": {"diversity": 0.3}}]}
+
+
+def test_layers_set_an_arm_together_each_its_own_part():
+    """An arm, an outcome and diversity, by three fair coins."""
+    own = choices(assigner(STEPS, recall_settings_b=[LIKED], recall_settings_c=[NOVEL]))
+    counts = Counter((chosen.arm, chosen.settings) for chosen in own if chosen.crossed)
+    told = [None, ArmSettings("like"), ArmSettings(None, 0.3), ArmSettings("like", 0.3)]
+    assert set(counts) == {(arm, settings) for arm in ("recgpt", "recgpt_two") for settings in told}
+    assert min(counts.values()) > UNITS / 16 * 0.7
+    assert all((each.arm, each.settings) == (own.arm, own.settings) for own in own for each in own.crossed)
+    assert {len(chosen.crossed) for chosen in own} == {0, 3}
+
+
+def test_one_value_sets_an_arm_and_what_its_lists_are_asked_for():
+    both = {"recgpt": {"arm": "recgpt_two", "outcome": "like", "diversity": 1}}
+    own = choices(assigner(STEPS | {"variations": [{}, both]}), 200)
+    assert {(chosen.arm, chosen.settings) for chosen in own} == {
+        ("comirec", None),
+        ("recgpt", None),
+        ("recgpt_two", ArmSettings("like", 1)),
+    }
+
+
+def test_forced_and_mixed_lists_have_no_settings():
+    own = assigner(LIKED, arm=[ARM | {"kind": "interleaving"}])
+    assert {own.assign(f"user-{n}").settings for n in range(50)} == {None}
+    assert {assigner(LIKED).assign(f"user-{n}", forced="recgpt").settings for n in range(50)} == {None}
 
 
 def test_a_forced_arm_and_two_arms_of_one_list_are_what_they_are():
@@ -188,6 +220,30 @@ def test_a_change_within_a_phase_is_refused_in_every_layer():
         ),
         (
             payload(STEPS, recall_settings_b=[INDEX | {"variations": [{}, {"recgpt_two": "recgpt_ivf"}]}]),
+            "recall_settings gives recgpt_two in place of recgpt, and recall_settings_b has recgpt_two",
+        ),
+        *(
+            (payload(STEPS | {"variations": [{}, {"recgpt": value}]}), 'how an arm answers, {"arm": .., "outcome"')
+            for value in (
+                {"outcome": ""},
+                {"outcome": 3},
+                {"diversity": 1.5},
+                {"diversity": "0.5"},
+                {"arm": "gpt9"},
+                {"steps": 2},
+                ["like"],
+            )
+        ),
+        (
+            payload(LIKED, recall_settings_b=[LIKED | {"key": "b"}]),
+            "recall_settings and recall_settings_b both say the outcome of recgpt",
+        ),
+        (
+            payload(LIKED | {"variations": [{}, {"recgpt": {"arm": "comirec", "outcome": "like"}}]}),
+            "gives comirec in place of recgpt, and recall_arm has comirec as an arm of its own",
+        ),
+        (
+            payload(STEPS, recall_settings_b=[LIKED | {"variations": [{}, {"recgpt_two": {"outcome": "like"}}]}]),
             "recall_settings gives recgpt_two in place of recgpt, and recall_settings_b has recgpt_two",
         ),
         (payload(STEPS, STEPS | {"key": "more"}), "steps and more overlap"),

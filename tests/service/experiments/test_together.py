@@ -3,8 +3,8 @@
 import pytest
 
 from service.errors import ConfigurationError
-from service.experiments.sentences import check_feature
-from service.experiments.together import are_exclusive, check_follows, check_together
+from service.experiments.sentences import check_feature, unrepeated
+from service.experiments.together import MAX_EFFORT, are_exclusive, check_effort, check_follows, check_together
 
 ARMS = ("recgpt", "comirec")
 SPLIT = {"key": "a", "hashVersion": 2, "hashAttribute": "user_id", "variations": [*ARMS]}
@@ -124,3 +124,79 @@ def test_a_change_within_a_phase_that_moves_users_is_refused(change, what):
 def test_what_was_stopped_may_begin_again_otherwise():
     stopped = feature(BEFORE | {"active": False}).experiments
     check_follows(feature(BEFORE | {"weights": [0.1, 0.9]}).experiments, stopped)
+
+
+def by_country(count, size=1):
+    """So many experiments, each of so many countries of its own."""
+    own = [[f"{n}-{m}" for m in range(size)] for n in range(count)]
+    return [experiment(f"e{n}", condition={"country": {"$in": names}}) for n, names in enumerate(own)]
+
+
+def in_parts(count):
+    """Two experiments with so many conditions on one attribute."""
+    return [experiment(name, condition={"$and": [{"country": name}] * count}) for name in "ab"]
+
+
+def in_filters(count, num_ranges):
+    """Two experiments with so many filters, each of so many ranges."""
+    ranges = [[[(2 * n + own) / 1e5, (2 * n + own + 1) / 1e5] for n in range(num_ranges)] for own in (0, 1)]
+    return [
+        experiment(name, filters=[part(0, 1)[0] | {"ranges": own}] * count)
+        for name, own in zip("ab", ranges, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [by_country(30, 10), by_country(2, 3_000), in_parts(100), in_filters(1, 2_000), in_filters(100, 2)],
+    ids=["rules", "values", "conditions", "ranges", "filters"],
+)
+def test_many_rules_and_long_conditions_are_compared(rules):
+    assert 0 < check_effort(feature(*rules)) <= MAX_EFFORT
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [by_country(1_000), by_country(2, 10_000), in_parts(1_000), in_filters(1, 10_000), in_filters(3_000, 1)],
+    ids=["rules", "values", "conditions", "ranges", "filters"],
+)
+def test_what_would_take_long_to_compare_is_refused_uncompared(rules):
+    with pytest.raises(ConfigurationError, match=r"the rules of recall_arm would be compared .* times with each other"):
+        check_together(feature(*rules))
+
+
+def test_what_is_compared_with_nothing_may_be_long():
+    ids = [str(n) for n in range(10_000)]
+    assert check_effort(feature(experiment(condition={"user_id": {"$in": ids}}))) == 0
+    others = [experiment(f"e{n}", condition={"country": f"c{n}"}) for n in range(20)]
+    long = experiment("long", condition={"country": "x", "user_id": {"$in": ids}})
+    assert check_effort(feature(*others, long)) < 2_000
+    # what is stopped is not compared either
+    assert check_effort(feature(*(rule | {"active": False} for rule in by_country(1_000)))) == 0
+
+
+def test_the_features_of_a_file_are_counted_together():
+    small = feature(*by_country(100))
+    effort = check_effort(small)
+    assert check_effort(small, effort) == 2 * effort
+    with pytest.raises(ConfigurationError, match=f"{MAX_EFFORT:,} are the limit"):
+        check_effort(small, MAX_EFFORT)
+
+
+class CountedKey(str):
+    """A key that counts how often it is compared."""
+
+    comparisons = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        CountedKey.comparisons += 1
+        return str.__eq__(self, other)
+
+
+def test_a_repeated_key_is_looked_for_in_one_pass():
+    keys = [CountedKey(f"k{n}") for n in range(5_000)]
+    assert len(unrepeated("it", [(key, 1) for key in keys])) == 5_000
+    assert CountedKey.comparisons < 10 * 5_000
+    with pytest.raises(ConfigurationError, match="the key 'k3' twice"):
+        unrepeated("it", [(key, 1) for key in (*keys, "k4", "k3", "k3")])

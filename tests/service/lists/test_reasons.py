@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.catalogue import Catalogue, IdMap
-from service.lists.reasons import MAX_HISTORY, NUM_SIMILAR, columns_of, deciles_of, reasons_of
+from model.records import SoftItems
+from service.lists.reasons import MAX_HISTORY, NUM_SIMILAR, columns_of, deciles_of, nearest_of, reasons_of
 
 # whole numbers, so that no order of addition rounds: products that nearly cancel would differ by more than a share may
 VECTORS = np.random.default_rng(1).integers(-900, 901, (200, 5)).astype(np.float32)
@@ -73,6 +74,15 @@ def test_columns_have_a_place_for_each_item_listed():
         "shares": [[0.875, 0.125], [1], []],
         "ranks": [[1], [None], []],
         "popularity": [6, 2, None],
+    }
+
+
+def test_nearest_items_of_soft_ones_are_told_in_external_ids():
+    reasons = told([], [5])
+    assert nearest_of(reasons, CATALOGUE, list) == nearest_of(None, CATALOGUE, list) == {}
+    soft = SoftItems(np.array([[2, 1], [20, 3]]), np.array([[0.5, 0.25], [0.123456, 0.1]], np.float32))
+    assert nearest_of(reasons._replace(soft=soft), CATALOGUE, lambda ids: [f"{own}!" for own in ids]) == {
+        "nearest": {"items": [["i1!", "i0!"], ["i19!", "i2!"]], "weights": [[0.5, 0.25], [0.1235, 0.1]]}
     }
 
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.merging import Merged
-from model.records import History
+from model.records import History, SoftItems
 from service.engine.blocks import RequestBlock, ResultBlock
 from service.engine.messages import EngineRequest, EngineResult
 from service.errors import EngineFailed, Overloaded, RecallError
-from service.lists.reasons import Reasons
+from service.lists.reasons import NO_SOFT, Reasons
 from service.remote.blocks import AnswerBlock, AskBlock, BadMessage, error_of
 from service.stores.vector_codec import CachedVectors
 
@@ -86,11 +86,19 @@ def test_vectors_are_left_out_where_nobody_wants_them():
 
 
 def test_reasons_travel_with_their_list():
-    reasons = Reasons(np.array([[1, 2]]), np.array([[0.5, 0.25]], dtype=np.float32), np.array([[3, 0]]))
+    soft = SoftItems(np.array([[7, 8, 9], [4, 5, 6]]), np.full((2, 3), 0.25, dtype=np.float32))
+    reasons = Reasons(np.array([[1, 2]]), np.array([[0.5, 0.25]], dtype=np.float32), np.array([[3, 0]]), soft)
     told = AnswerBlock.of(3, ResultBlock.of([result([5], reasons=reasons), result([6])]))
     [first, second] = told.result().outcomes()
-    assert [column.tolist() for column in first.reasons] == [[[1, 2]], [[0.5, 0.25]], [[3, 0]]]
+    assert [column.tolist() for column in first.reasons[:3]] == [[[1, 2]], [[0.5, 0.25]], [[3, 0]]]
+    assert [column.tolist() for column in first.reasons.soft] == [column.tolist() for column in soft]
     assert second.reasons is None
+
+
+def test_reasons_without_soft_items_travel_too():
+    reasons = Reasons(np.array([[1]]), np.ones((1, 1), dtype=np.float32), np.array([[3]]))
+    told = AnswerBlock.of(3, ResultBlock.of([result([5], reasons=reasons)]))
+    assert told.single().reasons.soft.rows.shape == NO_SOFT.rows.shape
 
 
 def test_an_error_of_one_user_leaves_the_others_their_answers():

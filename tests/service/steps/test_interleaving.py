@@ -22,6 +22,7 @@ from service.experiments.recorder import ExposureRecorder
 from service.experiments.team_draft import draft, seed_of
 from service.pipeline import RecallPipeline
 from service.queries import RecallQuery
+from service.steps.interleaving import join_explained
 from service.stores.history import MemoryHistory
 
 N, D, LIMIT_S = 40, 4, 20
@@ -156,3 +157,18 @@ def test_mixed_ids_can_be_recorded():
     ExposureRecorder(outbox, 1).record(query(), result.assignment, result.served, result)
     [entry] = asyncio.run(outbox.reader(INTERLEAVED, orjson.loads).read()).events
     assert entry.event["items"] == result.item_ids.tolist()
+
+
+def test_of_two_arms_each_prompt_that_is_soft_has_its_nearest_items():
+    async def main():
+        async with open_pipeline() as pipeline:
+            return await pipeline.recall(RecallQuery("r", 1, history=[], top_n=4, explain=True))
+
+    result = asyncio.run(main())
+    lists = {"sources": ["step1"] * 4, "reasons": {"ranks": [[1]] * 4}}
+    soft = {**lists, "prompts": [3, 9], "nearest": {"items": [[3, 4], [9, 5]], "weights": [[0.5, 0.1], [0.4, 0.2]]}}
+    plain = {**lists, "prompts": [7]}
+    joined = join_explained(result, [plain, soft])
+    assert joined["prompts"] == [7, 3, 9]
+    assert joined["nearest"] == {"items": [[], [3, 4], [9, 5]], "weights": [[], [0.5, 0.1], [0.4, 0.2]]}
+    assert "nearest" not in join_explained(result, [plain, plain])
