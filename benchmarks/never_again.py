@@ -139,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--answers", type=int, default=100_000)
     parser.add_argument("--items", type=int, default=12_101)
-    parser.add_argument("--users", type=int, default=24, help="Users at once, each with several requests.")
+    parser.add_argument("--users", type=int, default=16, help="Users at once, each with several requests.")
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 2], help="HTTP processes; 0 = one process.")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
