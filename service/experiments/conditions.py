@@ -10,6 +10,8 @@ begin where the others end. What is not as simple as that counts as two that a r
 import re
 from collections.abc import Iterator, Mapping
 from itertools import product
+from re import _constants as codes  # type: ignore[attr-defined]
+from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Annotated, Any, NamedTuple
 
 from growthbook.core import evalConditionValue, paddedVersionString
@@ -23,6 +25,9 @@ AttributeText = Annotated[str, StringConstraints(strict=True, max_length=256)]
 AttributeScalar = Annotated[bool, Field(strict=True)] | Annotated[float, Field(allow_inf_nan=False)] | AttributeText
 AttributeValue = AttributeScalar | Annotated[list[AttributeScalar], Field(max_length=64)]
 GROUPS = ("$inGroup", "$notInGroup")  # operators on lists that the file does not hold
+REGEX = "$regex"
+FEW = 64  # times, up to which a repeat is bounded
+MAX_UNBOUNDED = 2  # such repeats, of texts of 256 characters: some 65,000 steps
 
 
 Buckets = Mapping[str, str]  # of a unit: EXPERIMENT__VERSION -> the key of its variation
@@ -159,3 +164,49 @@ def _bounds(asked: object, side: str) -> Iterator[tuple[Any, bool, str]]:
             yield value, name.endswith("e"), "number"
         elif name in (f"$v{side}", f"$v{side}e") and isinstance(value, str):
             yield paddedVersionString(value), name.endswith("e"), "version"
+
+
+def slow_pattern(condition: Mapping[str, Any]) -> str | None:
+    """Returns a pattern of a condition, however deep, that may take too long or is none; None where there is none.
+
+    Python's engine goes back over what it has matched. A repeat inside a repeat ("(a+)+") then takes time exponential
+    in the text, which is a caller's, and each further repeat without a small bound another factor of its length.
+    """
+    return next((pattern for pattern in _patterns(condition) if _is_slow(pattern)), None)
+
+
+def _patterns(value: object) -> Iterator[str]:
+    if isinstance(value, list):
+        for part in value:
+            yield from _patterns(part)
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from [part] if key == REGEX and isinstance(part, str) else _patterns(part)
+
+
+def _is_slow(pattern: str) -> bool:
+    try:
+        repeats = [*_repeats(parser.parse(pattern), inside=False)]
+    except (re.error, RecursionError, OverflowError):
+        return True
+    return any(is_nested for _, is_nested in repeats) or sum(most > FEW for most, _ in repeats) > MAX_UNBOUNDED
+
+
+def _repeats(part: Any, inside: bool) -> Iterator[tuple[int, bool]]:
+    """(times at most, stands in another repeat) of each repeat; a choice within a repeat counts as one."""
+    for code, given in part:
+        if code in (codes.MAX_REPEAT, codes.MIN_REPEAT, codes.POSSESSIVE_REPEAT):
+            _, most, repeated = given
+            if most > 1:
+                yield int(most), inside
+            yield from _repeats(repeated, inside or most > 1)
+        elif code is codes.BRANCH:
+            if inside:
+                yield 1, True
+            for choice in given[1]:
+                yield from _repeats(choice, inside)
+        else:
+            # groups and what looks ahead or back hold a pattern as their last part
+            last = given[-1] if isinstance(given, tuple) and given else given
+            if isinstance(last, parser.SubPattern):
+                yield from _repeats(last, inside)

@@ -25,8 +25,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from service.experiments.conditions import UNITS, unknown_attribute
-from service.experiments.patterns import MAX_UNBOUNDED, slow_pattern
+from service.experiments.conditions import MAX_UNBOUNDED, UNITS, slow_pattern, unknown_attribute
 
 FEATURE = "recall_arm"
 HASH_VERSION = 2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.experiments.patterns import slow_pattern
+from service.experiments.conditions import slow_pattern
 from service.experiments.rules import check_condition
 
 SLOW = [
