@@ -7,6 +7,7 @@ its key, so old, torn, foreign or misdirected bytes are a miss, never an answer;
 import struct
 from array import array
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -46,12 +47,18 @@ class RejectReason(StrEnum):
 
 def cache_key(bundle_digest: str, plan_digest: str, history: History) -> bytes:
     """Names the vectors of one history under one bundle and plan: prefix, 8 bytes of the bundle, 16 of the rest."""
-    tag = blake2b(bundle_digest.encode(), digest_size=TAG_BYTES).digest()
-    rest = blake2b(tag, digest_size=16)
-    # fixed widths: no two inputs run together
-    rest.update(blake2b(plan_digest.encode(), digest_size=16).digest())
+    tag, begun = _begun(bundle_digest, plan_digest)
+    rest = begun.copy()
     rest.update(array("q", (history.user, *history.items)).tobytes())
     return PREFIX + tag + rest.digest()
+
+
+@lru_cache(maxsize=64)
+def _begun(bundle_digest: str, plan_digest: str) -> "tuple[bytes, blake2b]":
+    """The 8 bytes of the bundle, and the hash of the rest up to where the history follows; it is copied, not used."""
+    tag = blake2b(bundle_digest.encode(), digest_size=TAG_BYTES).digest()
+    # fixed widths: no two inputs run together
+    return tag, blake2b(tag + blake2b(plan_digest.encode(), digest_size=16).digest(), digest_size=16)
 
 
 def _tag_of(key: bytes) -> bytes:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from index.watched import Mean
 from service.engine.protocols import DropReason
 from service.queries import RecallResult
+from service.telemetry.histograms import Histograms
 from service.telemetry.quality import LiveQuality
 
 BUCKETS = tuple(15e-6 * 2**step for step in range(18))  # 15 us .. 2 s
@@ -25,9 +26,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         labels = ["arm", "stage"]
-        self._stages = Histogram(
-            "recall_stage_seconds", "Time of each step", labels, buckets=BUCKETS, registry=self.registry
-        )
+        self._stages = Histograms("recall_stage_seconds", "Time of each step", labels, BUCKETS)
         self._requests = Counter(
             "recall_requests", "Answers by route and status", ["route", "status"], registry=self.registry
         )
@@ -37,7 +36,7 @@ class Metrics:
         self._degraded = Counter(
             "recall_degraded", "Answers that are less, by cause", ["cause"], registry=self.registry
         )
-        self._batch = Histogram("recall_batch_size", "Requests a batch", ["arm"], buckets=SIZES, registry=self.registry)
+        self._batch = Histograms("recall_batch_size", "Requests a batch", ["arm"], SIZES)
         self._waiting = Gauge(
             "recall_waiting", "Requests left in the queue when a batch starts", ["arm"], registry=self.registry
         )
@@ -45,12 +44,11 @@ class Metrics:
             "recall_dropped", "Work dropped by an engine, by reason", ["arm", "reason"], registry=self.registry
         )
         self._quality = LiveQuality()
-        self.registry.register(self._quality)
+        for collector in (self._stages, self._batch, self._quality):
+            self.registry.register(collector)
         # a cached child costs half of .labels()
-        self._stage = lru_cache(maxsize=256)(self._stages.labels)
         self._served_as = lru_cache(maxsize=256)(self._served.labels)
         self._responded_as = lru_cache(maxsize=256)(self._requests.labels)
-        self._batch_of = lru_cache(maxsize=256)(self._batch.labels)
         self._waiting_of = lru_cache(maxsize=256)(self._waiting.labels)
 
     @property
@@ -77,10 +75,10 @@ class Metrics:
         return EngineMetrics(self, arm)
 
     def observe_stage(self, arm: str, stage: str, milliseconds: float) -> None:
-        self._stage(arm, stage).observe(milliseconds / 1e3)
+        self._stages.labels(arm, stage).observe(milliseconds / 1e3)
 
     def batch_started(self, arm: str, size: int, num_waiting: int) -> None:
-        self._batch_of(arm).observe(size)
+        self._batch.labels(arm).observe(size)
         self._waiting_of(arm).set(num_waiting)
 
     def work_dropped(self, arm: str, reason: DropReason, count: int) -> None:
