@@ -107,11 +107,15 @@ def _merge_alone(rows: Rows, scores: Scores, limit: int, plan: ServingPlan) -> M
 
 def _take(firsts: dict[int, int], step: Sequence[int], start: int, until: int) -> None:
     """Takes the items of a step that were not taken yet, in order, until there are so many; 0 is none."""
+    missing = until - len(firsts)
+    if not missing:
+        return
     for place, row in enumerate(step, start):
-        if len(firsts) == until:
-            return
         if row and row not in firsts:
             firsts[row] = place
+            missing -= 1
+            if not missing:
+                return
 
 
 def _pool_ranks(rows: Rows, scores: Scores) -> Rows:
