@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,7 +54,15 @@ def consumer_of(compose: Path, redis_url: str, output: Path) -> Iterator[None]:
     """The consumer runs; what it has not written when the block ends is written then."""
     words = command_of(compose, "events")
     words[words.index("--output") + 1] = str(output)
-    process = subprocess.Popen([sys.executable, "-m", "recall", *words, "--redis-url", redis_url])
+    with consuming(words, redis_url):
+        yield
+
+
+@contextmanager
+def consuming(words: Sequence[str], redis_url: str) -> Iterator[None]:
+    """A consumer of the events runs inside, started by these words; its own log is left out."""
+    command = [sys.executable, "-m", "recall", *words, "--redis-url", redis_url]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
     finally:

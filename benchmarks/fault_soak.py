@@ -16,13 +16,11 @@ import json
 import os
 import random
 import re
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ import psutil
 from redis.exceptions import RedisError
 
 from benchmarks.canary import HANGING
+from benchmarks.compose_redis import consuming
 from benchmarks.fault_proxy import FaultProxy
 from benchmarks.hanging import SWITCH
 from benchmarks.hot_swaps import make_bundles
@@ -191,17 +190,6 @@ async def soak(scene: Scene, load: SteadyLoad, faults: list[SoakFault], options:
     return minutes
 
 
-@contextmanager
-def consumer(redis_url: str, output: Path) -> Iterator[None]:
-    """The consumer of the events runs inside; its own log is left out."""
-    command = [sys.executable, "-m", "recall", "events", "consume", "--redis-url", redis_url, "--output", str(output)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
-
-
 def is_explained(miss: Miss, faults: dict[str, SoakFault]) -> bool:
     """True where a fault that was there when it was asked, or when its answer came, explains it."""
     moments = {miss.moment, miss.ended_in} - {CALM}
@@ -223,7 +211,7 @@ def measure(layout: str, options: argparse.Namespace, folder: Path) -> dict[str,
         redis = stack.enter_context(EmbeddedRedis(folder / "redis"))
         proxy = stack.enter_context(FaultProxy(redis.url.removeprefix("unix://")))
         # without a consumer /ready would warn of events that nobody takes
-        stack.enter_context(consumer(redis.url, folder / "events"))
+        stack.enter_context(consuming(["events", "consume", "--output", str(folder / "events")], redis.url))
         given = ("--redis-url", proxy.url, "--experiments", str(folder / "experiments.json"), *OPTIONS)
         target: Target = stack.enter_context(serving({ARM: folder / "own"}, *given, *LAYOUTS[layout], checkout=HANGING))
         load = SteadyLoad(target, requests(options.items, options.seed), options.rate, take)

@@ -5,8 +5,9 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,21 @@ LENGTHS = {0: {422}, -1: {422}, 10**9: {422}, 2**63: {400, 422}, NUM_ITEMS: {200
 CHUNKS, ABUSE_S = 3 * (b"8000\r\n" + b"x" * 0x8000 + b"\r\n"), 4.0  # and no last one
 
 
-@case(16, "unknown user, unknown items, empty history", "200, flagged, a whole list")
-@in_both
-def cold_starts(bundle: Path, *options: str) -> Outcome:
-    told, is_good = dict[str, object](), True
+@contextmanager
+def asking(bundle: Path, *options: str) -> Iterator[httpx.Client]:
+    """A client of a service that is patient."""
     with (
         serving({"recgpt": bundle}, *PATIENT, *options) as target,
         httpx.Client(base_url=target.url, timeout=60) as client,
     ):
+        yield client
+
+
+@case(16, "unknown user, unknown items, empty history", "200, flagged, a whole list")
+@in_both
+def cold_starts(bundle: Path, *options: str) -> Outcome:
+    told, is_good = dict[str, object](), True
+    with asking(bundle, *options) as client:
         for name, (body, expected) in COLD.items():
             reply = client.post("/recall/recgpt", json=body | {"top_n": 10})
             answer = reply.json()
@@ -56,10 +64,7 @@ def cold_starts(bundle: Path, *options: str) -> Outcome:
 @in_both
 def odd_lengths(bundle: Path, *options: str) -> Outcome:
     told, is_good = dict[int, int](), True
-    with (
-        serving({"recgpt": bundle}, *PATIENT, *options) as target,
-        httpx.Client(base_url=target.url, timeout=60) as client,
-    ):
+    with asking(bundle, *options) as client:
         for top_n, allowed in LENGTHS.items():
             reply = client.post("/recall/recgpt", json={"history": [1], "top_n": top_n})
             told[top_n] = reply.status_code

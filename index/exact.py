@@ -31,7 +31,7 @@ class ExactIndex:
     compute thread a query's answer is the same in any batch. Between devices near ties may swap. On the CPU a pass
     holds 4 N bytes a query; on CUDA kernels answer (exact_device.py), with a second copy of the items in fp16.
     On the CPU a writeable C-contiguous array is shared, not copied, as is a tensor that lies on the device: leave it
-    unchanged afterwards.
+    unchanged afterwards. Where oneDNN multiplies, up to 64 MiB of items are copied once more, in its own order.
     """
 
     spec = EXACT

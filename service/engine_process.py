@@ -66,7 +66,9 @@ async def open_engines(settings: Settings, metrics: Metrics) -> AsyncIterator[En
             stack.push_async_callback(arms[name].close)
         changes, log_clients = open_changes(settings, stack)
         await follow(CatalogueFollower(changes, state, lambda: learners(arms)), stack)
-        comparison = ListComparison(recorder.histories, settings.golden_floor) if recorder else ListComparison()
+        comparison = ListComparison()
+        if recorder:
+            comparison = ListComparison(recorder.histories, settings.golden_floor, recorder.held)
         reloader = Reloader(arms, settings.arms, load, comparison)
         stack.push_async_callback(reloader.close)
         if settings.watch_bundles_s:

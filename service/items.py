@@ -163,5 +163,6 @@ def learners(arms: Mapping[str, ArmSlot]) -> Iterator[Learner]:
 
 async def watcher_vectors(release: Release, watched: Watcher) -> NDArray[np.float32]:
     """(Q, D) the query vectors of a watcher before the item."""
-    # a list of one: vectors that are asked for alone are those of the plan's outcomes
-    return (await release.engine.ask(release.request(watched.user, watched.history, limit=1))).vectors.vectors
+    # with outcomes a list of one: vectors that are asked for alone are then those of the outcomes
+    limit = 1 if release.plan.outcomes else 0
+    return (await release.engine.ask(release.request(watched.user, watched.history, limit=limit))).vectors.vectors

@@ -110,7 +110,7 @@ class Bundle:
     def over(self, table: Tensor) -> "Bundle":
         """The same bundle with its exact index in the memory of the network's table (N, D), where those are equal.
 
-        A service then holds the vectors once; the memory that they were read into is free when the first bundle goes.
+        The memory that the vectors were read into is then free when the first bundle goes.
         """
         exact = self.exact.over(table)
         return replace(self, exact=exact, index=exact if self.index is self.exact else self.index)

@@ -116,12 +116,18 @@ def blocks(path: Path, num_characters: int = BLOCK_CHARACTERS) -> Iterator[Block
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """Nothing of what this process writes to standard error output meanwhile is seen.
+    """Nothing of what this process writes to standard error output meanwhile is seen, in whichever of its threads.
 
     A damaged Parquet file makes polars print its own stack there, before the error that says what is wrong.
     """
-    sys.stderr.flush()
-    kept = os.dup(STDERR)
+    if sys.stderr:
+        sys.stderr.flush()
+    try:
+        kept = os.dup(STDERR)
+    except OSError:
+        # it is closed: nobody hears anything
+        yield
+        return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, STDERR)

@@ -179,11 +179,10 @@ class Measured:
 
     @torch.no_grad()
     def score(self, head: Head) -> float:
-        cutoff = min(int(self.metric.split("@")[1]), len(self.table))
-        lists = [
-            self._lists(head, slice(start, start + ENCODED), cutoff) for start in range(0, len(self.queries), ENCODED)
-        ]
-        return self.eval_split.score(np.concatenate(lists), [int(self.metric.split("@")[1])])[self.metric]
+        cutoff = int(self.metric.split("@")[1])
+        depth, starts = min(cutoff, len(self.table)), range(0, len(self.queries), ENCODED)
+        lists = [self._lists(head, slice(start, start + ENCODED), depth) for start in starts]
+        return self.eval_split.score(np.concatenate(lists), [cutoff])[self.metric]
 
     def _lists(self, head: Head, users: slice, cutoff: int) -> NDArray[np.int64]:
         scores = (head(self.queries[users]) @ self.table.T).amax(1)  # (B, N)
@@ -209,7 +208,7 @@ def refit_outcomes(
     return _joined(
         [
             (
-                replace(fit, num_events=int(data.outcomes[fit.name].train.sum()), plain=0.0, asked=0.0),
+                replace(fit, num_events=int(data.outcomes[fit.name].train.sum()), metric="", plain=0.0, asked=0.0),
                 trainer.refit(fit),
             )
             for fit in (chosen.fits if chosen else ())

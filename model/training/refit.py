@@ -58,7 +58,7 @@ def refit(
         started_from=chosen.provenance.started_from,
         refit=True,
     )
-    heads = refit_outcomes(network.eval(), merged, chosen.plan.prompts, chosen.outcomes, seed)
+    heads = refit_outcomes(network, merged, chosen.plan.prompts, chosen.outcomes, seed)
     return Checkpoint(network, chosen.plan, merged.sampled_catalogue, provenance, heads)
 
 

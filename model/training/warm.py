@@ -90,7 +90,7 @@ def tables_of(network: Network, catalogue: Catalogue) -> Iterator[tuple[str, IdM
 def copy_rows(source: Tensor, source_ids: IdMap, target: Tensor, target_ids: IdMap) -> Tensor:
     """Copies the rows of the ids that both know, of padding, and of what stands behind the last id.
 
-    The ids of `target_ids` that both know: marks (N,).
+    Returns marks (N,) of the ids of `target_ids` that both know.
     """
     rows = torch.tensor([source_ids.row(external) for external in target_ids.ids.tolist()], dtype=torch.int64)  # (N,)
     # row 0 is what an unknown id gives: a new item keeps its fresh row

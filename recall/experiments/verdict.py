@@ -22,7 +22,6 @@ Json = Annotated[bool, Option("--json", help="End with everything as one line of
 experiment = typer.Typer(
     no_args_is_help=True, help="Plan and judge an A/B test.\n\nUsers are the unit of both.", rich_markup_mode=None
 )
-COVARIATE = "_before"  # ends the name of a metric's pre-period column
 READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
     ".parquet": pl.read_parquet,
     ".csv": pl.read_csv,
@@ -122,16 +121,17 @@ def read_file(path: Path) -> pl.DataFrame:
 
 def columns_of(frame: pl.DataFrame, options: JudgeCommand) -> list["MetricColumns"]:
     """A column NAME is a metric, NAME_before its covariate; true and false is a proportion."""
+    from service.consumer.users import BEFORE
     from service.experiments.verdict.statistics import Kind, MetricColumns
 
     numbers = [name for name, kind in frame.schema.items() if kind.is_numeric() or kind == pl.Boolean]
     # an id may be a number too
-    numbers = [name for name in numbers if name not in ("user_id", "variation") and not name.endswith(COVARIATE)]
+    numbers = [name for name in numbers if name not in ("user_id", "variation") and not name.endswith(BEFORE)]
     columns = [
         MetricColumns(
             metric=name,
             value=name,
-            covariate=name + COVARIATE if name + COVARIATE in frame.columns else None,
+            covariate=name + BEFORE if name + BEFORE in frame.columns else None,
             kind=Kind.PROPORTION if frame.schema.get(name) == pl.Boolean else Kind.MEAN,
         )
         for name in read_words(options.metrics) or numbers

@@ -11,7 +11,7 @@ INTRODUCTION = (
     "trained); validation may stop a stage earlier. NAME:paper has the settings of the paper where there are such. "
     "Measured quality: docs/results.md."
 )
-# rows of benchmarks/results/quality.jsonl, recipe kuairand
+# rows of benchmarks/results/quality.jsonl, data set kuairand; recgpt with bf16: docs/quality.md
 COSTS = (
     "Cost: it grows with the events and the epochs. 391,000 events of 27,285 users on 7,583 items (KuaiRand-Pure), one "
     "thread of a server, to the end: popularity 1 s; bpr 1 minute; caser, fism 2; stamp, sasrec 3; gru4rec, comirec 4; "

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import structlog
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -83,17 +84,17 @@ class ServerCertificate:
             # two small files; the context that they change is the event loop's own
             self.look()
 
-    def _stamp(self) -> tuple[tuple[int, int] | None, ...]:
-        """The time and the size of each file; None for one that is not there."""
+    def _stamp(self) -> tuple[tuple[int, int, int] | None, ...]:
+        """The mark by which another file is known, of both; None for one that is not there."""
         return tuple(_stamp_of(path) for path in (self._certificate, self._key))
 
 
-def _stamp_of(path: Path) -> tuple[int, int] | None:
+def _stamp_of(path: Path) -> tuple[int, int, int] | None:
     try:
         status = path.stat()
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def open_certificate(settings: Settings) -> ServerCertificate | None:
@@ -115,8 +116,8 @@ def make_context(certificate: Path, key: Path, client_ca: Path | None = None) ->
     except TypeError as error:
         # OpenSSL would ask for it at the terminal
         raise ConfigurationError(f"the TLS key {key} has a password; the service takes a key without one") from error
-    except ValueError as error:
-        raise ConfigurationError(f"{key} is no key in PEM") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigurationError(f"{key} is no key in PEM of a kind that can be used") from error
     expiry_of(certificate)
     needed = ssl.CERT_REQUIRED if client_ca else ssl.CERT_NONE
     try:
@@ -131,7 +132,7 @@ def expiry_of(certificate: Path) -> datetime:
     """The end of a certificate's life, of the first in the file. Raises ConfigurationError."""
     try:
         return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise ConfigurationError(f"{certificate} is no certificate in PEM") from error
 
 

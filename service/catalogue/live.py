@@ -75,7 +75,8 @@ class LiveItems:
     def refresh(self) -> None:
         """Has the vectors of the slots asked for anew."""
         with self._taking:
-            self._snapshot = self._take(self._live.current)
+            # one that was prepared before does not have them
+            self._snapshot = self._next = self._take(self._live.current)
 
     def fold(self) -> None:
         """Puts all slots so far into an index, where enough have come since the last time.

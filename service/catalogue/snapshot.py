@@ -76,7 +76,8 @@ class ItemSnapshot:
     @cached_property
     def _flags_of(self) -> "Callable[[str], Flags]":
         # each search of a filter asks again, and a snapshot lives for as long as nothing comes
-        return lru_cache(MAX_FLAGS)(lambda text: self.alive_slots & self._own_attributes.allowed(parse_filter(text)))
+        alive, own = self.alive_slots, self._own_attributes  # not itself, which would be freed by the collector alone
+        return lru_cache(MAX_FLAGS)(lambda text: alive & own.allowed(parse_filter(text)))
 
     @property
     def _own_attributes(self) -> SlotAttributes:

@@ -24,7 +24,7 @@ ACTIONS = {
 }
 SESSION_PREFIX = "session_id||"  # of a unit that is a session (service/experiments/conditions.py)
 INTERLEAVED = "interleaved"  # the variation of everybody in an interleaving (service/experiments/rules.py)
-BEFORE = "_before"  # ends the name of a metric's covariate (recall experiment judge)
+BEFORE = "_before"  # ends the name of a metric's covariate
 Span = tuple[int | None, int | None]  # after the first time, until the second; None = no bound
 # sums of a user; answers are those of which the list was sampled
 ANSWERS = ("answers", "latencies_ms", "empties", "shorts")

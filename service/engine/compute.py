@@ -19,7 +19,6 @@ from model.outcomes.heads import OutcomeHeads
 from model.records import History, QueryVectors, ServingPlan
 from service.engine.finding import Asked, Finder, ServedItems
 from service.engine.messages import EncodedRequest, EngineRequest, EngineResult
-from service.errors import BadRequest
 from service.lists.fill import EMPTY
 from service.stores.vector_codec import CachedVectors
 
@@ -111,11 +110,12 @@ class BatchCompute:
             (own, cheap), (own_encoded, cheap_encoded) = split(requests, places), split(encoded, places)
             return join(places, self.search(own, own_encoded) if own else [], self.cheaper.search(cheap, cheap_encoded))
         # one search has as many vectors for each request: a mixed plan has several, an outcome that is asked for not
-        if len(self.plan.outcomes) > 1 and 0 < len(places := asked_places(requests)) < len(requests):
+        places = asked_places(requests) if len(self.plan.outcomes) > 1 else set[int]()
+        if 0 < len(places) < len(requests):
             (own, others), (own_encoded, others_encoded) = split(requests, places), split(encoded, places)
             return join(places, self.search(own, own_encoded), self.search(others, others_encoded))
         started = time.perf_counter()
-        plan = replace(self.plan, outcomes=()) if asked_places(requests) else self.plan
+        plan = replace(self.plan, outcomes=()) if places else self.plan
         finder = Finder.now(self.index, plan, self.categories, self.served)
         vectors = [self._asked_for(r.rules.outcome, e.vectors.vectors) for r, e in zip(requests, encoded, strict=True)]
         asked = [*map(Asked, requests, vectors)]
@@ -143,9 +143,7 @@ class BatchCompute:
         if not names:
             return vectors
         if self.heads is None:
-            raise BadRequest(
-                "outcome: this engine was made without the heads of its checkpoint, which load_arm gives it"
-            )
+            raise ValueError("an engine without heads was asked for an outcome")
         return np.concatenate([self.heads.vectors(name, vectors) for name in names])
 
 

@@ -185,10 +185,12 @@ def prove(
         bundle = open_bundle(folder, device, trusted)
         checkpoint = Checkpoint.load(bundle.checkpoint_path)
         encoder = UserEncoder(checkpoint, device, next_item_from(bundle.index))
-        # the index holds what the network ranks by: one copy is enough
+        # the index holds what the network ranks by: it need not be read a second time
         bundle = bundle.over(encoder.network.item_vectors().detach())
         # the proof, and the warm-up: every padded length is computed once
         bundle.replay(encoder.encode)
+        # the first search puts the items in the order it multiplies in, and proves its sizes
+        bundle.index.search(bundle.golden.flat_vectors[:1], 1)
         # checkpoint and bundle were read one after the other: a folder replaced in between is neither
         if read_manifest(bundle.path).digest != bundle.digest:
             raise BundleRefused(f"bundle {folder} is refused: it was replaced while it was read")

@@ -7,6 +7,7 @@ and where buckets are kept (decision 70) those that a unit has are given with it
 """
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -176,21 +177,21 @@ class Assigner:
     def from_features(
         cls, payload: object, arms: Collection[str], source: str = "what was given", has_buckets: bool = False
     ) -> "Assigner":
-        """From `{"features": {"recall_arm": ...}}`; other features are other people's and not looked at.
+        """From `{"features": {"recall_arm": ..}}` and its layers (layers.py); other features are not looked at.
 
         source: where it comes from, for the sentence of a refusal.
         """
         features = payload.get("features") if isinstance(payload, dict) else None
-        feature = features.get(FEATURE) if isinstance(features, dict) else None
-        if not isinstance(feature, dict):
+        if not isinstance(features, dict) or not isinstance(feature := features.get(FEATURE), dict):
             raise ConfigurationError(f"{source} has no features.{FEATURE}; its form is {FORM}")
         layers, effort = [], 0
-        for name, own in read_layers(features or {}, arms):
+        for name, own in read_layers(features, arms):
             try:
                 layers.append(Layer(name, cls(own, values_of(own), has_buckets)))
                 effort = check_effort(layers[-1].feature, effort)
             except ConfigurationError as error:
-                raise ConfigurationError(str(error).replace(FEATURE, name)) from error
+                # an experiment's own name may begin like that
+                raise ConfigurationError(re.sub(rf"\b{FEATURE}\b", name, str(error))) from error
         return cls(feature, arms, has_buckets, layers)
 
     @property

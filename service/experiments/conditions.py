@@ -206,7 +206,7 @@ def _repeats(part: Any, inside: bool) -> Iterator[tuple[int, bool]]:
             for choice in given[1]:
                 yield from _repeats(choice, inside)
         else:
-            # groups and what looks ahead or back hold a pattern as their last part
-            last = given[-1] if isinstance(given, tuple) and given else given
-            if isinstance(last, parser.SubPattern):
-                yield from _repeats(last, inside)
+            # groups, what looks ahead or back, and conditional groups hold patterns among their parts
+            for own in given if isinstance(given, tuple) else (given,):
+                if isinstance(own, parser.SubPattern):
+                    yield from _repeats(own, inside)

@@ -6,8 +6,8 @@ A bundle is compared on them with the one in force before it serves (service/rel
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ class HistoryRecorder:
         """share: of the users asked for. days: after which a history is forgotten. Reads what is in the file."""
         self._path, self._share, self._days, self._day = path, share, days, day
         self._kept: dict[tuple[ExternalId, ...], date] = {}  # oldest first
-        self._is_saved = True
+        self._is_saved, self._num_holding = True, 0
         if path.exists():
             try:
                 self._kept = {history.items: history.day for history in read_recorded(path)[-MAX_KEPT:]}
@@ -55,7 +55,16 @@ class HistoryRecorder:
         return [*self._kept]
 
     def is_drawn(self) -> bool:
-        return random.random() < self._share
+        return not self._num_holding and random.random() < self._share
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Draws nothing inside: what the service asks itself is no request."""
+        self._num_holding += 1
+        try:
+            yield
+        finally:
+            self._num_holding -= 1
 
     def take(self, items: Sequence[ExternalId]) -> None:
         """Keeps a history; one that is kept already keeps its day, whoever asks with it again."""
@@ -92,6 +101,7 @@ class HistoryRecorder:
         try:
             await asyncio.to_thread(write_recorded, self._path, rows)
         except OSError as error:
+            self._is_saved = False  # tried again: what was to be forgotten may still stand in the file
             log.warning("recorded_histories_not_written", error=str(error))
 
     async def close(self) -> None:

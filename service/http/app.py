@@ -118,12 +118,10 @@ class RecallApp(FastAPI):
             register(service.metrics, AdmissionCollector(self.gate))
             if self.keys:
                 register(service.metrics, KeyCollector(self.keys))
-                watching = asyncio.create_task(self.keys.watch())
-                stack.callback(watching.cancel)
+                stack.callback(asyncio.create_task(self.keys.watch()).cancel)
             if self.certificate:
                 register(service.metrics, CertificateCollector(self.certificate.facts))
-                watching = asyncio.create_task(self.certificate.watch())
-                stack.callback(watching.cancel)
+                stack.callback(asyncio.create_task(self.certificate.watch()).cancel)
             freeze_loaded()
             yield
             self._service = None

@@ -105,11 +105,15 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
+FAREWELL_S = 1.0  # for the other end's last word of TLS; uvloop waits for half a minute
+
+
 class PatientLoop(uvloop.Loop):
-    """An event loop whose servers wait for the end of a handshake as long as for a request: uvicorn says nothing."""
+    """An event loop whose servers bound a handshake as a request, and a farewell: uvicorn says nothing of either."""
 
     async def create_server(self, *given: Any, **named: Any) -> asyncio.AbstractServer:  # type: ignore[override]
-        return await super().create_server(*given, **named, ssl_handshake_timeout=RECEIVE_S)
+        named |= {"ssl_handshake_timeout": RECEIVE_S, "ssl_shutdown_timeout": FAREWELL_S}
+        return await super().create_server(*given, **named)
 
 
 def secured(certificate: ServerCertificate | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import structlog
@@ -38,9 +39,14 @@ class Likeness:
 class ListComparison:
     """Compares bundles on the histories that a service has recorded."""
 
-    def __init__(self, histories: Callable[[], Histories] = lambda: (), floor: float = 0.0) -> None:
-        """floor: below this overlap a bundle is refused; 0 = never."""
-        self._histories, self.floor = histories, floor
+    def __init__(
+        self,
+        histories: Callable[[], Histories] = lambda: (),
+        floor: float = 0.0,
+        quiet: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """floor: below this overlap a bundle is refused; 0 = never. quiet: nothing is recorded inside."""
+        self._histories, self.floor, self._quiet = histories, floor, quiet
 
     async def compare(self, old: Release, new: Release) -> Likeness | None:
         """None where no recorded history has an item of the old bundle, or where one of the two does not answer."""
@@ -51,8 +57,9 @@ class ListComparison:
         try:
             for start in range(0, len(asked), BLOCK):
                 block = asked[start : start + BLOCK]
-                pairs = zip(await _lists(old, block), await _lists(new, block), strict=True)
-                shares += [_share_in_common(*pair) for pair in pairs if None not in pair]
+                with self._quiet():
+                    pairs = zip(await _lists(old, block), await _lists(new, block), strict=True)
+                shares += [_share_in_common(a, b) for a, b in pairs if a is not None and b is not None]
         except RecallError as error:
             log.warning("bundles_not_compared", arm=new.name, bundle=new.bundle, error=str(error))
             return None
@@ -68,7 +75,7 @@ async def _lists(release: Release, histories: Histories) -> list[set[ExternalId]
     return [None if place in result.errors else {*names.column(own).tolist()} for place, own in enumerate(rows)]
 
 
-def _share_in_common(old: set[ExternalId] | None, new: set[ExternalId] | None) -> float:
-    """The share of items that both have."""
-    old, new = old or set(), new or set()
-    return len(old & new) / max(len(old), len(new), 1)
+def _share_in_common(old: set[ExternalId], new: set[ExternalId]) -> float:
+    """The share of items that both have; two empty lists are alike."""
+    longest = max(len(old), len(new))
+    return len(old & new) / longest if longest else 1.0

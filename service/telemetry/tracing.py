@@ -77,8 +77,7 @@ class RequestTrace:
     def _make_steps(self, root: "Span", ended_ns: int, timings_ms: Mapping[str, float]) -> None:
         began_ns = ended_ns - ns_of(timings_ms.get("total", 0.0))
         if history_ms := timings_ms.get("history"):
-            told = {"db.system.name": "redis"}
-            self._tracing.step("history", root, (began_ns, began_ns + ns_of(history_ms)), told)
+            self._tracing.step("history", root, (began_ns, began_ns + ns_of(history_ms)))
         # the last of the pipeline's steps; those of the engine end with it
         engine = self._tracing.step("engine", root, (ended_ns - ns_of(timings_ms.get("find", 0.0)), ended_ns))
         until_ns = ended_ns
@@ -137,13 +136,10 @@ class Tracing:
         kind: SpanKind = self._api.SpanKind.SERVER
         return self._tracer.start_span(name, context, kind, told, start_time=since_ns)
 
-    def step(
-        self, name: str, parent: "Span", span_ns: tuple[int, int], told: Mapping[str, str] | None = None
-    ) -> "Span":
+    def step(self, name: str, parent: "Span", span_ns: tuple[int, int]) -> "Span":
         """A step of a request, from one moment to another."""
         context = self._api.set_span_in_context(parent)
-        kind = self._api.SpanKind.CLIENT if told else self._api.SpanKind.INTERNAL
-        span = self._tracer.start_span(name, context, kind, told, start_time=span_ns[0])
+        span = self._tracer.start_span(name, context, start_time=span_ns[0])
         span.end(span_ns[1])
         return span
 

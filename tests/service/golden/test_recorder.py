@@ -95,6 +95,39 @@ def test_a_folder_that_cannot_be_written_costs_the_file_alone(tmp_path):
     forget_recorded(path)
 
 
+def test_what_could_not_be_written_is_written_once_it_can(tmp_path, monkeypatch):
+    path = tmp_path / "golden.json"
+
+    async def main():
+        recorder = HistoryRecorder(path, 1.0, 7, lambda: DAY)
+        recorder.take([3])
+        with monkeypatch.context() as patch:
+            patch.setattr("service.golden.recorder.write_recorded", refuse)
+            await recorder._save()
+        await recorder.close()
+
+    def refuse(*_):
+        raise OSError("the disk is full")
+
+    asyncio.run(main())
+    assert [history.items for history in read_recorded(path)] == [(3,)]
+
+
+def test_nothing_is_drawn_while_it_is_held(path):
+    async def drawn():
+        recorder = HistoryRecorder(path, 1.0, 7)
+        try:
+            with recorder.held():
+                with recorder.held():
+                    pass
+                inside = recorder.is_drawn()
+            return inside, recorder.is_drawn()
+        finally:
+            await recorder.close()
+
+    assert asyncio.run(drawn()) == (False, True)
+
+
 def test_nothing_is_kept_by_default_and_what_was_is_removed(path):
     async def opened(**given):
         async with AsyncExitStack() as stack:

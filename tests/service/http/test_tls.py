@@ -1,5 +1,6 @@
 """HTTPS with certificates of our own, in both process layouts: requests, refused files, and another certificate."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from recall.bench.traffic import Load
 from recall.bench.trials import send
 from service.access.tls import CertificateCollector, ServerCertificate
 from service.errors import ConfigurationError
+from service.http.server import PatientLoop
 from tests.service.stores.redis_servers import make_certificates
 from tests.waiting import wait_for
 
@@ -210,10 +212,15 @@ def locked(key):
     key.write_bytes(private.private_bytes(serialization.Encoding.PEM, form, lock))
 
 
+# PKCS 8 with an object id, 1.2.3.4, that is no kind of key
+OTHER_KIND = ssl.DER_cert_to_PEM_cert(bytes.fromhex("300f020100300706032a03040500040100")).replace(
+    "CERTIFICATE", "PRIVATE KEY"
+)
 SPOILT = {
     "cannot be read: No such file": lambda certificate, key: key.unlink(),
     "is no certificate in PEM": lambda certificate, key: certificate.write_text("none"),
     "is no key in PEM": lambda certificate, key: key.write_text("none"),
+    "of a kind that can be used": lambda certificate, key: key.write_text(OTHER_KIND),
     "has a password": lambda certificate, key: locked(key),
     "do not belong together": lambda certificate, key: shutil.copy(make_certificates(key.parent / "other").key, key),
 }
@@ -225,6 +232,33 @@ def test_files_that_cannot_be_used_are_one_sentence(pair, sentence):
     with pytest.raises(ConfigurationError, match=sentence) as refused:
         ServerCertificate(*pair)
     assert "\n" not in str(refused.value)
+
+
+def test_a_connection_that_is_closed_does_not_wait_for_a_client_that_is_idle(pair):
+    async def main():
+        lost = asyncio.get_running_loop().create_future()
+
+        class Closing(asyncio.Protocol):
+            def connection_made(self, transport):
+                transport.close()
+
+            def connection_lost(self, _):
+                lost.set_result(None)
+
+        server = await asyncio.get_running_loop().create_server(
+            Closing, "127.0.0.1", 0, ssl=ServerCertificate(*pair).context
+        )
+        async with server:
+            # shakes hands and reads nothing: the end of TLS is never answered
+            with socket.create_connection(server.sockets[0].getsockname()) as raw:
+                trusting = ssl._create_unverified_context()
+                client = await asyncio.to_thread(trusting.wrap_socket, raw)
+                # uvloop's own limit is 30 s
+                await asyncio.wait_for(lost, 20)
+                client.close()
+
+    with asyncio.Runner(loop_factory=PatientLoop) as runner:
+        runner.run(main())
 
 
 def test_authorities_that_are_none_are_one_sentence(pair):

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -40,6 +41,29 @@ def run(folder, use, histories, floor=0.0):
             await slot.close()
 
     return asyncio.run(asyncio.wait_for(main(), LIMIT_S))
+
+
+def test_nothing_is_recorded_while_lists_are_compared(folder, histories):
+    moments, inside = [], []
+
+    @contextmanager
+    def quiet():
+        inside.append(True)
+        yield
+        inside.pop()
+
+    async def main():
+        release = load_arm(ARM, folder, "cpu").release
+        ask = release.engine.ask_block
+        release.engine.ask_block = lambda block: moments.append(bool(inside)) or ask(block)
+        try:
+            return await ListComparison(lambda: histories, quiet=quiet).compare(release, release)
+        finally:
+            await release.engine.close()
+
+    assert asyncio.run(asyncio.wait_for(main(), LIMIT_S)).overlap == 1
+    assert moments
+    assert all(moments)
 
 
 async def lists_of(release, histories):
