@@ -18,6 +18,9 @@ from torch import Tensor
 from model.batch import Batch
 from model.checkpoint import Checkpoint
 from model.compiled import CompiledForward, bit_identical
+from model.fused.decoder import FusedDecoder
+from model.fused.library import UnavailableError
+from model.fused.proof import proven_decoder
 from model.generation.greedy import NextItem
 from model.records import History, PromptForm, PromptPlan, QueryVectors, SoftItems
 
@@ -47,14 +50,17 @@ class UserEncoder:
         device: str = "cpu",
         next_item: NextItem | None = None,
         only_main_size: bool = False,
+        fused: bool = True,
     ) -> None:
         """next_item: names what is generated in place of scores for the whole catalogue, such as an index over the same
         items; left unused where the network or its plan generates nothing. For catalogues so large that scoring all
         items for every generated one costs more than the rest (docs/decisions/0016-large-catalogues.md).
 
         only_main_size: no other size of a pass is tried, which saves the time and the memory of their traces.
+
+        fused: compiled code answers where it can (model/fused); False: torch does.
         """
-        self._only_main_size = only_main_size
+        self._only_main_size, self._may_fuse = only_main_size, fused
         self.device = torch.device(device)
         self.network = checkpoint.network.to(self.device).eval()
         self.plan: PromptPlan = checkpoint.plan.prompts
@@ -72,6 +78,8 @@ class UserEncoder:
 
     def encode(self, histories: Sequence[History]) -> QueryVectors:
         """(B, Q, D) query vectors and (B, P) generated item rows, in the order of `histories` (B >= 1)."""
+        if fused := self._fused[0]:
+            return self._run_fused(fused, histories)
         parts = list(self._parts(histories))
         answers = [self._run([histories[i] for i in part], size, length) for part, size, length in parts]
         if len(answers) == 1:
@@ -99,6 +107,20 @@ class UserEncoder:
             weights = torch.softmax(states @ network.item_vectors().T / plan.temperature, 1)
             best, places = weights.topk(min(NUM_NEAREST, weights.shape[1]), 1)
         return SoftItems(places.cpu().numpy() + 1, best.cpu().numpy())
+
+    @property
+    def not_fused(self) -> str:
+        """Why torch computes, as a label; empty where compiled code does."""
+        return self._fused[1]
+
+    @cached_property
+    def _fused(self) -> tuple[FusedDecoder | None, str]:
+        if not self._may_fuse or self.next_item is not None:
+            return None, "index_proposes" if self._may_fuse else "not_asked"
+        try:
+            return proven_decoder(self.network, self.plan), ""
+        except UnavailableError as error:
+            return None, str(error)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -139,6 +161,12 @@ class UserEncoder:
         """The smallest size that holds them, else the largest: a pass costs about as much as 4 more sequences in it."""
         return next((size for size in reversed(self.sizes) if size >= num_left), self.sizes[0])
 
+    def _run_fused(self, fused: FusedDecoder, histories: Sequence[History]) -> QueryVectors:
+        windows, users = [self.window(h) for h in histories], [h.user for h in histories]
+        self._check(windows, users)
+        self.num_tokens += sum(map(len, windows))
+        return fused.run(windows, users)
+
     def _run(self, histories: Sequence[History], size: int, length: int) -> QueryVectors:
         windows: list[tuple[int, ...]] = [self.window(h) for h in histories]
         users = [h.user for h in histories]
@@ -164,7 +192,7 @@ class UserEncoder:
         """Bounds on the host: an out-of-range row on a GPU poisons its context."""
         config = self.network.config
         # Python integers, checked before any tensor exists: NumPy would wrap or raise in its own words
-        if any(not 1 <= row <= config.num_items for window in windows for row in window):
+        if any(window and not 1 <= min(window) <= max(window) <= config.num_items for window in windows):
             raise ValueError(f"an item row lies outside 1..{config.num_items}")
         if any(not 0 <= user <= config.num_users for user in users):
             raise ValueError(f"a user row lies outside 0..{config.num_users}")
