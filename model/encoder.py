@@ -8,6 +8,7 @@ batch (docs/decisions/0005-same-answer-in-any-batch.md). Few shapes are also wha
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
 
@@ -18,11 +19,14 @@ from torch import Tensor
 from model.batch import Batch
 from model.checkpoint import Checkpoint
 from model.compiled import CompiledForward, bit_identical
+from model.fused.blend import FusedBlend
 from model.fused.decoder import FusedDecoder
 from model.fused.library import UnavailableError
 from model.fused.proof import proven_decoder
 from model.generation.greedy import NextItem
-from model.records import History, PromptForm, PromptPlan, QueryVectors, SoftItems
+from model.networks.base import Network
+from model.networks.blend import Blend
+from model.records import History, PromptForm, PromptPlan, QueryVectors, ServingPlan, SoftItems
 
 MAIN_SIZE = {"cpu": 8, "cuda": 256}  # sequences a pass; what other sizes are proven against
 OTHER_SIZES = {"cpu": (1, 4, 16), "cuda": (1, 8, 64)}
@@ -69,8 +73,10 @@ class UserEncoder:
         # a soft item is the mean of all items: an index that names one cannot give it
         self.next_item = next_item if generates and self.plan.form is PromptForm.ARGMAX else None
         self._passes: dict[tuple[int, int], CompiledForward] = {}
-        self.num_tokens = self.num_padding = 0  # computed so far: of items, and of nothing
-        self.num_eager: Counter[str] = Counter()  # passes that ran operation by operation, by reason
+        self.num_tokens = self._num_padding = 0  # computed so far: of items, and of nothing
+        self._num_eager: Counter[str] = Counter()
+        self._checkpoint = checkpoint
+        self._others: list[UserEncoder] = []  # of the parts of a blend whose decoder is compiled
 
     def window(self, history: History) -> tuple[int, ...]:
         """The items that can change the answer: the newest `max_length`."""
@@ -114,13 +120,30 @@ class UserEncoder:
         return self._fused[1]
 
     @cached_property
-    def _fused(self) -> tuple[FusedDecoder | None, str]:
+    def _fused(self) -> tuple[FusedDecoder | FusedBlend | None, str]:
         if not self._may_fuse or self.next_item is not None:
             return None, "index_proposes" if self._may_fuse else "not_asked"
         try:
+            if isinstance(self.network, Blend):
+                return FusedBlend(self.network, self.plan, self._encoder_of), ""
             return proven_decoder(self.network, self.plan), ""
         except UnavailableError as error:
             return None, str(error)
+
+    def _encoder_of(self, part: Network) -> "UserEncoder":
+        plain = replace(self._checkpoint, network=part, plan=ServingPlan())
+        self._others.append(UserEncoder(plain, only_main_size=self._only_main_size, fused=False))
+        return self._others[-1]
+
+    @property
+    def num_padding(self) -> int:
+        """The padding that was computed so far."""
+        return self._num_padding + sum(other.num_padding for other in self._others)
+
+    @property
+    def num_eager(self) -> Counter[str]:
+        """Passes that ran operation by operation, by reason."""
+        return sum((other.num_eager for other in self._others), Counter(self._num_eager))
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -161,7 +184,7 @@ class UserEncoder:
         """The smallest size that holds them, else the largest: a pass costs about as much as 4 more sequences in it."""
         return next((size for size in reversed(self.sizes) if size >= num_left), self.sizes[0])
 
-    def _run_fused(self, fused: FusedDecoder, histories: Sequence[History]) -> QueryVectors:
+    def _run_fused(self, fused: FusedDecoder | FusedBlend, histories: Sequence[History]) -> QueryVectors:
         windows, users = [self.window(h) for h in histories], [h.user for h in histories]
         self._check(windows, users)
         self.num_tokens += sum(map(len, windows))
@@ -178,12 +201,12 @@ class UserEncoder:
             row[: len(window)] = window
         numbers[:, : len(users)] = [len(window) for window in windows], users
         self.num_tokens += int(numbers[0].sum())
-        self.num_padding += rows.size - int(numbers[0].sum())
+        self._num_padding += rows.size - int(numbers[0].sum())
         # few calls into torch: each gives the interpreter's lock away, and may wait to get it back
         batch = Batch(torch.from_numpy(rows), torch.from_numpy(numbers[0]), torch.from_numpy(numbers[1]))
         prepared = self._pass(size, length)
         if prepared.eager:
-            self.num_eager[prepared.eager] += 1
+            self._num_eager[prepared.eager] += 1
         # numpy(force=True) would hold the interpreter's lock while the device works
         vectors, prompts = (part.cpu().numpy() for part in prepared.run(batch.to(self.device)))
         return QueryVectors(vectors[: len(users)], prompts[: len(users)])

@@ -176,7 +176,9 @@ ALLOWED = {
     "model.compiled": "model.batch model.generation model.networks model.products model.records",
     "model.data": "model.attributes model.catalogue model.folders model.logs model.positive",
     "model.device": "model.batch model.columns model.compiled model.kernels model.merging model.networks model.records",
-    "model.encoder": "model.batch model.checkpoint model.compiled model.fused model.generation model.records",
+    "model.encoder": (
+        "model.batch model.checkpoint model.compiled model.fused model.generation model.networks model.records"
+    ),
     "model.evaluation": "model.batch model.catalogue model.data model.merging model.networks model.records",
     "model.folders": "",
     "model.fused": "model.batch model.compiled model.networks model.records",

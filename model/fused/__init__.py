@@ -9,5 +9,6 @@ AVX-512, and where it was proven, on this network, to give its answers; everywhe
     decoder.c       histories, generated items, query vectors
     library         the compiled library, if there is one
     decoder         a network and a plan in the form that it reads
+    blend           the same for a decoder among other systems
     proof           its answers against the network's
 """
