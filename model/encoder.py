@@ -1,9 +1,10 @@
 """UserEncoder: histories in, query vectors out. The only door to the networks that the service uses.
 
-A pass has one of few shapes: so many sequences, padded to one of few lengths. With one compute thread the matrix
-kernels treat a row the same wherever it stands, and sizes are used only when they are proven, on this machine and
-network, to give the same bits as the others; so an answer does not depend, to the last bit, on who else is in the
-batch (docs/decisions/0005-same-answer-in-any-batch.md). Few shapes are also what CUDA graphs need.
+On a CPU compiled code answers where it can, one history after another (model/fused). Torch's passes have few shapes: so
+many sequences, padded to one of few lengths. With one compute thread the matrix kernels treat a row the same wherever
+it stands, and sizes are used only when they are proven, on this machine and network, to give the same bits as the
+others; so an answer does not depend, to the last bit, on who else is in the batch
+(docs/decisions/0005-same-answer-in-any-batch.md). Few shapes are also what CUDA graphs need.
 """
 
 from collections import Counter
