@@ -31,6 +31,7 @@ def doctor(
         "torch": check_torch,
         "gpu": check_gpu,
         "faiss": check_faiss,
+        "decoder": check_decoder,
         "embedded redis": check_redis,
     }
     checks |= {f"bundle {folder}": lambda folder=folder: check_bundle(folder) for folder in bundle or []}  # type: ignore[misc]
@@ -66,6 +67,16 @@ def check_gpu() -> str:
 def check_faiss() -> str:
     faiss = importlib.import_module("faiss")
     return f"{faiss.__version__}; needed for indexes other than exact"
+
+
+def check_decoder() -> str:
+    from model.fused.library import UnavailableError, open_library
+
+    try:
+        open_library()
+    except UnavailableError as error:
+        return f"torch encodes on the CPU, slower: {error}"
+    return "compiled code encodes on the CPU, where the network is one that it knows"
 
 
 def check_redis() -> str:

@@ -249,3 +249,25 @@ def test_nearest_items_of_rows_outside_the_catalogue_are_refused(make_network, m
     encoder = UserEncoder(make_checkpoint(make_network("recgpt"), plan))
     with pytest.raises(ValueError, match="an item row lies outside"):
         encoder.nearest(History((NUM_ITEMS + 1,)))
+
+
+def test_compiled_code_answers_as_torch_does(make_network, make_checkpoint):
+    """The same lists, vectors but for rounding; alone and in a batch the same bits (tests/model/fused)."""
+    checkpoint = make_checkpoint(make_network(dim=32, max_length=MAX_LENGTH), ServingPlan(PromptPlan(num_steps=2)))
+    fused, plain = UserEncoder(checkpoint), UserEncoder(checkpoint, fused=False)
+    histories = [History(tuple(1 + (n * k) % NUM_ITEMS for k in range(n)), n % 5) for n in range(MAX_LENGTH + 5)]
+    ours, theirs = fused.encode(histories), plain.encode(histories)
+    assert plain.not_fused == "not_asked"
+    assert np.array_equal(ours.prompts, theirs.prompts)
+    np.testing.assert_allclose(ours.vectors, theirs.vectors, atol=3e-5)
+    if fused.not_fused:
+        pytest.skip(f"compiled code cannot be used here: {fused.not_fused}")
+    assert (fused.num_padding, fused.num_tokens) == (0, plain.num_tokens)
+    assert not fused._passes
+
+
+def test_an_index_that_proposes_leaves_compiled_code_out(make_network, make_checkpoint):
+    checkpoint = make_checkpoint(make_network(dim=32), ServingPlan(PromptPlan(num_steps=2)))
+    encoder = UserEncoder(checkpoint, next_item=lambda states: torch.ones(len(states), dtype=torch.int64))
+    assert encoder.not_fused == "index_proposes"
+    assert encoder.encode([History((1, 2))]).prompts.tolist() == [[1]]
