@@ -1,5 +1,7 @@
 """UserEncoder: an answer depends on its own history alone, to the last bit."""
 
+from random import Random
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,10 @@ SYSTEMS = {
     "comirec-sa": ("comirec", {"variant": "sa"}, PromptPlan()),
     "comirec-dr": ("comirec", {"variant": "dr"}, PromptPlan()),
 }
+OTHERS = {
+    **{f"deepsets-{dim}": ("deepsets", dim) for dim in (8, 16, 32)},  # its layer has a width of one less
+    **{kind: (kind, 16) for kind in ("bert4rec", "caser", "fism", "gru4rec", "narm", "sasrec", "stamp")},
+}
 
 
 @pytest.fixture(scope="module", params=SYSTEMS.values(), ids=SYSTEMS.keys())
@@ -44,6 +50,17 @@ def test_batched_equals_single_to_the_bit(encoder, histories, random):
         vectors, prompts = encoder.encode([history])
         assert np.array_equal(together.vectors[i], vectors[0])
         assert np.array_equal(together.prompts[i], prompts[0])
+
+
+@pytest.mark.parametrize(("kind", "dim"), OTHERS.values(), ids=OTHERS.keys())
+def test_every_system_answers_a_history_alone_as_in_a_batch(kind, dim, make_network, make_checkpoint):
+    encoder = UserEncoder(make_checkpoint(make_network(kind, max_length=MAX_LENGTH, dim=dim)))
+    random = Random(0)
+    for _ in range(10):
+        lengths = [random.randint(0, MAX_LENGTH) for _ in range(20)]
+        histories = [History(tuple(random.choices(range(1, NUM_ITEMS + 1), k=length))) for length in lengths]
+        together = encoder.encode(histories).vectors
+        assert np.array_equal(together, np.concatenate([encoder.encode([each]).vectors for each in histories]))
 
 
 def test_different_histories_get_different_vectors(encoder):
