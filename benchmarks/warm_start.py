@@ -50,7 +50,7 @@ def compare(system: str, seed: int, before: SequenceData, after: SequenceData) -
     old, _ = timed(lambda: fit(recipe, before, seed))
     whole, whole_seconds = timed(lambda: fit(recipe, after, seed + 10))
     start = WarmStart.of(old)
-    warm, warm_seconds = timed(lambda: fit(warm_recipe(recipe, start), after, seed + 10, start=start))
+    warm, warm_seconds = timed(lambda: fit(warm_recipe(recipe, start, after), after, seed + 10, start=start))
     eval_split = EvalSplit.of(after, "test")
     figures = {
         name: {metric: round(measure_plan(c.network.eval(), eval_split, c.plan, metric), 5) for metric in METRICS}

@@ -174,6 +174,8 @@ class Catalogue:
     categories: Ragged | None = None  # item row - 1 -> category numbers; for controllable diversity
     attributes: Attributes | None = None  # of items; for filters, caps and boosts
     sample: Ragged | None = None  # histories of training, of nobody by name: such as the queries of users come from
+    # (U,) a byte for each user's newest event of training: other events since are seen, which item it was is not
+    newest: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         if len(self.counts) != len(self.items):
@@ -184,6 +186,8 @@ class Catalogue:
             raise ValueError(f"{len(self.items)} items but {len(self.attributes)} rows of attributes")
         if self.sample is not None and ((self.sample.values < 1) | (self.sample.values > len(self.items))).any():
             raise ValueError(f"a history of the sample holds rows beyond the {len(self.items)} items")
+        if self.newest is not None and len(self.newest) != len(self.users):
+            raise ValueError(f"{len(self.users)} users but {len(self.newest)} marks of their newest events")
 
     @cached_property
     def by_popularity(self) -> NDArray[np.int64]:
@@ -203,6 +207,8 @@ class Catalogue:
             arrays |= {"category_offsets": self.categories.offsets, "category_values": self.categories.values}
         if self.sample is not None:
             arrays |= {"sample_offsets": self.sample.offsets, "sample_values": self.sample.values}
+        if self.newest is not None:
+            arrays["newest"] = self.newest
         np.savez(path, **arrays)
         beside = path.with_name(ATTRIBUTES)
         if self.attributes is None:
@@ -222,4 +228,4 @@ class Catalogue:
                 categories = Ragged(arrays["category_offsets"], arrays["category_values"])
             sample = Ragged(arrays["sample_offsets"], arrays["sample_values"]) if "sample_offsets" in arrays else None
             items, users = IdMap.load(arrays, "items"), IdMap.load(arrays, "users")
-            return cls(items, users, arrays["counts"], categories, attributes, sample)
+            return cls(items, users, arrays["counts"], categories, attributes, sample, arrays.get("newest"))

@@ -174,7 +174,7 @@ ALLOWED = {
     ),
     "model.columns": "model.records",
     "model.compiled": "model.batch model.generation model.networks model.products model.records",
-    "model.data": "model.attributes model.catalogue model.folders model.logs model.positive",
+    "model.data": "model.attributes model.catalogue model.folders model.ids model.logs model.positive",
     "model.device": "model.batch model.columns model.compiled model.kernels model.merging model.networks model.records",
     "model.encoder": (
         "model.batch model.checkpoint model.compiled model.fused model.generation model.networks model.records"

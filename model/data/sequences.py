@@ -22,6 +22,7 @@ from model.catalogue import ATTRIBUTES, Catalogue, Ragged
 from model.data.marks import Marks
 from model.folders.files import FolderRefused
 from model.folders.whole import FolderKind, read_folder, write_folder
+from model.ids import marks_of
 from model.positive import PositiveRule, read_rule, write_rule
 
 FORMAT = 2
@@ -117,9 +118,10 @@ class SequenceData:
 
     @property
     def sampled_catalogue(self) -> Catalogue:
-        """The catalogue with some histories of training, each up to an event drawn at random: what a checkpoint keeps.
+        """The catalogue with what a checkpoint keeps of the events of training: some histories, and each one's newest.
 
-        They stand for the queries of users where the service has none (service/catalogue/newcomers.py).
+        Histories go up to an event drawn at random, and stand for the queries of users where the service has none
+        (service/catalogue/newcomers.py); by the newest a warm start sees who has other events since.
         """
         train, generator = self.train, np.random.default_rng(0)
         firsts = np.repeat(train.offsets[:-1], train.lengths)
@@ -130,7 +132,17 @@ class SequenceData:
         histories = Ragged.of(
             train.values[start:end].tolist() for start, end in zip(starts.tolist(), places.tolist(), strict=True)
         )
-        return replace(self.catalogue, sample=histories)
+        return replace(self.catalogue, sample=histories, newest=self.newest_marks)
+
+    @property
+    def newest_marks(self) -> NDArray[np.uint8]:
+        """(U,) a byte of the mark of each user's newest item of training, 0 without one; the same for the same id."""
+        items, histories = self.catalogue.items, self.train
+        marks = np.zeros(len(items) + 1, dtype=np.uint8)
+        marks[1:] = marks_of(items.ids if items.are_integers else items.ids.tolist()) & 0xFF
+        newest = np.zeros(len(histories), dtype=np.int32)
+        newest[histories.lengths > 0] = histories.values[histories.offsets[1:][histories.lengths > 0] - 1]
+        return marks[newest]
 
     @property
     def digest(self) -> str:

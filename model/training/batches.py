@@ -1,7 +1,8 @@
 """Training batches: windows of every history, similar lengths together, so that little is padding."""
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ class TrainingWindows:
     users: NDArray[np.int64]
     lengths: NDArray[np.int64]  # items of a row; of a prefix those up to its first target
     num_behind: int = 0  # places for the further targets of a prefix, which follow in its row as far as there are any
+    chances: NDArray[np.float64] | None = None  # of each row to be in an epoch; None = all are
 
     @classmethod
     def prefixes(cls, data: SequenceData, max_length: int, window: int = 1) -> "TrainingWindows":
@@ -54,15 +56,20 @@ class TrainingWindows:
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         return cls(rows, np.array(users, dtype=np.int64), lengths)
 
+    def with_chances(self, of_users: NDArray[np.float64]) -> "TrainingWindows":
+        """The same windows, each in an epoch by the chance (U,) of its user, drawn anew for every epoch."""
+        return replace(self, chances=of_users[self.users - 1])
+
     def mean_positions(self, batch_users: int) -> float:
         """Items in a batch, on average over an epoch."""
-        return int(self.lengths.sum()) / -(-len(self.rows) // batch_users)
+        chances = np.ones(len(self.rows)) if self.chances is None else self.chances
+        return float(chances @ self.lengths / math.ceil(chances.sum() / batch_users))
 
     def batches(self, batch_users: int, rng: np.random.Generator) -> Iterator[Batch]:
         """One epoch in a fresh random order."""
         sizes = np.array([len(row) for row in self.rows])
         # padding to the longest would waste most of the work on these data: median length 6, longest 50
-        order = rng.permutation(len(sizes))
+        order = rng.permutation(len(sizes) if self.chances is None else _drawn(self.chances, rng))
         cuts = []
         for start in range(0, len(order), batch_users * SHUFFLE_BATCHES):
             window = order[start : start + batch_users * SHUFFLE_BATCHES]
@@ -77,3 +84,9 @@ class TrainingWindows:
             # one copy a batch: row by row it takes a tenth of an epoch of prefixes
             rows[taken] = np.concatenate([self.rows[i] for i in cut.tolist()])
             yield Batch(torch.from_numpy(rows), torch.from_numpy(lengths), torch.from_numpy(self.users[cut]))
+
+
+def _drawn(chances: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+    drawn = np.flatnonzero(rng.random(len(chances)) < chances)
+    # of a handful of rows none may be drawn, and an epoch without a step would be measured as if it had taught
+    return drawn if len(drawn) else np.arange(len(chances))

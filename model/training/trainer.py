@@ -29,9 +29,10 @@ from model.training.losses import SAMPLED, catalogue_cross_entropy, target_share
 from model.training.plans import choose_plan, measure_plan, plain_plan
 from model.training.stage_run import StageRun
 from model.training.stages import EpochReport, EpochState, StageFolder, StageResult, stage_key
-from model.training.warm import WarmStart
+from model.training.warm import AVERAGED_PART, WarmStart
 
 STAGE_STRIDE = 1_000_000  # between the seeds of a run's stages
+NINTH = 9  # of the steps are those that weights are averaged over, the last
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,14 @@ class Trainer:
             start.fill(self.network, data.catalogue, data.train)
         self.start, self.measures, self._epochs = start, measures, list[int]()  # epochs taken of each finished stage
         self.origin = origin_of(data, start, measures)
-        self.averaged = AveragedModel(self.network, multi_avg_fn=partial(move_average, recipe.ema_decay))
+        average = partial(move_average, recipe.ema_decay, part=AVERAGED_PART if start else NINTH)
+        self.averaged = AveragedModel(self.network, multi_avg_fn=average)
         max_length = self.network.config.max_length
         if recipe.samples == "prefixes":
-            self.windows = TrainingWindows.prefixes(data, max_length, recipe.window.length)
+            windows = TrainingWindows.prefixes(data, max_length, recipe.window.length)
         else:
-            self.windows = TrainingWindows.of(data, max_length)
+            windows = TrainingWindows.of(data, max_length)
+        self.windows = windows.with_chances(start.chances(data)) if start else windows
 
     @cached_property
     def eval_split(self) -> EvalSplit:
@@ -260,13 +263,20 @@ def check_recipe(recipe: Recipe, network: Network) -> None:
 
 
 def move_average(
-    decay: float, averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Tensor | int
+    decay: float,
+    averaged: Sequence[Tensor],
+    current: Sequence[Tensor],
+    num_averaged: Tensor | int,
+    part: int = NINTH,
 ) -> None:
-    """Exponential average whose memory starts short: else the random first weights would weigh for epochs."""
+    """Exponential average whose memory starts short: else the random first weights would weigh for epochs.
+
+    part: of the steps so far, 9 a ninth: its memory, until that has the length that the decay gives it.
+    """
     count = int(num_averaged)
     # one call for all tables: tensor by tensor it costs a kernel each
-    # the memory of TensorFlow's ExponentialMovingAverage with num_updates: .1, .18, .25 .. up to the decay
-    torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + count) / (10 + count)))
+    # a ninth: as TensorFlow's ExponentialMovingAverage with num_updates, .1, .18, .25 .. up to the decay
+    torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + count) / (part + 1 + count)))
 
 
 def provenance_of(

@@ -2,6 +2,7 @@
 
 Items and users that both know keep their rows; a new item begins among the items that it is watched with, a new user as
 in any training; those that are gone leave. Everything else of the network is taken over as it is.
+Its epochs are of what is new: histories with events since then, and a share of the others.
 """
 
 import hashlib
@@ -9,19 +10,25 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.checkpoint import Checkpoint
+from model.data.sequences import SequenceData
 from model.networks.base import Network
 from model.networks.blend import Blend
 from model.networks.spectrum import MAX_GAP, NEARNESS, SHRINK, pairs_apart
 from model.recipes.schema import Recipe, Stage
 
-EPOCHS_SHARE = 0.2  # of the epochs that were run to choose the start, at least one
+EPOCHS_SHARE = 0.175  # of the work of the epochs that were run to choose the start; small batches cost a tenth more
+REPLAY = 1 / 3  # of the histories without new events in an epoch, drawn anew for each
 WARMUP_STEPS = 20  # at most: the usual two hundred are a third of such a training, most of it at a low rate
+RATE = 2.0  # times the recipe's, at half its batch: few epochs go farther in more and longer steps
 NEW_LENGTH = 0.5  # of a new item's vector: as long as those of trained items it stands in everybody's list
+AVERAGED_PART = 3  # weights are averaged over the last third of the steps: the usual ninth is few, of wide ones
 SIZES = ("num_items", "num_users")
 
 
@@ -35,7 +42,9 @@ class WarmStart:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "WarmStart":
-        return cls(checkpoint.network, checkpoint.catalogue, checkpoint.provenance.epochs)
+        told = checkpoint.provenance
+        # those of a warm start are few: a chain of them would come down to one epoch
+        return cls(checkpoint.network, checkpoint.catalogue, () if told.started_from else told.epochs)
 
     def part(self, number: int) -> "WarmStart":
         """The start of a part of a blend.
@@ -53,9 +62,24 @@ class WarmStart:
         state = hashlib.sha256(repr([asdict(self.network.config), self.network.kind]).encode())
         for ids in (self.catalogue.items.ids, self.catalogue.users.ids):
             state.update(repr(ids.tolist()).encode())
+        if self.catalogue.newest is not None:
+            state.update(self.catalogue.newest.tobytes())
         for name, tensor in sorted(self.network.state_dict().items()):
             state.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         return state.hexdigest()
+
+    def chances(self, data: SequenceData) -> NDArray[np.float64]:
+        """(U,) the chance of each user's history to be in an epoch: 1 with events that the start has not seen.
+
+        A start that does not tell, of an earlier version, has chances of 1.
+        """
+        users, newest = self.catalogue.users, self.catalogue.newest
+        if newest is None:
+            return np.ones(len(data.catalogue.users))
+        rows = np.array([users.row(external) for external in data.catalogue.users.ids.tolist()], dtype=np.int64)
+        is_seen = rows > 0
+        is_seen[is_seen] = newest[rows[is_seen] - 1] == data.newest_marks[is_seen]
+        return np.where(is_seen, REPLAY, 1.0)
 
     @torch.no_grad()
     def fill(self, network: Network, catalogue: Catalogue, histories: Ragged) -> None:
@@ -146,14 +170,20 @@ def check_alike(start: Network, network: Network) -> None:
         raise ValueError(f"the checkpoint to start from has {told}; train it anew, or with its own recipe")
 
 
-def warm_recipe(recipe: Recipe, start: WarmStart) -> Recipe:
-    """The recipe of a training with a warm start: a share of the epochs, each measured, and no pre-training."""
+def warm_recipe(recipe: Recipe, start: WarmStart, data: SequenceData) -> Recipe:
+    """The recipe of a training with a warm start: a share of the work, measured at its end, and no pre-training.
+
+    Its steps are twice as many an epoch, of half a batch each, and twice as long.
+    """
     stages = [stage for stage in recipe.all_stages if stage.objective == "next"]
     wanted = iter(start.epochs if len(start.epochs) == len(stages) else [stage.num_epochs for stage in stages])
     if len(start.epochs) == len(recipe.all_stages):
         chosen = zip(recipe.all_stages, start.epochs, strict=True)
         wanted = iter([num for stage, num in chosen if stage.objective == "next"])
-    return _shorter(recipe, wanted)
+    lengths = data.train.lengths
+    # of an epoch, against one of all histories
+    work = float(start.chances(data) @ lengths) / max(1, int(lengths.sum()))
+    return _shorter(recipe, wanted, EPOCHS_SHARE / work if work else EPOCHS_SHARE)
 
 
 def epochs_run(recipe: Recipe, stage: Stage, chosen: int) -> int:
@@ -161,14 +191,26 @@ def epochs_run(recipe: Recipe, stage: Stage, chosen: int) -> int:
     return min(stage.num_epochs, chosen + recipe.patience * recipe.evaluate_every)
 
 
-def _shorter(recipe: Recipe, epochs: Iterator[int]) -> Recipe:
+def _shorter(recipe: Recipe, epochs: Iterator[int], share: float) -> Recipe:
     stages = tuple(
-        replace(stage, num_epochs=max(1, int(EPOCHS_SHARE * epochs_run(recipe, stage, next(epochs)))))
+        replace(
+            stage,
+            num_epochs=max(1, round(share * epochs_run(recipe, stage, next(epochs)))),
+            learning_rate=RATE * stage.learning_rate,
+        )
         for stage in recipe.stages
         if stage.objective == "next"
     )
-    parts = tuple(_shorter(part, epochs) for part in recipe.parts)
+    parts = tuple(_shorter(part, epochs, share) for part in recipe.parts)
     # a table that starts from counts would be computed and then overwritten
     network = {**recipe.network, "spectral_start": 0.0} if "spectral_start" in recipe.network else recipe.network
-    warmup = min(recipe.warmup_steps, WARMUP_STEPS)
-    return replace(recipe, stages=stages, parts=parts, network=network, warmup_steps=warmup, evaluate_every=1)
+    return replace(
+        recipe,
+        stages=stages,
+        parts=parts,
+        network=network,
+        warmup_steps=min(recipe.warmup_steps, WARMUP_STEPS),
+        batch_users=max(1, recipe.batch_users // 2),
+        # a curve that rises: the best of a few figures is the luckiest, not the last
+        evaluate_every=max([stage.num_epochs for stage in stages], default=1),
+    )

@@ -57,7 +57,7 @@ class TrainCommand:
         Option(
             help="Checkpoint whose weights the training begins with, matched by ids: new items begin among their "
             "neighbours, new users fresh, those that are gone leave. For new data of the same recipe; a fifth of its "
-            "epochs."
+            "work, on histories with new events and a third of the others."
         ),
     ] = None
     refit: Annotated[
@@ -132,10 +132,10 @@ def read_training(options: TrainCommand) -> Training:
     start = WarmStart.of(Checkpoint.load(options.start_from)) if options.start_from else None
     chosen = Checkpoint.load(options.refit) if options.refit else None
     recipe = load_recipe(options.recipe, options.arm)
-    recipe = warm_recipe(recipe, start) if start else recipe
+    data, seed = SequenceData.load(options.data), options.seed or 0
+    recipe = warm_recipe(recipe, start, data) if start else recipe
     if options.max_epochs is not None:
         recipe = with_epochs(recipe, options.max_epochs)
-    data, seed = SequenceData.load(options.data), options.seed or 0
     if chosen:
         if options.max_epochs is not None or options.seed is not None:
             raise ValueError("--refit has the seed and the epochs of its checkpoint; leave --seed and --max-epochs out")

@@ -98,6 +98,7 @@ def test_popularity_breaks_ties_by_row():
     [
         ({"counts": np.zeros(2)}, "3 items but 2 popularity counts"),
         ({"categories": Ragged.of([[1]])}, "3 items but 1 category rows"),
+        ({"newest": np.zeros(3, dtype=np.uint8)}, "2 users but 3 marks of their newest events"),
     ],
 )
 def test_parts_must_fit(changes, reason):
@@ -108,12 +109,12 @@ def test_parts_must_fit(changes, reason):
 @pytest.mark.parametrize("items", [["c", "a", "ä\u4e00"], EXTREMES[:3]])
 @pytest.mark.parametrize("categories", [None, Ragged.of([[0], [], [2, 1]])])
 def test_catalogue_survives_the_disk(tmp_path, items, categories):
-    saved = small_catalogue(items=IdMap.of(items), categories=categories)
+    saved = small_catalogue(items=IdMap.of(items), categories=categories, newest=np.array([3, 200], dtype=np.uint8))
     saved.save(tmp_path / "catalogue.npz")
     loaded = Catalogue.load(tmp_path / "catalogue.npz")
     assert loaded.items.external([1, 2, 3]) == items
     assert loaded.users.external([1, 2]) == [7, 5]
-    assert loaded.counts.tolist() == [2, 9, 2]
+    assert (loaded.counts.tolist(), loaded.newest.tolist()) == ([2, 9, 2], [3, 200])
     assert (loaded.categories and loaded.categories[2].tolist()) == (categories and [2, 1])
 
 

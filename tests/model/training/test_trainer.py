@@ -235,6 +235,12 @@ def test_memory_of_the_average_starts_short(count, expected):
     assert average.item() == pytest.approx(expected)
 
 
+def test_memory_of_the_average_may_be_a_larger_part_of_the_steps():
+    average = torch.zeros(1)
+    move_average(0.998, [average], [torch.ones(1)], torch.tensor(8), part=3)
+    assert average.item() == pytest.approx(3 / 12)
+
+
 def with_prompts(recipe, learning_rate=0.01):
     return replace(recipe, stages=(*recipe.stages, Stage(num_epochs=1, num_prompts=1, learning_rate=learning_rate)))
 

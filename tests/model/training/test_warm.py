@@ -12,9 +12,10 @@ from model.data.sequences import SequenceData
 from model.networks import SYSTEMS, build_network
 from model.recipes.schema import Recipe, Stage
 from model.records import ServingPlan
+from model.training.batches import TrainingWindows
 from model.training.fit import fit
 from model.training.refit import refit, with_chosen_epochs
-from model.training.warm import NEW_LENGTH, WarmStart, expected_lengths, place_new, tables_of, warm_recipe
+from model.training.warm import NEW_LENGTH, REPLAY, WarmStart, expected_lengths, place_new, tables_of, warm_recipe
 
 OLD_ITEMS, NEW_ITEMS = [*range(100, 130)], [*range(105, 137)]
 OLD_USERS, NEW_USERS = [*range(20)], [*range(4, 30)]
@@ -111,7 +112,7 @@ def test_a_training_begins_with_the_weights(old, after, before):
     for name, tensor in old.network.state_dict().items():
         assert torch.allclose(again.network.state_dict()[name], tensor, atol=1e-5)
     start = WarmStart.of(old)
-    warm = fit(warm_recipe(SASREC, start), after, start=start)
+    warm = fit(warm_recipe(SASREC, start, after), after, start=start)
     assert warm.catalogue.items.ids.tolist() == NEW_ITEMS
 
 
@@ -128,10 +129,69 @@ def test_a_start_that_training_only_spoils_is_kept(old, before):
 def test_the_recipe_is_shorter_and_has_no_pretraining(old, epochs, wanted):
     pretrain = replace(SASREC.stages[0], objective="pretrain")
     recipe = replace(SASREC, system="s3rec", stages=(pretrain, Stage(num_epochs=20)), evaluate_every=3, patience=2)
-    shorter = warm_recipe(recipe, replace(WarmStart.of(old), epochs=epochs))
+    start, strangers = replace(WarmStart.of(old), epochs=epochs), make_data(OLD_ITEMS, range(90, 99))
+    shorter = warm_recipe(recipe, start, strangers)
     assert [stage.num_epochs for stage in shorter.stages] == [wanted]
-    assert shorter.evaluate_every == 1
-    assert warm_recipe(replace(recipe, warmup_steps=200), replace(WarmStart.of(old), epochs=epochs)).warmup_steps == 20
+    assert shorter.evaluate_every == wanted
+    assert warm_recipe(replace(recipe, warmup_steps=200), start, strangers).warmup_steps == 20
+
+
+def test_a_step_takes_half_a_batch_at_twice_the_rate(old, after):
+    shorter = warm_recipe(BLEND, WarmStart.of(old), after)
+    assert [part.batch_users for part in shorter.parts] == [4, 4]
+    assert [stage.learning_rate for stage in shorter.all_stages] == [0.02, 0.02]
+    assert warm_recipe(replace(SASREC, batch_users=1), WarmStart.of(old), after).batch_users == 1
+
+
+def test_a_chain_of_warm_starts_is_of_the_epochs_of_the_recipe(old):
+    again = replace(old, provenance=replace(old.provenance, epochs=(1,), started_from="another"))
+    assert (WarmStart.of(old).epochs, WarmStart.of(again).epochs) == (old.provenance.epochs, ())
+
+
+def with_events(data, user, *items):
+    """The data after a user (a row) has watched items (ids)."""
+    rows = [data.train[n].tolist() for n in range(len(data.train))]
+    rows[user - 1] += data.catalogue.items.rows(items)
+    return replace(data, train=Ragged.of(rows))
+
+
+def test_histories_with_events_since_the_start_are_in_every_epoch(before, old):
+    start = WarmStart.of(old)
+    assert start.chances(before).tolist() == [REPLAY] * len(OLD_USERS)
+    assert start.chances(with_events(before, 3, 115)).tolist() == [REPLAY] * 2 + [1.0] + [REPLAY] * 17
+    # a log that forgets its oldest day, and items of other rows
+    rows, ids = [before.train[n][3:] for n in range(len(before.train))], IdMap.of([99, *OLD_ITEMS])
+    shifted = Catalogue(ids, before.catalogue.users, np.zeros(len(ids)))
+    later = replace(before, catalogue=shifted, train=Ragged.of([row + 1 for row in rows]))
+    assert start.chances(later).tolist() == [REPLAY] * len(OLD_USERS)
+
+
+def test_users_that_the_start_does_not_know_are_in_every_epoch(after, old):
+    chances = WarmStart.of(old).chances(after)
+    assert chances[[NEW_USERS.index(user) for user in NEW_USERS if user not in OLD_USERS]].tolist() == [1.0] * 10
+
+
+def test_a_start_of_an_earlier_version_trains_on_everything(before, old):
+    start = WarmStart(old.network, replace(old.catalogue, newest=None))
+    assert start.chances(before).tolist() == [1.0] * len(OLD_USERS)
+    assert start.digest != WarmStart.of(old).digest
+
+
+def test_epochs_that_do_less_are_more(before, old):
+    start = replace(WarmStart.of(old), epochs=(50,))
+    wanted = replace(SASREC, stages=(Stage(num_epochs=50),))
+    assert warm_recipe(wanted, start, before).stages[0].num_epochs == 26
+
+
+def test_an_epoch_has_the_windows_that_are_drawn(before):
+    chances = np.zeros(len(OLD_USERS))
+    chances[[2, 7]], chances[12] = 1.0, 0.5
+    windows, rng = TrainingWindows.of(before, 10).with_chances(chances), np.random.default_rng(0)
+    epochs = [[u for batch in windows.batches(2, rng) for u in batch.users.tolist()] for _ in range(20)]
+    assert {tuple(sorted(epoch)) for epoch in epochs} == {(3, 8), (3, 8, 13)}
+    assert windows.mean_positions(2) == 8 * 2.5 / 2
+    nobody = TrainingWindows.of(before, 10).with_chances(np.zeros(len(OLD_USERS)))
+    assert sum(len(batch.users) for batch in nobody.batches(8, rng)) == len(OLD_USERS)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +209,7 @@ def test_a_checkpoint_of_another_kind_is_refused(old, after, recipe, sentence):
 
 def test_a_blend_starts_part_by_part(before, after):
     start = WarmStart.of(fit(BLEND, before))
-    warm = fit(warm_recipe(BLEND, start), after, start=start)
+    warm = fit(warm_recipe(BLEND, start, after), after, start=start)
     assert len(warm.provenance.epochs) == 2
     assert warm.provenance.started_from == start.digest
 
