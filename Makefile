@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+NATIVE := setup.py $(wildcard model/native/*.c model/native/*.h model/native/*.inc)
 DATA   ?= ../shared/data
 RUNS   ?= runs
 WORKERS ?= 2
@@ -12,7 +13,8 @@ WORKERS ?= 2
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-$(STAMP): pyproject.toml constraints.txt
+# a change of the C code installs again, which compiles it
+$(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev]'
 	touch $@

@@ -31,6 +31,7 @@ def doctor(
         "torch": check_torch,
         "gpu": check_gpu,
         "faiss": check_faiss,
+        "loops": check_loops,
         "embedded redis": check_redis,
     }
     checks |= {f"bundle {folder}": lambda folder=folder: check_bundle(folder) for folder in bundle or []}  # type: ignore[misc]
@@ -66,6 +67,12 @@ def check_gpu() -> str:
 def check_faiss() -> str:
     faiss = importlib.import_module("faiss")
     return f"{faiss.__version__}; needed for indexes other than exact"
+
+
+def check_loops() -> str:
+    from model.native.loops import LOADED
+
+    return LOADED.reason
 
 
 def check_redis() -> str:

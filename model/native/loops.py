@@ -1,0 +1,60 @@
+"""The loops in C: whether they are there, and what each of them promises."""
+
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+VERSION = 1  # of the contracts below; native.h has the same number
+SWITCH = "RECALL_LOOPS"  # "numpy" leaves the C code out
+
+
+class Loops(Protocol):
+    """Functions of C-contiguous arrays; they change nothing but what is named, and let other threads run meanwhile.
+
+    Raise TypeError or ValueError for arrays of another type or size.
+    """
+
+    def most_novel(
+        self,
+        scores: NDArray[np.float32],
+        vectors: NDArray[np.float32],
+        before: NDArray[np.float32],
+        share: float,
+        limit: int,
+        take: Callable[[int], bool] | None,
+        /,
+    ) -> list[int]:
+        """Places of up to `limit` hits by maximal marginal relevance: the list of the definition in double precision.
+
+        scores (P,) finite, P >= 1; vectors (P, D); before (T, D) those of items taken already. share: of novelty.
+        take: takes a place, or tells that it may not be; None = any may be. The lists do not depend on the processor.
+        """
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The code that an installation has."""
+
+    loops: Loops | None  # None: NumPy's code runs
+    reason: str  # for people
+
+
+def load(switch: str) -> Loaded:
+    """The loops, unless they are switched off, were not built, or were built from other sources than these."""
+    if switch == "numpy":
+        return Loaded(None, f"NumPy, by {SWITCH}")
+    try:
+        module = importlib.import_module("model.native._loops")
+    except ImportError as error:
+        return Loaded(None, f"NumPy, because the C code was not built ({error})")
+    if getattr(module, "VERSION", 0) != VERSION:
+        return Loaded(None, "NumPy, because the C code is of another version: install the package again")
+    return Loaded(cast(Loops, module), f"C, {module.WIDTH}")
+
+
+LOADED = load(os.environ.get(SWITCH, ""))

@@ -1,0 +1,67 @@
+/* The extension module: its functions, and what they share. Their contracts stand in model/native/loops.py. */
+
+#include "native.h"
+#include "wide.h"
+#include <stdlib.h>
+
+int view_of(PyObject *array, Py_buffer *view, const char *formats, int ndim, int writeable) {
+    int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writeable ? PyBUF_WRITABLE : 0);
+    if (PyObject_GetBuffer(array, view, flags) < 0)
+        return -1;
+    /* a plain letter is a number in the machine's own order */
+    if (view->ndim == ndim && strlen(view->format) == 1 && strchr(formats, view->format[0]))
+        return 0;
+    PyErr_Format(PyExc_TypeError, "an array of %d dimensions of type %s was expected, not %d of %s", ndim, formats,
+                 view->ndim, view->format);
+    PyBuffer_Release(view);
+    return -1;
+}
+
+/* Memory that a call left for the next: the system clears fresh pages, which takes longer than many a loop. */
+static void *spare = NULL;
+
+void *borrow(size_t size) {
+    void *room = spare;
+    if (size > SPARE_BYTES)
+        room = malloc(size);
+    else if (room)
+        spare = NULL;
+    else
+        room = malloc(SPARE_BYTES);
+    return room ? room : PyErr_NoMemory();
+}
+
+void give_back(void *room, size_t size) {
+    if (spare || size > SPARE_BYTES)
+        free(room);
+    else
+        spare = room;
+}
+
+static PyMethodDef functions[] = {
+    {"most_novel", (PyCFunction)(void (*)(void))most_novel, METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+const Wide *wide = &wide_plain;
+
+static int set_up(PyObject *module) {
+#ifdef __x86_64__
+    /* asked of the processor, and of the system that has to keep its registers */
+    if (__builtin_cpu_supports("avx512f"))
+        wide = &wide_avx512;
+    else if (__builtin_cpu_supports("avx2"))
+        wide = &wide_avx2;
+#endif
+    if (PyModule_AddStringConstant(module, "WIDTH", wide->name) < 0)
+        return -1;
+    return PyModule_AddIntConstant(module, "VERSION", VERSION);
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, set_up}, {0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "_loops", .m_size = 0, .m_methods = functions, .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__loops(void) { return PyModuleDef_Init(&definition); }

@@ -1,0 +1,39 @@
+/* Common to the loops of this folder. They know nothing of NumPy: arrays come by the buffer protocol, as pointers.
+
+   Floating point is that of the source: no contraction to fused operations and no reordering (the flags stand in
+   setup.py), so that every processor gives the same bits, however wide its registers are. */
+
+#ifndef RECALL_NATIVE_H
+#define RECALL_NATIVE_H
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000 /* one build for Python 3.11 and later */
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+
+#define VERSION 1 /* of the contracts in loops.py, which has the same number */
+
+PyObject *most_novel(PyObject *module, PyObject *const *args, Py_ssize_t num_args);
+
+/* Asks for the memory of a C-contiguous array of `size`-byte items of the struct module's type `format`.
+   Returns 0, or -1 with an exception set; the caller releases. */
+int view_of(PyObject *array, Py_buffer *view, const char *formats, int ndim, int writeable);
+
+/* Memory of a call; NULL with an exception set. Up to SPARE_BYTES it is that of an earlier call. Both are called with
+   the interpreter's lock held. */
+#define SPARE_BYTES ((size_t)1 << 20)
+void *borrow(size_t size);
+void give_back(void *room, size_t size);
+
+/* Scores in the order of integers; both zeros are equal. */
+static inline int32_t ordered(float score) {
+    int32_t bits;
+    score += 0.0f; /* -0.0 becomes 0.0 */
+    memcpy(&bits, &score, sizeof bits);
+    return bits ^ ((bits >> 31) & INT32_MAX);
+}
+
+#define ORDER_OF_MINUS_INFINITY ((int32_t)0x807fffff) /* ordered(-INFINITY) */
+
+#endif

@@ -1,0 +1,39 @@
+/* The inner loops, compiled for several widths of register: whatever is computed for many hits at once. */
+
+#ifndef RECALL_WIDE_H
+#define RECALL_WIDE_H
+
+#include <stdint.h>
+
+#define WIDTH 32     /* hits in a block */
+#define ALIGNMENT 64 /* bytes, of a block's columns */
+
+typedef struct {
+    const char *name;
+
+    /* Finds the best hit of a block, of equal ones the first: its worth in the order of integers, and its place. */
+    void (*find_best)(const float *worth, int32_t *bound, int32_t *place);
+
+    /* Writes the vectors (num_hits, dim) of a block as columns (dim, WIDTH) of length 1, and what made them so. */
+    void (*make_columns)(const float *vectors, int64_t num_hits, int64_t dim, float *columns, float *inverses);
+
+    /* Lowers what the hits of a block are worth beside `num` items taken, (num, dim) of length 1; dim >= 1. */
+    void (*lower)(const float *columns, int64_t dim, const float *taken, int64_t num, const float *relevance,
+                  float share, float *worth);
+
+    /* Finds which hits of a block are worth at least so much: bit n for place n. */
+    uint32_t (*worth_at_least)(const float *worth, float bound);
+
+    /* The inner product in double precision. */
+    double (*exact_product)(const float *left, const float *right, int64_t dim);
+} Wide;
+
+extern const Wide wide_plain;
+#ifdef __x86_64__
+extern const Wide wide_avx2, wide_avx512;
+#endif
+
+/* The widest that this processor has; set when the module is loaded. */
+extern const Wide *wide;
+
+#endif
