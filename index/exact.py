@@ -137,8 +137,10 @@ class ExactIndex:
     ) -> Hits:
         check_search(queries, limit, self.dim)
         check_allowed(allowed, self.num_items)
-        hits = empty_hits(len(queries), limit)
         real, device = min(limit, self.num_items), self._items.device
+        if device.type == "cpu" and 0 < len(queries) <= QUERIES_PER_PASS["cpu"]:
+            return _filled_up(self._search_at_once(queries, real, excluded, allowed), limit)
+        hits = empty_hits(len(queries), limit)
         if self._kernels_take(len(queries), real, excluded, allowed):
             hits.rows[:, :real], hits.scores[:, :real] = self._search_on_device(queries, real, excluded)
             return hits
@@ -148,7 +150,7 @@ class ExactIndex:
         for start in range(0, len(queries), largest):
             part = slice(start, min(start + largest, len(queries)))
             num_queries = part.stop - start
-            size = next((fewer for fewer in self.pass_sizes if fewer >= num_queries), largest)
+            size = self._pass_of(num_queries)
             # what an earlier pass left behind them is computed and not read
             padded[:num_queries] = queries[part]
             own = excluded.within(part) if excluded else None
@@ -161,6 +163,37 @@ class ExactIndex:
         # fewer than `limit` items may be left: the places behind them are empty
         hits.rows[np.isneginf(hits.scores)] = 0
         return hits
+
+    def _search_at_once(
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        excluded: Exclusions | None,
+        allowed: NDArray[np.bool_] | None,
+    ) -> Best:
+        """The same of queries that one pass on the CPU holds: a few steps less, for a user who is alone."""
+        num_queries = len(queries)
+        padded = np.zeros((self._pass_of(num_queries), self.dim), dtype=np.float32)
+        padded[:num_queries] = queries
+        scores = self._scores(torch.from_numpy(padded)).numpy()
+        return best_on_cpu(scores[:num_queries], limit, excluded, allowed)
+
+    def _pass_of(self, num_queries: int) -> int:
+        """The smallest size of a pass that holds so many queries."""
+        return next(size for size in self.pass_sizes if size >= num_queries)
+
+
+def _filled_up(best: Best, limit: int) -> Hits:
+    """Hits (Q, limit), with row 0 where a score is -inf."""
+    rows, scores = best
+    if rows.shape[1] < limit:
+        hits = empty_hits(len(rows), limit)
+        hits.rows[:, : rows.shape[1]], hits.scores[:, : rows.shape[1]] = best
+        rows, scores = hits
+    # scores fall: a list without a gap at its end has none
+    if scores[:, -1].min() == -np.inf:
+        rows[np.isneginf(scores)] = 0
+    return Hits(rows, scores)
 
 
 def _as_tensor(vectors: NDArray[np.float32]) -> Tensor:

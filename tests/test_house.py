@@ -152,7 +152,7 @@ ALLOWED = {
     "index": "",
     "index.auto": "index.base index.evaluate index.exact index.factory index.faiss_index",
     "index.base": "",
-    "index.best": "index.base index.checks",
+    "index.best": "index.base index.checks model.native",
     "index.bundle": (
         "index.auto index.base index.checks index.evaluate index.exact index.factory index.faiss_index "
         "index.next_item model model.catalogue model.checkpoint model.encoder model.folders model.metadata "
@@ -187,7 +187,7 @@ ALLOWED = {
     "model.ids": "",
     "model.kernels": "",
     "model.logs": "model.ids model.positive",
-    "model.merging": "model.catalogue model.records",
+    "model.merging": "model.catalogue model.native model.records",
     "model.metadata": "model.catalogue model.positive model.records",
     "model.networks": "model.batch model.catalogue model.generation model.products model.records",
     "model.native": "",

@@ -6,5 +6,7 @@ installed, never later, and need a C compiler and Python's headers; without thos
     loops.py    whether they are there, and their contracts
     module.c    the extension module
     novel.c     maximal marginal relevance (service/lists/diversity.py)
-    wide.inc    its inner loops, which wide_*.c compile for several widths of register
+    best.c      the best of scores that are all there (index/best.py)
+    merge.c     hits to lists (model/merging.py)
+    wide.inc    the inner loops, which wide_*.c compile for several widths of register
 """

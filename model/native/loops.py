@@ -9,7 +9,7 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-VERSION = 1  # of the contracts below; native.h has the same number
+VERSION = 2  # of the contracts below; native.h has the same number
 SWITCH = "RECALL_LOOPS"  # "numpy" leaves the C code out
 
 
@@ -33,6 +33,37 @@ class Loops(Protocol):
 
         scores (P,) finite, P >= 1; vectors (P, D); before (T, D) those of items taken already. share: of novelty.
         take: takes a place, or tells that it may not be; None = any may be. The lists do not depend on the processor.
+        """
+
+    def best(
+        self,
+        scores: NDArray[np.float32],
+        queries: NDArray[np.int64],
+        excluded: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        values: NDArray[np.float32],
+        /,
+    ) -> None:
+        """Writes the best rows 1..N of each query and their scores, best first, ties in row order.
+
+        scores (Q, N), -inf afterwards for each pair of `queries` (E,) and rows `excluded` (E,). rows, values: (Q, K) to
+        be written, K <= N. Raises IndexError for a pair that is not among the scores.
+        """
+
+    def merge(
+        self,
+        rows: NDArray[np.int64],
+        scores: NDArray[np.float32],
+        shares: NDArray[np.int64],
+        own_rows: NDArray[np.int64],
+        own_scores: NDArray[np.float32],
+        own_sources: NDArray[np.int64],
+        /,
+    ) -> bool:
+        """Writes the list of each user (U, L) from its hits (U, Q, K), by shares (S,) of the first S queries.
+
+        Without shares from one pool by score, ties by row; False, and nothing of use is written, where the hits of a
+        query do not fall with ties by row. Places that stay empty have row 0.
         """
 
 

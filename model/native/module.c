@@ -4,17 +4,37 @@
 #include "wide.h"
 #include <stdlib.h>
 
-int view_of(PyObject *array, Py_buffer *view, const char *formats, int ndim, int writeable) {
-    int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writeable ? PyBUF_WRITABLE : 0);
+static int view_of(PyObject *array, Py_buffer *view, Kind kind) {
+    int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (kind.is_written ? PyBUF_WRITABLE : 0);
     if (PyObject_GetBuffer(array, view, flags) < 0)
         return -1;
     /* a plain letter is a number in the machine's own order */
-    if (view->ndim == ndim && strlen(view->format) == 1 && strchr(formats, view->format[0]))
+    if (view->ndim == kind.ndim && strlen(view->format) == 1 && strchr(kind.formats, view->format[0]) &&
+        view->itemsize == (kind.formats[0] == 'f' ? 4 : 8))
         return 0;
-    PyErr_Format(PyExc_TypeError, "an array of %d dimensions of type %s was expected, not %d of %s", ndim, formats,
-                 view->ndim, view->format);
+    PyErr_Format(PyExc_TypeError, "an array of %d dimensions of type %s was expected, not %d of %s", kind.ndim,
+                 kind.formats, view->ndim, view->format);
     PyBuffer_Release(view);
     return -1;
+}
+
+void release(Py_buffer *views, int num) {
+    while (num)
+        PyBuffer_Release(&views[--num]);
+}
+
+int views_of(const char *function, PyObject *const *args, Py_ssize_t num_args, const Kind *kinds, int num,
+             Py_buffer *views) {
+    if (num_args != num) {
+        PyErr_Format(PyExc_TypeError, "%s takes %d arrays, not %zd", function, num, num_args);
+        return -1;
+    }
+    for (int n = 0; n < num; n++)
+        if (view_of(args[n], &views[n], kinds[n]) < 0) {
+            release(views, n);
+            return -1;
+        }
+    return 0;
 }
 
 /* Memory that a call left for the next: the system clears fresh pages, which takes longer than many a loop. */
@@ -40,6 +60,8 @@ void give_back(void *room, size_t size) {
 
 static PyMethodDef functions[] = {
     {"most_novel", (PyCFunction)(void (*)(void))most_novel, METH_FASTCALL, NULL},
+    {"best", (PyCFunction)(void (*)(void))best, METH_FASTCALL, NULL},
+    {"merge", (PyCFunction)(void (*)(void))merge, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 

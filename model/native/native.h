@@ -12,13 +12,22 @@
 #include <stdint.h>
 #include <string.h>
 
-#define VERSION 1 /* of the contracts in loops.py, which has the same number */
+#define VERSION 2 /* of the contracts in loops.py, which has the same number */
 
 PyObject *most_novel(PyObject *module, PyObject *const *args, Py_ssize_t num_args);
+PyObject *best(PyObject *module, PyObject *const *args, Py_ssize_t num_args);
+PyObject *merge(PyObject *module, PyObject *const *args, Py_ssize_t num_args);
 
-/* Asks for the memory of a C-contiguous array of `size`-byte items of the struct module's type `format`.
-   Returns 0, or -1 with an exception set; the caller releases. */
-int view_of(PyObject *array, Py_buffer *view, const char *formats, int ndim, int writeable);
+/* Arrays that a function takes. */
+typedef struct {
+    const char *formats; /* letters of the struct module, any of them */
+    int ndim, is_written;
+} Kind;
+
+/* Asks for the memory of C-contiguous arrays. Returns 0, or -1 with an exception set; the caller releases. */
+int views_of(const char *function, PyObject *const *args, Py_ssize_t num_args, const Kind *kinds, int num,
+             Py_buffer *views);
+void release(Py_buffer *views, int num);
 
 /* Memory of a call; NULL with an exception set. Up to SPARE_BYTES it is that of an earlier call. Both are called with
    the interpreter's lock held. */

@@ -245,29 +245,26 @@ static PyObject *chosen_list(Pool *pool, const Py_buffer *before, int64_t limit,
 }
 
 PyObject *most_novel(PyObject *module, PyObject *const *args, Py_ssize_t num_args) {
-    Py_buffer scores, vectors, before;
+    static const Kind kinds[] = {{"f", 1, 0}, {"f", 2, 0}, {"f", 2, 0}};
+    enum { SCORES, VECTORS, BEFORE, NUM, SHARE = NUM, LIMIT, TAKE };
+    Py_buffer views[NUM];
     PyObject *list = NULL;
     (void)module;
-    if (num_args != 6) {
+    if (num_args != TAKE + 1) {
         PyErr_SetString(PyExc_TypeError, "most_novel takes scores, vectors, before, share, limit, take");
         return NULL;
     }
-    double share = PyFloat_AsDouble(args[3]);
-    int64_t limit = PyLong_AsLongLong(args[4]);
-    if (PyErr_Occurred() || view_of(args[0], &scores, "f", 1, 0) < 0)
+    double share = PyFloat_AsDouble(args[SHARE]);
+    int64_t limit = PyLong_AsLongLong(args[LIMIT]);
+    if (PyErr_Occurred() || views_of("most_novel", args, NUM, kinds, NUM, views) < 0)
         return NULL;
-    if (view_of(args[1], &vectors, "f", 2, 0) == 0) {
-        if (view_of(args[2], &before, "f", 2, 0) == 0) {
-            Pool pool = {.num_hits = scores.shape[0], .num_blocks = (scores.shape[0] + WIDTH - 1) / WIDTH,
-                         .dim = vectors.shape[1], .share = share, .scores = scores.buf, .vectors = vectors.buf};
-            if (vectors.shape[0] != pool.num_hits || before.shape[1] != pool.dim || !pool.num_hits || !pool.dim)
-                PyErr_SetString(PyExc_ValueError, "scores (P,), vectors (P, D) and before (T, D) differ in P or D");
-            else
-                list = chosen_list(&pool, &before, limit > 0 ? limit : 0, args[5] == Py_None ? NULL : args[5]);
-            PyBuffer_Release(&before);
-        }
-        PyBuffer_Release(&vectors);
-    }
-    PyBuffer_Release(&scores);
+    int64_t num_hits = views[SCORES].shape[0], dim = views[VECTORS].shape[1];
+    Pool pool = {.num_hits = num_hits, .num_blocks = (num_hits + WIDTH - 1) / WIDTH, .dim = dim, .share = share,
+                 .scores = views[SCORES].buf, .vectors = views[VECTORS].buf};
+    if (views[VECTORS].shape[0] != num_hits || views[BEFORE].shape[1] != dim || !num_hits || !dim)
+        PyErr_SetString(PyExc_ValueError, "scores (P,), vectors (P, D) and before (T, D) differ in P or D, or are empty");
+    else
+        list = chosen_list(&pool, &views[BEFORE], limit > 0 ? limit : 0, args[TAKE] == Py_None ? NULL : args[TAKE]);
+    release(views, NUM);
     return list;
 }

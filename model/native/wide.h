@@ -5,8 +5,18 @@
 
 #include <stdint.h>
 
+#if defined(__x86_64__) || defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #define WIDTH 32     /* hits in a block */
+#define GROUPS 32    /* groups of scores */
 #define ALIGNMENT 64 /* bytes, of a block's columns */
+
+/* The order of a score, the highest first, above a place. */
+static inline uint64_t key_of(int32_t order, int64_t place) {
+    return (uint64_t)~((uint32_t)order ^ 0x80000000u) << 32 | (uint32_t)place;
+}
 
 typedef struct {
     const char *name;
@@ -26,6 +36,12 @@ typedef struct {
 
     /* The inner product in double precision. */
     double (*exact_product)(const float *left, const float *right, int64_t dim);
+
+    /* Deals scores out to groups, a multiple of GROUPS, and writes the highest of each in the order of integers. */
+    void (*highest)(const float *scores, int64_t num, int64_t num_groups, int32_t *most);
+
+    /* Writes the keys of the scores that reach a bound, in the order of places; tells how many there are. */
+    int64_t (*gather)(const float *scores, int64_t num, int32_t bound, uint64_t *keys);
 } Wide;
 
 extern const Wide wide_plain;

@@ -3,20 +3,10 @@
 import numpy as np
 import pytest
 
-from model.native.loops import LOADED, Loaded
-from service.lists import diversity
 from service.lists.diversity import Novelty
 
 N, D = 400, 12
-
-
-@pytest.fixture(params=["NumPy", "C"], autouse=True)
-def code(request, monkeypatch):
-    if request.param == "NumPy":
-        monkeypatch.setattr(diversity, "LOADED", Loaded(None, "by a test"))
-    elif LOADED.loops is None:
-        pytest.skip(LOADED.reason)
-    return request.param
+pytestmark = pytest.mark.usefixtures("code")
 
 
 @pytest.fixture(scope="module")
