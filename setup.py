@@ -9,7 +9,7 @@ LOOPS = Extension(
     "model.native._loops",
     [
         f"model/native/{name}.c"
-        for name in ("module", "novel", "best", "merge", "wide_plain", "wide_avx2", "wide_avx512")
+        for name in ("module", "novel", "best", "merge", "sieve", "wide_plain", "wide_avx2", "wide_avx512")
     ],
     depends=[f"model/native/{name}" for name in ("native.h", "wide.h", "wide.inc")],
     # every processor gives the same bits: nothing is fused, nor added in another order (which -O3 alone does not do).

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from index.base import EXACT, Exclusions, Hits
-from index.best import Best, best_on_cpu
+from index.best import NONE, Best, best_on_cpu
 from index.checks import check_allowed, check_items, check_search, empty_hits
 from model.kernels import available
 from model.kernels.block_max import best_items
+from model.native.sieve import MOST_QUERIES, Sieve
 from model.products import MANY, by_onednn, has_onednn, reordered
 
 if TYPE_CHECKING:
@@ -31,14 +32,16 @@ class ExactIndex:
     compute thread a query's answer is the same in any batch. Between devices near ties may swap. On the CPU a pass
     holds 4 N bytes a query; on CUDA kernels answer (exact_device.py), with a second copy of the items in fp16.
     On the CPU a writeable C-contiguous array is shared, not copied, as is a tensor that lies on the device: leave it
-    unchanged afterwards. Where oneDNN multiplies, up to 64 MiB of items are copied once more, in its own order.
+    unchanged afterwards. Where oneDNN multiplies, up to 64 MiB of items are copied once more, in its own order, and a quarter of it in 8 bits.
     """
 
     spec = EXACT
 
-    def __init__(self, vectors: NDArray[np.float32] | Tensor, device: str = "cpu") -> None:
+    def __init__(self, vectors: NDArray[np.float32] | Tensor, device: str = "cpu", sifts: bool = True) -> None:
+        """sifts: a few queries are searched through a copy in 8 bits, which their first search makes."""
         source = vectors if isinstance(vectors, Tensor) else _as_tensor(vectors)
         self._items = source.to(device)  # (N, D)
+        self._sifts = sifts
 
     @property
     def vectors(self) -> NDArray[np.float32]:
@@ -69,13 +72,15 @@ class ExactIndex:
 
     def part(self, places: NDArray[np.int64]) -> "ExactIndex":
         """An index over a copy of the rows at `places` (row r at r - 1), in their order."""
-        return ExactIndex(self._items[torch.from_numpy(places).to(self._items.device)], str(self._items.device))
+        own = self._items[torch.from_numpy(places).to(self._items.device)]
+        # a filter's first search is a request's: it does not wait for such a copy
+        return ExactIndex(own, str(own.device), sifts=False)
 
     def over(self, table: Tensor) -> "ExactIndex":
         """The same index in the memory of `table` (N, D), where that holds the same numbers; else itself."""
         same = table.device == self._items.device and table.dtype == self._items.dtype
         same = same and table.is_contiguous() and torch.equal(table, self._items)
-        return ExactIndex(table, str(table.device)) if same else self
+        return ExactIndex(table, str(table.device), self._sifts) if same else self
 
     @cached_property
     def table(self) -> "Table":
@@ -112,6 +117,13 @@ class ExactIndex:
         if self._items.device.type != "cpu" or len(self._items) < MANY or not has_onednn():
             return None
         return reordered(self._items, QUERIES_PER_PASS["cpu"]) if self.num_bytes <= COPIED else self._items
+
+    @cached_property
+    def _sieve(self) -> Sieve | None:
+        """The items in 8 bits; None where they are few, too many to be copied, or scored otherwise."""
+        if not self._sifts or self._weight is None or self.num_bytes > COPIED:
+            return None
+        return Sieve.of(self._items.numpy(), lambda queries: self._scores(torch.from_numpy(queries)).numpy())
 
     def _kernels_take(
         self, num_queries: int, limit: int, excluded: Exclusions | None, allowed: NDArray[np.bool_] | None
@@ -172,8 +184,14 @@ class ExactIndex:
         allowed: NDArray[np.bool_] | None,
     ) -> Best:
         """The same of queries that one pass on the CPU holds: a few steps less, for a user who is alone."""
-        num_queries = len(queries)
-        padded = np.zeros((self._pass_of(num_queries), self.dim), dtype=np.float32)
+        # the first search proves the sizes, whichever way it takes
+        num_queries, size = len(queries), self._pass_of(len(queries))
+        if num_queries <= MOST_QUERIES and self._sieve and (allowed is None or allowed.all()):
+            whose, rows = excluded or (NONE, NONE)
+            pairs = np.ascontiguousarray(whose), np.ascontiguousarray(rows)
+            if best := self._sieve.search(np.ascontiguousarray(queries), limit, pairs):
+                return best
+        padded = np.zeros((size, self.dim), dtype=np.float32)
         padded[:num_queries] = queries
         scores = self._scores(torch.from_numpy(padded)).numpy()
         return best_on_cpu(scores[:num_queries], limit, excluded, allowed)

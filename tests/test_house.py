@@ -160,7 +160,7 @@ ALLOWED = {
     ),
     "index.checks": "index.base",
     "index.evaluate": "index.base",
-    "index.exact": "index.base index.best index.checks index.exact_device model.kernels model.products",
+    "index.exact": ("index.base index.best index.checks index.exact_device model.kernels model.native model.products"),
     "index.exact_device": "index.base model.kernels",
     "index.factory": "index.base index.exact index.faiss_index",
     "index.faiss_index": "index.base index.checks",

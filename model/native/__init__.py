@@ -8,5 +8,6 @@ installed, never later, and need a C compiler and Python's headers; without thos
     novel.c     maximal marginal relevance (service/lists/diversity.py)
     best.c      the best of scores that are all there (index/best.py)
     merge.c     hits to lists (model/merging.py)
+    sieve.py    items in 8 bits, by which a few queries are searched (index/exact.py), with sieve.c
     wide.inc    the inner loops, which wide_*.c compile for several widths of register
 """

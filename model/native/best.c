@@ -11,8 +11,7 @@
 #define LEAST 4          /* scores in a group */
 #define UNLOCKED 100000  /* scores, from which on other threads may run meanwhile */
 
-/* Sorts by the upper halves, stable; `other` is as long. Returns where the sorted keys are. */
-static uint64_t *sorted(uint64_t *keys, uint64_t *other, int64_t num) {
+uint64_t *sorted(uint64_t *keys, uint64_t *other, int64_t num) {
     for (int shift = 32; shift < 64; shift += 8) {
         int64_t counts[256] = {0}, place = 0;
         for (int64_t n = 0; n < num; n++)
@@ -33,18 +32,20 @@ static uint64_t *sorted(uint64_t *keys, uint64_t *other, int64_t num) {
     return keys;
 }
 
+int32_t bound_of(const float *scores, int64_t num, int64_t limit, uint64_t *keys) {
+    int32_t *highest = (int32_t *)(keys + 2 * num);
+    int64_t num_groups = (2 * limit + GROUPS - 1) / GROUPS * GROUPS;
+    if (num < LEAST * num_groups)
+        return INT32_MIN;
+    wide->highest(scores, num, num_groups, highest);
+    for (int64_t n = 0; n < num_groups; n++)
+        keys[n] = key_of(highest[n], n);
+    return highest[(uint32_t)sorted(keys, keys + num, num_groups)[limit - 1]];
+}
+
 /* The best of a row of scores. `keys` has room for three times as many as there are scores. */
 static void best_of(const float *scores, int64_t num, int64_t limit, uint64_t *keys, int64_t *rows, float *values) {
-    int32_t *highest = (int32_t *)(keys + 2 * num), bound = INT32_MIN;
-    int64_t num_groups = (2 * limit + GROUPS - 1) / GROUPS * GROUPS;
-    /* groups of a few scores would give a bound that nearly all reach */
-    if (num >= LEAST * num_groups) {
-        wide->highest(scores, num, num_groups, highest);
-        for (int64_t n = 0; n < num_groups; n++)
-            keys[n] = key_of(highest[n], n);
-        bound = highest[(uint32_t)sorted(keys, keys + num, num_groups)[limit - 1]];
-    }
-    int64_t num_kept = wide->gather(scores, num, bound, keys);
+    int64_t num_kept = wide->gather(scores, num, bound_of(scores, num, limit, keys), keys);
     const uint64_t *order = sorted(keys, keys + num, num_kept);
     for (int64_t n = 0; n < limit; n++) {
         uint32_t place = (uint32_t)order[n];
@@ -59,9 +60,8 @@ static void best_of_each(const float *scores, int64_t num_queries, int64_t num, 
         best_of(scores + query * num, num, limit, keys, rows + query * limit, values + query * limit);
 }
 
-/* Sets the scores of pairs of query and row to -inf; -1 with an exception set for a pair that is not there. */
-static int exclude(const Py_buffer *scores, const Py_buffer *queries, const Py_buffer *rows) {
-    int64_t num_queries = scores->shape[0], num = scores->shape[1];
+int exclude(float *scores, int64_t num_queries, int64_t num, int64_t stride, const Py_buffer *queries,
+            const Py_buffer *rows) {
     const int64_t *own_queries = queries->buf, *own_rows = rows->buf;
     if (queries->shape[0] != rows->shape[0]) {
         PyErr_SetString(PyExc_ValueError, "excluded queries and rows are not as many");
@@ -73,7 +73,7 @@ static int exclude(const Py_buffer *scores, const Py_buffer *queries, const Py_b
             PyErr_Format(PyExc_IndexError, "row %lld of query %lld is not among the scores", row, query);
             return -1;
         }
-        ((float *)scores->buf)[query * num + row - 1] = -INFINITY;
+        scores[query * stride + row - 1] = -INFINITY;
     }
     return 0;
 }
@@ -109,7 +109,8 @@ PyObject *best(PyObject *module, PyObject *const *args, Py_ssize_t num_args) {
     (void)module;
     if (views_of("best", args, num_args, kinds, NUM, views) < 0)
         return NULL;
-    int failed = exclude(&views[SCORES], &views[QUERIES], &views[EXCLUDED]) < 0 ||
+    int64_t num_queries = views[SCORES].shape[0], num = views[SCORES].shape[1];
+    int failed = exclude(views[SCORES].buf, num_queries, num, num, &views[QUERIES], &views[EXCLUDED]) < 0 ||
                  fill(&views[SCORES], &views[ROWS], &views[VALUES]) < 0;
     release(views, NUM);
     return failed ? NULL : Py_NewRef(Py_None);

@@ -9,8 +9,12 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-VERSION = 2  # of the contracts below; native.h has the same number
+VERSION = 3  # of the contracts below; native.h has the same number
 SWITCH = "RECALL_LOOPS"  # "numpy" leaves the C code out
+
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
 
 
 class Loops(Protocol):
@@ -19,11 +23,13 @@ class Loops(Protocol):
     Raise TypeError or ValueError for arrays of another type or size.
     """
 
+    CAN_SIFT: int  # 0 where the processor has no fused operations, or nobody wrote the loop for it
+
     def most_novel(
         self,
-        scores: NDArray[np.float32],
-        vectors: NDArray[np.float32],
-        before: NDArray[np.float32],
+        scores: Floats,
+        vectors: Floats,
+        before: Floats,
         share: float,
         limit: int,
         take: Callable[[int], bool] | None,
@@ -37,11 +43,11 @@ class Loops(Protocol):
 
     def best(
         self,
-        scores: NDArray[np.float32],
-        queries: NDArray[np.int64],
-        excluded: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        values: NDArray[np.float32],
+        scores: Floats,
+        queries: Rows,
+        excluded: Rows,
+        rows: Rows,
+        values: Floats,
         /,
     ) -> None:
         """Writes the best rows 1..N of each query and their scores, best first, ties in row order.
@@ -52,18 +58,36 @@ class Loops(Protocol):
 
     def merge(
         self,
-        rows: NDArray[np.int64],
-        scores: NDArray[np.float32],
-        shares: NDArray[np.int64],
-        own_rows: NDArray[np.int64],
-        own_scores: NDArray[np.float32],
-        own_sources: NDArray[np.int64],
+        rows: Rows,
+        scores: Floats,
+        shares: Rows,
+        own_rows: Rows,
+        own_scores: Floats,
+        own_sources: Rows,
         /,
     ) -> bool:
         """Writes the list of each user (U, L) from its hits (U, Q, K), by shares (S,) of the first S queries.
 
         Without shares from one pool by score, ties by row; False, and nothing of use is written, where the hits of a
         query do not fall with ties by row. Places that stay empty have row 0.
+        """
+
+    def exact_scores(self, vectors: Floats, query: Floats, scores: Floats, /) -> None:
+        """Writes the scores (N,) of vectors (N, D): sums in the order of dimensions, each step fused."""
+
+    def search_sifted(
+        self,
+        sifted: tuple[NDArray[np.int8], Floats, Floats, Floats],
+        queries: Floats,
+        whose: Rows,
+        excluded: Rows,
+        rows: Rows,
+        values: Floats,
+        /,
+    ) -> bool:
+        """Writes what `best` would write from all scores; False, and nothing of use, where too many items may be best.
+
+        sifted: codes, scales, margins and vectors of a Sieve (sieve.py). queries: (1 .. 4, D).
         """
 
 

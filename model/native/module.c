@@ -10,7 +10,7 @@ static int view_of(PyObject *array, Py_buffer *view, Kind kind) {
         return -1;
     /* a plain letter is a number in the machine's own order */
     if (view->ndim == kind.ndim && strlen(view->format) == 1 && strchr(kind.formats, view->format[0]) &&
-        view->itemsize == (kind.formats[0] == 'f' ? 4 : 8))
+        view->itemsize == (kind.formats[0] == 'b' ? 1 : kind.formats[0] == 'f' ? 4 : 8))
         return 0;
     PyErr_Format(PyExc_TypeError, "an array of %d dimensions of type %s was expected, not %d of %s", kind.ndim,
                  kind.formats, view->ndim, view->format);
@@ -62,6 +62,8 @@ static PyMethodDef functions[] = {
     {"most_novel", (PyCFunction)(void (*)(void))most_novel, METH_FASTCALL, NULL},
     {"best", (PyCFunction)(void (*)(void))best, METH_FASTCALL, NULL},
     {"merge", (PyCFunction)(void (*)(void))merge, METH_FASTCALL, NULL},
+    {"search_sifted", (PyCFunction)(void (*)(void))search_sifted, METH_FASTCALL, NULL},
+    {"exact_scores", (PyCFunction)(void (*)(void))exact_scores, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -70,11 +72,13 @@ const Wide *wide = &wide_plain;
 static int set_up(PyObject *module) {
 #ifdef __x86_64__
     /* asked of the processor, and of the system that has to keep its registers */
-    if (__builtin_cpu_supports("avx512f"))
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma"))
         wide = &wide_avx512;
-    else if (__builtin_cpu_supports("avx2"))
+    else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         wide = &wide_avx2;
 #endif
+    if (PyModule_AddIntConstant(module, "CAN_SIFT", wide->sift != NULL) < 0)
+        return -1;
     if (PyModule_AddStringConstant(module, "WIDTH", wide->name) < 0)
         return -1;
     return PyModule_AddIntConstant(module, "VERSION", VERSION);

@@ -12,10 +12,12 @@
 #include <stdint.h>
 #include <string.h>
 
-#define VERSION 2 /* of the contracts in loops.py, which has the same number */
+#define VERSION 3 /* of the contracts in loops.py, which has the same number */
 
 PyObject *most_novel(PyObject *module, PyObject *const *args, Py_ssize_t num_args);
 PyObject *best(PyObject *module, PyObject *const *args, Py_ssize_t num_args);
+PyObject *search_sifted(PyObject *module, PyObject *const *args, Py_ssize_t num_args);
+PyObject *exact_scores(PyObject *module, PyObject *const *args, Py_ssize_t num_args);
 PyObject *merge(PyObject *module, PyObject *const *args, Py_ssize_t num_args);
 
 /* Arrays that a function takes. */
@@ -29,9 +31,21 @@ int views_of(const char *function, PyObject *const *args, Py_ssize_t num_args, c
              Py_buffer *views);
 void release(Py_buffer *views, int num);
 
+/* Sorts keys by their upper halves, stable; `other` is as long. Returns where the sorted keys are. */
+uint64_t *sorted(uint64_t *keys, uint64_t *other, int64_t num);
+
+/* A bound that at least `limit` scores reach, and not many more, in the order of integers; INT32_MIN where there are too
+   few to tell. `keys` has room for three times as many as there are scores. */
+int32_t bound_of(const float *scores, int64_t num, int64_t limit, uint64_t *keys);
+
+/* Sets the scores of pairs of query and row to -inf, rows of scores being `stride` apart; -1 with an exception set for a
+   pair that is not there. */
+int exclude(float *scores, int64_t num_queries, int64_t num, int64_t stride, const Py_buffer *queries,
+            const Py_buffer *rows);
+
 /* Memory of a call; NULL with an exception set. Up to SPARE_BYTES it is that of an earlier call. Both are called with
    the interpreter's lock held. */
-#define SPARE_BYTES ((size_t)1 << 20)
+#define SPARE_BYTES ((size_t)1 << 22)
 void *borrow(size_t size);
 void give_back(void *room, size_t size);
 
