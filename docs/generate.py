@@ -16,7 +16,7 @@ from prometheus_client.core import Metric
 from typer.core import TyperGroup
 
 from docs import online_ab, rooms
-from recall.__main__ import app as command
+from recall.__main__ import make_app
 from recall.bench import plots
 from recall.reproduction import figures, provenance, report
 from recall.reproduction.results import Results
@@ -71,7 +71,7 @@ def settings() -> str:
 
 
 def commands() -> str:
-    group = typer.main.get_command(command)
+    group = typer.main.get_command(make_app())
     assert isinstance(group, TyperGroup)  # noqa: S101
     return "\n\n".join(describe("recall", group))
 

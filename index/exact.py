@@ -32,7 +32,8 @@ class ExactIndex:
     compute thread a query's answer is the same in any batch. Between devices near ties may swap. On the CPU a pass
     holds 4 N bytes a query; on CUDA kernels answer (exact_device.py), with a second copy of the items in fp16.
     On the CPU a writeable C-contiguous array is shared, not copied, as is a tensor that lies on the device: leave it
-    unchanged afterwards. Where oneDNN multiplies, up to 64 MiB of items are copied once more, in its own order, and a quarter of it in 8 bits.
+    unchanged afterwards. Where oneDNN multiplies, up to 64 MiB of items are copied once more, in its own order, and
+    once in 8 bits a number, by which a few queries are searched (model/native/sieve.py).
     """
 
     spec = EXACT

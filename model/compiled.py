@@ -58,7 +58,7 @@ class CompiledForward:
             # a trace would keep what it named for the probe
             return cls(size, length, "index_proposes", eager)
         device = network.item_vectors().device
-        first, second = (_probe(network, size, length, seed) for seed in range(2))
+        first, second = (probe_batch(network, size, length, seed) for seed in range(2))
         with torch.no_grad(), warnings.catch_warnings():
             # deprecated in favour of ways that need a compiler on the serving machine
             warnings.simplefilter("ignore")
@@ -206,7 +206,7 @@ def _abandon_capture() -> None:
     generator.graphsafe_set_state(fresh.graphsafe_get_state())
 
 
-def _probe(network: Network, size: int, length: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def probe_batch(network: Network, size: int, length: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Random histories of every length, the empty one included."""
     generator = torch.Generator().manual_seed(seed)
     config = network.config
@@ -230,7 +230,7 @@ def _equal(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> bool:
 def bit_identical(first: CompiledForward, second: CompiledForward, network: Network) -> bool:
     """Compares two sizes: true where a history gets the same answer to the bit. They are multiples of each other."""
     small, large = sorted((first, second), key=lambda forward: forward.size)
-    rows, lengths, users = _probe(network, large.size, large.length, 2)
+    rows, lengths, users = probe_batch(network, large.size, large.length, 2)
     whole = large.run(Batch(rows, lengths, users))
     for start in range(0, large.size, small.size):
         part = slice(start, start + small.size)

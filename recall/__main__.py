@@ -6,58 +6,105 @@ keeps what users did, `keys` makes API keys.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
+from types import ModuleType
 from typing import Annotated
 
 import typer
 
 from model import __version__
-from recall import benchmarking, comparing, data, demo, doctor, exporting, keys, reproducing, serving, tuning
-from recall.experiments import events, guarding, planning, report, verdict
 from recall.options import StrictCommand
-from recall.replay.command import replay
 from recall.terminal import err, out
-from recall.training import build, train
-from recall.training.listing import TrainHelp
 from service.errors import RecallError
 from service.telemetry.logging import configure_logging
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Recall for a short-video feed: train RecGPT and ComiRec on your logs, serve them, compare them.\n\n"
-    "In this order: prepare, train, build, evaluate, serve, query. `recall demo` does all of it on synthetic logs.",
+COMMANDS = (
+    *("prepare", "train", "build", "sign", "evaluate", "compare", "export", "serve", "query", "reload", "demo"),
+    *("doctor", "reproduce", "tune"),
 )
-COMMANDS: tuple[Callable[..., None], ...] = (
-    data.prepare,
-    train.train,
-    build.build,
-    build.sign,
-    build.evaluate,
-    comparing.compare,
-    exporting.export,
-    serving.serve,
-    serving.query,
-    serving.reload,
-    demo.demo,
-    doctor.doctor,
-    reproducing.reproduce,
-    tuning.tune,
-)
-for command in COMMANDS:
-    app.command(cls=TrainHelp if command is train.train else StrictCommand)(command)
-app.add_typer(benchmarking.bench, name="bench")
-for own in (planning.plan_experiment, report.report_experiment, guarding.guard_experiment, replay):
-    verdict.experiment.command(own.__name__.partition("_")[0], cls=StrictCommand)(own)
-app.add_typer(verdict.experiment, name="experiment")
-app.add_typer(events.events, name="events")
-app.add_typer(keys.keys, name="keys")
+GROUPS = ("bench", "experiment", "events", "keys")
 
 
-@app.callback(invoke_without_command=True)
+def command_named(name: str) -> Callable[..., None]:
+    """One of COMMANDS. Imports its module and none of the others: to start a service takes no reader of logs."""
+    module: ModuleType
+    # an import for each, so that the rules of rooms see every arrow
+    match name:
+        case "prepare":
+            from recall import data as module
+        case "train":
+            from recall.training import train as module
+        case "build" | "sign" | "evaluate":
+            from recall.training import build as module
+        case "serve" | "query" | "reload":
+            from recall import serving as module
+        case "compare":
+            from recall import comparing as module
+        case "export":
+            from recall import exporting as module
+        case "demo":
+            from recall import demo as module
+        case "doctor":
+            from recall import doctor as module
+        case "reproduce":
+            from recall import reproducing as module
+        case _:
+            from recall import tuning as module
+    command: Callable[..., None] = getattr(module, name)
+    return command
+
+
+@cache
+def group_named(name: str) -> typer.Typer:
+    """One of GROUPS, with its commands."""
+    match name:
+        case "bench":
+            from recall.benchmarking import bench as group
+        case "events":
+            from recall.experiments.events import events as group
+        case "keys":
+            from recall.keys import keys as group
+        case _:
+            from recall.experiments.guarding import guard_experiment
+            from recall.experiments.planning import plan_experiment
+            from recall.experiments.report import report_experiment
+            from recall.experiments.verdict import experiment as group
+            from recall.replay.command import replay
+
+            for own in (plan_experiment, report_experiment, guard_experiment, replay):
+                group.command(own.__name__.partition("_")[0], cls=StrictCommand)(own)
+    return group
+
+
+def make_app(names: Sequence[str] = (*COMMANDS, *GROUPS)) -> typer.Typer:
+    """The command with these of its subcommands."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Recall for a short-video feed: train RecGPT and ComiRec on your logs, serve them, compare them.\n\n"
+        "In this order: prepare, train, build, evaluate, serve, query. `recall demo` does all of it on synthetic logs.",
+    )
+    app.callback(invoke_without_command=True)(version)
+    for name in names:
+        if name in GROUPS:
+            app.add_typer(group_named(name), name=name)
+        else:
+            app.command(cls=_class_of(name))(command_named(name))
+    return app
+
+
+def _class_of(name: str) -> type[StrictCommand]:
+    if name != "train":
+        return StrictCommand
+    from recall.training.listing import TrainHelp
+
+    return TrainHelp
+
+
 def version(show: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
     if show:
         out.print(__version__)
@@ -69,6 +116,9 @@ def main() -> None:
     # `serve` sets its own level; the answer of any other command stands alone on the terminal
     configure_logging("warning")
     try:
+        # a word that names no subcommand may be a misspelt one, which is told by the names of all
+        word = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        app = make_app([word]) if word in COMMANDS or word in GROUPS else make_app()
         # the same in usage lines for `recall` and `python -m recall`
         app(prog_name="recall")
     except (RecallError, ValueError, OSError) as error:

@@ -6,7 +6,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 
 Option = typer.Option
@@ -58,6 +57,9 @@ def call(method: str, url: str, timeout_s: float = 10, trust: Trust = SYSTEM, **
 
     Raises ValueError with the service's own sentence when it refuses, or when no service answers at `url`.
     """
+    # here: `serve`, in the same module as commands that call, has no use for it
+    import httpx
+
     # to read the system's authorities takes 20 ms, which plain HTTP does not need
     verify = trust.context() if url.startswith("https:") else True
     try:

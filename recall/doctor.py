@@ -32,6 +32,7 @@ def doctor(
         "gpu": check_gpu,
         "faiss": check_faiss,
         "loops": check_loops,
+        "decoder": check_decoder,
         "embedded redis": check_redis,
     }
     checks |= {f"bundle {folder}": lambda folder=folder: check_bundle(folder) for folder in bundle or []}  # type: ignore[misc]
@@ -73,6 +74,16 @@ def check_loops() -> str:
     from model.native.loops import LOADED
 
     return LOADED.reason
+
+
+def check_decoder() -> str:
+    from model.fused.library import UnavailableError, open_library
+
+    try:
+        open_library()
+    except UnavailableError as error:
+        return f"torch encodes on the CPU, slower: {error}"
+    return "compiled code encodes on the CPU, where the network is one that it knows"
 
 
 def check_redis() -> str:

@@ -276,7 +276,10 @@ class RecallPipeline:
         The engine's process may have read changes that this one has not. What has no name in time is left out.
         """
         arm, _, result = asked
-        if not result or not len(result.merged.rows) or result.merged.rows.max() <= arm.items.snapshot.num_rows:
+        # a list that knows of no change holds the bundle's items alone
+        if not result or not result.catalogue or not len(result.merged.rows):
+            return asked
+        if result.merged.rows.max() <= arm.items.snapshot.num_rows:
             return asked
         with suppress(CatalogueBehind):
             await self._changes.wait_for(result.catalogue, time.monotonic() + NAMES_SECONDS)

@@ -16,7 +16,7 @@ import typer
 import yaml
 
 from docs.generate import metric_families
-from recall.__main__ import app
+from recall.__main__ import make_app
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +56,7 @@ def final_stage(dockerfile: Path) -> list[tuple[str, str]]:
 
 def known_variables() -> set[str]:
     """The variables of the settings and of the command line."""
-    commands = typer.main.get_command(app).commands.values()
+    commands = typer.main.get_command(make_app()).commands.values()
     options = {param.envvar for command in commands for param in command.params if param.envvar}
     return {f"RECALL_{name.upper()}" for name in Settings.model_fields} | options
 

@@ -37,7 +37,7 @@ ALLOWED = {
         "index.bundle model.data model.recipes recall.serving recall.terminal recall.training service.engine "
         "service.errors service.settings"
     ),
-    "recall.doctor": "model.native recall.terminal service.engine service.errors service.stores",
+    "recall.doctor": "model.fused model.native recall.terminal service.engine service.errors service.stores",
     "recall.experiments": (
         "model.folders recall.calling recall.options recall.terminal service.consumer service.errors "
         "service.experiments service.experiments.report service.experiments.verdict service.settings service.telemetry"
@@ -180,9 +180,12 @@ ALLOWED = {
     "model.compiled": "model.batch model.generation model.networks model.products model.records",
     "model.data": "model.attributes model.catalogue model.folders model.logs model.positive",
     "model.device": "model.batch model.columns model.compiled model.kernels model.merging model.networks model.records",
-    "model.encoder": "model.batch model.checkpoint model.compiled model.generation model.records",
+    "model.encoder": (
+        "model.batch model.checkpoint model.compiled model.fused model.generation model.networks model.records"
+    ),
     "model.evaluation": "model.batch model.catalogue model.data model.merging model.networks model.records",
     "model.folders": "",
+    "model.fused": "model.batch model.compiled model.networks model.records",
     "model.generation": "model.batch model.kernels model.records",
     "model.ids": "",
     "model.kernels": "",

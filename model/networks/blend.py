@@ -7,7 +7,7 @@ step.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -45,6 +45,14 @@ class Blend(Network):
         """Raises StopIteration where no part generates: no plan of such a blend asks for it."""
         part: Network = next(part for part in self.parts if part.generates)  # type: ignore[assignment]
         return part
+
+    def without(self, place: int) -> "Blend":
+        """A blend of the other parts, which it shares, with their weights."""
+        kept = [number for number in range(len(self.parts)) if number != place]
+        config = replace(self.config, parts=[self.config.parts[number] for number in kept])
+        others = Blend(config, [self.parts[number] for number in kept])  # type: ignore[misc]
+        others.weights.copy_(self.weights[kept])
+        return others.train(self.training)
 
     def item_vectors(self) -> Tensor:
         return torch.cat([part.item_vectors() for part in self.parts], 1)  # type: ignore[operator]

@@ -59,10 +59,13 @@ class DeepSets(OnePass):
     def of_parts(self, batch: Batch, shown: Tensor) -> Tensor:
         """(B, D) of START and the items that are shown (B, L)."""
         members = F.pad(shown, (1, 0), value=True).float()  # (B, L + 1)
-        read = self.items(Tokens.plain(batch.rows, self.start_row).rows)[..., :-1]
+        read = self.items(Tokens.plain(batch.rows, self.start_row).rows)
         # START counts, so an empty history has a mean too
-        mean = (members[:, None] @ read)[:, 0] / members.sum(1, keepdim=True)  # (B, D - 1)
-        return F.pad(torch.tanh(self.layer(self.drop(mean))), (0, 1), value=1.0)
+        mean = (members[:, None] @ read)[:, 0] / members.sum(1, keepdim=True)  # (B, D), of which the bias is not read
+        # products of D numbers: those of D - 1 add in an order that depends on how many histories there are
+        weight, bias = F.pad(self.layer.weight, (0, 1, 0, 1)), F.pad(self.layer.bias, (0, 1))
+        departure = F.linear(F.pad(self.drop(mean[:, :-1]), (0, 1)), weight, bias)
+        return F.pad(torch.tanh(departure[:, :-1]), (0, 1), value=1.0)
 
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         hidden = random_parts(batch)

@@ -197,6 +197,7 @@ def prove(
             raise BundleRefused(f"bundle {folder} is refused: it was replaced while it was read")
     except (BundleRefused, CheckpointError, OSError) as error:
         raise ConfigurationError(f"arm {name}: {error}") from error
+    log.info("encoder", arm=name, compiled=not encoder.not_fused, because=encoder.not_fused or "proven")
     return bundle, checkpoint, encoder
 
 

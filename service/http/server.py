@@ -36,6 +36,7 @@ class Server(uvicorn.Server):
                 http=gated(app.gate),
                 log_level="warning",
                 access_log=False,
+                proxy_headers=False,  # no handler asks who the client is or how it came: a layer less a request
                 headers=[("x-content-type-options", "nosniff")],
                 lifespan="off",
                 timeout_graceful_shutdown=GRACE_SECONDS,

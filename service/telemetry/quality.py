@@ -31,12 +31,15 @@ class Coverage:
         """Counts rows of one answer; items that came after the bundle are no part of its catalogue."""
         now = self.clock()
         if not self._shown or now - self._since >= WINDOW_S:
-            self._shown, self._since = [np.zeros(self.num_items, dtype=np.bool_), *self._shown[:1]], now
-        self._shown[0][rows[rows <= self.num_items] - 1] = True
+            self._shown, self._since = [np.zeros(self.num_items + 1, dtype=np.bool_), *self._shown[:1]], now
+        try:
+            self._shown[0][rows] = True
+        except IndexError:
+            self._shown[0][rows[rows <= self.num_items]] = True
 
     @property
     def share(self) -> float:
-        return float(np.logical_or.reduce(self._shown).mean()) if self._shown else 0.0
+        return float(np.logical_or.reduce(self._shown)[1:].mean()) if self._shown else 0.0
 
 
 class LiveQuality(Collector):

@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from docs.house import ROOT
-from recall.__main__ import app
+from recall.__main__ import make_app
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"")
@@ -35,7 +35,7 @@ def commands(text):
 
 def unknown(words):
     """The parts of a printed command that the program does not have."""
-    group, words = typer.main.get_command(app), list(words)
+    group, words = typer.main.get_command(make_app()), list(words)
     while words and hasattr(group, "commands") and not words[0].startswith("-"):
         if words[0] not in group.commands:
             return words[:1]

@@ -4,7 +4,7 @@ import pytest
 import typer
 
 from docs.generate import option_row
-from recall.__main__ import app
+from recall.__main__ import make_app
 
 
 @pytest.mark.parametrize(
@@ -21,5 +21,5 @@ from recall.__main__ import app
     ],
 )
 def test_an_option_stands_with_its_names_and_its_default(command, option, names, default):
-    [param] = [param for param in typer.main.get_command(app).commands[command].params if param.name == option]
+    [param] = [param for param in typer.main.get_command(make_app()).commands[command].params if param.name == option]
     assert option_row(param)[:2] == [names, default]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.compiled import TRACES, CompiledForward, _Answers, _equal, _probe
+from model.compiled import TRACES, CompiledForward, _Answers, _equal, probe_batch
 from model.networks import build_network
 from model.records import PromptPlan
 
@@ -32,7 +32,7 @@ def test_networks_of_one_architecture_share_a_trace_and_answer_with_their_own_we
     assert [forward.eager for forward in forwards] == [""] * 3
     assert len(TRACES) == 1
     for network, forward in zip(networks, forwards, strict=True):
-        probe = _probe(network, 4, 7, seed=9)
+        probe = probe_batch(network, 4, 7, seed=9)
         with torch.no_grad():
             assert _equal(forward.call(*probe), _Answers(network, plan, None)(*probe))
 
@@ -65,7 +65,7 @@ def test_shapes_share_a_trace_but_those_of_so_few_rows_that_they_are_filled_up(k
     forwards = [CompiledForward.of(network, plan, size, length) for length in (12, 7) for size in (8, 4, 16)]
     assert ([forward.eager for forward in forwards], len(functions())) == ([""] * 6, 1)
     for forward in forwards:
-        probe = _probe(network, forward.size, forward.length, seed=9)
+        probe = probe_batch(network, forward.size, forward.length, seed=9)
         with torch.no_grad():
             assert _equal(forward.call(*probe), _Answers(network, plan, None)(*probe))
     assert CompiledForward.of(network, plan, 1, 12).eager == ""
@@ -86,7 +86,7 @@ def test_a_trace_that_does_not_serve_another_shape_is_found_out(how):
 
     shared[next(iter(shared))] = wrong
     forward = CompiledForward.of(network, TWO_STEPS, 4, 7)
-    probe = _probe(network, 4, 7)
+    probe = probe_batch(network, 4, 7)
     with torch.no_grad():
         assert _equal(forward.call(*probe), _Answers(network, TWO_STEPS, None)(*probe))
     assert (forward.eager, len(functions())) == ("", 2)
@@ -105,7 +105,7 @@ def test_weights_that_are_changed_afterwards_are_the_ones_that_count():
     forward = CompiledForward.of(network, TWO_STEPS, 4, 7)
     with torch.no_grad():
         network.items.weight.mul_(2)
-        probe = _probe(network, 4, 7)
+        probe = probe_batch(network, 4, 7)
         assert _equal(forward.call(*probe), _Answers(network, TWO_STEPS, None)(*probe))
 
 
@@ -117,7 +117,7 @@ def test_a_shared_trace_that_holds_something_of_another_network_is_found_out():
     # as a trace would be that had kept a tensor which is no parameter: it answers with the first one's
     shared[torch.Size((4, 7))] = lambda rows, lengths, users, *weights: eager(rows, lengths, users)
     forward = CompiledForward.of(second, TWO_STEPS, 4, 7)
-    probe = _probe(second, 4, 7)
+    probe = probe_batch(second, 4, 7)
     with torch.no_grad():
         assert _equal(forward.call(*probe), _Answers(second, TWO_STEPS, None)(*probe))
     assert forward.eager == ""

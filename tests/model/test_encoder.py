@@ -1,5 +1,7 @@
 """UserEncoder: an answer depends on its own history alone, to the last bit."""
 
+from random import Random
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,10 @@ SYSTEMS = {
     "comirec-sa": ("comirec", {"variant": "sa"}, PromptPlan()),
     "comirec-dr": ("comirec", {"variant": "dr"}, PromptPlan()),
 }
+OTHERS = {
+    **{f"deepsets-{dim}": ("deepsets", dim) for dim in (8, 16, 32)},  # its layer has a width of one less
+    **{kind: (kind, 16) for kind in ("bert4rec", "caser", "fism", "gru4rec", "narm", "sasrec", "stamp")},
+}
 
 
 @pytest.fixture(scope="module", params=SYSTEMS.values(), ids=SYSTEMS.keys())
@@ -44,6 +50,17 @@ def test_batched_equals_single_to_the_bit(encoder, histories, random):
         vectors, prompts = encoder.encode([history])
         assert np.array_equal(together.vectors[i], vectors[0])
         assert np.array_equal(together.prompts[i], prompts[0])
+
+
+@pytest.mark.parametrize(("kind", "dim"), OTHERS.values(), ids=OTHERS.keys())
+def test_every_system_answers_a_history_alone_as_in_a_batch(kind, dim, make_network, make_checkpoint):
+    encoder = UserEncoder(make_checkpoint(make_network(kind, max_length=MAX_LENGTH, dim=dim)))
+    random = Random(0)
+    for _ in range(10):
+        lengths = [random.randint(0, MAX_LENGTH) for _ in range(20)]
+        histories = [History(tuple(random.choices(range(1, NUM_ITEMS + 1), k=length))) for length in lengths]
+        together = encoder.encode(histories).vectors
+        assert np.array_equal(together, np.concatenate([encoder.encode([each]).vectors for each in histories]))
 
 
 def test_different_histories_get_different_vectors(encoder):
@@ -249,3 +266,25 @@ def test_nearest_items_of_rows_outside_the_catalogue_are_refused(make_network, m
     encoder = UserEncoder(make_checkpoint(make_network("recgpt"), plan))
     with pytest.raises(ValueError, match="an item row lies outside"):
         encoder.nearest(History((NUM_ITEMS + 1,)))
+
+
+def test_compiled_code_answers_as_torch_does(make_network, make_checkpoint):
+    """The same lists, vectors but for rounding; alone and in a batch the same bits (tests/model/fused)."""
+    checkpoint = make_checkpoint(make_network(dim=32, max_length=MAX_LENGTH), ServingPlan(PromptPlan(num_steps=2)))
+    fused, plain = UserEncoder(checkpoint), UserEncoder(checkpoint, fused=False)
+    histories = [History(tuple(1 + (n * k) % NUM_ITEMS for k in range(n)), n % 5) for n in range(MAX_LENGTH + 5)]
+    ours, theirs = fused.encode(histories), plain.encode(histories)
+    assert plain.not_fused == "not_asked"
+    assert np.array_equal(ours.prompts, theirs.prompts)
+    np.testing.assert_allclose(ours.vectors, theirs.vectors, atol=3e-5)
+    if fused.not_fused:
+        pytest.skip(f"compiled code cannot be used here: {fused.not_fused}")
+    assert (fused.num_padding, fused.num_tokens) == (0, plain.num_tokens)
+    assert not fused._passes
+
+
+def test_an_index_that_proposes_leaves_compiled_code_out(make_network, make_checkpoint):
+    checkpoint = make_checkpoint(make_network(dim=32), ServingPlan(PromptPlan(num_steps=2)))
+    encoder = UserEncoder(checkpoint, next_item=lambda states: torch.ones(len(states), dtype=torch.int64))
+    assert encoder.not_fused == "index_proposes"
+    assert encoder.encode([History((1, 2))]).prompts.tolist() == [[1]]

@@ -352,3 +352,17 @@ def test_service_that_is_told_to_stop_ends_with_status_0(from_environment):
     assert served.stop() == 0
     assert "Traceback" not in served.log.read_text()
     assert not [line for line in served.log.read_text().splitlines() if line.startswith("{") and json.loads(line)]
+
+
+def test_a_service_starts_without_the_modules_of_other_commands():
+    code = (
+        "import sys; sys.argv = ['recall', 'serve', '--help']\n"
+        "from recall.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: print([name for name in ('polars', 'httpx', 'recall.tuning') if name in sys.modules])"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert "--arm" in printed
+    assert printed.splitlines()[-1] == "[]"

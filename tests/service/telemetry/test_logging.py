@@ -1,6 +1,7 @@
 """A log that cannot be written costs its lines alone."""
 
 import asyncio
+import json
 from contextlib import suppress
 
 import pytest
@@ -45,5 +46,14 @@ def test_lines_come_again_once_there_is_room(tmp_path, monkeypatch):
         monkeypatch.setattr("sys.stderr", file)
         configure_logging("info")
         structlog.get_logger().info("request", route="/recall")
-        LogSink(file).flush()
-    assert '"route": "/recall"' in (tmp_path / "log").read_text()
+        LogSink(file.buffer).flush()
+    assert '"route":"/recall"' in (tmp_path / "log").read_text()
+
+
+def test_a_line_may_hold_what_utf_8_and_64_bits_cannot(tmp_path, monkeypatch):
+    with (tmp_path / "log").open("w", encoding="utf-8") as file:
+        monkeypatch.setattr("sys.stderr", file)
+        configure_logging("info")
+        structlog.get_logger().info("odd", text="\ud800", number=1 << 70, value=set)
+    line = json.loads((tmp_path / "log").read_text())
+    assert (line["text"], line["number"], line["value"]) == ("\ud800", 1 << 70, "<class 'set'>")
