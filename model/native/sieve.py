@@ -79,8 +79,8 @@ def _rounded_part(vectors: Vectors) -> tuple[NDArray[np.int8], Vectors, Vectors]
     scales = np.abs(whole).max(1) / np.float32(127)
     # the scale of the smallest numbers is rounded itself
     codes = np.rint(whole / np.where(scales > 0, scales, 1)[:, None]).clip(-127, 127).astype(np.int8)
-    near = codes * scales[:, None].astype(np.float64)
-    lost, length = np.linalg.norm(whole - near, axis=1), np.linalg.norm(whole.astype(np.float64), axis=1)
+    rounded = codes * scales[:, None].astype(np.float64)
+    lost, length = np.linalg.norm(whole - rounded, axis=1), np.linalg.norm(whole.astype(np.float64), axis=1)
     # single precision rounds each of D steps of a score, and a query's largest number is known to 2^-16
     rounding = 4 * (dim + 8) * 2.0**-24 + np.sqrt(dim) * 2.0**-15
     margins = (1 + 1e-5) * (lost + rounding * (length + lost))

@@ -77,9 +77,9 @@ def test_a_score_lies_within_its_margin(seed, dim):
     query = rng.normal(size=dim).astype(np.float32)
     codes, scales, margins = sieve._rounded(vectors)
     rounded = codes.reshape(4, -1, 16, 2).swapaxes(1, 2).reshape(64, -1)[:50, :dim]
-    near = (rounded * scales[:50, None].astype(np.float64)) @ query
+    close = (rounded * scales[:50, None].astype(np.float64)) @ query
     exact = vectors.astype(np.float64) @ query
-    assert (np.abs(near - exact) <= margins[:50] * np.linalg.norm(query)).all()
+    assert (np.abs(close - exact) <= margins[:50] * np.linalg.norm(query)).all()
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, 3e38, 1e-30, 0])
