@@ -71,6 +71,7 @@ const Wide *wide = &wide_plain;
 
 static int set_up(PyObject *module) {
 #ifdef __x86_64__
+    __builtin_cpu_init();
     /* asked of the processor, and of the system that has to keep its registers */
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma"))
         wide = &wide_avx512;
