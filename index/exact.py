@@ -124,7 +124,8 @@ class ExactIndex:
         """The items in 8 bits; None where they are few, too many to be copied, or scored otherwise."""
         if not self._sifts or self._weight is None or self.num_bytes > COPIED:
             return None
-        return Sieve.of(self._items.numpy(), lambda queries: self._scores(torch.from_numpy(queries)).numpy())
+        vectors = np.ascontiguousarray(self._items.numpy())
+        return Sieve.of(vectors, lambda queries: self._scores(torch.from_numpy(queries)).numpy())
 
     def _kernels_take(
         self, num_queries: int, limit: int, excluded: Exclusions | None, allowed: NDArray[np.bool_] | None
