@@ -1,6 +1,7 @@
-"""The compiled pass of model/fused; all else of the package stands in pyproject.toml.
+"""The compiled code of model/fused and model/native; all else of the package stands in pyproject.toml.
 
-Without a C compiler the package installs without it, and torch computes.
+Without a C compiler the package installs without them: torch computes what model/fused would, NumPy what model/native
+would.
 """
 
 from setuptools import Extension, setup
@@ -14,5 +15,16 @@ DECODER = Extension(
     py_limited_api=True,  # it knows nothing of Python
     optional=True,
 )
+PARTS = ("module", "novel", "best", "merge", "sieve", "wide_plain", "wide_avx2", "wide_avx512")
+LOOPS = Extension(
+    "model.native._loops",
+    [f"model/native/{name}.c" for name in PARTS],
+    depends=[f"model/native/{name}" for name in ("native.h", "wide.h", "wide.inc")],
+    # every processor gives the same bits: nothing is fused that the source does not fuse. Roots set no errno, so that
+    # there are wide ones
+    extra_compile_args=["-std=gnu99", "-O3", "-g0", "-ffp-contract=off", "-fno-math-errno"],
+    py_limited_api=True,
+    optional=True,
+)
 
-setup(ext_modules=[DECODER])
+setup(ext_modules=[DECODER, LOOPS])

@@ -24,6 +24,7 @@ from index.base import Hits
 from index.exact import ExactIndex
 from model.catalogue import Catalogue, IdMap
 from model.encoder import pin_compute_threads
+from model.native.loops import LOADED
 from model.records import ServingPlan
 from model.rules import ListRules
 from recall.bench.index import clustered
@@ -60,7 +61,7 @@ def plain(
 
 
 def novelty(rows: NDArray[np.int64], scores: NDArray[np.float32], share: float, index: ExactIndex) -> list[int]:
-    taken: list[int] = rows[Novelty.of(rows, scores, share, index.gather).choose(LIMIT, ())].tolist()
+    taken: list[int] = rows[Novelty(rows, scores, share, index.gather).choose(LIMIT, ())].tolist()
     return taken
 
 
@@ -123,7 +124,7 @@ def main() -> None:
     shaper = Shaper(ServingPlan(), live, live.snapshot, index.gather)
     rows = [measure(share, index, hits, shaper, options.rounds) for share in (0.1, 0.3, 0.5, 0.9)]
     rows.append(explained(index, hits, live, options.rounds))
-    facts = {"hits": HITS, "limit": LIMIT, "machine": machine("cpu"), "versions": versions()}
+    facts = {"loops": LOADED.reason, "hits": HITS, "limit": LIMIT, "machine": machine("cpu"), "versions": versions()}
     rows = [row | facts for row in rows]
     for row in rows:
         print(json.dumps(row), flush=True)

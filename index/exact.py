@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from index.base import EXACT, Exclusions, Hits
-from index.best import Best, best_on_cpu
+from index.best import NONE, Best, best_on_cpu
 from index.checks import check_allowed, check_items, check_search, empty_hits
 from model.kernels import available
 from model.kernels.block_max import best_items
+from model.native.sieve import MOST_QUERIES, Sieve
 from model.products import MANY, by_onednn, has_onednn, reordered
 
 if TYPE_CHECKING:
@@ -31,14 +32,17 @@ class ExactIndex:
     compute thread a query's answer is the same in any batch. Between devices near ties may swap. On the CPU a pass
     holds 4 N bytes a query; on CUDA kernels answer (exact_device.py), with a second copy of the items in fp16.
     On the CPU a writeable C-contiguous array is shared, not copied, as is a tensor that lies on the device: leave it
-    unchanged afterwards. Where oneDNN multiplies, up to 64 MiB of items are copied once more, in its own order.
+    unchanged afterwards. Where oneDNN multiplies, up to 64 MiB of items are copied once more, in its own order, and
+    once in 8 bits a number, by which a few queries are searched (model/native/sieve.py).
     """
 
     spec = EXACT
 
-    def __init__(self, vectors: NDArray[np.float32] | Tensor, device: str = "cpu") -> None:
+    def __init__(self, vectors: NDArray[np.float32] | Tensor, device: str = "cpu", sifts: bool = True) -> None:
+        """sifts: a few queries are searched through a copy in 8 bits, which their first search makes."""
         source = vectors if isinstance(vectors, Tensor) else _as_tensor(vectors)
         self._items = source.to(device)  # (N, D)
+        self._sifts = sifts
 
     @property
     def vectors(self) -> NDArray[np.float32]:
@@ -69,13 +73,15 @@ class ExactIndex:
 
     def part(self, places: NDArray[np.int64]) -> "ExactIndex":
         """An index over a copy of the rows at `places` (row r at r - 1), in their order."""
-        return ExactIndex(self._items[torch.from_numpy(places).to(self._items.device)], str(self._items.device))
+        own = self._items[torch.from_numpy(places).to(self._items.device)]
+        # a filter's first search is a request's: it does not wait for such a copy
+        return ExactIndex(own, str(own.device), sifts=False)
 
     def over(self, table: Tensor) -> "ExactIndex":
         """The same index in the memory of `table` (N, D), where that holds the same numbers; else itself."""
         same = table.device == self._items.device and table.dtype == self._items.dtype
         same = same and table.is_contiguous() and torch.equal(table, self._items)
-        return ExactIndex(table, str(table.device)) if same else self
+        return ExactIndex(table, str(table.device), self._sifts) if same else self
 
     @cached_property
     def table(self) -> "Table":
@@ -113,6 +119,14 @@ class ExactIndex:
             return None
         return reordered(self._items, QUERIES_PER_PASS["cpu"]) if self.num_bytes <= COPIED else self._items
 
+    @cached_property
+    def _sieve(self) -> Sieve | None:
+        """The items in 8 bits; None where they are few, too many to be copied, or scored otherwise."""
+        if not self._sifts or self._weight is None or self.num_bytes > COPIED:
+            return None
+        vectors = np.ascontiguousarray(self._items.numpy())
+        return Sieve.of(vectors, lambda queries: self._scores(torch.from_numpy(queries)).numpy())
+
     def _kernels_take(
         self, num_queries: int, limit: int, excluded: Exclusions | None, allowed: NDArray[np.bool_] | None
     ) -> bool:
@@ -137,8 +151,10 @@ class ExactIndex:
     ) -> Hits:
         check_search(queries, limit, self.dim)
         check_allowed(allowed, self.num_items)
-        hits = empty_hits(len(queries), limit)
         real, device = min(limit, self.num_items), self._items.device
+        if device.type == "cpu" and 0 < len(queries) <= QUERIES_PER_PASS["cpu"]:
+            return _filled_up(self._search_at_once(queries, real, excluded, allowed), limit)
+        hits = empty_hits(len(queries), limit)
         if self._kernels_take(len(queries), real, excluded, allowed):
             hits.rows[:, :real], hits.scores[:, :real] = self._search_on_device(queries, real, excluded)
             return hits
@@ -148,7 +164,7 @@ class ExactIndex:
         for start in range(0, len(queries), largest):
             part = slice(start, min(start + largest, len(queries)))
             num_queries = part.stop - start
-            size = next((fewer for fewer in self.pass_sizes if fewer >= num_queries), largest)
+            size = self._pass_of(num_queries)
             # what an earlier pass left behind them is computed and not read
             padded[:num_queries] = queries[part]
             own = excluded.within(part) if excluded else None
@@ -161,6 +177,43 @@ class ExactIndex:
         # fewer than `limit` items may be left: the places behind them are empty
         hits.rows[np.isneginf(hits.scores)] = 0
         return hits
+
+    def _search_at_once(
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        excluded: Exclusions | None,
+        allowed: NDArray[np.bool_] | None,
+    ) -> Best:
+        """The same of queries that one pass on the CPU holds: a few steps less, for a user who is alone."""
+        # the first search proves the sizes, whichever way it takes
+        num_queries, size = len(queries), self._pass_of(len(queries))
+        if num_queries <= MOST_QUERIES and self._sieve and (allowed is None or allowed.all()):
+            whose, rows = excluded or (NONE, NONE)
+            pairs = np.ascontiguousarray(whose), np.ascontiguousarray(rows)
+            if best := self._sieve.search(np.ascontiguousarray(queries), limit, pairs):
+                return best
+        padded = np.zeros((size, self.dim), dtype=np.float32)
+        padded[:num_queries] = queries
+        scores = self._scores(torch.from_numpy(padded)).numpy()
+        return best_on_cpu(scores[:num_queries], limit, excluded, allowed)
+
+    def _pass_of(self, num_queries: int) -> int:
+        """The smallest size of a pass that holds so many queries."""
+        return next(size for size in self.pass_sizes if size >= num_queries)
+
+
+def _filled_up(best: Best, limit: int) -> Hits:
+    """Hits (Q, limit), with row 0 where a score is -inf."""
+    rows, scores = best
+    if rows.shape[1] < limit:
+        hits = empty_hits(len(rows), limit)
+        hits.rows[:, : rows.shape[1]], hits.scores[:, : rows.shape[1]] = best
+        rows, scores = hits
+    # scores fall: a list without a gap at its end has none
+    if scores[:, -1].min() == -np.inf:
+        rows[np.isneginf(scores)] = 0
+    return Hits(rows, scores)
 
 
 def _as_tensor(vectors: NDArray[np.float32]) -> Tensor:

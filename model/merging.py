@@ -7,12 +7,14 @@ and an answer does not depend on its batch.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.catalogue import Ragged
+from model.native.loops import LOADED
 from model.records import ServingPlan
 
 Rows = NDArray[np.int64]
@@ -68,6 +70,8 @@ def merge(rows: Rows, scores: Scores, limit: int, plan: ServingPlan, categories:
     """
     num_users, num_queries, width = rows.shape
     diverse = bool(plan.diversity and categories and not plan.shares)
+    if not diverse and (lists := _merge_in_c(rows, scores, limit, plan)):
+        return lists
     if num_users == 1 and not diverse:
         return _merge_alone(rows[0], scores[0], limit, plan)
     ranks = _quota_ranks(rows, split_limit(limit, plan.shares)) if plan.shares else _pool_ranks(rows, scores)
@@ -78,6 +82,22 @@ def merge(rows: Rows, scores: Scores, limit: int, plan: ServingPlan, categories:
     lists.rows[np.take_along_axis(ranks, order, 1) == LAST] = 0
     lists = _padded(lists, limit)
     return _diversify(lists, limit, plan.diversity, categories) if diverse and categories else lists
+
+
+def _merge_in_c(rows: Rows, scores: Scores, limit: int, plan: ServingPlan) -> MergedLists | None:
+    """The lists; None where the loop was not built, or does not take the order of the hits."""
+    if LOADED.loops is None or not rows.size:
+        return None
+    shape = (len(rows), limit)
+    lists = MergedLists(np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.float32), np.empty(shape, np.int64))
+    rows, scores, shares = np.ascontiguousarray(rows), np.ascontiguousarray(scores), _shares_of(limit, plan.shares)
+    is_merged = LOADED.loops.merge(rows, scores, shares, lists.rows, lists.scores, lists.sources)
+    return lists if is_merged else None
+
+
+@lru_cache(maxsize=1024)
+def _shares_of(limit: int, quotas: tuple[int, ...]) -> Rows:
+    return np.array(split_limit(limit, quotas) if quotas else (), dtype=np.int64)
 
 
 def _merge_alone(rows: Rows, scores: Scores, limit: int, plan: ServingPlan) -> MergedLists:

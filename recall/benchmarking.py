@@ -241,9 +241,11 @@ def machine_facts() -> dict[str, Any]:
     """The machine, the versions and the date of a figure."""
     import datetime
 
+    from model.native.loops import LOADED
     from recall.reproduction import facts
 
     return {
+        "loops": LOADED.reason,
         "machine": facts.machine("cpu"),
         "versions": facts.versions(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

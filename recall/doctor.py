@@ -31,6 +31,7 @@ def doctor(
         "torch": check_torch,
         "gpu": check_gpu,
         "faiss": check_faiss,
+        "loops": check_loops,
         "decoder": check_decoder,
         "embedded redis": check_redis,
     }
@@ -67,6 +68,12 @@ def check_gpu() -> str:
 def check_faiss() -> str:
     faiss = importlib.import_module("faiss")
     return f"{faiss.__version__}; needed for indexes other than exact"
+
+
+def check_loops() -> str:
+    from model.native.loops import LOADED
+
+    return LOADED.reason
 
 
 def check_decoder() -> str:

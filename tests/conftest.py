@@ -24,18 +24,33 @@ if not torch.cuda.is_available():
 
 from hypothesis import settings
 
+from index import best
 from index.bundle.build import build_bundle
+from model import merging
 from model.attributes.table import Attributes
 from model.catalogue import Catalogue, IdMap, Ragged
 from model.checkpoint import Checkpoint, Provenance
 from model.data.sequences import SequenceData
+from model.native.loops import LOADED, Loaded
 from model.networks import build_network
 from model.outcomes.heads import OutcomeFit, OutcomeHeads
 from model.records import PromptPlan, ServingPlan
+from service.lists import diversity
 
 # On a shared machine the time of one example says nothing of the code.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
+
+
+@pytest.fixture(scope="module", params=["NumPy", "C"])
+def code(request):
+    """Either code of the loops of model/native, for whatever has both."""
+    if request.param == "C" and LOADED.loops is None:
+        pytest.skip(LOADED.reason)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (best, diversity, merging):
+            patch.setattr(module, "LOADED", LOADED if request.param == "C" else Loaded(None, "NumPy, by a test"))
+        yield request.param
 
 
 @pytest.fixture(scope="session")

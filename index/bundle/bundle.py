@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from index.base import ItemIndex
+from index.base import EXACT, ItemIndex
 from index.bundle.files import (
     check_file,
     check_listing,
@@ -156,7 +156,9 @@ def _open(path: Path, device: str, trusted: TrustedKeys | None) -> Bundle:
     check_listing(sizes, manifest)
     data = _read_parts(root, manifest)
     # taken out: the bytes of a large catalogue are not held while the index is read
-    exact = ExactIndex(_parse_vectors(data.pop(manifest.vectors_file), manifest), device)
+    vectors = _parse_vectors(data.pop(manifest.vectors_file), manifest)
+    # beside an approximate index single queries are asked now and then, to watch it
+    exact = ExactIndex(vectors, device, sifts=manifest.index_spec == EXACT)
     golden = GoldenQueries.parse(data[manifest.golden_file], manifest)
     index = _parse_index(data.get(INDEX), exact, manifest, device)
     _check_spots(index, exact, manifest.recall_floor)

@@ -25,6 +25,7 @@ from index.watched import WatchedIndex
 from model.catalogue import Catalogue
 from model.checkpoint import Checkpoint, CheckpointError
 from model.encoder import UserEncoder, pin_compute_threads
+from model.native.loops import LOADED
 from model.records import History, ServingPlan
 from service.catalogue.live import LiveItems
 from service.catalogue.slot_vectors import References, SlotVectors
@@ -122,8 +123,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
     cheap, heads, items = cheaper_encoder(checkpoint, device), checkpoint.outcomes, (catalogue.categories, served)
     cheaper = BatchCompute(cheap, index, one_step(plan), *items, heads=heads) if cheap else None
     general = BatchCompute(encoder, index, plan, *items, cheaper, heads)
-    # on a CPU the kernels run in Triton's interpreter alone, which is there for tests
-    # a card's graph searches with the plain vectors
+    # on a CPU the kernels run in Triton's interpreter, for tests alone; a card's graph searches with the plain vectors
     compute = with_graphs(general) if device == "cuda" and not plan.outcomes else general
     release = Release(
         name=name,
@@ -156,6 +156,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
         items=len(catalogue.items),
         plan=asdict(plan),
         signed_by=bundle.signed_by,
+        loops=LOADED.reason,
     )
     return LoadedArm(release, compute)
 

@@ -122,6 +122,8 @@ def exclusions(
     requests: Sequence[EngineRequest], num_queries: int, num_rows: int, dead: Sequence[int] = ()
 ) -> Exclusions:
     """The excluded rows of each request, and those that are dead, for each of its query vectors; 1 .. num_rows."""
+    if len(requests) == 1 and not dead:
+        return _alone(requests[0].excluded, num_queries, num_rows)
     excluded = [request.excluded for request in requests]
     # a set: a dead item may be in the history as well, and would be excluded twice
     if dead:
@@ -132,3 +134,10 @@ def exclusions(
     queries, rows_of_all = np.repeat(np.arange(len(sizes)), sizes), np.fromiter(rows, np.int64, sum(sizes))
     inside = rows_of_all <= num_rows
     return Exclusions(queries, rows_of_all) if inside.all() else Exclusions(queries[inside], rows_of_all[inside])
+
+
+def _alone(excluded: Collection[int], num_queries: int, num_rows: int) -> Exclusions:
+    """The same for a single request, in fewer steps."""
+    rows = np.fromiter(excluded, np.int64, len(excluded))
+    rows = rows if rows.max(initial=0) <= num_rows else rows[rows <= num_rows]
+    return Exclusions(np.arange(num_queries).repeat(len(rows)), np.concatenate([rows] * num_queries))

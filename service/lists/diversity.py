@@ -3,13 +3,19 @@
 Items that are taken make others worth less, never more. So the best of the first hits is the best of all as long as it
 is worth as much as the most relevant of the rest, whose vectors are asked for only when it is not. What a hit is worth
 is the least of what it is worth beside each item taken alone: a row of one matrix product, and one minimum an item.
+
+That is the code in NumPy. The loop in C (model/native) looks at few hits the same way, block by block, and decides in
+double precision between those that are worth nearly the same.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from model.native.loops import LOADED
 
 Vectors = NDArray[np.float32]
 Gather = Callable[[NDArray[np.int64]], Vectors]
@@ -23,24 +29,32 @@ LAST = np.finfo(np.float32).min  # worth less than any hit, but more than one th
 class Novelty:
     """P hits to choose from by relevance and novelty."""
 
-    rows: NDArray[np.int64]  # (P,) item rows; those that stand first are compared first
-    relevance: Vectors  # (P,) 0 to 1 - share
+    rows: NDArray[np.int64]  # (P,) item rows, P >= 1; those that stand first are compared first
+    scores: Vectors  # (P,) finite
     share: float  # of novelty
     gather: Gather  # rows (K,) to vectors (K, D)
 
-    @classmethod
-    def of(cls, rows: NDArray[np.int64], scores: Vectors, share: float, gather: Gather) -> "Novelty":
-        """scores: (P,) finite; P >= 1."""
-        low, high = scores.min(), scores.max()
+    @cached_property
+    def relevance(self) -> Vectors:
+        """(P,) 0 to 1 - share."""
+        low, high, most = self.scores.min(), self.scores.max(), 1 - self.share
         # scores have no unit: stretched to 0 .. 1 they can be weighed against a likeness, which ends at 1
-        relevance = (scores - low) * ((1 - share) / (high - low)) if high > low else np.full_like(scores, 1 - share)
-        return cls(rows, relevance, share, gather)
+        return (self.scores - low) * (most / (high - low)) if high > low else np.full_like(self.scores, most)
 
     def choose(self, limit: int, before: Sequence[int], take: Callable[[int], bool] | None = None) -> list[int]:
         """Places 0 .. P-1 of `limit` hits, the best first; fewer where no more may be taken.
 
         before: rows that were taken already. take: takes a place, or tells that it may not be; None = any may be.
         """
+        if LOADED.loops is None:
+            return self._choose_in_numpy(limit, before, take)
+        vectors = self.gather(self.rows)
+        earlier = self.gather(np.array(before)) if before else vectors[:0]
+        return LOADED.loops.most_novel(self.scores, vectors, earlier, self.share, limit, take)
+
+    def _choose_in_numpy(
+        self, limit: int, before: Sequence[int], take: Callable[[int], bool] | None = None
+    ) -> list[int]:
         taken, passed_over = list[int](), list[int]()
         size = int(SPARE * limit) if self.share < NOVEL else len(self.rows)
         while len(taken) < limit and len(taken) + len(passed_over) < len(self.rows):

@@ -41,7 +41,7 @@ class Shaper:
         """The list of a request from its own hits (Q, K); shorter than `limit` where the caps leave no more."""
         rows, scores = self._boosted(hits, rules) if rules.boosts else (hits.rows, hits.scores)
         groups = self._groups(rules.caps, rows.ravel()) if rules.caps else []
-        picker = Picker(rules, rows.ravel(), scores.ravel(), groups, self.gather, rows.ravel().tolist())
+        picker = Picker(rules, rows.ravel(), scores.ravel(), groups, self.gather, len(rows) > 1)
         for phase, most in self._phases(rows, scores, limit):
             picker.take(phase, min(most, limit - len(picker.places)))
         places = np.array(picker.places, dtype=np.int64)
@@ -54,7 +54,7 @@ class Shaper:
         width = rows.shape[1]
         real = rows.ravel() > 0
         if not self.plan.shares:
-            order = np.lexsort((rows.ravel(), -scores.ravel()))
+            order = _by_score(rows.ravel(), scores.ravel())
             yield order[real[order]], limit
             return
         steps = [np.arange(step * width, (step + 1) * width) for step in range(len(rows))]
@@ -110,7 +110,7 @@ class Picker:
     scores: NDArray[np.float32]
     groups: list[tuple[Cap, list[tuple[object, ...]]]]  # of each place, by cap
     gather: Gather
-    items: list[int]  # the rows, for loops of Python
+    may_repeat: bool  # hits of several query vectors
     places: list[int] = field(default_factory=list)
     taken: set[int] = field(default_factory=set)
     counts: Counter[tuple[str, object]] = field(default_factory=Counter)
@@ -119,6 +119,12 @@ class Picker:
     def most(self) -> dict[str, int]:
         """How many items may share a value, by attribute."""
         return {cap.attribute: cap.most for cap in self.rules.caps}
+
+    @cached_property
+    def items(self) -> list[int]:
+        """The rows, for loops of Python."""
+        items: list[int] = self.rows.tolist()
+        return items
 
     def take(self, places: NDArray[np.int64], most: int) -> None:
         """Takes up to `most` of the places, which stand best first."""
@@ -149,12 +155,21 @@ class Picker:
 
     def _take_novel(self, places: NDArray[np.int64], most: int) -> None:
         """The same by relevance and novelty."""
-        flat, items = places.tolist(), self.rows[places].tolist()
-        novelty = Novelty.of(self.rows[places], self.scores[places], self.rules.diversity, self.gather)
-        if self.groups or self.taken or len({*items}) < len(items):
+        rows = self.rows[places]
+        novelty = Novelty(rows, self.scores[places], self.rules.diversity, self.gather)
+        if self.groups or self.taken or (self.may_repeat and len({*rows.tolist()}) < len(rows)):
+            flat = places.tolist()
             novelty.choose(most, self.rows[self.places].tolist(), lambda n: self._take(flat[n]))
             return
         # nothing to look at item by item
-        chosen = novelty.choose(most, ())
-        self.places += [flat[n] for n in chosen]
-        self.taken.update(items[n] for n in chosen)
+        chosen = np.array(novelty.choose(most, ()), dtype=np.int64)
+        self.places += places[chosen].tolist()
+        self.taken.update(rows[chosen].tolist())
+
+
+def _by_score(rows: NDArray[np.int64], scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(P,) places in the order of falling scores, ties by row."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    # a sort by two keys takes ten times as long as one of what is nearly sorted
+    return np.lexsort((rows, -scores)) if (ranked[1:] == ranked[:-1]).any() else order

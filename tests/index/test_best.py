@@ -9,6 +9,8 @@ from index import best
 from index.base import Exclusions
 from index.best import best_on_cpu
 
+pytestmark = pytest.mark.usefixtures("code")  # NumPy's and C's
+
 SCORES = st.integers(1, 30).flatmap(
     lambda n: st.lists(st.lists(st.integers(-3, 3), min_size=n, max_size=n), min_size=1, max_size=4)
 )

@@ -11,6 +11,8 @@ from index import best, exact
 from index.base import Exclusions
 from index.exact import ExactIndex
 
+pytestmark = pytest.mark.usefixtures("code")  # NumPy's and C's
+
 whole = st.integers(-2, 2).map(float)  # few values, so that scores tie
 
 

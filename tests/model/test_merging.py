@@ -13,6 +13,8 @@ from model.catalogue import Ragged
 from model.merging import merge, split_limit
 from model.records import PromptPlan, ServingPlan
 
+pytestmark = pytest.mark.usefixtures("code")  # NumPy's and C's
+
 
 class Columns(NamedTuple):
     rows: list[int]
