@@ -169,6 +169,6 @@ def test_a_service_serves_what_was_signed_alone(launch, run_recall, bundles, sig
         assert (refused.status, "it is not signed" in refused.sentence) == (2, True)
         assert run_recall("sign", unsigned, "--sign-key", pairs["ours"][0]).status == 0
         assert run_recall(*asked, RECALL_ADMIN_KEY="admin").last_line["reloaded"][0]["changed"]
-        assert f'"signed_by": "{open_bundle(unsigned, trusted=TrustedKeys.read(pairs["ours"][1])).signed_by}"' in (
+        assert f'"signed_by":"{open_bundle(unsigned, trusted=TrustedKeys.read(pairs["ours"][1])).signed_by}"' in (
             served.log.read_text()
         )
