@@ -86,7 +86,7 @@ class HistoryRecorder:
             self._is_saved, self._kept, self._new = False, kept, self._young(self._new)
 
     def _young(self, kept: Kept) -> Kept:
-        """Those that are not too old."""
+        """The ones that are not too old."""
         first = self._day() - timedelta(days=self._days)
         return {history: day for history, day in kept.items() if day > first}
 
