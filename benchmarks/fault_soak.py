@@ -154,17 +154,23 @@ async def what_is_wrong(admin: httpx.AsyncClient) -> str:
     return ", ".join(sorted(wrong - {"200 []"}))
 
 
+async def until_well(scene: Scene, limit_s: float) -> float:
+    """The seconds until all was well. Raises RuntimeError with what is not after `limit_s`, and BROKEN."""
+    healed = time.monotonic()
+    while wrong := await what_is_wrong(scene.admin):
+        if time.monotonic() - healed > limit_s:
+            raise RuntimeError(f"not well after {limit_s:.0f} s: {wrong}")
+        await asyncio.sleep(0.2)
+    return time.monotonic() - healed
+
+
 async def hurt(chosen: SoakFault, scene: Scene, load: SteadyLoad, minutes: Minutes) -> None:
     """Does a fault, and waits until all is well again."""
     load.moment = chosen.name
     try:
         await chosen.act(scene)
-        healed = time.monotonic()
-        while wrong := await what_is_wrong(scene.admin):
-            if time.monotonic() - healed > BACK_S:
-                raise RuntimeError(f"not well after {BACK_S:.0f} s: {wrong}")
-            await asyncio.sleep(0.2)
-        minutes.recovered_s.setdefault(chosen.name, []).append(round(time.monotonic() - healed, 1))
+        seconds = await until_well(scene, BACK_S)
+        minutes.recovered_s.setdefault(chosen.name, []).append(round(seconds, 1))
     except BROKEN as error:
         minutes.broken.append(f"{chosen.name}: {error!r}"[:300])
     # what is under way ends within its deadline; a minute is long enough for that too

@@ -31,7 +31,7 @@ from service.stores.embedded_redis import EmbeddedRedis
 
 ARM = "main"
 REFUSED = 422
-HOLD_S = 8.0  # that a fault lasts which has no end of its own
+HOLD_S = 8.0
 NO_ANSWER = "no answer"
 EXPERIMENTS = {"features": {"recall_arm": {"defaultValue": ARM}}}
 
@@ -49,6 +49,7 @@ class Scene:
     num_items: int
     swaps: int = 0
     floods: list[dict[str, int]] = field(default_factory=list)  # what came of each, by status
+    hold_s: float = HOLD_S  # that a fault lasts which has no end of its own
 
     async def reload(self, **wish: Any) -> httpx.Response:
         return await self.admin.post("/admin/reload", json={"arm": ARM, **wish})
@@ -95,21 +96,21 @@ def fault(name: str, *explains: tuple[str, str], needs_processes: bool = False) 
 @fault("Redis killed", *EVENTS_AWAY)
 async def kill_redis(scene: Scene) -> None:
     os.kill(scene.redis.pid, signal.SIGKILL)
-    await asyncio.sleep(HOLD_S)
+    await asyncio.sleep(scene.hold_s)
     await asyncio.to_thread(scene.redis.start)
 
 
 @fault("Redis frozen", *EVENTS_AWAY)
 async def freeze_redis(scene: Scene) -> None:
     os.kill(scene.redis.pid, signal.SIGSTOP)
-    await asyncio.sleep(HOLD_S)
+    await asyncio.sleep(scene.hold_s)
     os.kill(scene.redis.pid, signal.SIGCONT)
 
 
 def spoil(kind: Fault) -> Act:
     async def act(scene: Scene) -> None:
         scene.proxy.set(kind)
-        await asyncio.sleep(HOLD_S)
+        await asyncio.sleep(scene.hold_s)
         scene.proxy.set(Fault.NONE)
 
     return act
@@ -157,7 +158,7 @@ def copy_broken(bundle: Path, broken: Path) -> None:
 @fault("a canary, taken back")
 async def try_canary(scene: Scene) -> None:
     (await scene.reload(bundle=NAMES[(scene.swaps + 1) % 2], canary={"share": 0.2})).raise_for_status()
-    await asyncio.sleep(HOLD_S)
+    await asyncio.sleep(scene.hold_s)
     # it may have been taken back by itself: its lists are others
     await scene.reload(rollback=True) if await on_trial(scene) else None
 
@@ -170,13 +171,13 @@ async def on_trial(scene: Scene) -> bool:
 async def change_experiments(scene: Scene) -> None:
     named = {"features": {**EXPERIMENTS["features"], f"f{scene.swaps}": {"defaultValue": "x"}}}
     await asyncio.to_thread(scene.write, "experiments.json", json.dumps(named))
-    await asyncio.sleep(HOLD_S)
+    await asyncio.sleep(scene.hold_s)
 
 
 @fault("experiments broken")
 async def break_experiments(scene: Scene) -> None:
     await asyncio.to_thread(scene.write, "experiments.json", '{"features": {')
-    await asyncio.sleep(HOLD_S)
+    await asyncio.sleep(scene.hold_s)
     await asyncio.to_thread(scene.write, "experiments.json", json.dumps(EXPERIMENTS))
 
 
@@ -190,7 +191,7 @@ async def flood(scene: Scene) -> None:
 @fault("200 sockets that drip")
 async def drip(scene: Scene) -> None:
     sockets = [await asyncio.open_connection(scene.target.host, scene.target.port) for _ in range(200)]
-    for dripped in (b"POST /recall HTTP/1.1\r\nhost: a\r\n", *[b"x: 1\r\n"] * round(HOLD_S)):
+    for dripped in (b"POST /recall HTTP/1.1\r\nhost: a\r\n", *[b"x: 1\r\n"] * max(1, round(scene.hold_s))):
         for _, writer in sockets:
             with suppress(OSError):
                 writer.write(dripped)
@@ -231,7 +232,7 @@ async def leave(scene: Scene) -> None:
 def switch(wish: str) -> Act:
     async def act(scene: Scene) -> None:
         await asyncio.to_thread(scene.write, "switch", wish)
-        await asyncio.sleep(HOLD_S)
+        await asyncio.sleep(scene.hold_s)
         await asyncio.to_thread(scene.write, "switch", "")
 
     return act

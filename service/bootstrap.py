@@ -5,7 +5,6 @@ one (`engines_at`). Here is no torch, so that an HTTP process does not load it.
 """
 
 import asyncio
-import gc
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -16,6 +15,7 @@ from typing import Generic, TypeVar
 import structlog
 from prometheus_client.registry import Collector
 
+from model.folders.files import stamp_of
 from model.positive import PositiveRule
 from service.canary.collector import CanaryCollector
 from service.canary.watch import CanaryWatch
@@ -33,7 +33,7 @@ from service.events.streams import STREAMS
 from service.experiments.collector import ExperimentsCollector
 from service.experiments.endpoint import Endpoint
 from service.experiments.feedback import FeedbackLimits, FeedbackSink, HistoryRule, MemoryFeedback, RedisFeedback
-from service.experiments.live import LiveAssigner, load_assigner, stamp_of
+from service.experiments.live import LiveAssigner, load_assigner
 from service.experiments.recorder import ExposureRecorder
 from service.experiments.shadow import ListedResult, ShadowArm, ShadowComparison
 from service.items import ItemEditor, follow, open_changes
@@ -55,7 +55,6 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.process import ProcessCollector
 
 DAY_S = 86_400
-COLLECTOR = (50_000, 20, 20)  # thresholds of the garbage collector's generations
 # between threads, of the interpreter: computing threads would hold it for 5 ms while replies wait to be written
 SWITCH_S = 0.0003
 R_co = TypeVar("R_co", bound=Releases, covariant=True)
@@ -193,14 +192,6 @@ def shadow_arm(settings: Settings, stores: Stores) -> ShadowArm[RecallQuery] | N
 def rules_of(arms: Mapping[str, ArmSlot]) -> list[PositiveRule | None]:
     """The rule by which each arm's bundle was trained, of those that are served now."""
     return [slot.current.positive for slot in arms.values()]
-
-
-def freeze_loaded() -> None:
-    """Keeps the garbage collector off what was loaded: it lives as long as the process."""
-    gc.collect()
-    gc.freeze()
-    # requests leave no cycles behind: looking for them every 700 objects is a pause in every other batch
-    gc.set_threshold(*COLLECTOR)
 
 
 def register(metrics: Metrics, *collectors: Collector) -> None:

@@ -23,8 +23,8 @@ ALLOWED = {
     ),
     "recall.bench": (
         "index.auto index.bundle index.evaluate index.exact index.factory index.faiss_index index.next_item "
-        "model.catalogue model.checkpoint model.encoder model.networks model.records recall.reproduction "
-        "service.engine service.subprocesses"
+        "model.catalogue model.checkpoint model.encoder model.networks model.records recall.calling "
+        "recall.reproduction service.engine service.subprocesses"
     ),
     "recall.benchmarking": (
         "index.auto model.encoder model.native recall.bench recall.calling recall.options recall.reproduction "
@@ -68,10 +68,10 @@ ALLOWED = {
     ),
     "recall.tuning": "model.data model.recipes model.training recall.options recall.terminal service.engine",
     "service": "",
-    "service.access": "service.errors service.settings",
+    "service.access": "model.folders service.errors service.settings",
     "service.admission": "",
     "service.bootstrap": (
-        "model.positive service.canary service.catalogue service.engine service.errors service.events "
+        "model.folders model.positive service.canary service.catalogue service.engine service.errors service.events "
         "service.experiments service.items service.pipeline service.queries service.remote service.reports "
         "service.settings service.stores service.steps service.telemetry"
     ),
@@ -90,7 +90,8 @@ ALLOWED = {
         "index.base index.bundle index.exact index.folded index.next_item index.planned index.watched "
         "model.catalogue model.checkpoint model.columns model.data model.device model.encoder "
         "model.evaluation model.folders model.kernels model.merging model.metadata model.native model.outcomes "
-        "model.positive model.records model.rules service.catalogue service.errors service.lists service.scheduling "
+        "model.positive model.records model.rules service.catalogue service.errors service.lists service.memory "
+        "service.scheduling "
         "service.stores"
     ),
     "service.engine_process": (
@@ -112,7 +113,7 @@ ALLOWED = {
     "service.experiments.verdict": "service.errors",
     "service.http": (
         "model model.attributes model.ids model.rules service.access service.admission service.bootstrap "
-        "service.catalogue service.engine service.errors service.experiments service.lists "
+        "service.catalogue service.engine service.errors service.experiments service.lists service.memory "
         "service.queries service.reports service.settings service.steps service.stores service.telemetry"
     ),
     "service.items": (
@@ -122,19 +123,20 @@ ALLOWED = {
     "service.lists": (
         "index.base index.best model.catalogue model.merging model.native model.records model.rules service.catalogue"
     ),
+    "service.memory": "",
     "service.pipeline": (
         "model.catalogue model.records model.rules service.catalogue service.clock service.engine service.errors "
         "service.experiments service.fallback service.queries service.scheduling service.steps service.stores"
     ),
     "service.processes": (
         "service.bootstrap service.embedded service.engine service.engine_process service.errors service.http "
-        "service.remote service.settings service.stores service.subprocesses service.telemetry"
+        "service.memory service.remote service.settings service.stores service.subprocesses service.telemetry"
     ),
     "service.queries": (
         "model.catalogue model.merging model.rules service.engine service.errors service.experiments service.lists"
     ),
     "service.golden": "model.catalogue model.recorded service.engine service.stores",
-    "service.reload": "model.catalogue service.engine service.errors",
+    "service.reload": "model.catalogue service.engine service.errors service.memory",
     "service.remote": (
         "model.columns model.merging model.records model.rules service.catalogue service.engine service.errors "
         "service.lists service.stores"

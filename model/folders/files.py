@@ -12,6 +12,7 @@ from pathlib import Path
 
 SHA256 = re.compile("[0-9a-f]{64}")
 FRESH = ".tmp"  # ends the name of a file that is being written
+Stamp = tuple[int, int, int]  # inode, size, time of the last change in ns
 
 
 class FolderRefused(ValueError):  # noqa: N818 - named for what happened to the folder
@@ -65,6 +66,15 @@ def open_plain(path: Path) -> Iterator[BufferedReader]:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise FolderRefused(f"{path.name} is not a plain file")
         yield file
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """The mark by which another file in the same place is known; None where there is none."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:

@@ -63,7 +63,7 @@ def fit(
 def with_outcomes(checkpoint: Checkpoint, recipe: Recipe, data: SequenceData) -> Checkpoint:
     """The checkpoint with a head for each outcome that the data mark."""
     told, plan = checkpoint.provenance, checkpoint.plan.prompts
-    heads = fit_outcomes(checkpoint.network, data, plan, recipe.metric, told.seed) if data.outcomes else None
+    heads = fit_outcomes(checkpoint.network, data, plan, recipe.metric, told.seed)
     return replace(checkpoint, outcomes=heads)
 
 

@@ -1,6 +1,5 @@
 """The service's own histograms, read from GET /metrics before and after a trial."""
 
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from recall.bench.target import Target
+from recall.calling import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ Scraped = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 def scrape(target: Target) -> Scraped:
     """Every sample of GET /metrics; none from a service that has no such route."""
-    verify = ssl.create_default_context(cafile=target.ca) if target.is_tls else True
+    verify = Trust(target.ca).context() if target.is_tls else True
     reply = httpx.get(f"{target.url}/metrics", timeout=10, verify=verify)
     text = reply.text if reply.status_code == 200 else ""
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]

@@ -116,12 +116,7 @@ def show_report(report: "Report") -> None:
     if report.preferences is not None:
         show_preferences(report.preferences)
     show_progress(report)
-    table = narrow_table("variation", "arm", "share", "users", "answered by (first request of a day)", "bundle")
-    for arm in report.arms:
-        served = ", ".join(f"{name} {count:,}" for name, count in arm.served.items())
-        newest = arm.bundles[-1].bundle[:12] if arm.bundles else "-"
-        table.add_row(arm.variation, ", ".join(arm.arms), f"{arm.share:.1%}", f"{arm.users:,}", served, newest)
-    out.print(table)
+    show_arms(report)
     for overlap in report.overlap:
         out.print(
             f"{overlap.treatment} and {report.judged.control} share {overlap.share:.1%} of "
@@ -131,6 +126,20 @@ def show_report(report: "Report") -> None:
         out.print(f"{report.testers} testers are left out: they forced a variation")
     if report.moved:
         out.print(f"{report.moved} users met more than one variation; they count where they began")
+
+
+def show_arms(report: "Report") -> None:
+    """The variations, with what answered them and what layers asked of their lists."""
+    table = narrow_table("variation", "arm", "share", "users", "answered by (first request of a day)", "bundle")
+    for arm in report.arms:
+        served = ", ".join(f"{name} {count:,}" for name, count in arm.served.items())
+        newest = arm.bundles[-1].bundle[:12] if arm.bundles else "-"
+        table.add_row(arm.variation, ", ".join(arm.arms), f"{arm.share:.1%}", f"{arm.users:,}", served, newest)
+    out.print(table)
+    for arm in report.arms:
+        asked = [f"{settings or 'its own'} {count:,}" for settings, count in arm.varied.items()]
+        if asked:
+            out.print(f"settings of the lists of {arm.variation}: {', '.join(asked)}", markup=False)
 
 
 def show_progress(report: "Report") -> None:

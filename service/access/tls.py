@@ -19,6 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from uvicorn.config import create_ssl_context
 
+from model.folders.files import Stamp, stamp_of
 from service.errors import ConfigurationError
 from service.settings import Settings
 
@@ -84,17 +85,9 @@ class ServerCertificate:
             # two small files; the context that they change is the event loop's own
             self.look()
 
-    def _stamp(self) -> tuple[tuple[int, int, int] | None, ...]:
+    def _stamp(self) -> tuple[Stamp | None, ...]:
         """The mark by which another file is known, of both; None for one that is not there."""
-        return tuple(_stamp_of(path) for path in (self._certificate, self._key))
-
-
-def _stamp_of(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+        return tuple(stamp_of(path) for path in (self._certificate, self._key))
 
 
 def open_certificate(settings: Settings) -> ServerCertificate | None:

@@ -1,7 +1,6 @@
 """From bundle folders to releases that answer: verified, warmed by their own golden queries, each with an engine."""
 
 import contextlib
-import ctypes
 import os
 import threading
 from collections.abc import Callable
@@ -39,6 +38,7 @@ from service.engine.messages import EngineLimits
 from service.engine.metadata import plan_digest
 from service.engine.protocols import EngineObserver, SilentObserver
 from service.errors import ConfigurationError
+from service.memory import release_memory
 from service.stores.vector_cache import VectorCache
 
 log = structlog.get_logger()
@@ -69,13 +69,6 @@ def prepare_compute_thread() -> None:
     # other systems have no such policy, and a sandbox may forbid it: then all threads are alike
     with contextlib.suppress(AttributeError, OSError):
         os.sched_setscheduler(threading.get_native_id(), os.SCHED_BATCH, os.sched_param(0))
-
-
-def release_memory() -> None:
-    """Hands what loading used and freed back to the system; the C library would keep it."""
-    # glibc alone has it
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 # of a computation; what it takes besides is what its process gives

@@ -27,6 +27,7 @@ AttributeValue = AttributeScalar | Annotated[list[AttributeScalar], Field(max_le
 GROUPS = ("$inGroup", "$notInGroup")  # operators on lists that the file does not hold
 REGEX = "$regex"
 FEW = 64  # times, up to which a repeat is bounded
+MAX_JUDGED = 5_000  # parts of conditions and filters that a request may have to be judged by, each some 1.6 us
 MAX_UNBOUNDED = 2  # such repeats, of texts of 256 characters: some 65,000 steps
 
 
@@ -81,6 +82,18 @@ def _is_text(value: object) -> bool:
     if isinstance(value, dict):
         return all(name in ("$exists",) or _is_text(part) for name, part in value.items())
     return isinstance(value, str)
+
+
+def num_judged(asked: object) -> int:
+    """The parts of a condition or of filters: names of attributes, operators, ranges, alternatives; no plain values."""
+    total, left = 0, [asked]
+    while left:
+        part = left.pop()
+        values = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        inner = [value for value in values if isinstance(value, dict | list)]
+        total += len(part) if isinstance(part, dict) else len(inner)
+        left += inner
+    return total
 
 
 class Apart(NamedTuple):

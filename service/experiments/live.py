@@ -23,7 +23,6 @@ from service.experiments.assignment import DEFAULT_FILE, Assigner, Assignment
 from service.experiments.conditions import NO_FACTS, RequestFacts
 from service.experiments.rules import FEATURE
 
-Stamp = tuple[int, int, int]  # inode, size, time of the last change in ns
 Paused = frozenset[tuple[str, str]]  # key and phase
 log = structlog.get_logger()
 
@@ -157,15 +156,6 @@ def load_assigner(path: Path | None, arms: Collection[str], has_buckets: bool = 
     only = next(iter(arms))
     log.info("no_experiment", arm=only, reason="no experiment file, and not both recgpt and comirec are served")
     return Assigner.from_features({"features": {FEATURE: {"defaultValue": only}}}, arms)
-
-
-def stamp_of(path: Path) -> Stamp | None:
-    """The mark by which another file is known; None where there is none."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return None
-    return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def read_paused(path: Path | None) -> Paused:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from service.errors import ConfigurationError
-from service.experiments.conditions import UNITS
+from service.experiments.conditions import MAX_JUDGED, UNITS, num_judged
 from service.experiments.rules import FEATURE, HASH_VERSION, MAX_BUCKET_VERSION, Feature
 
 ARM = "{where} names the arm {value!r}, and served are {arms}"
@@ -67,11 +67,26 @@ def unrepeated(source: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def check_feature(feature: Mapping[str, Any], arms: Collection[str]) -> Feature:
     """The feature, checked. Raises ConfigurationError for the first thing that is wrong with it."""
+    # first: what would take a request too long is not looked at any closer
+    check_size(feature)
     try:
         return Feature.model_validate(feature, context={"arms": frozenset(arms)})
     except ValidationError as error:
         problems = error.errors(include_url=False)
     raise ConfigurationError(f"experiments: {_sentence(min(problems, key=_rank), feature, arms)}")
+
+
+def check_size(feature: Mapping[str, Any]) -> None:
+    """Raises ConfigurationError where a request would be judged by too much. The feature may be of any form."""
+    rules = feature.get("rules")
+    known = [rule for rule in (rules if isinstance(rules, list) else ()) if isinstance(rule, dict)]
+    judged = sum(num_judged(rule.get(name)) for rule in known for name in ("condition", "filters"))
+    if judged > MAX_JUDGED:
+        raise ConfigurationError(
+            f"experiments: the conditions and filters of {FEATURE} have {judged:,} parts, by which every request may "
+            f"have to be judged, and {MAX_JUDGED:,} are the limit; take out rules that are over, or name many values "
+            "in one list"
+        )
 
 
 def _rank(problem: ErrorDetails) -> tuple[int, int]:

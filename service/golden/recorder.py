@@ -1,10 +1,12 @@
 """The histories that a running service keeps: sampled, few, for some days, in a file of the state folder.
 
 A bundle is compared on them with the one in force before it serves (service/reload/comparison.py), and
-`recall build --golden-from` makes golden queries of them.
+`recall build --golden-from` makes golden queries of them. Services that share a state folder share the file: each
+writes what the others wrote and what it has taken since, under a lock, so that the newest of all are kept.
 """
 
 import asyncio
+import fcntl
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,6 +29,7 @@ from service.stores.vector_cache import VectorCache
 
 MAX_KEPT = 256  # histories; the oldest go first
 SAVE_S = 5.0  # between looks whether there is something to write, or to forget
+Kept = dict[tuple[ExternalId, ...], date]  # the day of each history, oldest first
 log = structlog.get_logger()
 
 
@@ -40,13 +43,9 @@ class HistoryRecorder:
     def __init__(self, path: Path, share: float, days: int, day: Callable[[], date] = today) -> None:
         """share: of the users asked for. days: after which a history is forgotten. Reads what is in the file."""
         self._path, self._share, self._days, self._day = path, share, days, day
-        self._kept: dict[tuple[ExternalId, ...], date] = {}  # oldest first
+        self._kept = read_kept(path) or {}
+        self._new: Kept = {}  # taken since they were written
         self._is_saved, self._num_holding = True, 0
-        if path.exists():
-            try:
-                self._kept = {history.items: history.day for history in read_recorded(path)[-MAX_KEPT:]}
-            except ValueError as error:
-                log.warning("recorded_histories_lost", error=str(error))
         self._saving = asyncio.create_task(self._save_often())
 
     def histories(self) -> Sequence[Sequence[ExternalId]]:
@@ -71,21 +70,25 @@ class HistoryRecorder:
         history = tuple(items)
         if not history or history in self._kept:
             return
-        self._kept[history] = self._day()
+        self._kept[history] = self._new[history] = self._day()
         self._is_saved = False
-        if len(self._kept) > MAX_KEPT:
-            del self._kept[next(iter(self._kept))]
+        for known in (self._kept, self._new):
+            if len(known) > MAX_KEPT:
+                del known[next(iter(known))]
 
     def engine_of(self, catalogue: Catalogue) -> MakeEngine:
         """Makes engines whose requests are sampled."""
         return partial(SampledEngine, self, catalogue)
 
     def _forget(self) -> None:
+        kept = self._young(self._kept)
+        if len(kept) < len(self._kept):
+            self._is_saved, self._kept, self._new = False, kept, self._young(self._new)
+
+    def _young(self, kept: Kept) -> Kept:
+        """The ones that are not too old."""
         first = self._day() - timedelta(days=self._days)
-        if old := [history for history, day in self._kept.items() if day <= first]:
-            self._is_saved = False
-            for history in old:
-                del self._kept[history]
+        return {history: day for history, day in kept.items() if day > first}
 
     async def _save_often(self) -> None:
         while True:
@@ -96,13 +99,27 @@ class HistoryRecorder:
         self._forget()
         if self._is_saved:
             return
-        self._is_saved = True
-        rows = [RecordedHistory(day, items) for items, day in self._kept.items()]
+        self._is_saved, new = True, self._new
+        self._new = {}
         try:
-            await asyncio.to_thread(write_recorded, self._path, rows)
+            kept = await asyncio.to_thread(self._write, dict(self._kept), new)
         except OSError as error:
             self._is_saved = False  # tried again: what was to be forgotten may still stand in the file
+            self._new = new | self._new
             log.warning("recorded_histories_not_written", error=str(error))
+            return
+        # what was taken meanwhile is the newest
+        self._kept = newest(kept | {history: day for history, day in self._new.items() if history not in kept})
+
+    def _write(self, own: Kept, new: Kept) -> Kept:
+        """Adds what is new to what is in the file, and returns all of it. Blocks. Raises OSError."""
+        with locked(self._path):
+            others = read_kept(self._path)
+            # a file that is gone, or none, is begun with what this process knows
+            known = own if others is None else others
+            kept = newest(self._young(known | {history: day for history, day in new.items() if history not in known}))
+            write_recorded(self._path, [RecordedHistory(day, items) for items, day in kept.items()])
+        return kept
 
     async def close(self) -> None:
         """Writes what is not written yet."""
@@ -110,6 +127,33 @@ class HistoryRecorder:
         with suppress(asyncio.CancelledError):
             await self._saving
         await self._save()
+
+
+def newest(kept: Kept) -> Kept:
+    return dict([*kept.items()][-MAX_KEPT:])
+
+
+def read_kept(path: Path) -> Kept | None:
+    """The histories in the file; None where there is none that can be read."""
+    if not path.exists():
+        return None
+    try:
+        return newest({history.items: history.day for history in read_recorded(path)})
+    except ValueError as error:
+        log.warning("recorded_histories_lost", error=str(error))
+        return None
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Waits until no other process writes the file, and keeps others from it. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # a file beside it, since the file itself is replaced
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        # a network's file system may have no locks: then the last who writes wins, in one step
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class SampledEngine(Engine):

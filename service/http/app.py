@@ -23,7 +23,7 @@ from service.access.ring import open_keys
 from service.access.tls import CertificateCollector, open_certificate
 from service.admission.collector import AdmissionCollector
 from service.admission.gate import Gate
-from service.bootstrap import OpenEngines, Service, freeze_loaded, open_service, register
+from service.bootstrap import OpenEngines, Service, open_service, register
 from service.errors import BadRequest, RecallError
 from service.http import codec, docs, operations
 from service.http.auth import NEEDED, RequireKey
@@ -32,6 +32,7 @@ from service.http.fast_path import FastPath
 from service.http.observe import Observe, request_id_of
 from service.http.openapi import DESCRIPTION, TAGS, complete_openapi, with_keys
 from service.http.routes import router
+from service.memory import freeze_loaded, keep_tidy
 from service.settings import Settings
 from service.telemetry.tracing import open_tracing
 
@@ -123,6 +124,7 @@ class RecallApp(FastAPI):
                 register(service.metrics, CertificateCollector(self.certificate.facts))
                 stack.callback(asyncio.create_task(self.certificate.watch()).cancel)
             freeze_loaded()
+            stack.callback(asyncio.create_task(keep_tidy()).cancel)
             yield
             self._service = None
             gc.unfreeze()

@@ -18,6 +18,7 @@ from service.admission.gate import Gate
 from service.bootstrap import SWITCH_S
 from service.http.app import RecallApp
 from service.http.protocol import RECEIVE_S, BoundedProtocol
+from service.memory import share_heap
 
 CLOSING = (b"connection", b"close")  # of every answer while the service drains: who keeps a connection opens another
 TICK_S = 0.1  # between uvicorn's looks whether it has to end
@@ -48,6 +49,7 @@ class Server(uvicorn.Server):
         self._greeting: asyncio.Task[None] | None = None  # held, or the loop may forget it
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
+        share_heap()
         before = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_S)
         try:

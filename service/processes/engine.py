@@ -14,10 +14,11 @@ from contextlib import AsyncExitStack
 import structlog
 import uvloop
 
-from service.bootstrap import SWITCH_S, freeze_loaded, open_experiments, register
+from service.bootstrap import SWITCH_S, open_experiments, register
 from service.engine.metadata import wait_for_bundles
 from service.engine_process import open_engines
 from service.errors import ConfigurationError
+from service.memory import freeze_loaded, keep_tidy, share_heap
 from service.processes.heartbeat import ENVIRONMENT, Heart, until_lost
 from service.remote.server import EngineServer
 from service.settings import Settings
@@ -47,6 +48,7 @@ async def run_engine(settings: Settings, address: str, heart: Heart) -> None:
         engines.releases.subscribe(server)
         stack.push_async_callback(server.close)
         freeze_loaded()
+        stack.callback(asyncio.create_task(keep_tidy()).cancel)
         sys.setswitchinterval(SWITCH_S)
         beating = asyncio.create_task(until_lost(heart, stopping.set))
         stack.callback(beating.cancel)
@@ -58,6 +60,7 @@ def main() -> None:
     told = json.loads(os.environ.pop(ENVIRONMENT))
     settings, heart = Settings(**told["settings"]), Heart(told["heartbeat"])
     configure_logging(settings.log_level)
+    share_heap()
     try:
         uvloop.run(run_engine(settings, told["engine"], heart))
     except ConfigurationError as error:

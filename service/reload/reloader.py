@@ -9,7 +9,6 @@ trial ends; who judges it is service/canary, in the processes that see the answe
 """
 
 import asyncio
-import gc
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,6 @@ from pathlib import Path
 import structlog
 
 from service.engine.arms import ArmSlot, Release
-from service.engine.loading import release_memory
 from service.engine.metadata import find_bundle
 from service.engine.releases import (
     Canary,
@@ -31,6 +29,7 @@ from service.engine.releases import (
     ReloadRequest,
 )
 from service.errors import ConfigurationError, RecallError, ReloadRefused, ReloadUnderWay, UnknownArm
+from service.memory import let_go
 from service.reload.comparison import Likeness, ListComparison
 
 MIN_USES, PAUSE_S = 20, 1.0  # of a canary before it is promoted; between looks whether it has them
@@ -258,12 +257,3 @@ class Reloader:
         self._states[state.arm] = state
         for listener in self._listeners:
             await listener.tell(self.states())
-
-
-def let_go() -> None:
-    """Frees what the old release and the loading of the new one left behind, and hands it back to the system."""
-    # loading leaves cycles that hold the network; what a service froze at its start is not walked again
-    gc.collect()
-    if gc.get_freeze_count():
-        gc.freeze()
-    release_memory()

@@ -106,17 +106,16 @@ class Hiders:
         [complete] = await self._redis.get_many([COMPLETE_KEY])
         if complete is None:
             await self._make()
-        size = NUM_BITS // 8
-        kept = np.zeros(size, np.uint8)
-        for start in range(0, size, CHUNK):
+        self._bits = self._bits or bytearray(NUM_BITS // 8)
+        # into the copy that is there: a bit is never taken back, what this process has noted meanwhile stays, and a
+        # channel that is lost often leaves no holes of 8 MB in the heap
+        kept = np.frombuffer(self._bits, np.uint8)
+        for start in range(0, len(kept), CHUNK):
             chunk = await self._redis.run(partial(self._read, start))
-            kept[start : start + len(chunk)] = np.frombuffer(chunk, np.uint8)
+            kept[start : start + len(chunk)] |= np.frombuffer(chunk, np.uint8)
             if len(chunk) < CHUNK:
                 break
-        if self._bits:
-            # what this process has noted meanwhile stays
-            kept |= np.frombuffer(self._bits, np.uint8)
-        self._bits, self._is_complete = bytearray(kept.data), True
+        self._is_complete = True
 
     async def _make(self) -> None:
         """Sets the bits of the lists that are there: of a Redis whose lists are older than its bits."""

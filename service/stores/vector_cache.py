@@ -16,6 +16,9 @@ from service.stores.microbatch import Microbatcher
 from service.stores.redis_client import RedisClient, RedisUnavailable
 from service.stores.vector_codec import CachedVectors, RejectReason, decode, encode
 
+# of an entry in memory beside its numbers: key, record, two arrays and their place, by what 200,000 of them took
+ENTRY_BYTES = 540
+
 
 class LookupMode(StrEnum):
     """The way to look up a key that `get_local` does not know."""
@@ -164,7 +167,7 @@ class MemoryVectorCache:
             self._forget(key)
             # a copy: a row of a batch would keep the whole batch alive
             self._kept[key] = CachedVectors(value.vectors.copy(), value.prompts.copy())
-            self.num_bytes += value.num_bytes
+            self.num_bytes += value.num_bytes + ENTRY_BYTES
         while len(self._kept) > self._max_entries or self.num_bytes > self._max_bytes:
             self._forget(next(iter(self._kept)))
             self.dropped += 1
@@ -183,7 +186,7 @@ class MemoryVectorCache:
 
     def _forget(self, key: bytes) -> None:
         old = self._kept.pop(key, None)
-        self.num_bytes -= old.num_bytes if old else 0
+        self.num_bytes -= old.num_bytes + ENTRY_BYTES if old else 0
 
 
 class TieredVectorCache:

@@ -15,8 +15,11 @@ START_MS, DAY_MS, KEY = 1_795_000_000_000, 86_400_000, "recgpt-vs-comirec"
 ARMS, VARIATIONS = ("comirec", "recgpt"), ("control", "recgpt")
 
 
-def write_log(folder, users=800, lift=0.6, lost=0.0, key=KEY):
-    """Eight days of users: those of recgpt play more, and wait a little longer; `lost` of them are never seen."""
+def write_log(folder, users=800, lift=0.6, lost=0.0, key=KEY, settings=""):
+    """Eight days of users: those of recgpt play more, and wait a little longer; `lost` of them are never seen.
+
+    settings: of the lists of every second user of recgpt.
+    """
     rng = np.random.default_rng(3)
     events = {"exposures": [], "shown": [], "feedback": []}
     for user in range(users):
@@ -27,7 +30,8 @@ def write_log(folder, users=800, lift=0.6, lost=0.0, key=KEY):
         own = {"experiment": key, "phase": "0", "config": "c0ffee", "unit": name, "variation": VARIATIONS[arm]}
         own |= {"request_id": f"r{user}", "ts_ms": since, "bundle": ("b1", "a7")[arm] * 16}
         served = rng.choice(["429", "fallback", ARMS[arm]], p=[0.004, 0.006, 0.99])
-        events["exposures"].append(own | {"id": name, "assigned": ARMS[arm], "served": served, "reason": "experiment"})
+        exposed = {"id": name, "assigned": ARMS[arm], "served": served, "reason": "experiment"}
+        events["exposures"].append(own | exposed | {"settings": settings if user % 4 == 1 else ""})
         items = [str(item) for item in rng.integers(0, 40 + 10 * arm, 12 - (rng.random() < 0.02))]
         answer = {"share": 0.4, "items": items, "scores": [1.0] * len(items), "served": served, "asked": 12}
         if rng.random() < 0.4:
@@ -185,6 +189,17 @@ def test_names_are_escaped(run_recall, tmp_path):
     page = Page(path.read_text(encoding="utf-8"))
     assert "script" not in page.names
     assert key in page.text
+
+
+def test_what_layers_asked_of_the_lists_is_told(run_recall, reported, tmp_path):
+    asked, path = '{"diversity":0.2}', tmp_path / "page.html"
+    folder = write_log(tmp_path / "log", users=80, settings=asked)
+    ended = run_recall("experiment", "report", KEY, "--log", folder, "--html", path, "--json")
+    assert [arm["varied"] for arm in ended.last_line["arms"]] == [{}, {"": 20, asked: 20}]
+    assert f"settings of the lists of recgpt: its own 20, {asked} 20" in ended.out
+    assert f"the arm's own 20 {asked} 20" in Page(path.read_text(encoding="utf-8")).text
+    # where none did, nothing is said of it
+    assert "settings of" not in reported[0] + reported[2]
 
 
 # --- the planned shares

@@ -159,7 +159,16 @@ def arms_of(
             ),
             served=dict(own.group_by("served", maintain_order=True).len().sort("len", descending=True).iter_rows()),
             settings=described or None,
+            varied=varied_of(own),
         )
+
+
+def varied_of(exposures: pl.DataFrame) -> dict[str, int]:
+    """Exposures by the settings that layers gave their lists, most first; none where no list was given any."""
+    # older logs say nothing of it
+    asked = exposures["settings"].fill_null("") if "settings" in exposures.columns else pl.Series(dtype=pl.String)
+    counts = asked.alias("asked").value_counts(sort=True).sort("count", "asked", descending=[True, False])
+    return dict(counts.iter_rows()) if (asked != "").any() else {}
 
 
 def overlaps_of(log: ExperimentLog, plan: AnalysisPlan) -> Iterable[Overlap]:

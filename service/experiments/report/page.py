@@ -111,6 +111,7 @@ def render_page(report: Report) -> str:
         exposures=exposure_chart(report),
         progress=[progress_chart(report, treatment) for treatment in treatments_of(report.progress)],
         settings=settings_of(report),
+        varied=any(arm.varied for arm in report.arms),
         less=[name for name in report.lower_is_better if name in {row.metric for row in judged.metrics}],
         show_time=show_time,
         percent=show_share,

@@ -28,6 +28,7 @@ class ArmFacts:
     bundles: tuple[BundleFacts, ...]
     served: Mapping[str, int]
     settings: Mapping[str, Any] | None = None  # of the arm as the service describes it now; None = nobody was asked
+    varied: Mapping[str, int] = field(default_factory=dict)  # exposures by what layers asked of the list, where any did
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

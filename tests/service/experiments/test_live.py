@@ -6,9 +6,10 @@ from functools import partial
 
 import pytest
 
+from model.folders.files import stamp_of
 from service.errors import ConfigurationError
 from service.experiments.assignment import Assigner, Reason
-from service.experiments.live import LiveAssigner, stamp_of
+from service.experiments.live import LiveAssigner
 
 ARMS = ("comirec", "recgpt")
 USERS = [f"user-{n}" for n in range(500)]

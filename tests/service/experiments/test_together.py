@@ -3,6 +3,7 @@
 import pytest
 
 from service.errors import ConfigurationError
+from service.experiments.conditions import MAX_JUDGED
 from service.experiments.sentences import check_feature, unrepeated
 from service.experiments.together import MAX_EFFORT, are_exclusive, check_effort, check_follows, check_together
 
@@ -157,8 +158,8 @@ def test_many_rules_and_long_conditions_are_compared(rules):
 
 @pytest.mark.parametrize(
     "rules",
-    [by_country(1_000), by_country(2, 10_000), in_parts(1_000), in_filters(1, 10_000), in_filters(3_000, 1)],
-    ids=["rules", "values", "conditions", "ranges", "filters"],
+    [by_country(1_000), by_country(2, 10_000), in_parts(1_000)],
+    ids=["rules", "values", "conditions"],
 )
 def test_what_would_take_long_to_compare_is_refused_uncompared(rules):
     with pytest.raises(ConfigurationError, match=r"the rules of recall_arm would be compared .* times with each other"):
@@ -200,3 +201,34 @@ def test_a_repeated_key_is_looked_for_in_one_pass():
     assert CountedKey.comparisons < 10 * 5_000
     with pytest.raises(ConfigurationError, match="the key 'k3' twice"):
         unrepeated("it", [(key, 1) for key in (*keys, "k4", "k3", "k3")])
+
+
+def of_parts(number):
+    """A force rule whose condition has this many parts."""
+    return {"force": "comirec", "condition": {"$or": [{"age": 7}] * ((number - 2) // 2)}}
+
+
+def test_rules_that_a_request_is_soon_judged_by_are_taken():
+    many = {"user_id": {"$in": [str(number) for number in range(10_000)]}}
+    assert feature(of_parts(MAX_JUDGED - 20), experiment(condition=many | {"age": 7}, filters=part(0, 1))) is not None
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [of_parts(MAX_JUDGED + 2)],
+        [of_parts(MAX_JUDGED), of_parts(4)],
+        [{"force": "comirec", "filters": part(0, 1) * MAX_JUDGED}],
+        in_filters(1, 10_000),
+        [experiment(condition={"$not": {"$and": [of_parts(MAX_JUDGED)["condition"]]}})],
+    ],
+)
+def test_rules_that_would_take_a_request_long_are_refused(rules):
+    with pytest.raises(ConfigurationError, match=r"conditions and filters of recall_arm have \d+,\d+ parts"):
+        feature(*rules)
+
+
+@pytest.mark.parametrize("rules", [None, 5, "x", [5], [{"condition": 5, "filters": "x"}]])
+def test_rules_of_no_known_form_are_refused_for_that(rules):
+    with pytest.raises(ConfigurationError, match=r"^(?!.*parts)"):
+        check_feature({"defaultValue": "nobody", "rules": rules}, ARMS)

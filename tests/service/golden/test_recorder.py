@@ -113,6 +113,37 @@ def test_what_could_not_be_written_is_written_once_it_can(tmp_path, monkeypatch)
     assert [history.items for history in read_recorded(path)] == [(3,)]
 
 
+def test_services_that_share_the_file_lose_nothing_of_each_other(path):
+    async def main():
+        first, second = (HistoryRecorder(path, 1.0, 7, lambda: DAY) for _ in range(2))
+        first.take([1])
+        await first._save()
+        second.take([2])
+        await second._save()
+        first.take([3])
+        await first._save()
+        known = first.histories()
+        await asyncio.gather(first.close(), second.close())
+        return known
+
+    assert asyncio.run(main()) == [(1,), (2,), (3,)]
+    assert [history.items for history in read_recorded(path)] == [(1,), (2,), (3,)]
+
+
+def test_the_newest_of_all_services_are_kept(path):
+    async def main():
+        first, second = (HistoryRecorder(path, 1.0, 7, lambda: DAY) for _ in range(2))
+        for start in range(0, 2 * MAX_KEPT, 4):
+            for recorder, own in ((first, start), (second, start + 2)):
+                recorder.take([own + 1])
+                recorder.take([own + 2])
+                await recorder._save()
+        await asyncio.gather(first.close(), second.close())
+
+    asyncio.run(main())
+    assert [history.items for history in read_recorded(path)] == [(n + 1,) for n in range(MAX_KEPT, 2 * MAX_KEPT)]
+
+
 def test_nothing_is_drawn_while_it_is_held(path):
     async def drawn():
         recorder = HistoryRecorder(path, 1.0, 7)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import tracemalloc
 from contextlib import asynccontextmanager
 
 import pytest
@@ -175,3 +176,22 @@ def test_who_follows_no_more_is_certain_of_nobody(server):
         return hiders.may_contain("nobody")
 
     assert asyncio.run(main())
+
+
+def test_a_channel_that_is_lost_again_needs_no_second_copy(server):
+    async def main():
+        redis = RedisClient(server.url, "events", PATIENT)
+        async with following(server) as (hiders, feedback, _):
+            await feedback.keep(hide("user"))
+            await until(knows(hiders))
+            tracemalloc.start()
+            await redis.run(lambda client: client.execute_command("CLIENT", "KILL", "TYPE", "pubsub"))
+            await until(lambda: hiders.may_contain("nobody"))
+            await until(knows(hiders))
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            await redis.close()
+            return peak, hiders.may_contain("user")
+
+    peak, is_known = asyncio.run(main())
+    assert (peak < NUM_BITS // 8, is_known) == (True, True)

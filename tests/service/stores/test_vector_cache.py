@@ -15,7 +15,7 @@ from model.records import History
 from service.stores.embedded_redis import EmbeddedRedis
 from service.stores.redis_causes import FailureCause
 from service.stores.redis_client import RedisClient, RedisLimits
-from service.stores.vector_cache import CacheLimits, MemoryVectorCache, RedisVectorCache, TieredVectorCache
+from service.stores.vector_cache import ENTRY_BYTES, CacheLimits, MemoryVectorCache, RedisVectorCache, TieredVectorCache
 from service.stores.vector_codec import HEADER, CachedVectors, RejectReason, cache_key, decode, encode
 
 KEY = cache_key("bundle", "plan", History((1, 2, 3)))
@@ -219,10 +219,11 @@ def test_memory_twin_drops_the_least_recently_used():
 
 def test_memory_twin_is_bounded_in_bytes():
     async def main():
-        cache = MemoryVectorCache(max_bytes=3 * vectors().num_bytes)
+        size = vectors().num_bytes + ENTRY_BYTES
+        cache = MemoryVectorCache(max_bytes=3 * size)
         cache.put_many([(key_of(n), vectors(n)) for n in range(10)])
         cache.put_many([(key_of(9), vectors(1))] * 3)
-        return cache.num_bytes // vectors().num_bytes, cache.dropped
+        return cache.num_bytes / size, cache.dropped
 
     assert asyncio.run(main()) == (3, 7)
 
