@@ -167,9 +167,11 @@ def _by_form(
 
 
 def _name_panel(panel: "Axes", title: str, xlabel: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     panel.set_title(title, fontsize=drawing.SMALL, loc="left")
     panel.set_xlabel(xlabel)
-    panel.xaxis.get_major_locator().set_params(integer=True)
+    panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
 def _median(runs: Sequence[Mapping[str, Any]], what: str, name: str) -> float:
