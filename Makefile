@@ -8,7 +8,7 @@ DATA   ?= ../shared/data
 RUNS   ?= runs
 WORKERS ?= 2
 
-.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps canary faults filters kills warm-start interleaving-study export-lists diversity never-again replay fresh-replicas soak fuzz schemathesis sbom audit
+.PHONY: help install kernels demo test test-kernels check docs results bench bench-gpu peers reproduce serving-cost training-speed bench-prompts quality-beauty quality-kuairand http-equals-offline verdict-study hot-swaps canary faults filters kills warm-start forms interleaving-study export-lists diversity never-again replay fresh-replicas soak fuzz schemathesis sbom audit
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -127,6 +127,10 @@ filters: $(STAMP) ## filtered searches of 100,000 and 1,000,000 items against ex
 
 warm-start: $(STAMP) ## a warm start on six more days of KuaiRand against a whole training (after quality-kuairand)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.warm_start --data $(RUNS)/kuairand/data
+
+forms: $(STAMP) ## K = 0 to 6 and m : n with argmax and soft items, tuned for an epoch each: 20 minutes of a core (after quality-kuairand)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.forms --recipe kuairand --checkpoint $(RUNS)/kuairand/recgpt \
+		--data $(RUNS)/kuairand/data --stages $(RUNS)/kuairand/tuned --output benchmarks/results/forms.jsonl
 
 kills: $(STAMP) ## kill -9 at 100 random moments of prepare, train and build: the old folder or the new one
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kills --output benchmarks/results/kills.jsonl

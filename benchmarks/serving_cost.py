@@ -2,9 +2,11 @@
 
 Weights are fresh: only sizes count. One compute thread and the fixed passes of the service (model/encoder.py,
 index/exact.py): histories of 50 in batches of 64, 100 candidates, one step. The systems are measured in turn, round
-after round, so that noise meets all alike.
+after round, so that noise meets all alike. `--soft 1,6`: also recgpt with so many soft items behind the history, the
+states before and behind each in one query.
 
     python -m benchmarks.serving_cost --recipe beauty --items 12101
+    python -m benchmarks.serving_cost --recipe kuairand --items 7583 --soft 1,2,6
 """
 
 import argparse
@@ -23,7 +25,8 @@ from model.encoder import UserEncoder, pin_compute_threads
 from model.networks import build_network
 from model.recipes.files import load_recipe
 from model.recipes.schema import Recipe
-from model.records import History, PromptPlan, ServingPlan
+from model.records import History, PromptForm, PromptPlan, ServingPlan
+from recall.reproduction.facts import machine
 
 LENGTH, BATCH, CANDIDATES = 50, 64, 100
 
@@ -54,6 +57,12 @@ class System:
         return (encoded - started) / len(histories) * 1e6, (searched - encoded) / len(histories) * 1e6
 
 
+def soft_plan(num_items: int) -> PromptPlan:
+    """So many soft items, the states before and behind each in one query."""
+    weights = (1.0, *[0.5] * num_items)
+    return PromptPlan(num_steps=1 + num_items, form=PromptForm.SOFT, temperature=1.5, step_weights=weights)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="beauty")
@@ -61,13 +70,17 @@ def main() -> None:
     parser.add_argument(
         "--systems", default="recgpt-pretrain,sasrec,fism,comirec,recgpt", help="the first is the measure"
     )
+    parser.add_argument("--soft", default="", help="numbers of soft items, with commas: recgpt with each, beside them")
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     pin_compute_threads()
     torch.manual_seed(0)
-    plan = PromptPlan()
     recipes = {name: load_recipe(options.recipe, name) for name in options.systems.split(",")}
-    systems = [System.of(name, recipe, options.items, plan) for name, recipe in recipes.items()]
+    systems = [System.of(name, recipe, options.items, PromptPlan()) for name, recipe in recipes.items()]
+    systems += [
+        System.of(f"recgpt, soft K = {count}", load_recipe(options.recipe, "recgpt"), options.items, soft_plan(count))
+        for count in map(int, filter(None, options.soft.split(",")))
+    ]
     rng = np.random.default_rng(0)
     histories = [History(tuple(rng.integers(1, options.items + 1, LENGTH).tolist())) for _ in range(BATCH)]
     for system in systems:
@@ -78,8 +91,10 @@ def main() -> None:
         encode, search = (statistics.median(times[number][part] for times in rounds) for part in (0, 1))
         ratio = statistics.median(sum(times[number]) / sum(times[0]) for times in rounds)
         rows.append({"system": system.name, "encode_us": round(encode), "search_us": round(search), "times": ratio})
-        print(f"{system.name:18} encode {encode:7.0f} us  search {search:7.0f} us  {ratio:.2f} x {systems[0].name}")
-    print(json.dumps({"recipe": options.recipe, "items": options.items, "rows": rows, "torch": torch.__version__}))
+        print(f"{system.name:19} encode {encode:7.0f} us  search {search:7.0f} us  {ratio:.2f} x {systems[0].name}")
+    told = {"recipe": options.recipe, "items": options.items, "rounds": options.rounds, "rows": rows}
+    told |= {"machine": machine("cpu"), "torch": torch.__version__}
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":

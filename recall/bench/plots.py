@@ -4,17 +4,22 @@ import base64
 import html
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recall.bench.curves import Point
 from recall.bench.http import Curve
 from recall.reproduction import drawing
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 STAGES = ("encode", "search", "merge")
 OURS = "recgpt-recall"
 EVERYBODY, MIN_USERS = "all", 100  # in place of a length of histories; fewer users than that are no point
+DATA_SETS = {"kuairand_pure": "KuaiRand-Pure", "Beauty": "Amazon Beauty"}
+SHORT = 10  # recall of one target in so short a list is called HR
 
 
 def latency_against_rate(curves: Sequence[Curve], p99_ms: float) -> drawing.Canvas:
@@ -95,6 +100,80 @@ def gain_of_generation(rows: Sequence[Mapping[str, Any]]) -> drawing.Canvas:
     return canvas
 
 
+def recall_by_count(rows: Sequence[Mapping[str, Any]]) -> drawing.Canvas:
+    """Lines of recall against K, a form of generated items each; the epoch of tuning without any is a level."""
+    rows = [row for row in rows if row["study"] == "K"]
+    panels = list(dict.fromkeys((row["data_set"], row["system"]) for row in rows))
+    gains = {
+        system: max(row["gain"] for row in rows if row["system"] == system and row["K"])
+        for system in dict.fromkeys(system for _, system in panels)
+    }
+    told = ", ".join(f"{name} {gain:+.1%}" for name, gain in gains.items())
+    canvas = drawing.canvas(f"K = 1 to 6 items add at most: {told}", len(panels), height=2.4)
+    for panel, (data_set, system) in zip(canvas.panels, panels, strict=True):
+        own = [row for row in rows if (row["data_set"], row["system"]) == (data_set, system)]
+        lines = _by_form(own, "K", lambda row: float(row["ours"]))
+        _name_panel(panel, f"{DATA_SETS.get(data_set, data_set)}, {system}", "generated items (K)")
+        panel.set_ylabel(f"{'Recall' if own[0]['cutoff'] > SHORT else 'HR'}@{own[0]['cutoff']}, validation")
+        _draw_forms(panel, lines)
+    return canvas
+
+
+def quality_by_share(rows: Sequence[Mapping[str, Any]]) -> drawing.Canvas:
+    """Lines of NDCG against the share of the first of two steps; a share of 1 is the first step alone."""
+    rows = [row for row in rows if row["study"] == "m : n" and row["system"] == "blend"]
+    panels = list(dict.fromkeys((row["data_set"], row["m"] + row["n"]) for row in rows))
+    drawn = [
+        _by_form(
+            [row for row in rows if (row["data_set"], row["m"] + row["n"]) == panel],
+            "m",
+            lambda row: float(row["metrics"][f"NDCG@{row['m'] + row['n']}"]),
+        )
+        for panel in panels
+    ]
+    # each form against its own first step, which is the last point of its line
+    best = max(max(y for _, y in points[:-1]) / points[-1][1] - 1 for lines in drawn for points in lines.values())
+    canvas = drawing.canvas(f"A second step adds {best:+.1%} of NDCG at most, by any m : n", len(panels), height=2.0)
+    for panel, (data_set, length), lines in zip(canvas.panels, panels, drawn, strict=True):
+        _name_panel(panel, f"{DATA_SETS.get(data_set, data_set)}, m + n = {length}", "places of the first step (m)")
+        panel.set_ylabel(f"NDCG@{length}, validation")
+        _draw_forms(panel, lines)
+    return canvas
+
+
+def _draw_forms(panel: "Axes", lines: Mapping[str, Sequence[drawing.Point]]) -> None:
+    """A line a form with its label at the end; a form of one point is a level."""
+    levels = {name: points[0][1] for name, points in lines.items() if len(points) == 1}
+    for level in levels.values():
+        panel.axhline(level, color=drawing.FAINT, linewidth=0.8)
+    lines = {name: points for name, points in lines.items() if name not in levels}
+    for number, points in enumerate(lines.values()):
+        grey, dash, marker = drawing.LOOKS[number % len(drawing.LOOKS)]
+        panel.plot(*zip(*points, strict=True), color=grey, linestyle=dash, marker=marker, markersize=4)
+    # before the labels, which lie where the points are then
+    drawing.widen(panel)
+    ends = {name: points[-1] for name, points in lines.items()}
+    right = max(x for x, _ in ends.values())
+    drawing.label_column(panel, ends | {name: (right, level) for name, level in levels.items()})
+
+
+def _by_form(
+    rows: Sequence[Mapping[str, Any]], name: str, value: Callable[[Mapping[str, Any]], float]
+) -> dict[str, list[drawing.Point]]:
+    lines: dict[str, list[drawing.Point]] = {}
+    for row in rows:
+        lines.setdefault(row["form"], []).append((row[name], value(row)))
+    return {form: sorted(points) for form, points in lines.items()}
+
+
+def _name_panel(panel: "Axes", title: str, xlabel: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    panel.set_title(title, fontsize=drawing.SMALL, loc="left")
+    panel.set_xlabel(xlabel)
+    panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+
+
 def _median(runs: Sequence[Mapping[str, Any]], what: str, name: str) -> float:
     return float(statistics.median(run[what][name] for run in runs if name in run[what]))
 
@@ -104,7 +183,13 @@ def draw_kept(results: Path, folder: Path) -> list[Path]:
     peers = json.loads((results / "peers.json").read_text(encoding="utf-8"))
     lines = (results / "generation.jsonl").read_text(encoding="utf-8").splitlines()
     generation = gain_of_generation([json.loads(line) for line in lines])
-    return [rates_of_peers(peers).save(folder / "peers.png"), generation.save(folder / "generation.png")]
+    forms = [json.loads(line) for line in (results / "forms.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        rates_of_peers(peers).save(folder / "peers.png"),
+        generation.save(folder / "generation.png"),
+        recall_by_count(forms).save(folder / "forms.png"),
+        quality_by_share(forms).save(folder / "form-quotas.png"),
+    ]
 
 
 def write(folder: Path, figures: Mapping[str, drawing.Canvas], facts: Mapping[str, Any]) -> Path:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 WIDTH, DPI = 6.0, 160  # inches; 960 pixels, read at 600
 TEXT, SMALL = 10, 8.5  # points
 FAINT = "0.6"
+LEAST_RANGE = 0.1  # of its highest value, what an axis of quality spans
 WIDE = 100  # times: of a log axis, where ticks at 2 and 5 would touch
 LOOKS = (("0.0", "-", "o"), ("0.45", "--", "s"), ("0.0", ":", "^"), ("0.6", "-.", "D"))  # grey, dash, marker
 
@@ -100,6 +101,13 @@ def label_column(panel: "Axes", ends: Mapping[str, Point], strong: Sequence[str]
                 "relpos": (0, 0.5),
             },
         )
+
+
+def widen(panel: "Axes") -> None:
+    """Has the axis of quality span a tenth of its highest value at least: noise shall not look like an effect."""
+    low, high = panel.get_ylim()
+    middle, reach = (low + high) / 2, max(high - low, LEAST_RANGE * abs(high)) / 2
+    panel.set_ylim(middle - reach, middle + reach)
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:

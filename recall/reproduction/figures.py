@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 Series = Mapping[str, Sequence[Point]]  # name -> points (x, y)
 Panels = Mapping[str, Series]  # data set -> its series
 MIN_SYSTEMS = 3  # fewer are no figure
-LEAST_RANGE = 0.1  # of its highest value, what an axis of quality spans: noise shall not look like an effect
 METRICS = ("NDCG@10", "NDCG@50", "NDCG@5")
 COST_DATASETS = ("beauty", "kuairand")  # the paper's protocol and the split by time; the tables have all
 ARMS = ("recgpt", "comirec")  # drawn in black
@@ -184,7 +183,7 @@ def _draw_figure(figure: Figure, panels: Panels) -> drawing.Canvas:
             _draw_systems(panel, series)
         else:
             drawing.draw_lines(panel, series)
-            _widen(panel)
+            drawing.widen(panel)
     return canvas
 
 
@@ -203,9 +202,3 @@ def _draw_systems(panel: "Axes", series: Series) -> None:
         strong += [label] if name in ARMS else []
     drawing.plain_log(panel, "x")
     drawing.label_column(panel, labels, strong)
-
-
-def _widen(panel: "Axes") -> None:
-    low, high = panel.get_ylim()
-    middle, reach = (low + high) / 2, max(high - low, LEAST_RANGE * abs(high)) / 2
-    panel.set_ylim(middle - reach, middle + reach)
