@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from model.checkpoint import Checkpoint
-from model.training.warm import EPOCHS_SHARE, REPLAY
 from model.recipes.files import recipe_names
+from model.training.warm import EPOCHS_SHARE, REPLAY
 from recall.training.listing import num_epochs, recipe_lines
 
 RECIPE = """
