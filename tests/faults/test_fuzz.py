@@ -16,7 +16,7 @@ EXAMPLES = 300
 
 @pytest.fixture
 def frozen():
-    """What this process has loaded is let be by the collections before memory is read, two a parser."""
+    """Keeps what is loaded out of the collections before memory is read, two a parser."""
     gc.freeze()
     yield
     gc.unfreeze()
