@@ -25,7 +25,7 @@ demo: $(STAMP) ## synthetic logs -> train both arms -> bundles -> serve -> one a
 	$(BIN)/recall demo
 
 test: $(STAMP) ## the whole test suite, in two processes (WORKERS=...)
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 kernels: $(STAMP) ## Triton, whose interpreter runs the CUDA kernels on a CPU: with it `make test` tests them too
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[kernels]'
