@@ -54,9 +54,13 @@ class UnavailableError(Exception):
 def open_library() -> Library:
     """The library, opened once.
 
-    Raises UnavailableError where it is switched off, was not built, was built from other sources, or cannot run here.
+    Raises UnavailableError where it is switched off, was not built, was built from other sources, or cannot run here;
+    ValueError for a switch that says neither.
     """
-    if os.environ.get(SWITCH) == "torch":
+    switch = os.environ.get(SWITCH, "")
+    if switch not in ("", "torch"):
+        raise ValueError(f"{SWITCH} is {switch!r}; it takes torch, or nothing")
+    if switch == "torch":
         raise UnavailableError("switched_off")
     paths = [Path(__file__).with_name("_decoder" + suffix) for suffix in EXTENSION_SUFFIXES]
     path = next((path for path in paths if path.exists()), None)

@@ -100,7 +100,12 @@ class Loaded:
 
 
 def load(switch: str) -> Loaded:
-    """The loops, unless they are switched off, were not built, or were built from other sources than these."""
+    """The loops, unless they are switched off, were not built, or were built from other sources than these.
+
+    Raises ValueError for a switch that says neither.
+    """
+    if switch not in ("", "numpy"):
+        raise ValueError(f"{SWITCH} is {switch!r}; it takes numpy, or nothing")
     if switch == "numpy":
         return Loaded(None, f"NumPy, by {SWITCH}")
     try:

@@ -16,10 +16,13 @@ class LogSink:
 
     lost: ClassVar[Counter[str]] = Counter()  # lines, of this process
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO | None) -> None:
+        """file: None = there is none, and nobody hears anything."""
         self._file = file
 
     def write(self, line: bytes) -> None:
+        if self._file is None:
+            return
         try:
             self._file.write(line)
             self._file.flush()
@@ -42,6 +45,13 @@ def to_json(line: object, default: Callable[[Any], Any]) -> bytes:
         return json.dumps(line, default=default, separators=(",", ":")).encode()
 
 
+def error_output() -> BinaryIO | None:
+    """Standard error output, in bytes; None where the process was started without one."""
+    # what stands in its place may take text alone
+    outputs = (getattr(stream, "buffer", None) for stream in (sys.stderr, sys.__stderr__))
+    return next((output for output in outputs if output), None)
+
+
 def configure_logging(level: str) -> None:
     """JSON lines to standard error output."""
     structlog.configure(
@@ -51,6 +61,6 @@ def configure_logging(level: str) -> None:
             structlog.processors.JSONRenderer(to_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.BytesLoggerFactory(file=cast(BinaryIO, LogSink(sys.stderr.buffer))),
+        logger_factory=structlog.BytesLoggerFactory(file=cast(BinaryIO, LogSink(error_output()))),
         cache_logger_on_first_use=True,
     )

@@ -42,3 +42,9 @@ def test_it_can_be_switched_off(monkeypatch):
     monkeypatch.setenv(library.SWITCH, "torch")
     with pytest.raises(library.UnavailableError, match="switched_off"):
         library.open_library()
+
+
+def test_a_switch_that_says_neither_is_refused(monkeypatch):
+    monkeypatch.setenv(library.SWITCH, "numpy")
+    with pytest.raises(ValueError, match="RECALL_DECODER is 'numpy'; it takes torch, or nothing"):
+        library.open_library()

@@ -17,6 +17,11 @@ def test_numpy_runs_where_it_is_asked_for():
     assert "RECALL_LOOPS" in load("numpy").reason
 
 
+def test_a_switch_that_says_neither_is_refused():
+    with pytest.raises(ValueError, match="RECALL_LOOPS is 'torch'; it takes numpy, or nothing"):
+        load("torch")
+
+
 def test_numpy_runs_where_the_c_code_was_not_built(monkeypatch):
     monkeypatch.setitem(sys.modules, MODULE, None)
     assert load("").loops is None

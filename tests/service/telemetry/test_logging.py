@@ -1,6 +1,7 @@
 """A log that cannot be written costs its lines alone."""
 
 import asyncio
+import io
 import json
 from contextlib import suppress
 
@@ -57,3 +58,18 @@ def test_a_line_may_hold_what_utf_8_and_64_bits_cannot(tmp_path, monkeypatch):
         structlog.get_logger().info("odd", text="\ud800", number=1 << 70, value=set)
     line = json.loads((tmp_path / "log").read_text())
     assert (line["text"], line["number"], line["value"]) == ("\ud800", 1 << 70, "<class 'set'>")
+
+
+def test_a_process_without_error_output_logs_nowhere(monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    monkeypatch.setattr("sys.__stderr__", None)
+    configure_logging("info")
+    before = lost_lines()
+    structlog.get_logger().info("request")
+    assert lost_lines() == before
+
+
+def test_text_alone_in_place_of_error_output_does_not_end_a_process(monkeypatch):
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    configure_logging("info")
+    structlog.get_logger().info("request")
