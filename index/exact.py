@@ -124,6 +124,9 @@ class ExactIndex:
         """The items in 8 bits; None where they are few, too many to be copied, or scored otherwise."""
         if not self._sifts or self._weight is None or self.num_bytes > COPIED:
             return None
+        # it is proven against a pass of so many, which has to be one of those that give the same bits
+        if self._pass_of(MOST_QUERIES) != MOST_QUERIES:
+            return None
         vectors = np.ascontiguousarray(self._items.numpy())
         return Sieve.of(vectors, lambda queries: self._scores(torch.from_numpy(queries)).numpy())
 
@@ -186,7 +189,6 @@ class ExactIndex:
         allowed: NDArray[np.bool_] | None,
     ) -> Best:
         """The same of queries that one pass on the CPU holds: a few steps less, for a user who is alone."""
-        # the first search proves the sizes, whichever way it takes
         num_queries, size = len(queries), self._pass_of(len(queries))
         if num_queries <= MOST_QUERIES and self._sieve and (allowed is None or allowed.all()):
             whose, rows = excluded or (NONE, NONE)
@@ -210,8 +212,8 @@ def _filled_up(best: Best, limit: int) -> Hits:
         hits = empty_hits(len(rows), limit)
         hits.rows[:, : rows.shape[1]], hits.scores[:, : rows.shape[1]] = best
         rows, scores = hits
-    # scores fall: a list without a gap at its end has none
-    if scores[:, -1].min() == -np.inf:
+    # scores fall: a list without a gap at its end has none; beside no number anything may stand
+    if not scores[:, -1].min() > -np.inf:
         rows[np.isneginf(scores)] = 0
     return Hits(rows, scores)
 

@@ -207,10 +207,12 @@ def _abandon_capture() -> None:
 
 
 def probe_batch(network: Network, size: int, length: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Random histories of every length, the empty one included."""
+    """Random histories of random lengths; of several, the first is empty and the second whole."""
     generator = torch.Generator().manual_seed(seed)
     config = network.config
     lengths = torch.randint(0, length + 1, (size,), generator=generator)
+    if size > 1:
+        lengths[0], lengths[1] = 0, length
     rows = torch.randint(1, config.num_items + 1, (size, length), generator=generator)
     rows = rows * (torch.arange(length) < lengths[:, None])
     users = torch.randint(0, config.num_users + 1, (size,), generator=generator)

@@ -117,8 +117,8 @@ def main() -> None:
     configure_logging("warning")
     try:
         # a word that names no subcommand may be a misspelt one, which is told by the names of all
-        word = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-        app = make_app([word]) if word in COMMANDS or word in GROUPS else make_app()
+        named = [word for word in sys.argv[1:2] if word in (*COMMANDS, *GROUPS)]
+        app = make_app(named or (*COMMANDS, *GROUPS))
         # the same in usage lines for `recall` and `python -m recall`
         app(prog_name="recall")
     except (RecallError, ValueError, OSError) as error:

@@ -14,7 +14,7 @@ import time
 
 COLLECTOR = (50_000, 20, 20)  # thresholds of the garbage collector's generations
 YOUNG_S, WHOLE_S = 10.0, 30.0  # between collections of what is new, and of all that is not frozen
-MAX_SHARE = 5e-4  # of the time, for the collections of all; a full cache of 126,000 entries takes 21 ms
+MAX_SHARE = 5e-4  # of the time, for these and for handing pages back; a full cache of 126,000 entries takes 21 ms
 ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
 
 
@@ -56,7 +56,8 @@ def let_go() -> None:
 async def keep_tidy(young_s: float = YOUNG_S, whole_s: float = WHOLE_S) -> None:
     """Collects garbage and hands pages back now and then, until it is cancelled. One a process, in its event loop.
 
-    A collection of all stops every thread for as long as it takes: the longer, the more rarely.
+    A collection of all stops every thread for as long as it takes, and the heap is locked while pages are handed back:
+    the longer both take, the more rarely they come.
     """
     next_whole = time.monotonic() + whole_s
     while True:
@@ -64,9 +65,9 @@ async def keep_tidy(young_s: float = YOUNG_S, whole_s: float = WHOLE_S) -> None:
         if time.monotonic() < next_whole:
             gc.collect(1)
             continue
-        began = time.thread_time()
+        began = time.perf_counter()
         gc.collect()
-        took_s = time.thread_time() - began
-        # other threads go on meanwhile
+        # other threads go on meanwhile, as long as they ask for no memory: the heap is locked
         await asyncio.to_thread(release_memory)
+        took_s = time.perf_counter() - began
         next_whole = time.monotonic() + max(whole_s, took_s / MAX_SHARE)

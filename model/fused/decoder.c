@@ -156,8 +156,8 @@ static void read_histories(const Decoder *decoder, const Plan *plan, Sequence *s
 int64_t decoder_layout(void) {
     __builtin_cpu_init();
     int can = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    return can ? (int64_t)(sizeof(Decoder) + 1000 * sizeof(Block) + 1000000 * sizeof(Plan)) : 0;
+              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+    return can ? (int64_t)(sizeof(Decoder) + 1000 * sizeof(Block) + 1000000 * sizeof(Plan)) + 1000000000LL * VERSION : 0;
 }
 
 int64_t decoder_encode(const Decoder *decoder, const Plan *plan, int64_t count, const int64_t *rows,

@@ -34,7 +34,9 @@ typedef struct {
     float temperature;
 } Plan;
 
-/* The sizes of Decoder, Block and Plan: they tell whether both sides mean the same. 0: this processor cannot. */
+enum { VERSION = 1 }; /* of this file and of how weights lie; library.py has the same number */
+
+/* The sizes of Decoder, Block and Plan, and the version: they tell whether both sides mean the same. 0: this processor cannot. */
 int64_t decoder_layout(void);
 
 /* Histories (rows from offsets[i] to offsets[i + 1]) of `count` users to vectors (count, num_vectors, D) and generated

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
+VERSION = 1  # of the records below and of how weights lie; decoder.h has the same number
 SWITCH = "RECALL_DECODER"  # "torch" leaves the compiled pass out
 MATRICES = ("query", "memory", "out", "wide", "narrow")
 NORMS = ("attention", "forward")
@@ -76,6 +77,6 @@ def open_library() -> Library:
     if not sizes:
         raise UnavailableError("processor")
     # one that was built from other sources would read other memory
-    if sizes != sizeof(Decoder) + 1000 * sizeof(Block) + 1_000_000 * sizeof(Plan):
+    if sizes != sizeof(Decoder) + 1000 * sizeof(Block) + 1_000_000 * sizeof(Plan) + 1_000_000_000 * VERSION:
         raise UnavailableError("version")
     return Library(encode)

@@ -8,7 +8,7 @@ from model.compiled import probe_batch
 from model.fused.decoder import FusedDecoder
 from model.fused.library import UnavailableError
 from model.networks.base import Network
-from model.records import PromptPlan
+from model.records import Placement, PromptPlan
 
 NUM_PROBES = 17  # histories; more than share a reading of the item table
 # an item whose score ties with another's, but for rounding, changes what follows it: so many histories may differ
@@ -30,8 +30,11 @@ def proven_decoder(network: Network, plan: PromptPlan) -> FusedDecoder:
         theirs = network.queries(batch, plan)
     vectors, prompts = torch.from_numpy(ours.vectors), torch.from_numpy(ours.prompts)
     is_close = (vectors - theirs.vectors).abs() <= TOLERANCE * theirs.vectors.abs().amax()
-    is_same = is_close.flatten(1).all(1) & (prompts == theirs.prompts).all(1)
-    if (~is_same).sum() > MOST_DIFFERENT:
+    is_told = (prompts == theirs.prompts).all(1)
+    is_same = is_close.flatten(1).all(1) & is_told
+    # without another item there was no tie; items inside a history are not told
+    has_no_tie = is_told if plan.placement is not Placement.ALL else torch.zeros_like(is_told)
+    if (~is_same).sum() > MOST_DIFFERENT or (~is_same & has_no_tie).any():
         raise UnavailableError("differs")
     for number, (window, user) in enumerate(zip(windows, users, strict=True)):
         alone = decoder.run([window], [user])

@@ -68,6 +68,8 @@ static int search_all(const Search *search, int64_t stride, int64_t *rows, float
     return 1;
 }
 
+enum { MANY_ITEMS = 50000 }; /* from here on the last part takes long enough to let other threads run */
+
 enum { CODES, SCALES, MARGINS, VECTORS, QUERIES, WHOSE, EXCLUDED, ROWS, VALUES, NUM };
 
 static PyObject *sifted(const Py_buffer *views) {
@@ -81,6 +83,9 @@ static PyObject *sifted(const Py_buffer *views) {
         PyErr_SetString(PyExc_ValueError, "codes, vectors, queries, rows and values do not fit each other");
         return NULL;
     }
+    /* more would be scored than a product is worth */
+    if (limit > num / 8)
+        return PyBool_FromLong(0);
     size_t keys = 3 * num * sizeof(uint64_t), scores = num_queries * stride * sizeof(float);
     size_t rounded = num_queries * 2 * pairs * sizeof(int16_t), size = keys + 2 * scores + rounded;
     char *room = borrow(size);
@@ -102,7 +107,10 @@ static PyObject *sifted(const Py_buffer *views) {
             give_back(room, size);
             return NULL;
         }
+        PyThreadState *state = num >= MANY_ITEMS ? PyEval_SaveThread() : NULL;
         is_done = search_all(&search, stride, views[ROWS].buf, views[VALUES].buf);
+        if (state)
+            PyEval_RestoreThread(state);
     }
     give_back(room, size);
     return PyBool_FromLong(is_done);
@@ -138,6 +146,7 @@ PyObject *exact_scores(PyObject *module, PyObject *const *args, Py_ssize_t num_a
     int is_right = wide->score && views[1].shape[0] == dim && views[2].shape[0] == num;
     if (!is_right)
         PyErr_SetString(PyExc_ValueError, "vectors (N, D), query (D,) and scores (N,) do not fit each other");
+    Py_BEGIN_ALLOW_THREADS
     for (int64_t first = 0; is_right && first < num; first += SIFTED) {
         uint64_t keys[SIFTED];
         int64_t some = num - first < SIFTED ? num - first : SIFTED;
@@ -145,6 +154,7 @@ PyObject *exact_scores(PyObject *module, PyObject *const *args, Py_ssize_t num_a
             keys[n] = (uint64_t)(first + n);
         wide->score(views[0].buf, dim, views[1].buf, keys, some, (float *)views[2].buf + first);
     }
+    Py_END_ALLOW_THREADS
     release(views, 3);
     return is_right ? Py_NewRef(Py_None) : NULL;
 }

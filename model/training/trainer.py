@@ -29,7 +29,7 @@ from model.training.losses import SAMPLED, catalogue_cross_entropy, target_share
 from model.training.plans import choose_plan, measure_plan, plain_plan
 from model.training.stage_run import StageRun
 from model.training.stages import EpochReport, EpochState, StageFolder, StageResult, stage_key
-from model.training.warm import AVERAGED_PART, WarmStart
+from model.training.warm import WarmStart
 
 STAGE_STRIDE = 1_000_000  # between the seeds of a run's stages
 NINTH = 9  # of the steps are those that weights are averaged over, the last
@@ -80,7 +80,7 @@ class Trainer:
             start.fill(self.network, data.catalogue, data.train)
         self.start, self.measures, self._epochs = start, measures, list[int]()  # epochs taken of each finished stage
         self.origin = origin_of(data, start, measures)
-        average = partial(move_average, recipe.ema_decay, part=AVERAGED_PART if start else NINTH)
+        average = partial(move_average, recipe.ema_decay, part=start.averaged_part if start else NINTH)
         self.averaged = AveragedModel(self.network, multi_avg_fn=average)
         max_length = self.network.config.max_length
         if recipe.samples == "prefixes":

@@ -39,6 +39,8 @@ class WarmStart:
     network: Network
     catalogue: Catalogue
     epochs: tuple[int, ...] = ()  # of each stage; () is not known
+    replay: float = REPLAY  # the chance of a history without new events to be in an epoch
+    averaged_part: int = AVERAGED_PART
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "WarmStart":
@@ -79,7 +81,7 @@ class WarmStart:
         rows = np.array([users.row(external) for external in data.catalogue.users.ids.tolist()], dtype=np.int64)
         is_seen = rows > 0
         is_seen[is_seen] = newest[rows[is_seen] - 1] == data.newest_marks[is_seen]
-        return np.where(is_seen, REPLAY, 1.0)
+        return np.where(is_seen, self.replay, 1.0)
 
     @torch.no_grad()
     def fill(self, network: Network, catalogue: Catalogue, histories: Ragged) -> None:

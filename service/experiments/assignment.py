@@ -191,7 +191,7 @@ class Assigner:
                 effort = check_effort(layers[-1].feature, effort)
             except ConfigurationError as error:
                 # an experiment's own name may begin like that
-                raise ConfigurationError(re.sub(rf"\b{FEATURE}\b", name, str(error))) from error
+                raise ConfigurationError(re.sub(rf"\b{FEATURE}\b", name.replace("\\", r"\\"), str(error))) from error
         return cls(feature, arms, has_buckets, layers)
 
     @property

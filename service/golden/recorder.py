@@ -8,6 +8,7 @@ writes what the others wrote and what it has taken since, under a lock, so that 
 import asyncio
 import fcntl
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
@@ -28,6 +29,7 @@ from service.engine.protocols import EngineObserver
 from service.stores.vector_cache import VectorCache
 
 MAX_KEPT = 256  # histories; the oldest go first
+LOCK_S = 2.0  # that another process is waited for
 SAVE_S = 5.0  # between looks whether there is something to write, or to forget
 Kept = dict[tuple[ExternalId, ...], date]  # the day of each history, oldest first
 log = structlog.get_logger()
@@ -103,9 +105,11 @@ class HistoryRecorder:
         self._new = {}
         try:
             kept = await asyncio.to_thread(self._write, dict(self._kept), new)
-        except OSError as error:
+        except (OSError, asyncio.CancelledError) as error:
             self._is_saved = False  # tried again: what was to be forgotten may still stand in the file
             self._new = new | self._new
+            if isinstance(error, asyncio.CancelledError):
+                raise
             log.warning("recorded_histories_not_written", error=str(error))
             return
         # what was taken meanwhile is the newest
@@ -146,14 +150,28 @@ def read_kept(path: Path) -> Kept | None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Waits until no other process writes the file, and keeps others from it. Raises OSError."""
+    """Waits until no other process writes the file, and keeps others from it. Raises OSError, after LOCK_S too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # a file beside it, since the file itself is replaced
     with path.with_name(f".{path.name}.lock").open("w") as lock:
-        # a network's file system may have no locks: then the last who writes wins, in one step
-        with suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        until = time.monotonic() + LOCK_S
+        while not is_locked(lock.fileno()):
+            if time.monotonic() > until:
+                raise TimeoutError(f"another process has kept {path.name} for {LOCK_S:g} s")
+            time.sleep(LOCK_S / 20)
         yield
+
+
+def is_locked(descriptor: int) -> bool:
+    """False where another process has the lock."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # a network's file system may have no locks: then the last who writes wins, in one step
+        return True
+    return True
 
 
 class SampledEngine(Engine):

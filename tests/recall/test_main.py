@@ -354,6 +354,10 @@ def test_service_that_is_told_to_stop_ends_with_status_0(from_environment):
     assert not [line for line in served.log.read_text().splitlines() if line.startswith("{") and json.loads(line)]
 
 
+def test_help_is_of_all_commands_whatever_follows(run_recall):
+    assert "tune" in run_recall("--help", "serve").out
+
+
 def test_a_service_starts_without_the_modules_of_other_commands():
     code = (
         "import sys; sys.argv = ['recall', 'serve', '--help']\n"

@@ -5,7 +5,7 @@ import pytest
 from model.fused.library import UnavailableError, open_library
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def library():
     try:
         return open_library()
@@ -14,7 +14,7 @@ def library():
 
 
 @pytest.fixture(scope="session")
-def make_decoder(make_network):
+def make_decoder(library, make_network):
     def make(**sizes):
         return make_network("recgpt", **({"dim": 32, "num_heads": 2, "max_length": 20} | sizes))
 

@@ -37,18 +37,36 @@ def test_vectors_that_are_no_numbers_are_refused(make_decoder, monkeypatch):
         proven_decoder(make_decoder(), PLAN)
 
 
-def test_items_that_differ_are_refused_but_for_a_tie(make_decoder, monkeypatch):
-    def change(vectors, prompts):
-        changed = prompts.copy()
-        changed[: num_changed if len(prompts) > 1 else 0] += 1
-        return vectors, changed
+def let_one_history_differ(monkeypatch, change):
+    """Lets the second probe be answered with what `change` makes of its vectors and items, alone and in the batch."""
+    own, probes = FusedDecoder.run, []
 
-    let_answer(monkeypatch, change)
-    num_changed = 2
+    def run(self, windows, users):
+        probes.extend(windows)
+        answers = own(self, windows, users)
+        for number, window in enumerate(windows):
+            if window == probes[1]:
+                change(answers.vectors[number], answers.prompts[number])
+        return answers
+
+    monkeypatch.setattr(FusedDecoder, "run", run)
+
+
+def test_items_that_differ_are_refused(make_decoder, monkeypatch):
+    let_answer(monkeypatch, lambda vectors, prompts: (vectors, prompts + 1))
     with pytest.raises(UnavailableError, match="differs"):
         proven_decoder(make_decoder(), PLAN)
-    num_changed = 0
+
+
+def test_one_history_may_have_another_item_as_after_a_tie(make_decoder, monkeypatch):
+    let_one_history_differ(monkeypatch, lambda _, prompts: np.add(prompts, 1, out=prompts))
     proven_decoder(make_decoder(), PLAN)
+
+
+def test_other_vectors_without_another_item_are_no_tie(make_decoder, monkeypatch):
+    let_one_history_differ(monkeypatch, lambda vectors, _: np.add(vectors, 1, out=vectors))
+    with pytest.raises(UnavailableError, match="differs"):
+        proven_decoder(make_decoder(), PLAN)
 
 
 def test_other_bits_alone_than_in_a_batch_are_refused(make_decoder, monkeypatch):

@@ -1,11 +1,15 @@
 """The loops in C are there, or it is told why not; they refuse arrays of another kind."""
 
+import shutil
 import sys
+import sysconfig
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from model import native
 from model.native.loops import LOADED, VERSION, load
 
 MODULE = "model.native._loops"
@@ -26,6 +30,16 @@ def test_numpy_runs_where_the_c_code_was_not_built(monkeypatch):
     monkeypatch.setitem(sys.modules, MODULE, None)
     assert load("").loops is None
     assert "not built" in load("").reason
+
+
+@pytest.mark.skipif(
+    not (shutil.which("gcc") and Path(sysconfig.get_path("include"), "Python.h").exists()), reason="needs a C compiler"
+)
+def test_both_libraries_are_built_where_there_is_a_compiler():
+    # an installation without them is silent, and all tests of C code are skipped then
+    folder = Path(native.__file__).parents[1]
+    assert [*folder.glob("native/_loops*.so")]
+    assert [*folder.glob("fused/_decoder*.so")]
 
 
 @pytest.mark.parametrize("version", [VERSION - 1, VERSION + 1])

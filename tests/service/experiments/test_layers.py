@@ -234,6 +234,7 @@ def test_a_change_within_a_phase_is_refused_in_every_layer():
                 ["like"],
             )
         ),
+        (payload(STEPS, **{r"recall_settings_\1\q": [{"nope": 1}]}), r"recall_settings_\1\q"),
         (
             payload(LIKED, recall_settings_b=[LIKED | {"key": "b"}]),
             "recall_settings and recall_settings_b both say the outcome of recgpt",

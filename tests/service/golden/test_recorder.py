@@ -1,6 +1,7 @@
 """The kept histories: few, each once, for some days, in a file that only its owner reads."""
 
 import asyncio
+import threading
 from contextlib import AsyncExitStack
 from datetime import date, timedelta
 
@@ -8,7 +9,7 @@ import pytest
 
 from model.recorded import RecordedHistory, read_recorded, write_recorded
 from service.engine_process import open_recorder
-from service.golden.recorder import MAX_KEPT, HistoryRecorder, forget_recorded
+from service.golden.recorder import MAX_KEPT, HistoryRecorder, forget_recorded, locked
 from service.settings import load_settings
 
 DAY = date(2026, 11, 28)
@@ -111,6 +112,46 @@ def test_what_could_not_be_written_is_written_once_it_can(tmp_path, monkeypatch)
 
     asyncio.run(main())
     assert [history.items for history in read_recorded(path)] == [(3,)]
+
+
+def test_a_write_that_is_cancelled_and_fails_is_made_again(tmp_path, monkeypatch):
+    path = tmp_path / "golden.json"
+    begun, may_end, own = threading.Event(), threading.Event(), write_recorded
+
+    def write(*given):
+        if begun.is_set():
+            own(*given)
+            return
+        begun.set()
+        may_end.wait(10)
+        raise OSError("the disk is full")
+
+    async def main():
+        monkeypatch.setattr("service.golden.recorder.write_recorded", write)
+        recorder = HistoryRecorder(path, 1.0, 7, lambda: DAY)
+        recorder.take([3])
+        saving = asyncio.create_task(recorder._save())
+        await asyncio.to_thread(begun.wait, 10)
+        saving.cancel()
+        asyncio.get_running_loop().call_later(0.1, may_end.set)
+        await recorder.close()
+
+    asyncio.run(main())
+    assert [history.items for history in read_recorded(path)] == [(3,)]
+
+
+def test_a_lock_that_another_process_keeps_costs_the_write_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("service.golden.recorder.LOCK_S", 0.1)
+    path = tmp_path / "golden.json"
+
+    async def main():
+        recorder = HistoryRecorder(path, 1.0, 7, lambda: DAY)
+        recorder.take([3])
+        with locked(path):
+            await recorder.close()
+
+    asyncio.run(main())
+    assert not path.exists()
 
 
 def test_services_that_share_the_file_lose_nothing_of_each_other(path):
