@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import numpy as np
 from redis import Redis
 
 from benchmarks.soak import requests
-from benchmarks.steady import KEY, Body, SteadyLoad, where_and_when
+from benchmarks.steady import KEY, Body, Connection, SteadyLoad, where_and_when
 from index.bundle.build import build_bundle
 from model.encoder import pin_compute_threads
 from recall.bench.bundles import Sizes, make_checkpoint
@@ -36,6 +37,7 @@ from service.catalogue.log import STREAM
 from service.stores.embedded_redis import EmbeddedRedis
 
 HEADERS, FIRST_ID, LIMIT_S = {"X-Admin-Key": KEY}, 10_000_000, 30.0
+ADMIN, CONNECTIONS = b"x-admin-key: " + KEY.encode() + b"\r\n", 4
 HISTORY = [3, 40, 77]
 
 
@@ -77,20 +79,44 @@ async def follow(targets: list[Target], vector: list[float], rounds: int) -> dic
     }
 
 
-async def insert(targets: list[Target], ids: Iterator[int], dim: int) -> int:
-    """Puts items over one connection to each service in turn; returns how many got no 200."""
-    refused, generator = 0, np.random.default_rng(0)
-    async with httpx.AsyncClient(timeout=LIMIT_S, headers=HEADERS) as client:
-        for item in ids:
-            body: dict[str, Any] = {"id": item}
-            if item % 2:
-                body["vectors"] = {"main": generator.normal(scale=0.1, size=dim).round(4).tolist()}
-            try:
-                reply = await client.post(f"{targets[item % len(targets)].url}/items", json=body)
-                refused += reply.status_code != 200
-            except httpx.TransportError:
-                refused += 1
-    return refused
+class Inserts:
+    """Items put over some connections to each service, so many a request and a second at most."""
+
+    def __init__(self, targets: list[Target], ids: Iterator[int], dim: int, per_request: int, per_s: float) -> None:
+        """per_s: of all connections together; 0 = as fast as the services take them."""
+        self._targets, self._ids = targets, ids
+        self._per_request, self._interval = per_request, CONNECTIONS * per_request / per_s if per_s else 0.0
+        # made before: the clients of the recalls live on the same event loop
+        self._vectors = np.random.default_rng(0).normal(scale=0.1, size=(1000, dim)).round(4).tolist()
+        self.num_refused = 0
+
+    async def run(self) -> None:
+        """Returns once all are put."""
+        await asyncio.gather(*map(self._work, range(CONNECTIONS)))
+
+    async def _work(self, number: int) -> None:
+        target = self._targets[number % len(self._targets)]
+        connection = await Connection.open(target.host, target.port)
+        due = time.monotonic() + number * self._interval / CONNECTIONS
+        while items := [self._item(item) for item in islice(self._ids, self._per_request)]:
+            await asyncio.sleep(due - time.monotonic())
+            self.num_refused += await self._put(connection, items)
+            due += self._interval
+        connection.close()
+
+    async def _put(self, connection: Connection, items: list[Body]) -> int:
+        """How many were not kept."""
+        if self._per_request == 1:
+            status, _ = await connection.ask("/items", items[0], ADMIN)
+            return int(status != 200)
+        status, answer = await connection.ask("/items/batch", {"items": items}, ADMIN)
+        return sum("catalogue" not in own for own in answer["responses"]) if status == 200 else len(items)
+
+    def _item(self, item: int) -> Body:
+        """Every other one with a vector of its own; of the rest each is expected to be watched so often."""
+        if not item % 2:
+            return {"id": item, "expected_watches": 1 + item % 9_973 / 10}
+        return {"id": item, "vectors": {"main": self._vectors[item // 2 % len(self._vectors)]}}
 
 
 @dataclass
@@ -121,7 +147,9 @@ async def loaded(targets: list[Target], sizes: Sizes, options: argparse.Namespac
             for load in loads:
                 await sending.enter_async_context(load.sending())
             if name == "inserting":
-                facts["refused"] = sum(await asyncio.gather(*(insert(targets, ids, sizes.dim) for _ in range(4))))
+                inserts = Inserts(targets, ids, sizes.dim, options.per_request, options.inserts_per_s)
+                await inserts.run()
+                facts["refused"] = inserts.num_refused
                 facts["inserts_per_s"] = round(options.inserts / (time.monotonic() - started), 1)
             else:
                 await asyncio.sleep(options.seconds)
@@ -141,6 +169,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--inserts", type=int, default=100_000, help="At most 200,000 with those of the rounds.")
+    parser.add_argument("--per-request", type=int, default=100, help="Items a request; 1 = by POST /items.")
+    parser.add_argument("--inserts-per-s", type=float, default=0, help="At most; 0 = as fast as they are taken.")
     parser.add_argument("--rate", type=float, default=100, help="Recalls a second, of both replicas together.")
     parser.add_argument("--seconds", type=float, default=30, help="Of the load alone.")
     parser.add_argument("--items", type=int, default=10_000)

@@ -74,11 +74,11 @@ class Connection:
         """True where the service has closed it, or will."""
         return self._reader.at_eof() or self._writer.is_closing()
 
-    async def ask(self, path: str, body: Body) -> tuple[int, dict[str, Any]]:
-        """(status, the JSON that came with it)."""
+    async def ask(self, path: str, body: Body, headers: bytes = b"") -> tuple[int, dict[str, Any]]:
+        """(status, the JSON that came with it). headers: further lines, each with its end."""
         data = orjson.dumps(body)
         head, answer = await self.exchange(
-            b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (path.encode(), len(data), data)
+            b"POST %s HTTP/1.1\r\nhost: x\r\n%scontent-length: %d\r\n\r\n%s" % (path.encode(), headers, len(data), data)
         )
         return int(head[9:12]), orjson.loads(answer)
 

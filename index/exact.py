@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 QUERIES_PER_PASS = {"cpu": 16, "cuda": 256}
 MOST_KEYS = 512  # that kernels put in order for one query
+MOST_NAMED = 4096  # rows that a filter leaves out, up to which a few queries are searched through the copy in 8 bits
 COPIED = 1 << 26  # bytes of items that are copied as oneDNN reads them fastest
 FEWER = {"cpu": (4, 8), "cuda": ()}  # a few queries alone need not pay for all, where their scores come out the same
 
@@ -190,10 +191,9 @@ class ExactIndex:
     ) -> Best:
         """The same of queries that one pass on the CPU holds: a few steps less, for a user who is alone."""
         num_queries, size = len(queries), self._pass_of(len(queries))
-        if num_queries <= MOST_QUERIES and self._sieve and (allowed is None or allowed.all()):
-            whose, rows = excluded or (NONE, NONE)
-            pairs = np.ascontiguousarray(whose), np.ascontiguousarray(rows)
-            if best := self._sieve.search(np.ascontiguousarray(queries), limit, pairs):
+        if num_queries <= MOST_QUERIES and self._sieve:
+            pairs = _left_out(num_queries, excluded, allowed)
+            if pairs and (best := self._sieve.search(np.ascontiguousarray(queries), limit, pairs)):
                 return best
         padded = np.zeros((size, self.dim), dtype=np.float32)
         padded[:num_queries] = queries
@@ -203,6 +203,20 @@ class ExactIndex:
     def _pass_of(self, num_queries: int) -> int:
         """The smallest size of a pass that holds so many queries."""
         return next(size for size in self.pass_sizes if size >= num_queries)
+
+
+def _left_out(
+    num_queries: int, excluded: Exclusions | None, allowed: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Pairs of a query and a row that it may not find; None where a filter leaves out too many to name them."""
+    whose, rows = excluded or (NONE, NONE)
+    hidden = NONE if allowed is None else np.flatnonzero(~allowed) + 1
+    if len(hidden) > MOST_NAMED:
+        return None
+    if len(hidden):
+        whose = np.append(whose, np.repeat(np.arange(num_queries), len(hidden)))
+        rows = np.append(rows, np.tile(hidden, num_queries))
+    return np.ascontiguousarray(whose), np.ascontiguousarray(rows)
 
 
 def _filled_up(best: Best, limit: int) -> Hits:

@@ -15,6 +15,7 @@ from itertools import groupby
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from model.batch import Batch
@@ -230,6 +231,8 @@ def pin_compute_threads() -> None:
     """One compute thread: kernels that split work by thread would round rows differently by place.
 
     Holds for the calling thread, and for others that torch starts work in; every thread that computes calls it, since
-    OpenMP keeps the number for each thread.
+    OpenMP keeps the number for each thread. Those of NumPy's products are the process's: they spin after each one, and
+    where two services share a machine a request waits for theirs.
     """
     torch.set_num_threads(1)
+    threadpool_limits(1, user_api="blas")

@@ -20,6 +20,7 @@ from model.positive import PositiveRule
 from service.canary.collector import CanaryCollector
 from service.canary.watch import CanaryWatch
 from service.catalogue.follower import CatalogueFollower
+from service.catalogue.intake import Intake
 from service.catalogue.log import CatalogueLog
 from service.catalogue.state import LiveState
 from service.engine.arms import ArmSlot
@@ -145,7 +146,8 @@ async def open_service(settings: Settings, open_engines: OpenEngines) -> AsyncIt
         pipeline = RecallPipeline(
             engines.arms, experiments, stores.histories, engines.state, stores.unshown, stores.buckets
         )
-        items = ItemEditor(engines.changes, engines.state, engines.arms, stores.histories)
+        intake = Intake(settings.max_puts_per_s)
+        items = ItemEditor(engines.changes, engines.state, engines.arms, stores.histories, intake)
         shadow = ShadowComparison(pipeline, metrics.overlap, arm=shadow_arm(settings, stores))
         stack.push_async_callback(shadow.close)
         canaries = watch_canaries(pipeline, engines.releases, metrics, stack)

@@ -17,6 +17,7 @@ from model.catalogue import ExternalId, IdMap
 from model.ids import RULE
 from service.catalogue.changes import MAX_WATCHERS, DeleteItem, ItemWatched, PutItem, Watcher
 from service.catalogue.follower import CatalogueFollower, Learner
+from service.catalogue.intake import Intake
 from service.catalogue.log import CatalogueLog, MemoryCatalogueLog, RedisCatalogueLog
 from service.catalogue.snapshot import required
 from service.catalogue.state import MAX_SLOTS, LiveState
@@ -27,6 +28,7 @@ from service.stores.history import HistoryStore
 from service.stores.redis_client import RedisClient, RedisLimits
 
 READ_MS = 2000.0  # that a read of the log may take, of which it waits a part for changes
+CHECKED_AT_ONCE = 8  # items of a batch; then the event loop turns to others
 MAX_HISTORY = 50  # newest items of a watcher's history that are kept with the item
 log = structlog.get_logger()
 
@@ -44,26 +46,48 @@ class ItemEditor:
     """Checks changes against the arms that are served, and puts them into the log."""
 
     def __init__(
-        self, changes: CatalogueLog, state: LiveState, arms: Mapping[str, ArmSlot], histories: HistoryStore
+        self,
+        changes: CatalogueLog,
+        state: LiveState,
+        arms: Mapping[str, ArmSlot],
+        histories: HistoryStore,
+        intake: Intake,
     ) -> None:
         self._changes, self._state, self._arms, self._histories = changes, state, arms, histories
+        self._intake = intake
 
-    async def put(self, item: PutItem) -> int:
-        """The number of the change that brings an item, under the form of its id that the arms' have.
+    async def put(self, items: Sequence[PutItem]) -> list[int | RecallError]:
+        """The numbers of the changes that bring items, under the form of their ids that the arms' have.
 
-        Raises BadRequest for values or vectors that an arm cannot take, CatalogueFull, EventsUnavailable.
+        In place of a number BadRequest for values or vectors that an arm cannot take, or CatalogueFull. Raises
+        Overloaded where too many wait to be kept, EventsUnavailable where it is not certain that all are.
         """
+        good, refused = list[PutItem](), dict[int, RecallError]()
+        for place, item in enumerate(items):
+            if place and place % CHECKED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            try:
+                good.append(self._checked(item, len(good)))
+            except RecallError as error:
+                refused[place] = error
+        if not good:
+            return [*refused.values()]
+        await self._intake.admit(len(good))
+        numbers = iter(await self._changes.append(good))
+        return [refused[place] if place in refused else next(numbers) for place in range(len(items))]
+
+    def _checked(self, item: PutItem, num_before: int) -> PutItem:
         item = msgspec.structs.replace(item, id=self._items.own_form(item.id))
         for slot in self._arms.values():
             check_item(item, slot.current)
         if unknown := item.vectors.keys() - self._arms.keys():
             raise BadRequest(f"vectors: no arm is called {min(unknown)[:64]!r}; there are {', '.join(self._arms)}")
-        if len(self._state.current.slots) >= MAX_SLOTS:
+        if len(self._state.current.slots) + num_before >= MAX_SLOTS:
             raise CatalogueFull(
                 f"{MAX_SLOTS} items were put since the log of changes began: build bundles that have them, stop the "
                 "service and delete that log (docs/catalogue.md has the command)"
             )
-        return await self._changes.append(item)
+        return item
 
     async def delete(self, item: ExternalId) -> int:
         """The number of the change that takes an item out. Raises UnknownItem, EventsUnavailable."""
@@ -73,7 +97,8 @@ class ItemEditor:
         )
         if not is_listed:
             raise UnknownItem(f"no arm lists the item {str(item)[:64]!r}")
-        return await self._changes.append(DeleteItem(item))
+        [number] = await self._changes.append([DeleteItem(item)])
+        return number
 
     def read_id(self, text: str) -> ExternalId:
         """The id in a path: an integer where those of the first arm are. Raises BadRequest where it is none."""
@@ -100,7 +125,7 @@ class ItemEditor:
         if not history:
             return
         try:
-            await self._changes.append(ItemWatched(item, event.user, history))
+            await self._changes.append([ItemWatched(item, event.user, history)])
         except RecallError as error:
             log.info("watcher_lost", error=str(error))
 

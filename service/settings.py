@@ -69,8 +69,8 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         64 * 1024, ge=1024, description="Larger single requests get 413 before they are parsed."
     )
-    max_batch_body_bytes: int = Field(1024 * 1024, ge=1024, description="The same for POST /recall/batch.")
-    max_batch_requests: int = Field(256, ge=1, description="Requests in one batch; more is 422.")
+    max_batch_body_bytes: int = Field(1024 * 1024, ge=1024, description="The same for batches.")
+    max_batch_requests: int = Field(256, ge=1, description="Requests, events or items in one batch; more is 422.")
     max_history: int = Field(
         1000, ge=1, description="Ids in a request's history or exclude list; also what Redis keeps a user."
     )
@@ -124,6 +124,9 @@ class Settings(BaseSettings):
         ge=0,
         le=0.5,
         description="Share of each list for items put after the bundle, where fewer get in by score; 0 = score alone.",
+    )
+    max_puts_per_s: float = Field(
+        250, gt=0, description="Items that a process lets into the catalogue's log; a burst waits, 10 s of it get 429."
     )
     request_timeout_ms: float = Field(1000, gt=0, description="Deadline when the client sends no X-Request-Timeout-Ms.")
     drain_s: float = Field(
@@ -179,9 +182,7 @@ class Settings(BaseSettings):
     shadow_share: float = Field(
         0.01, gt=0, le=1, description="Share of the answers that --shadow-arm computes too, at that cost."
     )
-    golden_share: float = Field(
-        0, ge=0, le=1, description="Share of the requests whose history is kept, to try bundles on: its items; 0 = off."
-    )
+    golden_share: float = Field(0, ge=0, le=1, description="Share of requests whose history is kept to try bundles on.")
     golden_days: int = Field(7, ge=1, description="After so many days such a history is forgotten.")
     golden_floor: float = Field(
         0,
@@ -214,9 +215,7 @@ class Settings(BaseSettings):
         le=1,
         description="Share of the requests that are traced, of those without a traceparent; the others as it says.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="info = one JSON line a request."
-    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="info = a line a request.")
 
     @model_validator(mode="after")
     def _arms_have_names(self) -> Self:

@@ -166,7 +166,7 @@ ALLOWED = {
     "index.exact_device": "index.base model.kernels",
     "index.factory": "index.base index.exact index.faiss_index",
     "index.faiss_index": "index.base index.checks",
-    "index.folded": "index.base index.faiss_index",
+    "index.folded": "index.base index.exact index.faiss_index",
     "index.lists": "index.base index.checks index.exact index.faiss_index",
     "index.next_item": "index.base index.faiss_index",
     "index.planned": "index.base index.checks index.exact index.faiss_index index.lists",

@@ -13,25 +13,28 @@ from service.catalogue.state import Flags
 Vectors = NDArray[np.float32]
 IndexT = TypeVar("IndexT")
 FOLDED_AT, FOLDED_SHARE = 4096, 4  # slots behind those that are folded, and one for so many of those: then all are
-Fold = Callable[[Vectors], IndexT | None]  # (F, D) to an index of them; None = they are scored one by one
+Fold = Callable[[Vectors], IndexT]  # (F, D) to an index of them
 
 
-@dataclass(frozen=True, eq=False)
 class FoldedSlots(Generic[IndexT]):
     """Slots 0 .. F - 1 as they were when they were folded."""
 
-    vectors: Vectors  # (F, D)
-    index: IndexT
+    def __init__(self, vectors: Vectors, index: IndexT) -> None:
+        """vectors: (F, D), in whose memory rows never change."""
+        self.vectors, self.index = vectors, index
+        # the memory that was compared last, and (F,) which of these slots are others there
+        self._compared = vectors.base, np.zeros(len(vectors), dtype=np.bool_)
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     def stands_for(self, vectors: Vectors) -> "SlotTable[IndexT]":
         """The slots (M, D), M >= F, as they are now."""
-        # rows in the same memory never change
-        is_same = vectors.base is not None and vectors.base is self.vectors.base
-        own = vectors[: len(self)]
-        moved = np.zeros(len(self), dtype=np.bool_) if is_same else (own != self.vectors).any(1)
+        memory, moved = self._compared
+        # rows in the same memory never change, so that each is compared once
+        if vectors.base is None or vectors.base is not memory:
+            moved = (vectors[: len(self)] != self.vectors).any(1)
+            self._compared = vectors.base, moved
         return SlotTable(vectors, self, moved)
 
 
@@ -43,7 +46,7 @@ class SlotTable(Generic[IndexT]):
     folded: FoldedSlots[IndexT] | None = None
     moved: Flags | None = None  # (F,) true where a vector is another than when it was folded
 
-    @property
+    @cached_property
     def num_moved(self) -> int:
         return int(np.count_nonzero(self.moved)) if self.moved is not None else 0
 
@@ -52,7 +55,9 @@ class SlotTable(Generic[IndexT]):
         """The slots that the index does not stand for, rising."""
         num_folded = len(self.folded) if self.folded else 0
         behind = np.arange(num_folded, len(self.vectors))
-        return behind if self.moved is None else np.concatenate([np.flatnonzero(self.moved), behind])
+        if self.moved is None or not self.num_moved:
+            return behind
+        return np.concatenate([np.flatnonzero(self.moved), behind])
 
     @cached_property
     def rest_vectors(self) -> Vectors:

@@ -5,6 +5,7 @@ process takes the changes alone.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from service.errors import RecallError
 from service.stores.redis_client import RedisUnavailable
 
 PAUSE_S = 0.1  # between two reads: changes that come together are one snapshot, which costs more the more items came
+BITE, REST = 32, 3  # changes that are taken in at once while requests are answered, and times as long nothing is
 RETRY_S, FOLD_PAUSE_S = 0.5, 1.0
 log = structlog.get_logger()
 
@@ -82,13 +84,20 @@ class CatalogueFollower:
     async def _follow(self) -> None:
         while True:
             try:
-                await self._advance(await self._changes.read())
+                changes = await self._changes.read()
             except RedisUnavailable as error:
                 self.failures[error.cause] += 1
                 await asyncio.sleep(RETRY_S)
                 continue
+            rested_s = 0.0
+            for start in range(0, len(changes), BITE):
+                began = time.perf_counter()
+                await self._advance(changes[start : start + BITE])
+                # a request waits for a bite at most, and most find none
+                rested_s += (rest_s := REST * (time.perf_counter() - began))
+                await asyncio.sleep(rest_s)
             await self._learn()
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(max(PAUSE_S - rested_s, 0))
 
     async def _advance(self, changes: Sequence[Numbered]) -> None:
         """Takes changes in, once every release is ready to say where a new item lies and has its next snapshot."""

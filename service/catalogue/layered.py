@@ -15,21 +15,34 @@ FOLDED_AT = 4096  # recent entries: a newer mapping copies as many
 class Layered(Mapping[K, V]):
     """An immutable mapping to values other than None, in the order in which keys first came."""
 
-    __slots__ = ("_folded", "_recent", "_size")
+    __slots__ = ("_before", "_changes", "_folded", "_recent", "_size")
 
-    def __init__(self, folded: dict[K, V] | None = None, recent: dict[K, V | None] | None = None) -> None:
-        """recent: goes before `folded`; None = gone."""
+    def __init__(
+        self,
+        folded: dict[K, V] | None = None,
+        recent: dict[K, V | None] | None = None,
+        size: int | None = None,
+        step: tuple[dict[K, V | None], dict[K, V | None]] | None = None,
+    ) -> None:
+        """recent: goes before `folded`; None = gone. size: of both together; None = of `folded` alone.
+
+        step: the recent entries before the newest changes, and those: who took each mapping in need not look at all of
+        the next one.
+        """
         self._folded, self._recent = folded or {}, recent or {}
-        kept = sum(value is not None for key, value in self._recent.items())
-        self._size = len(self._folded) + kept - sum(key in self._folded for key in self._recent)
+        self._size = len(self._folded) if size is None else size
+        self._before, self._changes = step or (self._recent, {})
 
     def after(self, changes: Mapping[K, V | None]) -> "Layered[K, V]":
         """The mapping with values set, and without the keys whose value is None."""
-        recent = {**self._recent, **changes}
+        more = sum((value is not None) - (self.find(key) is not None) for key, value in changes.items())
+        recent, step = {**self._recent, **changes}, (self._recent, dict(changes))
         if len(recent) <= FOLDED_AT:
-            return Layered(self._folded, recent)
-        merged = {**self._folded, **recent}
-        return Layered({key: value for key, value in merged.items() if value is not None})
+            return Layered(self._folded, recent, self._size + more, step)
+        merged = {**self._folded, **{key: value for key, value in recent.items() if value is not None}}
+        for key in [key for key, value in recent.items() if value is None]:
+            merged.pop(key, None)
+        return Layered(merged, None, self._size + more, step)
 
     def find(self, key: K) -> V | None:
         """The value of a key, or None; quicker than `get`."""
@@ -37,7 +50,9 @@ class Layered(Mapping[K, V]):
 
     def changed_since(self, older: "Layered[K, V]") -> Iterator[K]:
         """The keys whose value is another than in a mapping that this one came from."""
-        if older._folded is self._folded:
+        if older._recent is self._before:
+            yield from (k for k, v in self._changes.items() if v is not None and older.find(k) is not v)
+        elif older._folded is self._folded:
             # only what came since the two were folded can differ
             before = older._recent
             yield from (k for k, value in self._recent.items() if value is not None and before.get(k) is not value)

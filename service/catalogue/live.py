@@ -34,7 +34,7 @@ class LiveItems:
         catalogue: Catalogue,
         live: LiveState | None = None,
         slot_vectors: SlotVectors | None = None,
-        fold: Fold[ItemIndex] = lambda _: None,
+        fold: Fold[ItemIndex] | None = None,
     ) -> None:
         """slot_vectors: (M, D) for a state, where an engine searches; may give others for the same state later."""
         self.catalogue, self._live, self._slot_vectors = catalogue, live or LiveState(), slot_vectors
@@ -65,6 +65,8 @@ class LiveItems:
 
     def prepare(self, state: CatalogueState) -> None:
         """Makes the snapshot of a state that is about to be the current one, so that no request has to."""
+        # the one prepared before, if nobody has asked for it yet: else whoever asks now would make it again
+        _ = self.snapshot
         with self._taking:
             following = self._take(state)
             if "slot_attributes" in vars(self._snapshot):
@@ -84,13 +86,14 @@ class LiveItems:
         Takes a while: for a thread of its own. Snapshots do without the index until there is one.
         """
         table, last = self.snapshot.table, len(self._folded.vectors) if self._folded else 0
+        if table is None or self._fold is None:
+            return
         # a snapshot that was made before the last time does not know of it
-        if table is None or len(table.vectors) - last + table.num_moved < max(FOLDED_AT, last // FOLDED_SHARE):
+        if len(table.vectors) - last + table.num_moved < max(FOLDED_AT, last // FOLDED_SHARE):
             return
-        if (index := self._fold(table.vectors)) is None:
-            return
+        folded = FoldedSlots(table.vectors, self._fold(table.vectors))
         with self._taking:
-            self._folded = FoldedSlots(table.vectors, index)
+            self._folded = folded
         self.refresh()
 
     def main_mask(self, snapshot: ItemSnapshot, text: str | None) -> Flags | None:

@@ -19,7 +19,7 @@ from service.stores.redis_client import RedisClient, RedisUnavailable, Script
 
 STREAM, COUNTER = "recall:catalogue", "recall:catalogue:number"
 CLUSTER_COUNTER = "{recall:catalogue}:number"  # in a Cluster: in the slot of the stream
-READ_AT_ONCE, BLOCK_MS = 2000, 200
+READ_AT_ONCE, READ_WHILE_SERVING, BLOCK_MS = 2000, 200, 200
 Numbered = tuple[int, Change]
 log = structlog.get_logger()
 
@@ -36,8 +36,8 @@ return number
 class CatalogueLog(Protocol):
     """Keeps changes and hands them out in order; one reader a log."""
 
-    async def append(self, change: Change) -> int:
-        """The number of the change, once it is kept. Raises EventsUnavailable when that is not certain."""
+    async def append(self, changes: Sequence[Change]) -> list[int]:
+        """The numbers of changes, once they are kept. Raises EventsUnavailable when that is not certain of all."""
         ...
 
     async def read(self, wait: bool = True) -> Sequence[Numbered]:
@@ -56,20 +56,21 @@ class RedisCatalogueLog:
         self._writer, self._reader = writer, reader
         self._last = b"0"
 
-    async def append(self, change: Change) -> int:
-        counter = CLUSTER_COUNTER if self._writer.is_cluster else COUNTER
+    async def append(self, changes: Sequence[Change]) -> list[int]:
+        keys = CLUSTER_COUNTER if self._writer.is_cluster else COUNTER, STREAM
         try:
-            [number] = await self._writer.run_script(SCRIPT, [((counter, STREAM), (encode(change),))])
-            if isinstance(number, RedisUnavailable):
-                raise number
+            numbers = await self._writer.run_script(SCRIPT, [(keys, (encode(change),)) for change in changes])
+            for number in numbers:
+                if isinstance(number, RedisUnavailable):
+                    raise number
         except RedisUnavailable as error:
             if error.cause in PERMANENT:
                 raise EventsRefused(f"Redis refuses to keep changes ({error.cause})") from error
             raise EventsUnavailable("the change cannot be kept now; send it again") from error
-        return int(number)
+        return [*map(int, numbers)]
 
     async def read(self, wait: bool = True) -> Sequence[Numbered]:
-        entries = await self._reader.run(lambda client: self._entries(client, BLOCK_MS if wait else None))
+        entries = await self._reader.run(lambda client: self._entries(client, wait))
         changes: list[Numbered] = []
         for place, fields in entries:
             self._last = place
@@ -80,9 +81,11 @@ class RedisCatalogueLog:
                 log.warning("change_not_read", place=place.decode(), error=str(error)[:200])
         return changes
 
-    async def _entries(self, client: Redis, block_ms: int | None) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    async def _entries(self, client: Redis, wait: bool) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        # while requests are answered what is read at once must not hold the event loop
+        count, block_ms = (READ_WHILE_SERVING, BLOCK_MS) if wait else (READ_AT_ONCE, None)
         # with decoded responses off and RESP2 a list of one stream; the library's types allow more
-        reply: Any = await client.xread({STREAM: self._last}, count=READ_AT_ONCE, block=block_ms)
+        reply: Any = await client.xread({STREAM: self._last}, count=count, block=block_ms)
         entries: list[tuple[bytes, dict[bytes, bytes]]] = reply[0][1] if reply else []
         return entries
 
@@ -93,10 +96,12 @@ class MemoryCatalogueLog:
     def __init__(self) -> None:
         self._number, self._new = 0, asyncio.Queue[Numbered]()
 
-    async def append(self, change: Change) -> int:
-        self._number += 1
-        self._new.put_nowait((self._number, change))
-        return self._number
+    async def append(self, changes: Sequence[Change]) -> list[int]:
+        numbers = [*range(self._number + 1, self._number + 1 + len(changes))]
+        for numbered in zip(numbers, changes, strict=True):
+            self._new.put_nowait(numbered)
+        self._number += len(changes)
+        return numbers
 
     async def read(self, wait: bool = True) -> Sequence[Numbered]:
         changes: list[Numbered] = []

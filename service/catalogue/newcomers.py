@@ -7,6 +7,8 @@ towards their queries, away from those of everybody; items that are trained say 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ USUAL = 0.75  # a new item is expected to be watched as often as this quantile o
 WATCHER, LEVEL = 2.0, 30.0  # weights of a watcher, and of the expected watches, beside the prior
 EXPOSURE = 1.4  # of the expected watches: a vector that is less sure scores less often among the best
 STEPS, LONGEST = 10, 1.0  # of Newton's method, and how far one may go
+CLOSE = 1e-9  # a step that a vector of single precision does not show
 AT_ONCE = 64  # reference queries that are scored together
 
 
@@ -94,19 +97,28 @@ class Newcomers:
 
     def _lifted(self, prior: Vector, level: float) -> Vector:
         """The prior's vector, moved as the prior moves most easily until it has its share; no watcher is asked."""
-        along = self.covariance @ self.queries.mean(0)
-        if (length := float(np.linalg.norm(along))) < 1e-12:
-            return prior
-        along /= length
-        gone = 0.0
+        along, gains = self._easiest
+        behind, gone = self.sums - self.queries @ prior, 0.0
         for _ in range(STEPS):
-            share, pull, _ = self._share(prior + gone * along)
-            slope = float(pull @ along)
+            own = 1 / (1 + np.exp(np.clip(behind - gone * gains, -50, 50)))
+            total = float(own.sum())
+            slope = float((own - own * own) @ gains) / total
             if slope < 1e-9:
                 break
-            gone += float(np.clip((level - share) / slope, -LONGEST, LONGEST))
+            step = min(max((level - log(total / len(own))) / slope, -LONGEST), LONGEST)
+            gone += step
+            if abs(step) < CLOSE:
+                break
         lifted: Vector = prior + gone * along
         return lifted
+
+    @cached_property
+    def _easiest(self) -> tuple[Vector, Vector]:
+        """(D,) the direction in which priors move most easily, of length 1 or 0, and (R,) what a query gains by it."""
+        along = self.covariance @ self.queries.mean(0)
+        length = float(np.linalg.norm(along))
+        along = along / length if length >= 1e-12 else np.zeros_like(along)
+        return along, self.queries @ along
 
 
 def _num_popular(num_items: int, dim: int) -> int:

@@ -17,7 +17,7 @@ from index.base import ItemIndex
 from index.bundle.bundle import Bundle, BundleRefused, open_bundle
 from index.bundle.files import read_manifest
 from index.bundle.signature import TrustedKeys
-from index.folded import lists_like
+from index.folded import index_like
 from index.next_item import next_item_from
 from index.planned import PlannedIndex
 from index.watched import WatchedIndex
@@ -111,7 +111,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
     index, watched = plan_searches(bundle, device)
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
     slots = SlotVectors(name, catalogue, bundle.exact, references_of(bundle, catalogue, encoder))
-    live = LiveItems(catalogue, parts.state, slots.of, partial(lists_like, index))
+    live = LiveItems(catalogue, parts.state, slots.of, partial(index_like, index))
     served = ServedItems(live, bundle.exact, parts.fresh_share, encoder.nearest)
     cheap, heads, items = cheaper_encoder(checkpoint, device), checkpoint.outcomes, (catalogue.categories, served)
     cheaper = BatchCompute(cheap, index, one_step(plan), *items, heads=heads) if cheap else None

@@ -32,7 +32,8 @@ OPEN: tuple[KeyScope, ...] = ()  # probes and the page /docs have no key
 NEEDED: dict[str, tuple[KeyScope, ...]] = {
     **dict.fromkeys(("/recall", "/recall/batch", "/recall/{arm}", "/embed"), LISTS),
     **dict.fromkeys(("/feedback", "/feedback/batch"), EVENTS),
-    **dict.fromkeys(("/items", "/items/{item}", "/admin/reload", "/experiments/{key}/report"), ADMIN),
+    **dict.fromkeys(("/items", "/items/batch", "/items/{item}"), ADMIN),
+    **dict.fromkeys(("/admin/reload", "/experiments/{key}/report"), ADMIN),
     **dict.fromkeys(("/metrics", "/arms", "/version"), WATCH),
     **dict.fromkeys(("/health", "/ready", "/docs", "/docs/{name}", "/openapi.json"), OPEN),
 }

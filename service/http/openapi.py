@@ -28,9 +28,11 @@ from service.http.schemas import (
     BatchRequest,
     Body,
     ChangeResponse,
+    ChangesResponse,
     EmbedRequest,
     FeedbackBatch,
     FeedbackRequest,
+    ItemBatch,
     ItemBody,
     Problem,
     RecallRequest,
@@ -86,6 +88,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     EmbedRequest,
     FeedbackRequest,
     FeedbackBatch,
+    ItemBatch,
     ItemBody,
     ReloadBody,
 )
@@ -128,6 +131,7 @@ ADMIN_HEADERS = (("X-Admin-Key", "Key of those who may change bundles and items.
 OTHER_HEADERS = {
     FeedbackRequest: SESSION_HEADERS,
     FeedbackBatch: (),
+    ItemBatch: ADMIN_HEADERS,
     ItemBody: ADMIN_HEADERS,
     ReloadBody: ADMIN_HEADERS,
 }
@@ -186,6 +190,12 @@ def item_answers(*more: type[RecallError]) -> Responses:
     return {200: {"model": ChangeResponse, "description": "Kept"}, **problems}
 
 
+def items_answers() -> Responses:
+    """The same of a batch, whose members have problems of their own."""
+    kinds = tuple(kind for kind in ITEM_REFUSALS if kind is not CatalogueFull)
+    return item_answers(*kinds) | {200: {"model": ChangesResponse, "description": "An entry for each item"}}
+
+
 def report_answers() -> Responses:
     """The page, and the refusals of GET /experiments/{key}/report."""
     kinds = (Unauthorized, Forbidden, NoEventLog, BadRequest, Overloaded, Unavailable, DeadlineExceeded)
@@ -195,7 +205,7 @@ def report_answers() -> Responses:
     return {200: page, **problems}
 
 
-ITEM_REFUSALS = (MalformedBody, BodyTooLarge, UnsupportedEncoding, CatalogueFull)
+ITEM_REFUSALS = (MalformedBody, BodyTooLarge, UnsupportedEncoding, CatalogueFull, Overloaded)
 REPORT_PARAMETERS = [
     {"name": "primary", "in": "query", "required": False, "description": PRIMARY, "schema": {"type": "string"}},
     {"name": "format", "in": "query", "required": False, "schema": {"type": "string", "enum": ["html", "json"]}},
@@ -274,4 +284,5 @@ def _bounds(settings: Settings) -> list[tuple[type[BaseModel], str, dict[str, in
         (EmbedRequest, "history", most_ids),
         (BatchRequest, "requests", {"maxItems": settings.max_batch_requests}),
         (FeedbackBatch, "events", {"maxItems": settings.max_batch_requests}),
+        (ItemBatch, "items", {"maxItems": settings.max_batch_requests}),
     ]

@@ -1,4 +1,7 @@
-"""Routes of operations: health, readiness, metrics, arms, versions and reload, with the schemas of their answers."""
+"""Routes of operations: health, readiness, metrics, arms, versions, reload and the catalogue's changes.
+
+The schemas of their answers lie here too.
+"""
 
 import platform
 import time
@@ -16,23 +19,29 @@ from pydantic import Field, JsonValue
 from model import __version__
 from service.access.ring import KeyRing
 from service.bootstrap import Service
+from service.catalogue.changes import PutItem
 from service.engine.arms import Release
 from service.engine.releases import ReleaseState
-from service.errors import BadRequest
+from service.errors import BadRequest, RecallError, UnknownItem
 from service.experiments.assignment import DEFAULT_FILE
 from service.http import codec
 from service.http.auth import check_admin
 from service.http.bodies import JSON
+from service.http.observe import request_id_of
 from service.http.openapi import (
+    DELETE_PARAMETERS,
+    ITEM_REFUSALS,
     REPORT_PARAMETERS,
     Responses,
     body_of,
     health_answers,
+    item_answers,
+    items_answers,
     reload_answers,
     report_answers,
 )
-from service.http.routes import service_of
-from service.http.schemas import Body, ReloadBody
+from service.http.routes import give_way, service_of
+from service.http.schemas import Body, ItemBatch, ItemBody, ReloadBody
 from service.reports import ReportRequest
 from service.settings import Settings
 
@@ -181,6 +190,55 @@ async def reload(request: Request) -> Response:
     check_admin(request, service.settings.admin_key)
     body = await codec.read(ReloadBody, request, service.settings.max_body_bytes)
     return codec.reply(asdict(await service.releases.reload(codec.to_reload(body))))
+
+
+@router.post("/items", responses=item_answers(*ITEM_REFUSALS), openapi_extra=body_of(ItemBody), tags=["items"])
+async def put_item(request: Request) -> Response:
+    """An item is listed from now on, or has other attributes; the answer's number makes sure that a request sees it."""
+    service = service_of(request)
+    check_admin(request, service.settings.admin_key)
+    body = await codec.read(ItemBody, request, service.settings.max_body_bytes)
+    [outcome] = await service.items.put([codec.to_put(body)])
+    if isinstance(outcome, RecallError):
+        raise outcome
+    return codec.reply({"catalogue": outcome})
+
+
+@router.post("/items/batch", responses=items_answers(), openapi_extra=body_of(ItemBatch), tags=["items"])
+async def put_items(request: Request) -> Response:
+    """Many items in one call, kept in their order; one that is refused is answered with its own problem."""
+    service = service_of(request)
+    check_admin(request, service.settings.admin_key)
+    body = await codec.read(ItemBatch, request, service.settings.max_batch_body_bytes)
+    codec.check_batch_size("items", body.items, service.settings)
+    wanted, refused = list[PutItem](), dict[int, RecallError]()
+    for place, member in enumerate(body.items):
+        await give_way(place)
+        try:
+            wanted.append(codec.to_put(codec.parse_object(ItemBody, member)))
+        except RecallError as error:
+            refused[place] = error
+    outcomes = iter(await service.items.put(wanted))
+    answers = [refused[place] if place in refused else next(outcomes) for place in range(len(body.items))]
+    return codec.reply({"responses": [_change(own, request_id_of(request)) for own in answers]})
+
+
+def _change(outcome: int | RecallError, request_id: str) -> dict[str, Any]:
+    """A member of the answer to a batch."""
+    return codec.to_problem(outcome, request_id) if isinstance(outcome, RecallError) else {"catalogue": outcome}
+
+
+@router.delete(
+    "/items/{item}",
+    responses=item_answers(UnknownItem),
+    openapi_extra={"parameters": DELETE_PARAMETERS},
+    tags=["items"],
+)
+async def delete_item(item: str, request: Request) -> Response:
+    """An item is gone from every list until it is put again."""
+    service = service_of(request)
+    check_admin(request, service.settings.admin_key)
+    return codec.reply({"catalogue": await service.items.delete(service.items.read_id(item))})
 
 
 @router.get(

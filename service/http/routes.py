@@ -10,20 +10,13 @@ from fastapi import APIRouter, Request, Response
 
 from service.admission.gate import Ticket
 from service.bootstrap import Service
-from service.errors import Forbidden, RecallError, Unauthorized, UnknownItem
+from service.errors import Forbidden, RecallError, Unauthorized
 from service.experiments.assignment import Assignment
 from service.http import bodies, codec
-from service.http.auth import check_admin, forced_bucket
+from service.http.auth import forced_bucket
 from service.http.codec import Deadline
 from service.http.observe import note_steps, request_id_of
-from service.http.openapi import (
-    DELETE_PARAMETERS,
-    ITEM_REFUSALS,
-    body_of,
-    item_answers,
-    recall_answers,
-    with_problems,
-)
+from service.http.openapi import body_of, recall_answers, with_problems
 from service.http.schemas import (
     BatchRequest,
     BatchResponse,
@@ -33,7 +26,6 @@ from service.http.schemas import (
     FeedbackBatchResponse,
     FeedbackRequest,
     FeedbackResponse,
-    ItemBody,
     RecallRequest,
     RecallResponse,
 )
@@ -164,7 +156,7 @@ async def recall_batch(request: Request) -> Response:
     read: list[RecallQuery | RecallError] = []
     for number, member in enumerate(members):
         read.append(_read_member(service, *member, deadline, forced, body.arm))
-        await _give_way(number)
+        await give_way(number)
     queries = [query for query in read if isinstance(query, RecallQuery)]
     answers = iter(await answer_queries(service, queries, ticket) if queries else ())
     write, responses = bodies.member_writer(request), list[bytes]()
@@ -175,11 +167,11 @@ async def recall_batch(request: Request) -> Response:
         else:
             explain = isinstance(query, RecallQuery) and query.explain
             responses.append(write(codec.to_columns(outcome, explain, service.settings)))
-        await _give_way(number)
+        await give_way(number)
     return bodies.reply_members(responses, request)
 
 
-async def _give_way(number: int) -> None:
+async def give_way(number: int) -> None:
     """Lets the event loop turn to others after every MEMBERS_A_TURN members."""
     if number % MEMBERS_A_TURN == 0:
         await asyncio.sleep(0)
@@ -276,25 +268,3 @@ async def _keep_member(service: Service, member: dict[str, Any], request_id: str
         return await keep_event(service, codec.parse_object(FeedbackRequest, member))
     except RecallError as error:
         return codec.to_problem(error, request_id)
-
-
-@router.post("/items", responses=item_answers(*ITEM_REFUSALS), openapi_extra=body_of(ItemBody), tags=["items"])
-async def put_item(request: Request) -> Response:
-    """An item is listed from now on, or has other attributes; the answer's number makes sure that a request sees it."""
-    service = service_of(request)
-    check_admin(request, service.settings.admin_key)
-    body = await codec.read(ItemBody, request, service.settings.max_body_bytes)
-    return codec.reply({"catalogue": await service.items.put(codec.to_put(body))})
-
-
-@router.delete(
-    "/items/{item}",
-    responses=item_answers(UnknownItem),
-    openapi_extra={"parameters": DELETE_PARAMETERS},
-    tags=["items"],
-)
-async def delete_item(item: str, request: Request) -> Response:
-    """An item is gone from every list until it is put again."""
-    service = service_of(request)
-    check_admin(request, service.settings.admin_key)
-    return codec.reply({"catalogue": await service.items.delete(service.items.read_id(item))})

@@ -166,6 +166,15 @@ class ItemBody(Body):
     )
 
 
+class ItemBatch(Body):
+    """Many items that are there from now on, in their order."""
+
+    # each is parsed later by itself: a bad item must not refuse the others
+    items: list[dict[str, Any]] = Field(min_length=1, description="ItemBody; a bad one gets its own problem.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [{"id": 900_001}, {"id": 900_002}]}]})
+
+
 class CanaryBody(Body):
     """The terms of a trial: a bundle that leaves one of its bounds is rolled back by itself."""
 
@@ -279,3 +288,9 @@ class ChangeResponse(Body):
     """The acknowledgement of a change of the catalogue that is kept."""
 
     catalogue: int = Field(description="Its number; a request with this `min_catalogue` sees it.")
+
+
+class ChangesResponse(Body):
+    """The acknowledgements of a batch of items: an entry for each, in order."""
+
+    responses: list[ChangeResponse | Problem]

@@ -41,7 +41,12 @@ def scored_rest(
     table: SlotTable[ItemIndex], queries: NDArray[np.float32], depth: int, excluded: Exclusions, flags: Flags
 ) -> Hits:
     """Hits among the slots that no index stands for."""
-    rest = table.rest
+    rest, first = table.rest, len(flags) - len(table.rest)
+    if not table.num_moved:
+        # the last of all: no place has to be looked up
+        inside = excluded.rows > first
+        own = Exclusions(excluded.queries[inside], excluded.rows[inside] - first)
+        return shifted(scored(table.rest_vectors, queries, depth, own, flags[first:]), first)
     places = np.searchsorted(rest, excluded.rows - 1)
     inside = (places < len(rest)) & (np.append(rest, -1)[places] == excluded.rows - 1)
     own = Exclusions(excluded.queries[inside], places[inside] + 1)
@@ -55,8 +60,16 @@ def scored(
     """Hits among all rows of a table that may be found; row 0 where there are no more."""
     if not len(vectors):
         return Hits(*(np.zeros((len(queries), 0), dtype=dtype) for dtype in (np.int64, np.float32)))
-    rows, scores = best_on_cpu(queries @ vectors.T, min(depth, len(vectors)), excluded, flags)
+    rows, scores = best_on_cpu(products(queries, vectors), min(depth, len(vectors)), excluded, flags)
     return Hits(np.where(np.isneginf(scores), 0, rows), scores)
+
+
+def products(queries: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(Q, R) inner products, a query at a time: alone it gets the bits that it has in a batch."""
+    scores = np.empty((len(queries), len(vectors)), dtype=np.float32)
+    for query, own in zip(queries, scores, strict=True):
+        np.dot(vectors, query, out=own)
+    return scores
 
 
 def shifted(hits: Hits, first: int) -> Hits:

@@ -1,4 +1,4 @@
-"""Lists around the centres of another index find what that index would find among the same rows."""
+"""Rows that came later are searched as those of the index that they came to: in lists around its centres, or all."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from index.evaluate import recall_of
 from index.exact import ExactIndex
 from index.faiss_index import FaissIndex, SearchEffort
-from index.folded import lists_like
+from index.folded import index_like, lists_like
 from index.planned import PlannedIndex
 from recall.bench.index import clustered
 
@@ -42,3 +42,19 @@ def test_other_kinds_have_no_lists(vectors, spec):
     rows = vectors[:500]
     index = ExactIndex(rows) if spec == "exact" else FaissIndex.build(rows, spec, EFFORT)
     assert lists_like(index, rows) is None
+
+
+@pytest.mark.parametrize("spec", ["HNSW8,Flat", "exact"])
+def test_beside_other_kinds_later_rows_are_searched_exactly(vectors, spec):
+    rows = vectors[:500]
+    index = ExactIndex(rows) if spec == "exact" else FaissIndex.build(rows, spec, EFFORT)
+    later = index_like(PlannedIndex(index, ExactIndex(rows)), vectors[500:1500])
+    hits, expected = later.search(vectors[:5], 50), ExactIndex(vectors[500:1500]).search(vectors[:5], 50)
+    assert isinstance(later, ExactIndex)
+    assert np.array_equal(hits.rows, expected.rows)
+    assert np.array_equal(hits.scores, expected.scores)
+
+
+def test_beside_lists_later_rows_get_lists(vectors):
+    main = FaissIndex.build(vectors[:4000], "IVF32,Flat", EFFORT)
+    assert index_like(main, vectors[4000:]).spec == "IVF32,Flat"

@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
 
 from model.checkpoint import Checkpoint
-from model.encoder import MAIN_SIZE, UserEncoder, padded_length
+from model.encoder import MAIN_SIZE, UserEncoder, padded_length, pin_compute_threads
 from model.networks import build_network
 from model.records import MAX_STEPS, History, Placement, PromptForm, PromptPlan, ServingPlan
 
@@ -288,3 +289,10 @@ def test_an_index_that_proposes_leaves_compiled_code_out(make_network, make_chec
     encoder = UserEncoder(checkpoint, next_item=lambda states: torch.ones(len(states), dtype=torch.int64))
     assert encoder.not_fused == "index_proposes"
     assert encoder.encode([History((1, 2))]).prompts.tolist() == [[1]]
+
+
+def test_a_service_multiplies_in_one_thread():
+    pin_compute_threads()
+    np.ones((2, 2)) @ np.ones((2, 2))
+    assert torch.get_num_threads() == 1
+    assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}

@@ -11,11 +11,12 @@ from model.attributes.table import Attributes
 from model.catalogue import Catalogue, IdMap
 from model.records import ServingPlan
 from service.catalogue.changes import MAX_WATCHERS, DeleteItem, ItemWatched, PutItem
+from service.catalogue.intake import Intake
 from service.catalogue.log import MemoryCatalogueLog
 from service.catalogue.state import LiveState
 from service.engine.arms import ArmSlot, Release
-from service.errors import BadRequest, EventsUnavailable, UnknownItem
-from service.items import ItemEditor, check_item
+from service.errors import BadRequest, CatalogueFull, EventsUnavailable, UnknownItem
+from service.items import CHECKED_AT_ONCE, ItemEditor, check_item
 from service.stores.history import MemoryHistory
 
 NEW, DIM = 900, 4
@@ -40,7 +41,7 @@ class Editor:
     def __init__(self, *releases, log=None):
         self.log, self.state, self.histories = log or MemoryCatalogueLog(), LiveState(), MemoryHistory()
         arms = {own.name: ArmSlot(own) for own in releases or (release(),)}
-        self.editor = ItemEditor(self.log, self.state, arms, self.histories)
+        self.editor = ItemEditor(self.log, self.state, arms, self.histories, Intake(1e9))
 
     def run(self, step):
         async def scenario():
@@ -62,14 +63,14 @@ class Editor:
 @pytest.fixture
 def editor():
     editor = Editor()
-    editor.run(editor.editor.put(PutItem(NEW)))
+    editor.run(editor.editor.put([PutItem(NEW)]))
     editor.keep("u", 10, 20)
     return editor
 
 
 def test_an_item_is_put_under_the_form_of_id_that_the_arms_have():
     editor = Editor()
-    assert editor.run(editor.editor.put(PutItem(str(NEW)))) == (1, [PutItem(NEW)])
+    assert editor.run(editor.editor.put([PutItem(str(NEW))])) == ([1], [PutItem(NEW)])
 
 
 @pytest.mark.parametrize(
@@ -97,14 +98,36 @@ def test_what_a_bundle_can_take_is_taken(item):
 
 def test_a_vector_for_an_arm_that_is_not_there_names_those_that_are():
     editor = Editor()
-    with pytest.raises(BadRequest, match="no arm is called 'other'; there are recgpt"):
-        editor.run(editor.editor.put(PutItem(NEW, None, {"other": [1.0]})))
+    [refused], kept = editor.run(editor.editor.put([PutItem(NEW, None, {"other": [1.0]})]))
+    assert isinstance(refused, BadRequest)
+    assert str(refused).startswith("vectors: no arm is called 'other'; there are recgpt")
+    assert kept == []
 
 
 def test_every_arm_has_to_take_an_item():
     editor = Editor(release(), release("words", ("a", "b")))
-    with pytest.raises(BadRequest, match="id: those of the arm words are text"):
-        editor.run(editor.editor.put(PutItem(NEW)))
+    [refused], kept = editor.run(editor.editor.put([PutItem(NEW)]))
+    assert isinstance(refused, BadRequest)
+    assert (str(refused), kept) == ("id: those of the arm words are text", [])
+
+
+def test_a_bad_item_of_many_keeps_none_of_the_others_back():
+    editor, count = Editor(), 3 * CHECKED_AT_ONCE
+    bad = {0, CHECKED_AT_ONCE, count - 1}
+    items = [PutItem("x" if n in bad else NEW + n) for n in range(count)]
+    outcomes, kept = editor.run(editor.editor.put(items))
+    assert [item.id for item in kept] == [NEW + n for n in range(count) if n not in bad]
+    assert {n for n, own in enumerate(outcomes) if isinstance(own, BadRequest)} == bad
+    assert [own for own in outcomes if isinstance(own, int)] == [*range(1, count - len(bad) + 1)]
+
+
+def test_items_beyond_the_bound_are_refused_one_by_one(monkeypatch):
+    monkeypatch.setattr("service.items.MAX_SLOTS", 2)
+    editor = Editor()
+    outcomes, kept = editor.run(editor.editor.put([PutItem(NEW + n) for n in range(3)]))
+    assert outcomes[:2] == [1, 2]
+    assert isinstance(outcomes[2], CatalogueFull)
+    assert len(kept) == 2
 
 
 def test_what_is_listed_can_be_deleted_once(editor):
@@ -147,10 +170,10 @@ def test_watchers_are_kept_up_to_a_bound(editor):
 
 
 class LogAway(MemoryCatalogueLog):
-    async def append(self, change):
+    async def append(self, changes):
         raise EventsUnavailable("the change cannot be kept now")
 
 
 def test_a_watcher_that_cannot_be_kept_fails_nobody(editor):
-    away = ItemEditor(LogAway(), editor.state, editor.editor._arms, editor.histories)
+    away = ItemEditor(LogAway(), editor.state, editor.editor._arms, editor.histories, Intake(1))
     assert asyncio.run(away.watched(Event())) is None

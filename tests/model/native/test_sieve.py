@@ -1,5 +1,7 @@
 """Search through 8 bits a number finds what scoring all items finds, to the last bit."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -54,8 +56,10 @@ def test_hits_are_those_of_all_scores(kind, dim, num_queries):
         queries = vectors[rng.choice(N, num_queries)] + 0.3 * rng.normal(size=(num_queries, dim)).astype(np.float32)
         whose = np.repeat(np.arange(num_queries), 40)
         rows = np.concatenate([rng.choice(N, 40, replace=False) + 1 for _ in range(num_queries)])
-        for excluded in (None, Exclusions(whose, rows)):
-            ours, theirs = (index.search(queries, limit, excluded) for index in (sifting, plain))
+        # few rows left out by a filter are named to the sieve, too many are left to a product
+        few, many = rng.random(N) > 0.01, rng.random(N) > 0.6
+        for excluded, allowed in product((None, Exclusions(whose, rows)), (None, few, many)):
+            ours, theirs = (index.search(queries, limit, excluded, allowed) for index in (sifting, plain))
             np.testing.assert_array_equal(ours.rows, theirs.rows)
             np.testing.assert_array_equal(ours.scores, theirs.scores)
 

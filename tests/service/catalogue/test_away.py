@@ -48,14 +48,14 @@ class Telling(Client):
 def test_who_puts_an_item_is_told_whether_to_send_it_again(kind, cause, error):
     log = RedisCatalogueLog(kind(RedisUnavailable(cause)), Client(None))
     with pytest.raises(error) as refused:
-        asyncio.run(log.append(PutItem(1)))
+        asyncio.run(log.append([PutItem(1)]))
     assert refused.value.retryable is (error is EventsUnavailable)
 
 
 @pytest.mark.parametrize(("is_cluster", "counter"), [(False, COUNTER), (True, CLUSTER_COUNTER)])
 def test_the_number_and_the_place_are_one_step_in_one_slot(is_cluster, counter):
     writer = Client(7, is_cluster)
-    assert asyncio.run(RedisCatalogueLog(writer, Client(None)).append(PutItem(1))) == 7
+    assert asyncio.run(RedisCatalogueLog(writer, Client(None)).append([PutItem(1)])) == [7]
     assert writer.calls == [((counter, STREAM), (encode(PutItem(1)),))]
 
 
@@ -85,7 +85,7 @@ def test_a_follower_reads_on_where_redis_is_back(monkeypatch):
     follower = CatalogueFollower(log, state)
 
     async def scenario():
-        await log.append(PutItem(5))
+        await log.append([PutItem(5)])
         running = asyncio.create_task(follower.run())
         await state.wait_for(1, asyncio.get_running_loop().time() + 60)
         running.cancel()

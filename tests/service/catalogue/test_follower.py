@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.catalogue.changes import ItemWatched, PutItem
-from service.catalogue.follower import CatalogueFollower, Learner
+from service.catalogue.follower import BITE, CatalogueFollower, Learner
 from service.catalogue.live import LiveItems
 from service.catalogue.log import MemoryCatalogueLog
 from service.catalogue.state import LiveState
@@ -56,15 +56,14 @@ def test_each_watcher_is_taught_once_and_nothing_is_looked_at_while_nothing_come
     async def main():
         changes, slots = MemoryCatalogueLog(), CountedSlots()
         follower = CatalogueFollower(changes, LiveState(), lambda: [learner(slots)])
-        for change in (PutItem(1), PutItem(2), *watched(1, 5, 6), *watched(2, 5)):
-            await changes.append(change)
+        await changes.append([PutItem(1), PutItem(2), *watched(1, 5, 6), *watched(2, 5)])
         await follower.catch_up()
         assert slots.learnt == {0: 2, 1: 1}
         assert slots.num_prepared == 1
         asked = slots.num_asked
         await follower.catch_up()
         assert slots.num_asked == asked
-        await changes.append(*watched(2, 6))
+        await changes.append(watched(2, 6))
         await follower.catch_up()
         assert slots.learnt == {0: 2, 1: 2}
         # nothing was put
@@ -77,8 +76,7 @@ def test_watchers_that_an_engine_could_not_answer_for_are_taught_later(learner):
     async def main():
         changes, slots, fails = MemoryCatalogueLog(), CountedSlots(), ["now"]
         follower = CatalogueFollower(changes, LiveState(), lambda: [learner(slots, fails)])
-        for change in (PutItem(1), *watched(1, 5, 6)):
-            await changes.append(change)
+        await changes.append([PutItem(1), *watched(1, 5, 6)])
         await follower.catch_up()
         assert not slots.learnt
         fails.clear()
@@ -92,11 +90,52 @@ def test_a_release_just_loaded_is_taught_all_watchers(learner):
     async def main():
         changes, releases = MemoryCatalogueLog(), [CountedSlots()]
         follower = CatalogueFollower(changes, LiveState(), lambda: map(learner, releases))
-        for change in (PutItem(1), *watched(1, 5, 6)):
-            await changes.append(change)
+        await changes.append([PutItem(1), *watched(1, 5, 6)])
         await follower.catch_up()
         releases.append(CountedSlots())
         await follower.catch_up()
         assert [slots.learnt for slots in releases] == [{0: 2}, {0: 2}]
+
+    asyncio.run(main())
+
+
+class Steps(LiveState):
+    """A state that keeps the number of each that it became."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = []
+
+    def become(self, state):
+        self.numbers.append(state.number)
+        super().become(state)
+
+
+def test_while_requests_are_answered_many_changes_are_taken_in_bite_by_bite(monkeypatch):
+    rests, sleep = [], asyncio.sleep
+
+    async def rest(seconds):
+        rests.append(seconds)
+        await sleep(0)
+
+    async def main():
+        changes, state = MemoryCatalogueLog(), Steps()
+        await changes.append([PutItem(n) for n in range(3 * BITE + 1)])
+        monkeypatch.setattr("service.catalogue.follower.asyncio.sleep", rest)
+        running = asyncio.create_task(CatalogueFollower(changes, state).run())
+        await state.wait_for(3 * BITE + 1, asyncio.get_running_loop().time() + 60)
+        running.cancel()
+        assert state.numbers == [BITE, 2 * BITE, 3 * BITE, 3 * BITE + 1]
+        assert len([own for own in rests if own > 0]) >= 3
+
+    asyncio.run(main())
+
+
+def test_a_start_takes_all_in_at_once():
+    async def main():
+        changes, state = MemoryCatalogueLog(), Steps()
+        await changes.append([PutItem(n) for n in range(3 * BITE)])
+        await CatalogueFollower(changes, state).catch_up()
+        assert state.numbers == [3 * BITE]
 
     asyncio.run(main())

@@ -56,3 +56,11 @@ def test_what_is_gone_is_no_key_before_and_after_it_is_folded_away():
         with pytest.raises(KeyError):
             mapping[2]
         mapping = mapping.after({5: 5, 6: 6, 7: 7})
+
+
+def test_what_the_newest_step_changed_is_told_without_a_look_at_the_rest(monkeypatch):
+    monkeypatch.setattr(layered, "FOLDED_AT", 4096)
+    older = Layered({key: key for key in range(100)}).after({1: 7, 200: 1})
+    newer = older.after({1: 8, 2: None, 3: 3, 300: 1})
+    monkeypatch.setattr(Layered, "items", None)
+    assert [*newer.changed_since(older)] == [1, 300]

@@ -45,8 +45,8 @@ async def opened(url, limits=LIMITS):
 def test_writers_of_several_processes_share_one_order(server):
     async def main():
         async with opened(server.url) as first, opened(server.url) as second:
-            numbers = await asyncio.gather(*(log.append(PutItem(n)) for n, log in enumerate([first, second] * 50)))
-            assert sorted(numbers) == [*range(1, 101)]
+            numbers = await asyncio.gather(*(log.append([PutItem(n)]) for n, log in enumerate([first, second] * 50)))
+            assert sorted(number for [number] in numbers) == [*range(1, 101)]
             mine, other = await first.read(), await second.read()
             assert mine == other
             assert [number for number, _ in mine] == [*range(1, 101)]
@@ -58,13 +58,13 @@ def test_writers_of_several_processes_share_one_order(server):
 def test_a_follower_has_what_was_before_it_and_what_comes(server, empty):
     async def main():
         async with opened(server.url) as writer, opened(server.url) as reader:
-            await writer.append(PutItem(5))
+            await writer.append([PutItem(5)])
             state = LiveState()
             follower = CatalogueFollower(reader, state)
             await follower.catch_up()
             assert state.current.current == {5: 0}
             running = asyncio.create_task(follower.run())
-            number = await writer.append(DeleteItem(5))
+            [number] = await writer.append([DeleteItem(5)])
             await state.wait_for(number, asyncio.get_running_loop().time() + 20)
             assert not state.current.current
             running.cancel()
@@ -75,10 +75,10 @@ def test_a_follower_has_what_was_before_it_and_what_comes(server, empty):
 def test_an_entry_that_cannot_be_read_harms_no_other(server, empty):
     async def main():
         async with opened(server.url) as log:
-            await log.append(PutItem(1))
+            await log.append([PutItem(1)])
             empty.xadd(STREAM, {"n": 2, "c": b"{}"})
             empty.xadd(STREAM, {"other": 1})
-            await log.append(PutItem(2))
+            await log.append([PutItem(2)])
             assert [change.id for _, change in await log.read()] == [1, 2]
 
     asyncio.run(main())
@@ -88,7 +88,7 @@ def test_without_redis_a_change_is_refused_and_reading_goes_on_later(tmp_path):
     async def main():
         async with opened(f"unix://{tmp_path}/nobody") as log:
             with pytest.raises(EventsUnavailable):
-                await log.append(PutItem(1))
+                await log.append([PutItem(1)])
             await CatalogueFollower(log, LiveState()).catch_up()
 
     asyncio.run(main())

@@ -84,3 +84,20 @@ def test_attributes_that_are_not_there_are_a_sentence():
     with pytest.raises(BadAttribute) as refused:
         required(None)
     assert str(refused.value) == NO_ATTRIBUTES
+
+
+def test_a_snapshot_that_nobody_asked_for_is_kept_for_those_who_ask_late(tiny, state):
+    asked = []
+
+    def vectors(of):
+        asked.append(of.number)
+        return np.zeros((len(of.slots), 4), dtype=np.float32)
+
+    items = LiveItems(tiny.catalogue, state, vectors)
+    first = state.current.after([(1, PutItem(NEW))])
+    items.prepare(first)
+    state.become(first)
+    second = first.after([(2, PutItem(NEWER))])
+    items.prepare(second)
+    assert items.snapshot.number == 1
+    assert asked == [0, 1, 2]

@@ -183,7 +183,8 @@ def test_who_waits_for_a_change_is_woken_or_told_that_it_is_not_here():
 def test_the_log_of_a_process_hands_out_each_change_once_and_in_order():
     async def main():
         changes = MemoryCatalogueLog()
-        assert [await changes.append(PutItem(n)) for n in range(3)] == [1, 2, 3]
+        assert await changes.append([PutItem(0), PutItem(1)]) == [1, 2]
+        assert await changes.append([PutItem(2)]) == [3]
         assert await changes.read() == [(1, PutItem(0)), (2, PutItem(1)), (3, PutItem(2))]
         assert await changes.read(wait=False) == []
         assert await changes.read() == []

@@ -158,3 +158,41 @@ def test_unknown_items_cannot_be_deleted(http, item, status):
 def test_a_change_that_nobody_made_is_waited_for_and_then_told(http):
     reply = http.post("/recall/recgpt", json={"min_catalogue": 10**9})
     assert (reply.status_code, reply.json()["code"], reply.json()["retryable"]) == (503, "catalogue_behind", True)
+
+
+def test_many_items_are_put_at_once_and_a_bad_one_harms_no_other(http, known):
+    items = [{"id": NEW + 500 + n} for n in range(20)]
+    items[3] = {"id": NEW + 503, "vectors": {"nobody": [1.0]}}
+    items[11] = {"id": NEW + 511, "colour": "red"}
+    reply = http.post("/items/batch", json={"items": items}, headers=ADMIN)
+    assert reply.status_code == 200, reply.text
+    answers = reply.json()["responses"]
+    assert [n for n, own in enumerate(answers) if "catalogue" not in own] == [3, 11]
+    assert answers[3]["message"].startswith("vectors: no arm is called 'nobody'")
+    assert answers[11]["message"].startswith("colour: ")
+    numbers = [own["catalogue"] for own in answers if "catalogue" in own]
+    assert numbers == [*range(numbers[0], numbers[0] + 18)]
+    body = {"history": known[10:15], "top_n": 50, "min_catalogue": numbers[-1]}
+    assert recall(http, **body)["catalogue"] >= numbers[-1]
+    # they are there to be deleted; the two that were refused are not
+    for item in items:
+        gone = http.delete(f"/items/{item['id']}", headers=ADMIN)
+        assert gone.status_code == (404 if item in (items[3], items[11]) else 200)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "sentence"),
+    [
+        ({"items": []}, 422, "items: "),
+        ({"items": [{"id": n} for n in range(257)]}, 422, "items: at most 256"),
+        ({"items": [3]}, 422, "items.0: "),
+        ({"item": [{"id": 3}]}, 422, "items: Field required"),
+    ],
+)
+def test_a_batch_that_is_none_is_refused(http, body, status, sentence):
+    reply = http.post("/items/batch", json=body, headers=ADMIN)
+    assert (reply.status_code, reply.json()["message"][: len(sentence)]) == (status, sentence)
+
+
+def test_a_batch_needs_the_key(http):
+    assert http.post("/items/batch", json={"items": [{"id": NEW}]}).status_code == 401

@@ -108,6 +108,7 @@ def test_operations_have_the_names_of_the_handlers(client):
             "health",
             "metrics",
             "put_item",
+            "put_items",
             "ready",
             "recall",
             "recall_batch",

@@ -11,7 +11,7 @@ from service.catalogue.changes import DeleteItem, PutItem
 from service.catalogue.live import LiveItems
 from service.catalogue.slot_vectors import GrowingRows
 from service.catalogue.state import LiveState
-from service.lists.slots import search_slots
+from service.lists.slots import products, search_slots
 
 NEW, D, M = 900_000, 8, 60
 
@@ -119,3 +119,13 @@ def test_where_nothing_can_be_folded_all_slots_are_scored(tiny, state, given, mo
     items.fold()
     assert items.snapshot.table.folded is None
     checked(items, given)
+
+
+@pytest.mark.parametrize("num_rows", [1, 7, 100, 1000, 4096])
+def test_a_query_has_the_same_scores_alone_and_in_a_batch(num_rows):
+    rng = np.random.default_rng(num_rows)
+    vectors, queries = (rng.normal(size=(n, 64)).astype(np.float32) for n in (num_rows, 37))
+    whole = products(queries, vectors)
+    alone = np.concatenate([products(queries[n : n + 1].copy(), vectors) for n in range(len(queries))])
+    np.testing.assert_array_equal(whole, alone)
+    np.testing.assert_allclose(whole, queries @ vectors.T, rtol=1e-4, atol=1e-4)

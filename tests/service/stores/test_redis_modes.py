@@ -197,7 +197,7 @@ def test_exposures_are_written_and_consumed(url, tmp_path):
 def test_changes_of_the_catalogue_are_numbered(url):
     async def use(client):
         log = RedisCatalogueLog(client, client)
-        numbers = [await log.append(DeleteItem(n)) for n in range(3)]
+        numbers = await log.append([DeleteItem(n) for n in range(3)])
         return numbers, [number for number, _ in await log.read()], [*await log.read()]
 
     first, read, rest = with_client(url, use)
