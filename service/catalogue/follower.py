@@ -5,9 +5,13 @@ process takes the changes alone.
 """
 
 import asyncio
+import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -25,7 +29,7 @@ from service.stores.redis_client import RedisUnavailable
 
 PAUSE_S = 0.1  # between two reads: changes that come together are one snapshot, which costs more the more items came
 BITE, REST = 32, 3  # changes that are taken in at once while requests are answered, and times as long nothing is
-RETRY_S, FOLD_PAUSE_S = 0.5, 1.0
+RETRY_S, FOLD_PAUSE_S, FOLD_NICE = 0.5, 1.0, 10
 log = structlog.get_logger()
 
 
@@ -76,10 +80,14 @@ class CatalogueFollower:
 
     async def _fold(self) -> None:
         """Folds what has come into indexes, beside the reading: a second or more where there is much."""
-        while True:
-            for learner in [*self._learners()]:
-                await aside(learner.items.fold)
-            await asyncio.sleep(FOLD_PAUSE_S)
+        pool = ThreadPoolExecutor(1, "fold", step_back)
+        try:
+            while True:
+                for learner in [*self._learners()]:
+                    await aside(learner.items.fold, pool)
+                await asyncio.sleep(FOLD_PAUSE_S)
+        finally:
+            pool.shutdown(wait=False)
 
     async def _follow(self) -> None:
         while True:
@@ -144,9 +152,16 @@ class CatalogueFollower:
         return is_whole
 
 
-async def aside(make: Callable[[], None]) -> None:
+def step_back() -> None:
+    """Lets every other thread go first where processors are short: nobody waits for what this one makes."""
+    # systems without priorities of threads go on as they are
+    with suppress(AttributeError, OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), FOLD_NICE)
+
+
+async def aside(make: Callable[[], None], pool: ThreadPoolExecutor | None = None) -> None:
     """Makes something in a thread; what fails is told: the changes count all the same, and who asks meets it again."""
     try:
-        await asyncio.to_thread(make)
+        await asyncio.get_running_loop().run_in_executor(pool, make)
     except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
         log.error("items_not_prepared", error=repr(error)[:500])

@@ -12,7 +12,8 @@ STEPS = st.lists(st.dictionaries(st.integers(0, 6), st.none() | st.integers(1, 3
 
 @pytest.fixture(autouse=True)
 def _folds_early(monkeypatch):
-    monkeypatch.setattr(layered, "FOLDED_AT", 3)
+    monkeypatch.setattr(layered, "RECENT", 1)
+    monkeypatch.setattr(layered, "MIDDLE", 3)
 
 
 def replayed(steps):
@@ -59,8 +60,7 @@ def test_what_is_gone_is_no_key_before_and_after_it_is_folded_away():
 
 
 def test_what_the_newest_step_changed_is_told_without_a_look_at_the_rest(monkeypatch):
-    monkeypatch.setattr(layered, "FOLDED_AT", 4096)
-    older = Layered({key: key for key in range(100)}).after({1: 7, 200: 1})
+    older = Layered().after({key: key for key in range(100)}).after({1: 7, 200: 1})
     newer = older.after({1: 8, 2: None, 3: 3, 300: 1})
-    monkeypatch.setattr(Layered, "items", None)
+    monkeypatch.setattr(Layered, "__iter__", None)
     assert [*newer.changed_since(older)] == [1, 300]
