@@ -28,6 +28,7 @@ from service.stores.history import HistoryStore
 from service.stores.redis_client import RedisClient, RedisLimits
 
 READ_MS = 2000.0  # that a read of the log may take, of which it waits a part for changes
+CATCH_UP_S = 2.0  # that a deletion of an item nobody lists waits for changes on their way
 CHECKED_AT_ONCE = 8  # items of a batch; then the event loop turns to others
 MAX_HISTORY = 50  # newest items of a watcher's history that are kept with the item
 log = structlog.get_logger()
@@ -90,15 +91,20 @@ class ItemEditor:
         return item
 
     async def delete(self, item: ExternalId) -> int:
-        """The number of the change that takes an item out. Raises UnknownItem, EventsUnavailable."""
-        current = self._state.current
-        is_listed = item in current.current or any(
-            slot.current.catalogue.items.row(item) and item not in current.hidden for slot in self._arms.values()
-        )
-        if not is_listed:
-            raise UnknownItem(f"no arm lists the item {str(item)[:64]!r}")
+        """The number of the change that takes an item out. Raises UnknownItem, EventsUnavailable, CatalogueBehind."""
+        if not self._is_listed(item):
+            # it may have been put a moment ago, here or by another process
+            await self._state.wait_for(await self._changes.newest(), asyncio.get_running_loop().time() + CATCH_UP_S)
+            if not self._is_listed(item):
+                raise UnknownItem(f"no arm lists the item {str(item)[:64]!r}")
         [number] = await self._changes.append([DeleteItem(item)])
         return number
+
+    def _is_listed(self, item: ExternalId) -> bool:
+        current = self._state.current
+        return item in current.current or any(
+            slot.current.catalogue.items.row(item) and item not in current.hidden for slot in self._arms.values()
+        )
 
     def read_id(self, text: str) -> ExternalId:
         """The id in a path: an integer where those of the first arm are. Raises BadRequest where it is none."""

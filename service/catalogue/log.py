@@ -40,6 +40,10 @@ class CatalogueLog(Protocol):
         """The numbers of changes, once they are kept. Raises EventsUnavailable when that is not certain of all."""
         ...
 
+    async def newest(self) -> int:
+        """The number of the newest change that is kept; 0 = there is none. Raises EventsUnavailable."""
+        ...
+
     async def read(self, wait: bool = True) -> Sequence[Numbered]:
         """The next changes, as soon as there are some; none after a while without. wait: False = only those there are.
 
@@ -57,7 +61,7 @@ class RedisCatalogueLog:
         self._last = b"0"
 
     async def append(self, changes: Sequence[Change]) -> list[int]:
-        keys = CLUSTER_COUNTER if self._writer.is_cluster else COUNTER, STREAM
+        keys = self._counter, STREAM
         try:
             numbers = await self._writer.run_script(SCRIPT, [(keys, (encode(change),)) for change in changes])
             for number in numbers:
@@ -68,6 +72,16 @@ class RedisCatalogueLog:
                 raise EventsRefused(f"Redis refuses to keep changes ({error.cause})") from error
             raise EventsUnavailable("the change cannot be kept now; send it again") from error
         return [*map(int, numbers)]
+
+    async def newest(self) -> int:
+        try:
+            return int(await self._writer.run(lambda client: client.get(self._counter)) or 0)
+        except RedisUnavailable as error:
+            raise EventsUnavailable("the log of changes cannot be read now") from error
+
+    @property
+    def _counter(self) -> str:
+        return CLUSTER_COUNTER if self._writer.is_cluster else COUNTER
 
     async def read(self, wait: bool = True) -> Sequence[Numbered]:
         entries = await self._reader.run(lambda client: self._entries(client, wait))
@@ -102,6 +116,9 @@ class MemoryCatalogueLog:
             self._new.put_nowait(numbered)
         self._number += len(changes)
         return numbers
+
+    async def newest(self) -> int:
+        return self._number
 
     async def read(self, wait: bool = True) -> Sequence[Numbered]:
         changes: list[Numbered] = []

@@ -15,7 +15,7 @@ from service.catalogue.intake import Intake
 from service.catalogue.log import MemoryCatalogueLog
 from service.catalogue.state import LiveState
 from service.engine.arms import ArmSlot, Release
-from service.errors import BadRequest, CatalogueFull, EventsUnavailable, UnknownItem
+from service.errors import BadRequest, CatalogueBehind, CatalogueFull, EventsUnavailable, UnknownItem
 from service.items import CHECKED_AT_ONCE, ItemEditor, check_item
 from service.stores.history import MemoryHistory
 
@@ -177,3 +177,29 @@ class LogAway(MemoryCatalogueLog):
 def test_a_watcher_that_cannot_be_kept_fails_nobody(editor):
     away = ItemEditor(LogAway(), editor.state, editor.editor._arms, editor.histories, Intake(1))
     assert asyncio.run(away.watched(Event())) is None
+
+
+def test_an_item_can_be_deleted_before_its_put_has_arrived():
+    editor = Editor()
+
+    async def scenario():
+        await editor.editor.put([PutItem(NEW)])
+        deletion = asyncio.create_task(editor.editor.delete(NEW))
+        await asyncio.sleep(0)
+        assert not deletion.done()
+        editor.state.advance(await editor.log.read(wait=False))
+        return await deletion
+
+    assert asyncio.run(scenario()) == 2
+
+
+def test_who_deletes_what_nobody_lists_is_not_kept_waiting_for_changes_that_were_read(editor):
+    with pytest.raises(UnknownItem):
+        asyncio.run(asyncio.wait_for(editor.editor.delete(NEW + 1), 1))
+
+
+def test_a_process_that_lags_says_so_and_not_that_an_item_is_unknown(editor, monkeypatch):
+    monkeypatch.setattr("service.items.CATCH_UP_S", 0.01)
+    asyncio.run(editor.log.append([PutItem(NEW + 2)]))
+    with pytest.raises(CatalogueBehind):
+        asyncio.run(editor.editor.delete(NEW + 2))

@@ -51,6 +51,7 @@ def test_writers_of_several_processes_share_one_order(server):
             assert mine == other
             assert [number for number, _ in mine] == [*range(1, 101)]
             assert await first.read() == []
+            assert await first.newest() == await second.newest() == 100
 
     asyncio.run(main())
 

@@ -196,3 +196,23 @@ def test_a_batch_that_is_none_is_refused(http, body, status, sentence):
 
 def test_a_batch_needs_the_key(http):
     assert http.post("/items/batch", json={"items": [{"id": NEW}]}).status_code == 401
+
+
+def test_items_that_come_faster_than_they_are_taken_are_refused_in_a_sentence(launch, arm_options):
+    with (
+        launch(*arm_options, "--admin-key", ADMIN["X-Admin-Key"], "--max-puts-per-s", "1") as served,
+        httpx.Client(base_url=served.url, timeout=60, headers=ADMIN) as client,
+    ):
+        many = {"items": [{"id": NEW + n} for n in range(20)]}
+        assert client.post("/items/batch", json=many).status_code == 200
+        for path, body in (("/items/batch", many), ("/items", {"id": NEW})):
+            refused = client.post(path, json=body)
+            assert (refused.status_code, refused.json()["code"], refused.json()["retryable"]) == (
+                429,
+                "overloaded",
+                True,
+            )
+            assert refused.json()["message"] == "items are put faster than 1 a second; send these again later"
+            assert refused.headers["Retry-After"]
+        # what must go goes
+        assert client.delete(f"/items/{NEW}").status_code == 200
