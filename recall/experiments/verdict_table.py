@@ -59,7 +59,14 @@ def show_metrics(rows: "list[MetricVerdict]", control: str) -> None:
             table.add_row(*cells)
     out.print(table)
     for row in rows:
-        out.print(f"{row.metric}{' (primary)' * row.primary}: {row.decision}", markup=False)
+        out.print(f"{row.metric}{' (primary)' * row.primary}: {row.decision}{show_adjustment(row)}", markup=False)
+
+
+def show_adjustment(row: "MetricVerdict") -> str:
+    """Says why a lift is no quotient of the two means, where it is none."""
+    if row.variance_reduction is None:
+        return ""
+    return f"; lift adjusted by the users' own pre-period (CUPED: {row.variance_reduction:.0%} less variance)"
 
 
 def narrow_table(*head: str) -> Table:

@@ -127,7 +127,10 @@ class Study:
         # in which groups users ask changes no list
         script_facts = {name: value for name, value in asdict(script).items() if name != "users_a_request"}
         users = hashlib.sha256(self.audience.users.tobytes()).hexdigest()[:16]
-        return {"audience": self.audience.name, "seed": self.seed, "users": users} | script_facts
+        # with other signals, or none, a service takes other histories
+        signals = self.audience.past(int(self.audience.users[0])).signals
+        told = {"signals": dict(signals)} if signals else {}
+        return {"audience": self.audience.name, "seed": self.seed, "users": users} | told | script_facts
 
 
 @dataclass(frozen=True, slots=True)
