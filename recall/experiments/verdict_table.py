@@ -66,7 +66,7 @@ def show_adjustment(row: "MetricVerdict") -> str:
     """Says why a lift is no quotient of the two means, where it is none."""
     if row.variance_reduction is None:
         return ""
-    return f"; lift adjusted by the users' own pre-period (CUPED: {row.variance_reduction:.0%} less variance)"
+    return f" (CUPED: {row.variance_reduction:.0%} less variance)"
 
 
 def narrow_table(*head: str) -> Table:
