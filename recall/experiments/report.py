@@ -144,12 +144,17 @@ def show_report(report: "Report") -> None:
         out.print(f"{report.moved} users met more than one variation; they count where they began")
 
 
+def short_bundle(bundle: str) -> str:
+    """The beginnings of the digests: an interleaved list has two."""
+    return " + ".join(digest[:12] for digest in bundle.split("+"))
+
+
 def show_arms(report: "Report") -> None:
     """The variations, with what answered them and what layers asked of their lists."""
     table = narrow_table("variation", "arm", "share", "users", "answered by (first request of a day)", "bundle")
     for arm in report.arms:
         served = ", ".join(f"{name} {count:,}" for name, count in arm.served.items())
-        newest = arm.bundles[-1].bundle[:12] if arm.bundles else "-"
+        newest = short_bundle(arm.bundles[-1].bundle) if arm.bundles else "-"
         table.add_row(arm.variation, ", ".join(arm.arms), f"{arm.share:.1%}", f"{arm.users:,}", served, newest)
     out.print(table)
     for arm in report.arms:
@@ -166,7 +171,8 @@ def show_progress(report: "Report") -> None:
     """The lift so far, at a few moments."""
     for treatment in dict.fromkeys(point.treatment for point in report.progress):
         points = [point for point in report.progress if point.treatment == treatment]
-        table = narrow_table(f"{report.primary} so far, {treatment}", "users", "lift", "always valid")
+        what = "lift" if report.verdict else "preference"
+        table = narrow_table(f"{report.primary} so far, {treatment}", "users", what, "always valid")
         # every n-th from the end backwards, so that the newest look is always among them
         for point in points[:: -max(1, len(points) // LOOKS_SHOWN)][::-1]:
             moment = datetime.fromtimestamp(point.ts_ms / 1e3, UTC)

@@ -158,7 +158,7 @@ def preference_forest(preferences: Preferences) -> Forest:
     scale = forest_scale(shown) if shown else Scale(-1.0, 1.0)
     teams = (preferences.control, preferences.treatment)
     rows = tuple(preference_row(row, scale, teams) for row in preferences.metrics)
-    meaning = f"users who prefer {teams[1]} less those who prefer {teams[0]}, of all"
+    meaning = f"the preference, from {MINUS}100 % (all {teams[0]}) to +100 % (all {teams[1]}); a user counts by rank"
     return Forest(teams[1], meaning, rows, tuple(scale.ticks(show_percent)))
 
 
@@ -174,6 +174,7 @@ def preference_row(row: PreferenceVerdict, scale: Scale, teams: tuple[str, str])
         sentence=row.decision + tests,
         whiskers=whiskers_of(scale, lift.estimate, lift.fixed, lift.always_valid) if lift else None,
         strong=row.primary,
+        note="" if row.p_holm is None else f"p {row.p_holm:.2g}",
     )
 
 
@@ -270,7 +271,8 @@ def settings_of(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
 def flat(value: Any, name: str = "") -> Sequence[tuple[str, str]]:
     if isinstance(value, dict):
         return [pair for key, own in value.items() for pair in flat(own, f"{name}.{key}" if name else str(key))]
-    return [(name, "none" if value is None else str(value))]
+    shown = ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+    return [(name, shown or "none")]
 
 
 def show_time(ts_ms: float) -> str:

@@ -153,7 +153,8 @@ def read_table(statistics: Iterable[MetricStatistics], plan: AnalysisPlan) -> Ta
         if len({(row.kind, row.cap) for row in rows if row}) > 1:
             raise BadStatistics(f"{metric} has different kinds or caps in different variations")
     if (plan.control, plan.primary, False) not in table:
-        known = ", ".join(dict.fromkeys(metric for _, metric, _ in table))
+        rails = {rail.metric for rail in plan.guardrails}
+        known = ", ".join(dict.fromkeys(metric for _, metric, _ in table if metric not in rails))
         raise BadStatistics(f"the primary metric {plan.primary!r} is not in the statistics: they have {known}")
     return table
 
