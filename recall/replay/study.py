@@ -52,8 +52,8 @@ class Study:
         script = replace(self.script, users_a_request=users_a_request)
         self.say("A/B run: assignment, exposures, feedback, consumer, verdict")
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            played, logged = run_trial(self.arms, self.audience, script, Path(folder), f"replay-{self.seed}")
-        verdict = judge_trial(self.audience, played, logged, TREATMENT)
+            _, logged = run_trial(self.arms, self.audience, script, Path(folder), f"replay-{self.seed}")
+        verdict = judge_trial(self.audience, logged, TREATMENT)
         by_variation = {CONTROL_KEY: twins[CONTROL], TREATMENT: twins[TREATMENT]}
         return TrialRun(verdict, logged.height, differing(logged, by_variation, in_log(self.audience.metrics())))
 

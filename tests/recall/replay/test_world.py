@@ -45,7 +45,7 @@ def test_the_service_assigns_as_the_salts_do(trial, made_up):
 
 
 def test_the_verdict_counts_everybody(trial, made_up):
-    verdict = judge_trial(made_up, *trial, "recgpt")
+    verdict = judge_trial(made_up, trial[1], "recgpt")
     assert sum(verdict.sample_ratio.users.values()) == 120
     assert [row.metric for row in verdict.metrics] == LOGGED
     assert verdict.metrics[0].variance_reduction is not None
