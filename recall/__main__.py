@@ -122,8 +122,15 @@ def main() -> None:
         # the same in usage lines for `recall` and `python -m recall`
         app(prog_name="recall")
     except (RecallError, ValueError, OSError) as error:
-        err.print(f"recall: {error}", markup=False)
+        err.print(f"recall: {sentence_of(error)}", markup=False)
         sys.exit(2)
+
+
+def sentence_of(error: Exception) -> str:
+    """Says what went wrong, without the number that the system has for it."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from inspect import Parameter, Signature, getdoc
+from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import typer
@@ -100,3 +101,17 @@ def read_words(text: str | None) -> list[str] | None:
     """'a,b' -> ['a', 'b']; nothing is None."""
     words = [word.strip() for word in (text or "").split(",") if word.strip()]
     return words or None
+
+
+def read_number(text: str, name: str) -> float:
+    """Raises ValueError with the name of what is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{name} is {text!r}, which is no number") from None
+
+
+def check_writable(path: Path | None) -> None:
+    """Raises ValueError where no file could be written there: said before the work, and not after it."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise ValueError(f"{path} is a folder" if path.is_dir() else f"there is no folder for the file {path}")

@@ -49,8 +49,9 @@ class ReportMaker:
         """
         if not (Path(request.folder) / "exposures").is_dir():
             raise NoEventLog(
-                f"no event log lies in {request.folder}: where a consumer writes it elsewhere, ask it there with "
-                "`recall experiment report`; with Redis in memory there is none"
+                f"no event log lies in {request.folder} yet: what comes first is written after half a minute; where a "
+                "consumer writes it elsewhere, ask it there with `recall experiment report`; with Redis in memory "
+                "there is none"
             )
         if self._is_busy:
             raise Overloaded("another report is being made; try again")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from recall.options import StrictCommand, takes
+from recall.options import StrictCommand, check_writable, takes
 from recall.terminal import err, last_line
 from service.consumer.limits import DEFAULTS, ConsumerLimits
 
@@ -78,6 +78,7 @@ def write_users(options: UsersCommand) -> None:
     from service.consumer.credits import read_credits
     from service.consumer.users import read_experiment
 
+    check_writable(options.output)
     log = read_experiment(options.log, options.experiment, options.phase)
     users = log.users_until()
     frame = read_credits(log).users_until() if log.is_interleaving else users.frame

@@ -112,7 +112,7 @@ def look(options: GuardCommand, file: Path) -> tuple["Verdict | None", str]:
         weights=shares,
         control=next(iter(shares)),
         primary=METRICS[0].metric,  # a plan needs one; guard rails do not look at it
-        guardrails=read_guardrails(options.guardrail),
+        guardrails=read_guardrails(options.guardrail, ()),
         alpha=options.alpha,
     )
     # all users so far: the always-valid interval holds at every look, whenever it is taken

@@ -9,7 +9,7 @@ import polars as pl
 import typer
 
 from recall.experiments.verdict import Json
-from recall.experiments.verdict_table import narrow_table
+from recall.experiments.verdict_table import narrow_table, show_percent
 from recall.options import read_pairs, takes
 from recall.terminal import last_line, out
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from service.experiments.verdict.power import Baseline, ErrorRates
 
 Option = typer.Option
+PERCENT = {"smallest_lift"}
 HEADS = {"users_an_arm_any_time": "any time", "days_any_time": "days", "smallest_lift": "lift shown"}
 
 
@@ -54,7 +55,7 @@ def plan_experiment(options: PlanCommand) -> None:
     names = [name for name, value in rows[0].items() if value is not None]
     table = narrow_table(*(HEADS.get(name, name.replace("_", " ")) for name in names))
     for row in rows:
-        table.add_row(*(show_number(row[name]) for name in names))
+        table.add_row(*(show_percent(row[name]) if name in PERCENT else show_number(row[name]) for name in names))
     out.print(table)
     if options.json:
         last_line({"lift": options.lift, "alpha": options.alpha, "power": options.power, "metrics": rows})

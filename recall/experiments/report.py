@@ -1,5 +1,6 @@
 """recall experiment report: an experiment as its event log tells it, in the terminal, as JSON and as a page."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,15 +10,23 @@ import typer
 
 from recall.calling import CaOption, Trust, call
 from recall.experiments.events import FOLDER
-from recall.experiments.verdict import Json, make_interleaving_plan, make_weights, read_guardrails, read_ratios
+from recall.experiments.verdict import (
+    Json,
+    make_interleaving_plan,
+    make_weights,
+    read_guardrails,
+    read_lower,
+    read_ratios,
+)
 from recall.experiments.verdict_table import lift_cells, narrow_table, show_preferences, show_verdict
-from recall.options import read_words, takes
+from recall.options import check_writable, takes
 from recall.terminal import err, last_line, out
 
 if TYPE_CHECKING:
     from service.consumer.users import ExperimentLog
     from service.experiments.report.records import Report
     from service.experiments.verdict.judge import AnalysisPlan
+    from service.experiments.verdict.statistics import MetricColumns
 
 Option = typer.Option
 LOOKS_SHOWN = 8  # of the lift so far, in the terminal
@@ -60,6 +69,7 @@ def report_experiment(options: ReportCommand) -> None:
     from service.consumer.users import read_experiment
     from service.experiments.report.page import render_page
 
+    check_writable(options.html)
     report = make_report(read_experiment(options.log, options.key, options.phase), options)
     show_report(report)
     if options.html:
@@ -70,7 +80,7 @@ def report_experiment(options: ReportCommand) -> None:
 
 
 def make_report(log: "ExperimentLog", options: ReportCommand) -> "Report":
-    from service.consumer.credits import read_credits
+    from service.consumer.credits import METRICS, read_credits
     from service.experiments.report.build import build_report
     from service.experiments.report.interleaved import build_interleaving_report
 
@@ -78,17 +88,23 @@ def make_report(log: "ExperimentLog", options: ReportCommand) -> "Report":
     settings = call("GET", f"{options.url}/arms", trust=trust)["arms"] if options.url else None
     if log.is_interleaving:
         credit_log = read_credits(log)
-        return build_interleaving_report(credit_log, make_interleaving_plan(options, credit_log.teams), settings)
+        plan = make_interleaving_plan(options, credit_log.teams, METRICS)
+        return build_interleaving_report(credit_log, plan, settings)
     # shares of what was seen, where no plan is given: a variation that nobody met cannot be judged
     seen = log.exposures["variation"].unique().sort().to_list()
-    return build_report(log, plan_of(options, log.phase, seen), read_ratios(options.ratio), settings)
+    ratios = read_ratios(options.ratio)
+    return build_report(log, plan_of(options, log.phase, seen, ratios), ratios, settings)
 
 
-def plan_of(options: ReportCommand, phase: str, seen: list[str]) -> "AnalysisPlan":
+def plan_of(
+    options: ReportCommand, phase: str, seen: list[str], ratios: Sequence["MetricColumns"] = ()
+) -> "AnalysisPlan":
     """The plan of the options; shares come from the file, from --weights, or are equal."""
+    from service.experiments.report.build import METRICS
     from service.experiments.report.planned import read_shares
     from service.experiments.verdict.judge import AnalysisPlan
 
+    metrics = [column.metric for column in (*METRICS, *ratios)]
     weights, control = make_weights(options.weights, seen), options.control
     if options.experiments is not None:
         if options.weights is not None:
@@ -99,8 +115,8 @@ def plan_of(options: ReportCommand, phase: str, seen: list[str]) -> "AnalysisPla
         weights=weights,
         control=control or "control",
         primary=options.primary,
-        lower_is_better=frozenset(read_words(options.lower_is_better) or ()),
-        guardrails=read_guardrails(options.guardrail),
+        lower_is_better=read_lower(options.lower_is_better, metrics),
+        guardrails=read_guardrails(options.guardrail, metrics),
         alpha=options.alpha,
         final=options.final,
     )
@@ -128,25 +144,35 @@ def show_report(report: "Report") -> None:
         out.print(f"{report.moved} users met more than one variation; they count where they began")
 
 
+def short_bundle(bundle: str) -> str:
+    """The beginnings of the digests: an interleaved list has two."""
+    return " + ".join(digest[:12] for digest in bundle.split("+"))
+
+
 def show_arms(report: "Report") -> None:
     """The variations, with what answered them and what layers asked of their lists."""
     table = narrow_table("variation", "arm", "share", "users", "answered by (first request of a day)", "bundle")
     for arm in report.arms:
         served = ", ".join(f"{name} {count:,}" for name, count in arm.served.items())
-        newest = arm.bundles[-1].bundle[:12] if arm.bundles else "-"
+        newest = short_bundle(arm.bundles[-1].bundle) if arm.bundles else "-"
         table.add_row(arm.variation, ", ".join(arm.arms), f"{arm.share:.1%}", f"{arm.users:,}", served, newest)
     out.print(table)
     for arm in report.arms:
         asked = [f"{settings or 'its own'} {count:,}" for settings, count in arm.varied.items()]
         if asked:
             out.print(f"settings of the lists of {arm.variation}: {', '.join(asked)}", markup=False)
+    for arm in report.arms:
+        if took := arm.latency:
+            spread = f"median {took.p50_ms:.3g} ms, p95 {took.p95_ms:.3g} ms, p99 {took.p99_ms:.3g} ms"
+            out.print(f"answers of {arm.variation} took: {spread} ({took.answers:,} sampled)", markup=False)
 
 
 def show_progress(report: "Report") -> None:
     """The lift so far, at a few moments."""
     for treatment in dict.fromkeys(point.treatment for point in report.progress):
         points = [point for point in report.progress if point.treatment == treatment]
-        table = narrow_table(f"{report.primary} so far", "users", "lift", "always valid")
+        what = "lift" if report.verdict else "preference"
+        table = narrow_table(f"{report.primary} so far, {treatment}", "users", what, "always valid")
         # every n-th from the end backwards, so that the newest look is always among them
         for point in points[:: -max(1, len(points) // LOOKS_SHOWN)][::-1]:
             moment = datetime.fromtimestamp(point.ts_ms / 1e3, UTC)

@@ -1,6 +1,6 @@
 """recall experiment judge: the verdict of a test from sums or from rows of users."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol
@@ -9,7 +9,7 @@ import polars as pl
 import typer
 
 from recall.experiments.verdict_table import show_preferences, show_verdict
-from recall.options import StrictCommand, read_pairs, read_words, takes
+from recall.options import StrictCommand, read_number, read_pairs, read_words, takes
 from recall.terminal import last_line
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def judge_experiment(options: JudgeCommand) -> None:
 
     frames = [read_file(path) for path in options.statistics]
     if teams := teams_of(frames[0]):
-        credits = keep_metrics(join_users(frames), read_words(options.metrics))
-        preferences = judge_preferences(credits, make_interleaving_plan(options, teams))
+        credits, metrics = keep_metrics(join_users(frames), read_words(options.metrics))
+        preferences = judge_preferences(credits, make_interleaving_plan(options, teams, metrics))
         show_preferences(preferences)
         judged = preferences.as_json()
     else:
@@ -99,20 +99,22 @@ def join_users(frames: list[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(frames, how="vertical_relaxed")
 
 
-def keep_metrics(credits: pl.DataFrame, names: list[str] | None) -> pl.DataFrame:
-    """The credits of these metrics alone; of all without names."""
+def keep_metrics(credits: pl.DataFrame, names: list[str] | None) -> tuple[pl.DataFrame, list[str]]:
+    """The credits of these metrics alone, of all without names; and the metrics."""
     from service.experiments.verdict.preference import BEGUN, BETWEEN
 
-    known = {name.partition(BETWEEN)[0] for name in credits.columns if BETWEEN in name}
-    if unknown := set(names or ()) - known:
-        raise ValueError(f"the credits have no metric {min(unknown)!r}")
-    kept = {*(names or known), BEGUN}
-    return credits.select(name for name in credits.columns if name.partition(BETWEEN)[0] in kept or BETWEEN not in name)
+    known = list(dict.fromkeys(name.partition(BETWEEN)[0] for name in credits.columns if BETWEEN in name))
+    refuse_unknown("--metrics", names or (), [name for name in known if name != BEGUN])
+    kept = [name for name in known if name in (names or known) or name == BEGUN]
+    columns = [name for name in credits.columns if name.partition(BETWEEN)[0] in kept or BETWEEN not in name]
+    return credits.select(columns), kept
 
 
 def read_file(path: Path) -> pl.DataFrame:
     if path.suffix not in READERS:
         raise ValueError(f"{path} is none of {', '.join(READERS)}")
+    if not path.exists():
+        raise ValueError(f"there is no file {path}")
     try:
         return READERS[path.suffix](path)
     except pl.exceptions.PolarsError as error:
@@ -146,6 +148,8 @@ def read_ratios(given: list[str] | None) -> list["MetricColumns"]:
     columns = []
     for name, parts in read_pairs(given or [], "NAME=COLUMN/COLUMN").items():
         value, _, denominator = parts.partition("/")
+        if not (value and denominator):
+            raise ValueError(f"{name}={parts} is not NAME=COLUMN/COLUMN")
         columns.append(MetricColumns(metric=name, value=value, denominator=denominator, kind=Kind.RATIO))
     return columns
 
@@ -153,12 +157,13 @@ def read_ratios(given: list[str] | None) -> list["MetricColumns"]:
 def make_plan(rows: Iterable["MetricStatistics"], options: JudgeCommand) -> "AnalysisPlan":
     from service.experiments.verdict.judge import AnalysisPlan
 
+    metrics = dict.fromkeys(row.metric for row in rows)
     return AnalysisPlan(
         weights=make_weights(options.weights, sorted({row.variation for row in rows})),
         control=options.control or "control",
         primary=options.primary,
-        lower_is_better=frozenset(read_words(options.lower_is_better) or ()),
-        guardrails=read_guardrails(options.guardrail),
+        lower_is_better=read_lower(options.lower_is_better, metrics),
+        guardrails=read_guardrails(options.guardrail, metrics),
         alpha=options.alpha,
         final=options.final,
     )
@@ -185,7 +190,9 @@ class InterleavingOptions(Protocol):
     def guardrail(self) -> list[str] | None: ...
 
 
-def make_interleaving_plan(options: InterleavingOptions, teams: tuple[str, ...]) -> "AnalysisPlan":
+def make_interleaving_plan(
+    options: InterleavingOptions, teams: tuple[str, ...], metrics: Collection[str]
+) -> "AnalysisPlan":
     """The plan for two teams, the first of which is the control unless the options name the other.
 
     Raises ValueError for options that an interleaving cannot obey.
@@ -199,7 +206,7 @@ def make_interleaving_plan(options: InterleavingOptions, teams: tuple[str, ...])
         weights=dict.fromkeys(teams, 1 / len(teams)),
         control=options.control or teams[0],
         primary=options.primary,
-        lower_is_better=frozenset(read_words(options.lower_is_better) or ()),
+        lower_is_better=read_lower(options.lower_is_better, metrics),
         guardrails=(),
         alpha=options.alpha,
         tuned_users=TUNED_USERS,
@@ -210,16 +217,34 @@ def make_interleaving_plan(options: InterleavingOptions, teams: tuple[str, ...])
 def make_weights(given: str | None, variations: list[str]) -> dict[str, float]:
     """'control=.5,recgpt=.5' as shares; equal ones without it."""
     shares = read_pairs(read_words(given) or [], "VARIATION=SHARE")
-    return {name: float(share) for name, share in shares.items()} or dict.fromkeys(variations, 1 / len(variations))
+    known = {name: read_number(share, f"the share of {name}") for name, share in shares.items()}
+    return known or dict.fromkeys(variations, 1 / len(variations))
 
 
-def read_guardrails(given: list[str] | None) -> tuple["Guardrail", ...]:
-    """The guard rails known by name, some of them changed, and more."""
+def read_lower(text: str | None, metrics: Collection[str]) -> frozenset[str]:
+    """The metrics that should fall. Raises ValueError for a name that is none of `metrics`."""
+    names = read_words(text) or []
+    refuse_unknown("--lower-is-better", names, metrics)
+    return frozenset(names)
+
+
+def read_guardrails(given: list[str] | None, metrics: Collection[str]) -> tuple["Guardrail", ...]:
+    """The guard rails known by name, some of them changed, and more; a known one may lack its metric as yet.
+
+    Raises ValueError for another that is none of `metrics`: it would watch nothing.
+    """
     from service.experiments.verdict.guardrails import GUARDRAILS
 
-    rails = {rail.metric: rail for rail in GUARDRAILS}
+    known = {rail.metric: rail for rail in GUARDRAILS}
+    own = {rail.metric: rail for rail in map(parse_guardrail, given or [])}
+    refuse_unknown("--guardrail", own, [*known, *(name for name in metrics if name not in known)])
     # by name: what is given takes the place of a known guard rail
-    return tuple((rails | {rail.metric: rail for rail in map(parse_guardrail, given or [])}).values())
+    return tuple((known | own).values())
+
+
+def refuse_unknown(option: str, names: Collection[str], metrics: Collection[str]) -> None:
+    if unknown := [name for name in names if name not in metrics]:
+        raise ValueError(f"{option} names {unknown[0]!r}, and the metrics are {', '.join(metrics)}")
 
 
 def parse_guardrail(text: str) -> "Guardrail":
@@ -228,4 +253,5 @@ def parse_guardrail(text: str) -> "Guardrail":
 
     ((name, value),) = read_pairs([text], "METRIC=RISE").items()
     relative = value.endswith("%")
-    return Guardrail(metric=name, tolerance=float(value.rstrip("%")) / (100 if relative else 1), relative=relative)
+    rise = read_number(value.rstrip("%"), f"the rise that {name} is allowed")
+    return Guardrail(metric=name, tolerance=rise / (100 if relative else 1), relative=relative)

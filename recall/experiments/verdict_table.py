@@ -40,8 +40,8 @@ def show_preferences(preferences: "Preferences") -> None:
     out.print(f"{preferences.summary} (look: {preferences.look})", markup=False)
     if not preferences.metrics:
         return
-    out.print("users who prefer either, and their balance over all users:")
-    table = narrow_table("metric", *teams, "balance", "fixed", "always valid", "p")
+    out.print(f"users who prefer either; their preference, from -100% (all {teams[0]}) to +100%, each by rank:")
+    table = narrow_table("metric", *teams, "preference", "fixed", "always valid", "p")
     for row in preferences.metrics:
         p = "-" if row.p_holm is None else f"{row.p_holm:.2g}"
         counts = (f"{row.prefer_control:,}", f"{row.prefer_treatment:,}")
@@ -59,7 +59,14 @@ def show_metrics(rows: "list[MetricVerdict]", control: str) -> None:
             table.add_row(*cells)
     out.print(table)
     for row in rows:
-        out.print(f"{row.metric}{' (primary)' * row.primary}: {row.decision}", markup=False)
+        out.print(f"{row.metric}{' (primary)' * row.primary}: {row.decision}{show_adjustment(row)}", markup=False)
+
+
+def show_adjustment(row: "MetricVerdict") -> str:
+    """Says why a lift is no quotient of the two means, where it is none."""
+    if row.variance_reduction is None:
+        return ""
+    return f" (CUPED: {row.variance_reduction:.0%} less variance)"
 
 
 def narrow_table(*head: str) -> Table:

@@ -13,9 +13,11 @@ import orjson
 TIMEOUT_S = 120.0
 IDLE_S = 2.0  # a connection is not used again after so long: the service closes those that say nothing for 5 s
 TRIES = 3
+STALLED = 408  # the service has waited too long for the rest of a request
 MAX_EVENTS = 256  # of a batch, the service's default
+COLD_START = "cold_start"
 # reasons of a degraded list that follow from the request: the same request gets the same list again
-LASTING = frozenset({"cold_start", "unknown_items", "filled", "rules_leave_fewer"})
+LASTING = frozenset({COLD_START, "unknown_items", "filled", "rules_leave_fewer"})
 LONG_AGO_MS = 3_600_000  # before the replay, so that no clock takes it for a part of the experiment
 
 
@@ -82,6 +84,9 @@ class AppClient:
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         reply = await self._send(path, orjson.dumps(body))
+        if reply.status_code == STALLED:
+            # a machine that others use stopped this process in the middle of a body
+            reply = await self._send(path, orjson.dumps(body))
         if reply.status_code >= 300:
             raise ReplayError(f"{path} is answered with {reply.status_code}: {reply.text[:300]}")
         answer: dict[str, Any] = orjson.loads(reply.content)

@@ -11,7 +11,7 @@ import polars as pl
 import typer
 
 from recall.experiments.verdict_table import narrow_table, show_interval, show_percent, show_verdict
-from recall.options import read_pairs, read_words, takes
+from recall.options import check_writable, read_pairs, read_words, takes
 from recall.terminal import err, last_line, out
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def replay(options: ReplayCommand) -> None:
     from recall.replay.study import Study, digest_of
     from recall.replay.world import Script
 
+    check_writable(options.output)
     workshop = open_workshop(options)
     given = {name: Path(path) for name, path in read_pairs(options.arm or [], "NAME=BUNDLE").items()}
     if unknown := set(given) - {"comirec", "recgpt"}:

@@ -52,8 +52,8 @@ class Study:
         script = replace(self.script, users_a_request=users_a_request)
         self.say("A/B run: assignment, exposures, feedback, consumer, verdict")
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            played, logged = run_trial(self.arms, self.audience, script, Path(folder), f"replay-{self.seed}")
-        verdict = judge_trial(self.audience, played, logged, TREATMENT)
+            _, logged = run_trial(self.arms, self.audience, script, Path(folder), f"replay-{self.seed}")
+        verdict = judge_trial(self.audience, logged, TREATMENT)
         by_variation = {CONTROL_KEY: twins[CONTROL], TREATMENT: twins[TREATMENT]}
         return TrialRun(verdict, logged.height, differing(logged, by_variation, in_log(self.audience.metrics())))
 
@@ -127,7 +127,10 @@ class Study:
         # in which groups users ask changes no list
         script_facts = {name: value for name, value in asdict(script).items() if name != "users_a_request"}
         users = hashlib.sha256(self.audience.users.tobytes()).hexdigest()[:16]
-        return {"audience": self.audience.name, "seed": self.seed, "users": users} | script_facts
+        # with other signals, or none, a service takes other histories
+        signals = self.audience.past(int(self.audience.users[0])).signals
+        told = {"signals": dict(signals)} if signals else {}
+        return {"audience": self.audience.name, "seed": self.seed, "users": users} | told | script_facts
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import polars as pl
 from recall.replay.audiences.audience import PLAYS, VIEWED, Audience
 from recall.replay.salts import CONTROL, KEY, experiment_of
 from recall.replay.world import Script, live, open_world
-from service.consumer.users import read_users
+from service.consumer.users import BEFORE, read_users
 from service.experiments.verdict.judge import AnalysisPlan, Verdict, judge
 from service.experiments.verdict.statistics import MetricColumns, from_users
 
@@ -54,16 +54,15 @@ def play_logged(
     return played
 
 
-def judge_trial(audience: Audience, played: pl.DataFrame, logged: pl.DataFrame, treatment: str) -> Verdict:
-    """The verdict at the planned end, by the rows of the log; the pre-period is the covariate of plays."""
-    before = played.select(pl.col("user").cast(pl.String).alias("user_id"), "plays_before")
-    rows = logged.join(before, on="user_id", how="left").fill_null(0)
+def judge_trial(audience: Audience, logged: pl.DataFrame, treatment: str) -> Verdict:
+    """The verdict at the planned end, by the rows of the log alone; its own pre-period is the covariate of plays."""
+    before = PLAYS + BEFORE
     columns = [
-        MetricColumns(metric=name, value=name, covariate="plays_before" if name == PLAYS else None)
+        MetricColumns(metric=name, value=name, covariate=before if name == PLAYS and before in logged.columns else None)
         for name in in_log(audience.metrics())
     ]
     plan = AnalysisPlan(weights={CONTROL: 0.5, treatment: 0.5}, control=CONTROL, primary=PLAYS, final=True)
-    return judge(from_users(rows, columns), plan)
+    return judge(from_users(logged, columns), plan)
 
 
 def in_log(metrics: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ import polars as pl
 
 from recall.bench.target import serving
 from recall.replay.audiences.audience import ACTIONS, OF_LIST, PLAYS, Audience, Past, Reactions
-from recall.replay.client import LONG_AGO_MS, AppClient, ShownList, now_ms
+from recall.replay.client import COLD_START, LONG_AGO_MS, AppClient, ReplayError, ShownList, now_ms
 from service.stores.embedded_redis import EmbeddedRedis
 
 # A replay measures lists, not speed: on a busy machine a slow answer must not become another list.
@@ -98,6 +98,16 @@ async def _live(url: str, audience: Audience, script: Script) -> pl.DataFrame:
     return pl.concat([rows[number] for number in range(len(groups))])
 
 
+def check_histories(pasts: Sequence[Past], answers: Sequence[ShownList]) -> None:
+    """Raises ReplayError where first lists follow from no history, although the service was told of plays."""
+    known = [answer for past, answer in zip(pasts, answers, strict=True) if past.plays]
+    if known and all(COLD_START in answer.degraded for answer in known):
+        raise ReplayError(
+            f"none of {len(known)} users has a history, although the service was told what they had played: the "
+            "arms' rule of a positive takes none of it (`positive` of GET /arms)"
+        )
+
+
 class Group:
     """Some users who open the app at about the same time."""
 
@@ -113,6 +123,8 @@ class Group:
         await self._begin(pasts)
         for number in range(1, self._script.sessions + 1):
             answers = await self._ask()
+            if number == 1:
+                check_histories(pasts, answers)
             reactions, owners, items = self._react(answers)
             # list by list: it shows how a lift comes about as histories grow
             self._sums[f"{PLAYS}{OF_LIST}{number}"] += np.bincount(owners, reactions.plays, len(answers))
@@ -128,7 +140,7 @@ class Group:
         await self._client.tell(
             [
                 # one after the other: the id of an event that names none has its time
-                {"user_id": user, "item_id": item, "action": "play", "ts_ms": at + place}
+                {"user_id": user, "item_id": item, "action": "play", "ts_ms": at + place, **past.signals}
                 for user, past in zip(self._users, pasts, strict=True)
                 for place, item in enumerate(past.plays)
             ]

@@ -124,17 +124,16 @@ def read_experiment(folder: Path, experiment: str, phase: str | None = None) -> 
 
     Raises BadStatistics where nobody was exposed, and DataError for files that are no event log.
     """
-    exposures = read_table(folder, "exposures", ("id",))
-    if exposures is not None:
-        exposures = exposures.filter(pl.col("experiment") == experiment)
-    if exposures is None or not exposures.height:
-        raise BadStatistics(f"{folder} has no exposure of the experiment {experiment!r}")
+    exposures = _read_exposures(folder, experiment)
     phase = str(exposures["phase"][-1]) if phase is None else phase
     # a phase before may have had the same arms: what was done under them is no pre-period
     met = exposures.group_by("unit").agg(pl.col("ts_ms").min().alias("met_ms"))
+    if phase not in (phases := exposures["phase"].unique().sort().to_list()):
+        known = ", ".join(map(repr, phases))
+        raise BadStatistics(
+            f"{folder} has no exposure of phase {phase!r} of the experiment {experiment!r}; its phases are {known}"
+        )
     exposures = exposures.filter(pl.col("phase") == phase)
-    if not exposures.height:
-        raise BadStatistics(f"{folder} has no exposure of phase {phase!r} of the experiment {experiment!r}")
     counted = without_testers(exposures, folder, user="unit")
     num_testers = exposures["unit"].n_unique() - counted["unit"].n_unique()
     lists = [
@@ -143,6 +142,20 @@ def read_experiment(folder: Path, experiment: str, phase: str | None = None) -> 
     ]
     actions, before = _read_actions(folder, counted, met)
     return ExperimentLog(experiment, phase, counted, lists[0], actions, lists[1], before, num_testers)
+
+
+def _read_exposures(folder: Path, experiment: str) -> pl.DataFrame:
+    """The exposures of an experiment. Raises BadStatistics where there is none, with what there is instead."""
+    exposures = read_table(folder, "exposures", ("id",))
+    if exposures is None:
+        if not folder.is_dir():
+            raise BadStatistics(f"there is no folder {folder}")
+        raise BadStatistics(f"{folder} holds no exposures: nobody has been exposed yet, or it is no event log")
+    own = exposures.filter(pl.col("experiment") == experiment)
+    if not own.height:
+        known = ", ".join(exposures["experiment"].unique().sort())
+        raise BadStatistics(f"{folder} has no exposure of the experiment {experiment!r}; it has those of {known}")
+    return own
 
 
 def _within(table: pl.DataFrame, span: Span) -> pl.DataFrame:

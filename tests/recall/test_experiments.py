@@ -57,6 +57,7 @@ def test_verdict_as_a_table(judged):
     assert "sample ratio green: control 4,000 of 4,000" in judged.out
     assert "plays: recgpt better than control (look: any time)" in judged.out
     assert "liked: no clear difference; one larger than" in judged.out
+    assert "(CUPED: " in judged.out
     assert "pause recommended: recgpt breaches a guard rail" in judged.out
     assert max(len(line) for line in judged.out.splitlines()[:-1]) <= 100
 
@@ -113,13 +114,25 @@ def test_options_reach_the_plan(run_recall, users):
 
 
 MISTAKES = {
-    "no file": (["--statistics", "nowhere.parquet", "--primary", "plays"], "nowhere.parquet"),
+    "no file": (["--statistics", "nowhere.parquet", "--primary", "plays"], "there is no file nowhere.parquet"),
     "other format": (["--statistics", "table.xlsx", "--primary", "plays"], "is none of .parquet, .csv, .json"),
     "no such metric": (["--statistics", "USERS", "--primary", "plays", "--metrics", "likes"], "'likes'"),
     "no such primary": (["--statistics", "USERS", "--primary", "likes"], "primary metric 'likes' is not"),
     "no such control": (["--statistics", "USERS", "--primary", "plays", "--control", "c"], "control 'c' is none"),
     "weights": (["--statistics", "USERS", "--primary", "plays", "--weights", "control=.5,recgpt=.4"], "sum to 0.9"),
     "ratio": (["--statistics", "USERS", "--primary", "plays", "--ratio", "errors/requests"], "is not NAME=COLUMN"),
+    "no share": (
+        ["--statistics", "USERS", "--primary", "plays", "--weights", "control=a"],
+        "share of control is 'a'",
+    ),
+    "no such guard rail": (
+        ["--statistics", "USERS", "--primary", "plays", "--guardrail", "crashes=1%"],
+        "--guardrail names 'crashes', and the metrics are latency_ms, error_rate",
+    ),
+    "no such falling metric": (
+        ["--statistics", "USERS", "--primary", "plays", "--lower-is-better", "hides"],
+        "--lower-is-better names 'hides', and the metrics are plays, liked",
+    ),
     "same users twice": (["--statistics", "TWICE", "--primary", "plays"], "user 0 has more than one row"),
 }
 
@@ -174,6 +187,7 @@ def test_users_an_arm_for_2_percent(planned):
 def test_the_plan_is_a_table(planned):
     assert "a lift of +2.00%, alpha 0.05, power 0.8" in planned.out
     assert "plays with covariate" in planned.out
+    assert "+4.15%" in planned.out
 
 
 def test_csv_and_options_plan_the_same(run_recall, planned, tmp_path):
@@ -196,6 +210,7 @@ PLAN_MISTAKES = {
     "no lift": (["--metric", "likes=.3", "--lift", "0"], "must not be 0"),
     "no days": (["--metric", "likes=.3", "--users-per-day", "0"], "users a day must be positive"),
     "list": (["--metrics", "LIST"], "is not a YAML map"),
+    "no file": (["--metrics", "nowhere.yaml"], "recall: nowhere.yaml: No such file or directory"),
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from recall.options import StrictCommand, read_ids, read_pairs, read_words, takes
+from recall.options import StrictCommand, check_writable, read_ids, read_number, read_pairs, read_words, takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,3 +76,19 @@ def test_values_of_text():
     assert read_pairs(["recgpt=a=b"], "NAME=BUNDLE") == {"recgpt": "a=b"}
     with pytest.raises(typer.BadParameter, match="'recgpt' is not NAME=BUNDLE"):
         read_pairs(["recgpt"], "NAME=BUNDLE")
+
+
+def test_what_is_no_number_is_named():
+    assert read_number(" .5", "the share") == 0.5
+    with pytest.raises(ValueError, match="the share of recgpt is 'half', which is no number"):
+        read_number("half", "the share of recgpt")
+
+
+def test_a_place_for_a_file_is_checked_before_the_work(tmp_path):
+    check_writable(None)
+    check_writable(tmp_path / "page.html")
+    check_writable(Path("page.html"))
+    with pytest.raises(ValueError, match="there is no folder for the file"):
+        check_writable(tmp_path / "none" / "page.html")
+    with pytest.raises(ValueError, match="is a folder"):
+        check_writable(tmp_path)

@@ -5,20 +5,22 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import polars as pl
 import pytest
 
 from service.consumer.files import EventFolder
 from service.consumer.tables import TABLES
+from service.experiments.report.build import latency_of
 
 TABLE = {table.name: table for table in TABLES}
 START_MS, DAY_MS, KEY = 1_795_000_000_000, 86_400_000, "recgpt-vs-comirec"
 ARMS, VARIATIONS = ("comirec", "recgpt"), ("control", "recgpt")
 
 
-def write_log(folder, users=800, lift=0.6, lost=0.0, key=KEY, settings=""):
+def write_log(folder, users=800, lift=0.6, lost=0.0, key=KEY, settings="", before=False):
     """Eight days of users: those of recgpt play more, and wait a little longer; `lost` of them are never seen.
 
-    settings: of the lists of every second user of recgpt.
+    settings: of the lists of every second user of recgpt. before: the log reaches back to before the experiment.
     """
     rng = np.random.default_rng(3)
     events = {"exposures": [], "shown": [], "feedback": []}
@@ -36,7 +38,11 @@ def write_log(folder, users=800, lift=0.6, lost=0.0, key=KEY, settings=""):
         answer = {"share": 0.4, "items": items, "scores": [1.0] * len(items), "served": served, "asked": 12}
         if rng.random() < 0.4:
             events["shown"].append(own | answer | {"took_ms": float(rng.lognormal(2.3 + 0.03 * arm, 0.3))})
-        for number in range(rng.poisson(4 * rng.gamma(2) * (1 + lift * arm))):
+        taste = 4 * rng.gamma(2)
+        for number in range(rng.poisson(taste) if before else 0):
+            earlier = {"action": "play", "watch_time_ms": 9000, "ts_ms": since - 1, "event_id": f"before {number}"}
+            events["feedback"].append({"user": name, "item": str(number)} | earlier)
+        for number in range(rng.poisson(taste * (1 + lift * arm))):
             did = {"action": "play", "watch_time_ms": int(rng.exponential(9000))} if rng.random() < 0.9 else LIKED
             when = {"ts_ms": since + int(rng.exponential(DAY_MS)), "event_id": str(number)}
             events["feedback"].append({"user": name, "item": str(number), "request_id": f"r{user}"} | did | when)
@@ -146,6 +152,41 @@ def test_guard_rails_are_those_that_the_log_can_tell(reported):
     assert rails == ["latency_ms", "error_rate", "fallback_rate", "empty_rate", "short_rate"]
 
 
+def test_latency_is_told_for_each_arm(reported):
+    out, report, page = reported
+    [control, recgpt] = [arm["latency"] for arm in report["arms"]]
+    assert control["p50_ms"] < control["p95_ms"] < control["p99_ms"]
+    assert control["answers"] + recgpt["answers"] == report["overlap"][0]["lists"]
+    told = f"answers of recgpt took: median {recgpt['p50_ms']:.3g} ms, p95 {recgpt['p95_ms']:.3g} ms"
+    assert told in out
+    assert f"{recgpt['p99_ms']:.3g} {recgpt['answers']}" in Page(page).text
+
+
+def test_an_answer_that_was_sampled_rarely_weighs_more():
+    times = {"took_ms": [3.0, 1.0, 2.0], "share": [0.1, 1.0, 1.0], "asked": [12, 12, 12]}
+    latency = latency_of(pl.DataFrame(times))
+    assert (latency.answers, latency.p50_ms, latency.p95_ms) == (3, 3.0, 3.0)
+    assert latency_of(pl.DataFrame(times | {"share": [1.0] * 3})).p50_ms == 2.0
+    assert latency_of(pl.DataFrame(times | {"asked": [None] * 3}, schema_overrides={"asked": pl.Int64})) is None
+
+
+def test_page_says_by_what_a_metric_is_judged(reported):
+    text, plays = Page(reported[2]).text, reported[1]["verdict"]["metrics"][0]
+    assert "corrected for their number (Holm)" in text
+    assert f"p {plays['p_holm']:.2g} · users capped at {plays['winsorised']['cap']:.4g}: +" in text
+    assert "unclear yet: part of it, or fewer than 100 users" in text
+
+
+def test_what_users_did_before_is_said_to_adjust_the_lift(run_recall, tmp_path):
+    path = tmp_path / "page.html"
+    folder = write_log(tmp_path / "log", before=True)
+    ended = run_recall("experiment", "report", KEY, "--log", folder, "--html", path, "--json")
+    saved = ended.last_line["verdict"]["metrics"][0]["variance_reduction"]
+    assert saved > 0.1
+    assert f"(CUPED: {saved:.0%} less variance)" in ended.out
+    assert f"(CUPED): {100 * saved:.3g} % less variance" in Page(path.read_text(encoding="utf-8")).text
+
+
 def test_overlap_is_of_impressions(reported):
     [overlap] = reported[1]["overlap"]
     # of 50 items as likely as each other the control shows 40
@@ -221,9 +262,23 @@ def test_shares_come_from_the_experiments_file(run_recall, log, tmp_path):
 
 
 MISTAKES = {
-    "no such experiment": (["other"], "no exposure of the experiment 'other'"),
-    "no such phase": ([KEY, "--phase", "7"], "no exposure of phase '7'"),
-    "no such metric": ([KEY, "--primary", "joy"], "primary metric 'joy' is not"),
+    "no such experiment": (["other"], "no exposure of the experiment 'other'; it has those of recgpt-vs-comirec"),
+    "no such phase": (
+        [KEY, "--phase", "7"],
+        "of the experiment 'recgpt-vs-comirec'; its phases are '0'",
+    ),
+    "no such metric": (
+        [KEY, "--primary", "joy"],
+        "'joy' is not in the statistics: they have plays, watch_time_s",
+    ),
+    "no such falling metric": ([KEY, "--lower-is-better", "hidse"], "--lower-is-better names 'hidse', and the metrics"),
+    "no such guard rail": ([KEY, "--guardrail", "eror_rate=.1"], "--guardrail names 'eror_rate', and the metrics are"),
+    "no number": (
+        [KEY, "--guardrail", "error_rate=x"],
+        "the rise that error_rate is allowed is 'x', which is no",
+    ),
+    "no ratio": ([KEY, "--ratio", "x=plays"], "x=plays is not NAME=COLUMN/COLUMN"),
+    "no place for the page": ([KEY, "--html", "/nowhere/page.html"], "no folder for the file /nowhere/page.html"),
     "no such control": ([KEY, "--control", "c"], "control 'c' is none of control, recgpt"),
     "two shares": ([KEY, "--experiments", "FILE", "--weights", "control=1"], "both say the planned shares"),
     "other phase in the file": ([KEY, "--experiments", "NEXT"], "has phase '1' of recgpt-vs-comirec"),

@@ -27,6 +27,7 @@ class Past:
     plays: Sequence[int]  # items, oldest first
     seen: Sequence[int] = ()  # items that the client shall not show again, beside the plays
     plays_before: float = 0.0  # the covariate of CUPED
+    signals: Mapping[str, int] = field(default_factory=dict)  # of each play, by which training took it for a positive
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from model.logs.events import DataError
 from recall.replay.audiences.audience import PLAYS, VIEWED, WATCHED, Ids, Numbers, Past, Reactions
 
 LENGTH_MS = 10_000.0
+PLAY_RATIO = 2.0  # of a positive, at least
 MAX_RATIO = 20.0  # one known ratio in a thousand is above; the largest is 144
 SHRINKAGE = 10  # known ratios that the mean of all counts as, beside a video's own
 NUM_RANDOM = 50  # videos of the pre-period
@@ -82,7 +83,9 @@ class MatrixAudience:
         rng = np.random.default_rng([self._seed, 2, user])
         shown = rng.choice(self._items, NUM_RANDOM, replace=False)
         plays = shown[self._likes[self._places(np.stack([np.full(NUM_RANDOM, user), shown], 1))]]
-        return Past([*map(int, log), *plays.tolist()], shown.tolist(), float(len(plays)))
+        # how long they were watched is not known: as long as makes a positive, or histories would not take them
+        signals = {"watch_time_ms": int(PLAY_RATIO * LENGTH_MS), "duration_ms": int(LENGTH_MS)}
+        return Past([*map(int, log), *plays.tolist()], shown.tolist(), float(len(plays)), signals)
 
     def calibrations(self) -> Mapping[str, Sequence[tuple[float, float]]]:
         return {}

@@ -11,7 +11,15 @@ import numpy as np
 import polars as pl
 
 from service.consumer.users import ACTIONS, BEFORE, RATES, ExperimentLog, ExposedUsers
-from service.experiments.report.records import ArmFacts, BundleFacts, ExposurePoint, LiftPoint, Overlap, Report
+from service.experiments.report.records import (
+    ArmFacts,
+    BundleFacts,
+    ExposurePoint,
+    LatencyFacts,
+    LiftPoint,
+    Overlap,
+    Report,
+)
 from service.experiments.verdict.judge import AnalysisPlan, Verdict, judge, lifts
 from service.experiments.verdict.sample_ratio import judge_ratio
 from service.experiments.verdict.statistics import Kind, MetricColumns, from_users
@@ -160,7 +168,19 @@ def arms_of(
             served=dict(own.group_by("served", maintain_order=True).len().sort("len", descending=True).iter_rows()),
             settings=described or None,
             varied=varied_of(own),
+            latency=latency_of(log.shown.filter(pl.col("variation") == name)),
         )
+
+
+def latency_of(shown: pl.DataFrame) -> LatencyFacts | None:
+    """Quantiles by nearest rank; None without an answer that tells its time, as of an older service."""
+    timed = shown.filter(pl.col("asked").is_not_null()).sort("took_ms")
+    if not timed.height:
+        return None
+    reached = (1 / timed["share"]).cum_sum().to_numpy()
+    places = np.searchsorted(reached, [quantile * reached[-1] for quantile in (0.5, 0.95, 0.99)])
+    middle, late, last = (float(timed["took_ms"][int(place)]) for place in places)
+    return LatencyFacts(answers=timed.height, p50_ms=middle, p95_ms=late, p99_ms=last)
 
 
 def varied_of(exposures: pl.DataFrame) -> dict[str, int]:

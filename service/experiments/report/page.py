@@ -3,7 +3,7 @@
 The template (page.html) lays out; here is what it shows, as text and places. Values are escaped by the template engine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from service.experiments.report.charts import (
     whiskers_of,
 )
 from service.experiments.report.records import LiftPoint, Report
-from service.experiments.verdict.guardrails import GuardrailVerdict
+from service.experiments.verdict.guardrails import MIN_USERS, GuardrailVerdict
 from service.experiments.verdict.judge import MetricVerdict, Verdict
 from service.experiments.verdict.preference import Preferences, PreferenceVerdict
 from service.experiments.verdict.sample_ratio import RED, YELLOW, RatioState, SampleRatio
@@ -57,6 +57,7 @@ class Row:
     sentence: str
     whiskers: Whiskers | None
     strong: bool
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,8 @@ def render_page(report: Report) -> str:
         progress=[progress_chart(report, treatment) for treatment in treatments_of(report.progress)],
         settings=settings_of(report),
         varied=any(arm.varied for arm in report.arms),
+        timed=[arm for arm in report.arms if arm.latency],
+        rail_users=MIN_USERS,
         less=[name for name in report.lower_is_better if name in {row.metric for row in judged.metrics}],
         show_time=show_time,
         percent=show_share,
@@ -155,7 +158,7 @@ def preference_forest(preferences: Preferences) -> Forest:
     scale = forest_scale(shown) if shown else Scale(-1.0, 1.0)
     teams = (preferences.control, preferences.treatment)
     rows = tuple(preference_row(row, scale, teams) for row in preferences.metrics)
-    meaning = f"users who prefer {teams[1]} less those who prefer {teams[0]}, of all"
+    meaning = f"the preference, from {MINUS}100 % (all {teams[0]}) to +100 % (all {teams[1]}); a user counts by rank"
     return Forest(teams[1], meaning, rows, tuple(scale.ticks(show_percent)))
 
 
@@ -171,6 +174,7 @@ def preference_row(row: PreferenceVerdict, scale: Scale, teams: tuple[str, str])
         sentence=row.decision + tests,
         whiskers=whiskers_of(scale, lift.estimate, lift.fixed, lift.always_valid) if lift else None,
         strong=row.primary,
+        note="" if row.p_holm is None else f"p {row.p_holm:.2g}",
     )
 
 
@@ -188,7 +192,18 @@ def metric_row(row: MetricVerdict, scale: Scale) -> Row:
         sentence=row.decision,
         whiskers=whiskers,
         strong=row.primary,
+        note=" · ".join(notes_of(row)),
     )
+
+
+def notes_of(row: MetricVerdict) -> Iterator[str]:
+    if row.p_holm is not None:
+        yield f"p {row.p_holm:.2g}"
+    if row.variance_reduction is not None:
+        yield f"adjusted by the users' own pre-period (CUPED): {show_share(row.variance_reduction)} less variance"
+    if (capped := row.winsorised) and (lift := capped.relative or capped.absolute):
+        show = show_percent if capped.relative else show_signed
+        yield f"users capped at {capped.cap:.4g}: {show(lift.estimate)}, {show_interval(lift.always_valid, show)}"
 
 
 def rail_row(rail: GuardrailVerdict) -> Row:
@@ -256,7 +271,8 @@ def settings_of(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
 def flat(value: Any, name: str = "") -> Sequence[tuple[str, str]]:
     if isinstance(value, dict):
         return [pair for key, own in value.items() for pair in flat(own, f"{name}.{key}" if name else str(key))]
-    return [(name, "none" if value is None else str(value))]
+    shown = ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+    return [(name, shown or "none")]
 
 
 def show_time(ts_ms: float) -> str:

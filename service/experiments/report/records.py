@@ -18,6 +18,16 @@ class BundleFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyFacts:
+    """The times of a variation's sampled answers, whatever answered; a list weighs 1 over its chance to be sampled."""
+
+    answers: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArmFacts:
     """A variation as it was served. `served` counts first requests of a day by what answered them."""
 
@@ -29,6 +39,7 @@ class ArmFacts:
     served: Mapping[str, int]
     settings: Mapping[str, Any] | None = None  # of the arm as the service describes it now; None = nobody was asked
     varied: Mapping[str, int] = field(default_factory=dict)  # exposures by what layers asked of the list, where any did
+    latency: LatencyFacts | None = None  # None = no answer was sampled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

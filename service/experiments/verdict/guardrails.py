@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from service.errors import BadStatistics
 from service.experiments.verdict.estimates import compare, estimate_arm
-from service.experiments.verdict.statistics import MetricStatistics
+from service.experiments.verdict.statistics import MetricStatistics, Moments
 
 MIN_USERS = 100  # an arm: below, the interval's normal approximation does not hold for rare failures
 
@@ -68,8 +68,10 @@ def judge_guardrail(
     values = [float(estimate_arm(row.moments, row.kind).value) for row in (control, treatment)]
     effect = relative if rail.relative else absolute
     known = values[0] > 0 or not rail.relative
-    # where no user differs from another, as in an arm that always fails, the interval is a point
+    # where no user of an arm differs from another, as in one that always fails, the interval is a point
     low, high = effect.always_valid(alpha) if known else (-math.inf, math.inf)
+    if not rail.relative and float(effect.error) == 0 == float(effect.estimate):
+        low, high = -unseen(control.moments, alpha), unseen(treatment.moments, alpha)
     interval = (float(low), float(high))
     enough = min(control.moments.n, treatment.moments.n) >= MIN_USERS
     return GuardrailVerdict(
@@ -83,6 +85,16 @@ def judge_guardrail(
         relative=rail.relative,
         state=rail_state(interval, rail.tolerance) if enough else RailState.UNCLEAR,
     )
+
+
+def unseen(moments: Moments, alpha: float) -> float:
+    """The largest rate that a count without a single failure leaves possible (or, of failures alone, of successes).
+
+    It holds at any time: so long a run without one ends only once. Requests of one user may share their fate: where
+    there are fewer users than requests, users count.
+    """
+    clean = min(float(moments.n), float(moments.sum_d))
+    return float(1 - (alpha / 2) ** (1 / clean))
 
 
 def rail_state(interval: tuple[float, float], tolerance: float) -> RailState:

@@ -153,7 +153,9 @@ def read_table(statistics: Iterable[MetricStatistics], plan: AnalysisPlan) -> Ta
         if len({(row.kind, row.cap) for row in rows if row}) > 1:
             raise BadStatistics(f"{metric} has different kinds or caps in different variations")
     if (plan.control, plan.primary, False) not in table:
-        raise BadStatistics(f"the primary metric {plan.primary!r} is not in the statistics")
+        rails = {rail.metric for rail in plan.guardrails}
+        known = ", ".join(dict.fromkeys(metric for _, metric, _ in table if metric not in rails))
+        raise BadStatistics(f"the primary metric {plan.primary!r} is not in the statistics: they have {known}")
     return table
 
 
@@ -273,4 +275,6 @@ def decision(row: Comparison, p_holm: float | None, plan: AnalysisPlan) -> str:
 def summarise(ratio: SampleRatio, metrics: Sequence[MetricVerdict]) -> str:
     if ratio.state is RatioState.RED:
         return NOT_SHOWN
-    return "; ".join(f"{row.metric}: {row.decision}" for row in metrics if row.primary)
+    rows = [row for row in metrics if row.primary]
+    names = [row.metric if len(rows) == 1 else f"{row.metric}, {row.treatment}" for row in rows]
+    return "; ".join(f"{name}: {row.decision}" for name, row in zip(names, rows, strict=True))

@@ -29,7 +29,7 @@ class Baseline:
     def of_rate(cls, name: str, rate: float, correlation: float = 0.0) -> "Baseline":
         """Users with the action, as a share of all."""
         if not 0 < rate < 1:
-            raise BadStatistics(f"{name}: a rate lies between 0 and 1")
+            raise BadStatistics(f"{name}: a rate lies between 0 and 1, not at {rate:g}; a mean needs its deviation")
         return cls(name=name, mean=rate, deviation=math.sqrt(rate * (1 - rate)), correlation=correlation)
 
     @property

@@ -85,7 +85,8 @@ def judge_preferences(frame: pl.DataFrame, plan: AnalysisPlan) -> Preferences:
     """
     credits = read_credits(frame, plan)
     if plan.primary not in credits or plan.primary in LOGS.values():
-        raise BadStatistics(f"the primary metric {plan.primary!r} is not among the credits")
+        known = ", ".join(name for name in credits if name not in LOGS.values())
+        raise BadStatistics(f"the primary metric {plan.primary!r} is not among the credits, which are of {known}")
     begun = credits.pop(BEGUN)
     judged = {name: judged_by(credits, name) for name in credits if name not in LOGS.values()}
     shares = dict.fromkeys((plan.control, *plan.treatments), 0.5)

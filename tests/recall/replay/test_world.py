@@ -1,5 +1,7 @@
 """A short replay over HTTP: the experiment assigns, the consumer writes the log, the verdict judges it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -43,7 +45,7 @@ def test_the_service_assigns_as_the_salts_do(trial, made_up):
 
 
 def test_the_verdict_counts_everybody(trial, made_up):
-    verdict = judge_trial(made_up, *trial, "recgpt")
+    verdict = judge_trial(made_up, trial[1], "recgpt")
     assert sum(verdict.sample_ratio.users.values()) == 120
     assert [row.metric for row in verdict.metrics] == LOGGED
     assert verdict.metrics[0].variance_reduction is not None
@@ -69,6 +71,27 @@ def test_a_refusal_is_one_sentence(service):
 
     with pytest.raises(ReplayError, match="/recall is answered with 422"):
         asyncio.run(asked(service.url))
+
+
+def test_a_service_that_takes_no_history_ends_the_replay(launch, arm_options, made_up):
+    script = Script(sessions=1, top_n=5, arm="comirec", users_a_request=50)
+    with launch(*arm_options, "--positive", "watch:0.5") as served:
+        with pytest.raises(ReplayError, match=r"none of \d+ users has a history"):
+            live(served.url, made_up, script)
+        assert live(served.url, Watched(made_up), script)["disturbed"].sum() == 0
+
+
+class Watched:
+    """The same people, of whom the service is told how long they watched what they played."""
+
+    def __init__(self, people):
+        self._people = people
+
+    def __getattr__(self, name):
+        return getattr(self._people, name)
+
+    def past(self, user):
+        return replace(self._people.past(user), signals={"watch_time_ms": 600, "duration_ms": 1000})
 
 
 def test_nobody_is_shown_an_item_twice(service, made_up):

@@ -153,6 +153,13 @@ def test_an_experiment_without_exposures_is_refused(write):
         read_users(write("exposures", exposure("a")), "other")
 
 
+def test_a_folder_without_exposures_is_told_from_none(tmp_path):
+    with pytest.raises(BadStatistics, match="holds no exposures: nobody has been exposed yet, or it is no event log"):
+        read_users(tmp_path, "exp")
+    with pytest.raises(BadStatistics, match="there is no folder"):
+        read_users(tmp_path / "none", "exp")
+
+
 def test_judge_takes_the_rows(write, tmp_path, run_recall):
     users = [exposure(str(number), ("control", "recgpt")[number % 2]) for number in range(200)]
     folder = write("exposures", *users)

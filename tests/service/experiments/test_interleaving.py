@@ -169,6 +169,11 @@ def test_report_tells_whom_users_prefer(played, run_recall, tmp_path):
     assert (plays["prefer_control"], plays["prefer_treatment"]) == (0, len(USERS) - 1)
     assert (plays["control_credit"], report["verdict"]) == (len(USERS) - 1, None)
     assert "plays: users prefer recgpt" in told.out
+    digests = [part[:12] for part in report["arms"][0]["bundles"][0]["bundle"].split("+")]
+    assert len(digests) == 2
+    text = (tmp_path / "page").read_text(encoding="utf-8")
+    assert all(digest in text and digest in told.out for digest in digests)
+    assert "(all control) to +100 % (all recgpt); a user counts by rank" in text
     assert "Draft balance green" in (tmp_path / "page").read_text(encoding="utf-8")
 
 

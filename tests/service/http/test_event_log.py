@@ -1,10 +1,18 @@
-"""The loop closes: served, fed back, brought to files, prepared for training, judged; by commands and HTTP alone."""
+"""The loop closes: served, fed back, kept, judged, trained on, swapped in, served; by commands and HTTP alone."""
+
+import shutil
 
 import httpx
 import polars as pl
 import pytest
 
 USERS, LENGTH = range(12), 4
+RECIPE = """
+comirec:
+  network: {dim: 16, num_interests: 2, max_length: 8, prefixes_per_user: 1}
+  batch_users: 8
+  stages: [{num_epochs: 1}]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +64,29 @@ def test_they_are_rows_of_users_without_the_tester(log, run_recall, tmp_path):
     made = run_recall("events", "users", "--experiment", "recgpt-vs-comirec", "--log", folder, "--output", output)
     assert sum(made.last_line["variations"].values()) == len(USERS) - 1
     assert pl.read_parquet(output)["plays"].to_list() == [LENGTH] * (len(USERS) - 1)
+
+
+def test_what_is_trained_on_them_takes_the_place_of_what_was_served(log, launch, bundles, run_recall, tmp_path):
+    folder, lists = log
+    data, trained, served_bundle = (tmp_path / name for name in ("data", "trained", "served"))
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    shutil.copytree(bundles["comirec"], served_bundle)
+    with (
+        launch("--arm", f"comirec={served_bundle}", "--admin-key", "key") as served,
+        httpx.Client(base_url=served.url) as client,
+    ):
+        before = client.post("/recall/comirec", json={"user_id": 1, "history": []}).json()
+        for command in (
+            ("prepare", "--format", "events", "--input", folder, "--output", data),
+            ("train", "comirec", "--recipe", tmp_path / "tiny.yaml", "--data", data, "--output", trained),
+            ("build", "--checkpoint", trained, "--output", served_bundle),
+        ):
+            ended = run_recall(*command)
+            assert ended.status == 0, ended.err
+        [swapped] = run_recall("reload", "--url", served.url, RECALL_ADMIN_KEY="key").last_line["reloaded"]
+        after = client.post("/recall/comirec", json={"user_id": 1, "history": before["items"][:1]}).json()
+    assert swapped["changed"]
+    assert before["bundle"] != after["bundle"] == ended.last_line["digest"][:16]
+    played = {item for user in USERS if user for item in lists[user]["items"]}
+    assert after["items"]
+    assert {*after["items"]} <= played

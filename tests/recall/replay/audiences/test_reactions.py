@@ -5,6 +5,7 @@ import pytest
 
 from model.data.prepare import PrepareOptions, prepare
 from model.logs.events import DataError
+from model.positive import PositiveRule
 from recall.replay.audiences.draws import uniform
 from recall.replay.audiences.kuairand import LogAudience
 from recall.replay.audiences.logistic import calibration, fit
@@ -88,6 +89,8 @@ def test_the_pre_period_is_random_videos_and_true_plays(matrix, monkeypatch):
     assert past.plays_before == len(told)
     assert list(past.plays[len(past.plays) - len(told) :]) == told
     assert past.plays == matrix.past(user).plays
+    # what the service is told of a play is one to the rule by which the arms were trained
+    assert PositiveRule(2.0).counts("play", past.signals["watch_time_ms"], past.signals["duration_ms"])
 
 
 def test_a_file_without_watch_ratios_is_refused(tmp_path):

@@ -171,6 +171,13 @@ def test_weights_are_those_of_the_plan():
     assert judge(rows, PLAN).sample_ratio.state is RatioState.RED
 
 
+def test_the_summary_names_each_of_several_treatments():
+    weights = {"control": 0.4, "recgpt": 0.3, "sasrec": 0.3}
+    rows = [row(name, normal(mean, n)) for name, mean, n in (("control", 10, 4_000), ("recgpt", 11, 3_000))]
+    summary = judge([*rows, row("sasrec", normal(10, 3_000))], replace(PLAN, weights=weights)).summary
+    assert summary.startswith("plays, recgpt: recgpt better than control; plays, sasrec: no clear difference")
+
+
 # --- guard rails
 
 
@@ -200,6 +207,19 @@ def test_an_arm_that_always_fails_is_paused():
 
 def test_no_errors_at_all_are_within_tolerance():
     assert rail_of(rail_rows(rates(0), rates(0)))[0].state is RailState.WITHIN
+
+
+@pytest.mark.parametrize(
+    ("users", "each", "state"),
+    [(1_800, 20, RailState.UNCLEAR), (1_900, 20, RailState.WITHIN), (1_900, 0.9, RailState.UNCLEAR)],
+)
+def test_no_failure_excludes_a_rate_only_after_enough_users(users, each, state):
+    # (1 - .002)^n falls below .025 at 1,843 users, or requests where there are fewer of them
+    clean = Moments.of_users(np.zeros(users), np.full(users, float(each)))
+    plays = pair(normal(10, users), control=normal(10, users))
+    [rail] = judge([*plays, *rail_rows(clean, clean)], PLAN).guardrails
+    assert (rail.state, rail.pause) == (state, False)
+    assert rail.always_valid[1] == -rail.always_valid[0] == pytest.approx(3.69 / (users * min(1, each)), rel=0.01)
 
 
 def test_latency_is_judged_relative_to_the_control():
