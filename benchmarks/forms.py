@@ -35,7 +35,7 @@ from model.recipes.files import load_recipe
 from model.recipes.schema import Recipe, Stage
 from model.records import Placement, PromptForm, PromptPlan, ServingPlan
 from model.training.stages import EpochReport, StageFolder
-from model.training.trainer import NINTH, Trainer
+from model.training.trainer import Trainer
 from model.training.warm import WarmStart
 from recall.comparing import facts
 from recall.reproduction.facts import machine, versions
@@ -142,8 +142,8 @@ class Forms:
         [part] = [part for part in self.recipe.parts if part.system == self.blend.generating.kind]
         plan = replace(part.plan, temperature=TEMPERATURE)
         recipe = replace(part, stages=(stage,), samples="windows", plan=plan)
-        # a stage as any other: all histories in each epoch, and the usual average
-        start = WarmStart(self.blend.generating, self.checkpoint.catalogue, replay=1.0, averaged_part=NINTH)
+        # a stage as any other: all histories in each epoch
+        start = WarmStart(self.blend.generating, self.checkpoint.catalogue, replay=1.0)
         seed = self.checkpoint.provenance.seed
         trainer = Trainer(recipe, self.data, seed, kept=self.stages, start=start, measures=False)
         return trainer.train_through(lambda report: say(stage, report))
