@@ -1,6 +1,6 @@
 """The paper's study of K and its grid m : n with both forms of generated items, argmax and soft, on validation.
 
-    python -m benchmarks.forms --recipe kuairand --checkpoint CHECKPOINT --data DATA --stages STAGES \\
+    python -m benchmarks.forms --recipe RECIPE --checkpoint CHECKPOINT --data DATA --stages STAGES \\
         --output benchmarks/results/forms.jsonl
 
 CHECKPOINT is a blend that `recall train recgpt --recipe RECIPE` wrote for DATA. Its decoder is tuned for an epoch with
@@ -45,7 +45,8 @@ MAX_PROMPTS = 6  # K of the paper
 TEMPERATURE, WEIGHT = 1.5, 0.5  # of soft items, and of each step behind the first in a mean, the first's is 1
 RATE = 0.0005  # of tuning
 GRID = {10: 1, 20: 2, 100: 10}  # m + n, and by how much m grows: up to 20 in the paper, 100 at recall depth
-DEPTH = {"by-time": 100, "leave-one-out": 10, "given": 50}  # the length of lists at which the gain is told
+# at recall depth too, where the table of results has short lists of one target
+WANTED = MEASURES | {"leave-one-out": Measures(("recall", "ndcg"), (10, 50, 100))}
 RESAMPLES = 1_999  # of the bootstrap behind the standard errors
 SYSTEMS = ("blend", "decoder alone")
 GENERATION = PromptPlan(num_steps=2, form=PromptForm.SOFT, temperature=TEMPERATURE)
@@ -166,7 +167,8 @@ def sides(lists: TopLists, num_vectors: int) -> dict[str, TopLists]:
 def study_of_k(forms: Forms, known: set[str]) -> Iterator[list[dict[str, Any]]]:
     """The rows of both systems for each way and K that is not known."""
     split = EvalSplit.of(forms.data, "valid")
-    wanted, depth = MEASURES[forms.data.protocol], DEPTH[forms.data.protocol]
+    wanted = WANTED[forms.data.protocol]
+    depth = wanted.cutoffs[-1]  # the length of lists at which the gain is told
     targets = [forms.data.targets(user, "valid") for user in split.users.tolist()]
     plain = sides(top_lists(forms.network(None), split, PromptPlan(), wanted.cutoffs[-1]), 1)
     for way in WAYS:
