@@ -16,7 +16,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +119,15 @@ class Forms:
     checkpoint: Checkpoint
     data: SequenceData
     stages: StageFolder
+    max_users: int | None = None  # drawn at random, the same for every point
 
     def __post_init__(self) -> None:
         if not isinstance(self.checkpoint.network, Blend) or not self.recipe.parts:
             raise ValueError("the checkpoint is no blend with a part that generates; train recgpt of such a recipe")
+
+    @cached_property
+    def split(self) -> EvalSplit:
+        return EvalSplit.of(self.data, "valid", self.max_users)
 
     @property
     def blend(self) -> Blend:
@@ -166,8 +171,7 @@ def sides(lists: TopLists, num_vectors: int) -> dict[str, TopLists]:
 
 def study_of_k(forms: Forms, known: set[str]) -> Iterator[list[dict[str, Any]]]:
     """The rows of both systems for each way and K that is not known."""
-    split = EvalSplit.of(forms.data, "valid")
-    wanted = WANTED[forms.data.protocol]
+    split, wanted = forms.split, WANTED[forms.data.protocol]
     depth = wanted.cutoffs[-1]  # the length of lists at which the gain is told
     targets = [forms.data.targets(user, "valid") for user in split.users.tolist()]
     plain = sides(top_lists(forms.network(None), split, PromptPlan(), wanted.cutoffs[-1]), 1)
@@ -196,7 +200,7 @@ def study_of_k(forms: Forms, known: set[str]) -> Iterator[list[dict[str, Any]]]:
 
 def study_of_quotas(forms: Forms, known: set[str]) -> Iterator[list[dict[str, Any]]]:
     """The rows of both systems for each way and m : n that is not known; n = 0 is the first vector alone."""
-    split, longest = EvalSplit.of(forms.data, "valid"), max(GRID)
+    split, longest = forms.split, max(GRID)
     for way in GRIDS:
         points = [{"m": m, "n": k - m} for k, step in GRID.items() for m in range(step, k + 1, step)]
         points = [point for point in points if key_of("m : n", forms.data.name, way, point) not in known]
@@ -239,16 +243,17 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--stages", type=Path, required=True, help="finished tunings lie there; an interrupted one too")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--max-users", type=int, help="measure so many users, drawn at random")
     options = parser.parse_args(words)
     pin_compute_threads()
     checkpoint, data = Checkpoint.load(options.checkpoint), SequenceData.load(options.data)
     if checkpoint.provenance.data_digest != data.digest:
         raise ValueError(f"the checkpoint was trained on {checkpoint.provenance.data_name}, other data than these")
     stages = StageFolder(options.stages, every_epoch=True)
-    forms = Forms(load_recipe(options.recipe, "recgpt"), checkpoint, data, stages)
+    forms = Forms(load_recipe(options.recipe, "recgpt"), checkpoint, data, stages, options.max_users)
     known = known_points(options.output, data.digest)
     where = {"recipe": options.recipe, "seed": checkpoint.provenance.seed, "data": data.digest}
-    where |= {"machine": machine("cpu"), "versions": versions(), "tuned_rate": RATE}
+    where |= {"machine": machine("cpu"), "versions": versions(), "tuned_rate": RATE, "users": len(forms.split.users)}
     for study in (study_of_quotas, study_of_k):
         for rows in study(forms, known):
             date = datetime.datetime.now(datetime.UTC).date().isoformat()
