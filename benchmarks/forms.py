@@ -1,6 +1,6 @@
 """The paper's study of K and its grid m : n with both forms of generated items, argmax and soft, on validation.
 
-    python -m benchmarks.forms --recipe kuairand --checkpoint CHECKPOINT --data DATA --stages STAGES \\
+    python -m benchmarks.forms --recipe RECIPE --checkpoint CHECKPOINT --data DATA --stages STAGES \\
         --output benchmarks/results/forms.jsonl
 
 CHECKPOINT is a blend that `recall train recgpt --recipe RECIPE` wrote for DATA. Its decoder is tuned for an epoch with
@@ -16,7 +16,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from model.recipes.files import load_recipe
 from model.recipes.schema import Recipe, Stage
 from model.records import Placement, PromptForm, PromptPlan, ServingPlan
 from model.training.stages import EpochReport, StageFolder
-from model.training.trainer import NINTH, Trainer
+from model.training.trainer import Trainer
 from model.training.warm import WarmStart
 from recall.comparing import facts
 from recall.reproduction.facts import machine, versions
@@ -45,7 +45,8 @@ MAX_PROMPTS = 6  # K of the paper
 TEMPERATURE, WEIGHT = 1.5, 0.5  # of soft items, and of each step behind the first in a mean, the first's is 1
 RATE = 0.0005  # of tuning
 GRID = {10: 1, 20: 2, 100: 10}  # m + n, and by how much m grows: up to 20 in the paper, 100 at recall depth
-DEPTH = {"by-time": 100, "leave-one-out": 10, "given": 50}  # the length of lists at which the gain is told
+# at recall depth too, where the table of results has short lists of one target
+WANTED = MEASURES | {"leave-one-out": Measures(("recall", "ndcg"), (10, 50, 100))}
 RESAMPLES = 1_999  # of the bootstrap behind the standard errors
 SYSTEMS = ("blend", "decoder alone")
 GENERATION = PromptPlan(num_steps=2, form=PromptForm.SOFT, temperature=TEMPERATURE)
@@ -118,10 +119,15 @@ class Forms:
     checkpoint: Checkpoint
     data: SequenceData
     stages: StageFolder
+    max_users: int | None = None  # drawn at random, the same for every point
 
     def __post_init__(self) -> None:
         if not isinstance(self.checkpoint.network, Blend) or not self.recipe.parts:
             raise ValueError("the checkpoint is no blend with a part that generates; train recgpt of such a recipe")
+
+    @cached_property
+    def split(self) -> EvalSplit:
+        return EvalSplit.of(self.data, "valid", self.max_users)
 
     @property
     def blend(self) -> Blend:
@@ -142,8 +148,8 @@ class Forms:
         [part] = [part for part in self.recipe.parts if part.system == self.blend.generating.kind]
         plan = replace(part.plan, temperature=TEMPERATURE)
         recipe = replace(part, stages=(stage,), samples="windows", plan=plan)
-        # a stage as any other: all histories in each epoch, and the usual average
-        start = WarmStart(self.blend.generating, self.checkpoint.catalogue, replay=1.0, averaged_part=NINTH)
+        # a stage as any other: all histories in each epoch
+        start = WarmStart(self.blend.generating, self.checkpoint.catalogue, replay=1.0)
         seed = self.checkpoint.provenance.seed
         trainer = Trainer(recipe, self.data, seed, kept=self.stages, start=start, measures=False)
         return trainer.train_through(lambda report: say(stage, report))
@@ -165,8 +171,8 @@ def sides(lists: TopLists, num_vectors: int) -> dict[str, TopLists]:
 
 def study_of_k(forms: Forms, known: set[str]) -> Iterator[list[dict[str, Any]]]:
     """The rows of both systems for each way and K that is not known."""
-    split = EvalSplit.of(forms.data, "valid")
-    wanted, depth = MEASURES[forms.data.protocol], DEPTH[forms.data.protocol]
+    split, wanted = forms.split, WANTED[forms.data.protocol]
+    depth = wanted.cutoffs[-1]  # the length of lists at which the gain is told
     targets = [forms.data.targets(user, "valid") for user in split.users.tolist()]
     plain = sides(top_lists(forms.network(None), split, PromptPlan(), wanted.cutoffs[-1]), 1)
     for way in WAYS:
@@ -194,7 +200,7 @@ def study_of_k(forms: Forms, known: set[str]) -> Iterator[list[dict[str, Any]]]:
 
 def study_of_quotas(forms: Forms, known: set[str]) -> Iterator[list[dict[str, Any]]]:
     """The rows of both systems for each way and m : n that is not known; n = 0 is the first vector alone."""
-    split, longest = EvalSplit.of(forms.data, "valid"), max(GRID)
+    split, longest = forms.split, max(GRID)
     for way in GRIDS:
         points = [{"m": m, "n": k - m} for k, step in GRID.items() for m in range(step, k + 1, step)]
         points = [point for point in points if key_of("m : n", forms.data.name, way, point) not in known]
@@ -237,16 +243,17 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--stages", type=Path, required=True, help="finished tunings lie there; an interrupted one too")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--max-users", type=int, help="measure so many users, drawn at random")
     options = parser.parse_args(words)
     pin_compute_threads()
     checkpoint, data = Checkpoint.load(options.checkpoint), SequenceData.load(options.data)
     if checkpoint.provenance.data_digest != data.digest:
         raise ValueError(f"the checkpoint was trained on {checkpoint.provenance.data_name}, other data than these")
     stages = StageFolder(options.stages, every_epoch=True)
-    forms = Forms(load_recipe(options.recipe, "recgpt"), checkpoint, data, stages)
+    forms = Forms(load_recipe(options.recipe, "recgpt"), checkpoint, data, stages, options.max_users)
     known = known_points(options.output, data.digest)
     where = {"recipe": options.recipe, "seed": checkpoint.provenance.seed, "data": data.digest}
-    where |= {"machine": machine("cpu"), "versions": versions(), "tuned_rate": RATE}
+    where |= {"machine": machine("cpu"), "versions": versions(), "tuned_rate": RATE, "users": len(forms.split.users)}
     for study in (study_of_quotas, study_of_k):
         for rows in study(forms, known):
             date = datetime.datetime.now(datetime.UTC).date().isoformat()

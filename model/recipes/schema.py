@@ -119,7 +119,8 @@ class Recipe:
     equal_positions: bool = False  # in the loss; else every batch weighs the same, those of short histories too
     warmup_steps: int = 200
     weight_decay: float = 0.0
-    ema_decay: float = 0.998  # weights are averaged over about 1 / (1 - decay) steps; 0 = off
+    ema_decay: float = 0.998  # weights are averaged over about 1 / (1 - decay) steps at most; 0 = off
+    averaged_part: int = 9  # and over the last ninth of the steps at most; 3 = over the last third
     evaluate_every: int = 3  # epochs
     patience: int = 4  # evaluations without a better one
     metric: str = "ndcg@10"
@@ -140,7 +141,7 @@ class Recipe:
         check_loss(self.loss)
         if self.stages and self.stages[-1].objective != "next":
             raise ValueError("the last stage is a pretrain stage; one on the next item must follow")
-        for name in ("batch_users", "evaluate_every", "patience", "max_eval_users"):
+        for name in ("batch_users", "averaged_part", "evaluate_every", "patience", "max_eval_users"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it is a whole number of at least 1")
         if self.samples not in get_args(Samples):

@@ -32,7 +32,6 @@ from model.training.stages import EpochReport, EpochState, StageFolder, StageRes
 from model.training.warm import WarmStart
 
 STAGE_STRIDE = 1_000_000  # between the seeds of a run's stages
-NINTH = 9  # of the steps are those that weights are averaged over, the last
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Trainer:
             start.fill(self.network, data.catalogue, data.train)
         self.start, self.measures, self._epochs = start, measures, list[int]()  # epochs taken of each finished stage
         self.origin = origin_of(data, start, measures)
-        average = partial(move_average, recipe.ema_decay, part=start.averaged_part if start else NINTH)
+        average = partial(move_average, recipe.ema_decay, part=recipe.averaged_part)
         self.averaged = AveragedModel(self.network, multi_avg_fn=average)
         max_length = self.network.config.max_length
         if recipe.samples == "prefixes":
@@ -267,7 +266,7 @@ def move_average(
     averaged: Sequence[Tensor],
     current: Sequence[Tensor],
     num_averaged: Tensor | int,
-    part: int = NINTH,
+    part: int = 9,
 ) -> None:
     """Exponential average whose memory starts short: else the random first weights would weigh for epochs.
 

@@ -40,7 +40,6 @@ class WarmStart:
     catalogue: Catalogue
     epochs: tuple[int, ...] = ()  # of each stage; () is not known
     replay: float = REPLAY  # the chance of a history without new events to be in an epoch
-    averaged_part: int = AVERAGED_PART
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "WarmStart":
@@ -212,6 +211,7 @@ def _shorter(recipe: Recipe, epochs: Iterator[int], share: float) -> Recipe:
         parts=parts,
         network=network,
         warmup_steps=min(recipe.warmup_steps, WARMUP_STEPS),
+        averaged_part=min(recipe.averaged_part, AVERAGED_PART),
         batch_users=max(1, recipe.batch_users // 2),
         # a curve that rises: the best of a few figures is the luckiest, not the last
         evaluate_every=max([stage.num_epochs for stage in stages], default=1),

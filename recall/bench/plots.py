@@ -4,7 +4,7 @@ import base64
 import html
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 STAGES = ("encode", "search", "merge")
 OURS = "recgpt-recall"
 EVERYBODY, MIN_USERS = "all", 100  # in place of a length of histories; fewer users than that are no point
-DATA_SETS = {"kuairand_pure": "KuaiRand-Pure", "Beauty": "Amazon Beauty"}
-SHORT = 10  # recall of one target in so short a list is called HR
+FIRST = "kuairand_pure"  # whose figures have its name left out of theirs
+DATA_SETS = {FIRST: "KuaiRand-Pure", "Beauty": "Amazon Beauty"}
 
 
 def latency_against_rate(curves: Sequence[Curve], p99_ms: float) -> drawing.Canvas:
@@ -114,7 +114,7 @@ def recall_by_count(rows: Sequence[Mapping[str, Any]]) -> drawing.Canvas:
         own = [row for row in rows if (row["data_set"], row["system"]) == (data_set, system)]
         lines = _by_form(own, "K", lambda row: float(row["ours"]))
         _name_panel(panel, f"{DATA_SETS.get(data_set, data_set)}, {system}", "generated items (K)")
-        panel.set_ylabel(f"{'Recall' if own[0]['cutoff'] > SHORT else 'HR'}@{own[0]['cutoff']}, validation")
+        panel.set_ylabel(f"Recall@{own[0]['cutoff']}, validation")
         _draw_forms(panel, lines)
     return canvas
 
@@ -187,9 +187,16 @@ def draw_kept(results: Path, folder: Path) -> list[Path]:
     return [
         rates_of_peers(peers).save(folder / "peers.png"),
         generation.save(folder / "generation.png"),
-        recall_by_count(forms).save(folder / "forms.png"),
-        quality_by_share(forms).save(folder / "form-quotas.png"),
+        *_draw_kept_forms(forms, folder),
     ]
+
+
+def _draw_kept_forms(rows: Sequence[Mapping[str, Any]], folder: Path) -> Iterator[Path]:
+    for data_set in dict.fromkeys(row["data_set"] for row in rows):
+        own = [row for row in rows if row["data_set"] == data_set]
+        suffix = "" if data_set == FIRST else f"-{data_set.lower()}"
+        yield recall_by_count(own).save(folder / f"forms{suffix}.png")
+        yield quality_by_share(own).save(folder / f"form-quotas{suffix}.png")
 
 
 def write(folder: Path, figures: Mapping[str, drawing.Canvas], facts: Mapping[str, Any]) -> Path:

@@ -172,6 +172,7 @@ def test_file_that_is_not_yaml(write):
         ("{stages: [{num_epochs: 1, objective: pretrain, loss: bce}]}", "a pretrain stage has its system's own loss"),
         ("{stages: [{num_epochs: 1, loss: hinge}]}", "loss is 'hinge'; it is softmax, bce or bpr"),
         ("{stages: [3]}", "a recipe's Stage is 3; it must be a mapping of num_epochs"),
+        ("{stages: [{num_epochs: 1}], averaged_part: 0}", "averaged_part is 0; it is a whole number of at least 1"),
         ("{stages: [{num_epochs: 1}], warmup_steps: -1}", "warmup_steps is -1; it is a whole number, 0 for none"),
         ("{stages: [{num_epochs: 1}], equal_positions: 1}", "equal_positions is 1; it is true or false"),
         ("{stages: [{num_epochs: 1}], metric: ndcg}", "metric is 'ndcg'; it is one of recall, hr, precision, ndcg"),

@@ -228,6 +228,12 @@ def test_the_average_is_kept_not_the_last_step(data):
     assert not same(weights_of(TINY, data), weights_of(replace(TINY, ema_decay=0.0), data))
 
 
+def test_the_average_is_of_the_part_that_the_recipe_says(data):
+    slow = replace(TINY, ema_decay=0.99)
+    assert same(weights_of(slow, data), weights_of(replace(slow, averaged_part=9), data))
+    assert not same(weights_of(slow, data), weights_of(replace(slow, averaged_part=3), data))
+
+
 @pytest.mark.parametrize(("count", "expected"), [(1, 9 / 11), (8, 0.5), (10**6, 0.002)])
 def test_memory_of_the_average_starts_short(count, expected):
     average = torch.zeros(1)

@@ -134,6 +134,8 @@ def test_the_recipe_is_shorter_and_has_no_pretraining(old, epochs, wanted):
     assert [stage.num_epochs for stage in shorter.stages] == [wanted]
     assert shorter.evaluate_every == wanted
     assert warm_recipe(replace(recipe, warmup_steps=200), start, strangers).warmup_steps == 20
+    parts = [warm_recipe(replace(recipe, averaged_part=part), start, strangers).averaged_part for part in (9, 2)]
+    assert parts == [3, 2]
 
 
 def test_a_step_takes_half_a_batch_at_twice_the_rate(old, after):

@@ -30,7 +30,8 @@ def test_bars_are_medians_and_the_title_says_by_how_much():
 
 def test_what_the_repository_keeps_can_be_drawn(tmp_path):
     paths = plots.draw_kept(RESULTS, tmp_path)
-    assert [path.name for path in paths] == ["peers.png", "generation.png", "forms.png", "form-quotas.png"]
+    forms = [f"{name}{data_set}.png" for data_set in ("", "-beauty") for name in ("forms", "form-quotas")]
+    assert [path.name for path in paths] == ["peers.png", "generation.png", *forms]
     assert max(path.stat().st_size for path in paths) < 100_000
 
 
