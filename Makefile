@@ -128,9 +128,9 @@ filters: $(STAMP) ## filtered searches of 100,000 and 1,000,000 items against ex
 warm-start: $(STAMP) ## a warm start on six more days of KuaiRand against a whole training (after quality-kuairand)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.warm_start --data $(RUNS)/kuairand/data
 
-forms: $(STAMP) ## K = 0 to 6 and m : n with argmax and soft items, tuned for an epoch each: 20 minutes of a core a data set (after quality-kuairand and quality-beauty)
-	for name in kuairand beauty; do OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.forms --recipe $$name --checkpoint $(RUNS)/$$name/recgpt \
-		--data $(RUNS)/$$name/data --stages $(RUNS)/$$name/tuned --output benchmarks/results/forms.jsonl || exit; done
+forms: $(STAMP) ## K = 0 to 6 and m : n with argmax and soft items, tuned for an epoch each: 20 minutes of a core (after quality-kuairand)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.forms --recipe kuairand --checkpoint $(RUNS)/kuairand/recgpt \
+		--data $(RUNS)/kuairand/data --stages $(RUNS)/kuairand/tuned --output benchmarks/results/forms.jsonl
 
 kills: $(STAMP) ## kill -9 at 100 random moments of prepare, train and build: the old folder or the new one
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kills --output benchmarks/results/kills.jsonl

@@ -1,6 +1,7 @@
 """Changes of the catalogue while it is served: items put and deleted by their team, watched by users."""
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -30,6 +31,7 @@ from service.stores.redis_client import RedisClient, RedisLimits
 READ_MS = 2000.0  # that a read of the log may take, of which it waits a part for changes
 CATCH_UP_S = 2.0  # that a deletion of an item nobody lists waits for changes on their way
 CHECKED_AT_ONCE = 8  # items of a batch; then the event loop turns to others
+SMALL, LARGE = 1e-15, 1e15  # largest numbers of a vector, of which products keep their digits
 MAX_HISTORY = 50  # newest items of a watcher's history that are kept with the item
 log = structlog.get_logger()
 
@@ -56,6 +58,8 @@ class ItemEditor:
     ) -> None:
         self._changes, self._state, self._arms, self._histories = changes, state, arms, histories
         self._intake = intake
+        self._on_their_way = deque[int]()  # numbers of own puts that the state does not know yet
+        self._num_in_line = 0
 
     async def put(self, items: Sequence[PutItem]) -> list[int | RecallError]:
         """The numbers of the changes that bring items, under the form of their ids that the arms' have.
@@ -73,8 +77,14 @@ class ItemEditor:
                 refused[place] = error
         if not good:
             return [*refused.values()]
-        await self._intake.admit(len(good))
-        numbers = iter(await self._changes.append(good))
+        self._num_in_line += len(good)
+        try:
+            await self._intake.admit(len(good))
+            kept = await self._changes.append(good)
+        finally:
+            self._num_in_line -= len(good)
+        self._on_their_way += kept
+        numbers = iter(kept)
         return [refused[place] if place in refused else next(numbers) for place in range(len(items))]
 
     def _checked(self, item: PutItem, num_before: int) -> PutItem:
@@ -83,12 +93,19 @@ class ItemEditor:
             check_item(item, slot.current)
         if unknown := item.vectors.keys() - self._arms.keys():
             raise BadRequest(f"vectors: no arm is called {min(unknown)[:64]!r}; there are {', '.join(self._arms)}")
-        if len(self._state.current.slots) + num_before >= MAX_SLOTS:
+        if len(self._state.current.slots) + self._num_pending + num_before >= MAX_SLOTS:
             raise CatalogueFull(
                 f"{MAX_SLOTS} items were put since the log of changes began: build bundles that have them, stop the "
                 "service and delete that log (docs/catalogue.md has the command)"
             )
         return item
+
+    @property
+    def _num_pending(self) -> int:
+        """Own puts that wait in line, or are kept and not known yet: they will be slots."""
+        while self._on_their_way and self._on_their_way[0] <= self._state.current.number:
+            self._on_their_way.popleft()
+        return self._num_in_line + len(self._on_their_way)
 
     async def delete(self, item: ExternalId) -> int:
         """The number of the change that takes an item out. Raises UnknownItem, EventsUnavailable, CatalogueBehind."""
@@ -161,8 +178,11 @@ def check_item(item: PutItem, arm: Release) -> None:
         return
     if items.row(item.id):
         raise BadRequest(f"vectors: the bundle of the arm {arm.name} has a trained vector of this item; leave it out")
-    if len(vector) != arm.dim or not all(map(isfinite, vector)) or not any(vector):
-        raise BadRequest(f"vectors: the arm {arm.name} takes {arm.dim} finite numbers, not all of them 0")
+    # in single precision others overflow, or are nothing
+    if len(vector) != arm.dim or not all(map(isfinite, vector)) or not SMALL < max(map(abs, vector)) < LARGE:
+        raise BadRequest(
+            f"vectors: the arm {arm.name} takes {arm.dim} finite numbers below {LARGE:g}, not all of them 0"
+        )
 
 
 def open_changes(settings: Settings, stack: AsyncExitStack) -> tuple[CatalogueLog, tuple[RedisClient, ...]]:
@@ -182,7 +202,14 @@ async def follow(follower: CatalogueFollower, stack: AsyncExitStack) -> None:
     """Reads what the log holds, then follows it until the stack closes."""
     await follower.catch_up()
     following = asyncio.create_task(follower.run())
+    following.add_done_callback(tell_end)
     stack.callback(following.cancel)
+
+
+def tell_end(following: asyncio.Task[None]) -> None:
+    """Logs why the log is followed no more, where that is not the end of the service: lists are those of then."""
+    if not following.cancelled() and (error := following.exception()) is not None:
+        log.critical("catalogue_not_followed", error=repr(error)[:500])
 
 
 def learners(arms: Mapping[str, ArmSlot]) -> Iterator[Learner]:

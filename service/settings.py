@@ -126,7 +126,7 @@ class Settings(BaseSettings):
         description="Share of each list for items put after the bundle, where fewer get in by score; 0 = score alone.",
     )
     max_puts_per_s: float = Field(
-        100, gt=0, description="Items that a process lets into the catalogue's log; a burst waits, 10 s of it get 429."
+        100, gt=0, description="Items that a process lets into the catalogue's log; a burst waits, 4 s of it get 429."
     )
     request_timeout_ms: float = Field(1000, gt=0, description="Deadline when the client sends no X-Request-Timeout-Ms.")
     drain_s: float = Field(

@@ -58,6 +58,8 @@ def guard_experiment(options: GuardCommand) -> None:
     Runs until that, or until it is stopped. The last line is JSON: the treatments that breached one.
     """
     file = planned_file(options)
+    # refused now, and not at the first exposure
+    read_guardrails(options.guardrail, ())
     while True:
         verdict, phase = look(options, file)
         if verdict is not None and verdict.pause:

@@ -101,13 +101,16 @@ def join_users(frames: list[pl.DataFrame]) -> pl.DataFrame:
 
 def keep_metrics(credits: pl.DataFrame, names: list[str] | None) -> tuple[pl.DataFrame, list[str]]:
     """The credits of these metrics alone, of all without names; and the metrics."""
-    from service.experiments.verdict.preference import BEGUN, BETWEEN
+    from service.experiments.verdict.preference import BEGUN, BETWEEN, LOGS
 
-    known = list(dict.fromkeys(name.partition(BETWEEN)[0] for name in credits.columns if BETWEEN in name))
-    refuse_unknown("--metrics", names or (), [name for name in known if name != BEGUN])
-    kept = [name for name in known if name in (names or known) or name == BEGUN]
+    credited = dict.fromkeys(name.partition(BETWEEN)[0] for name in credits.columns if BETWEEN in name)
+    known = [name for name in credited if name not in {BEGUN, *LOGS.values()}]
+    refuse_unknown("--metrics", names or (), known)
+    metrics = [name for name in known if name in (names or known)]
+    # a metric is judged by its logarithm where that is there
+    kept = {BEGUN, *metrics, *(LOGS[name] for name in metrics if name in LOGS)}
     columns = [name for name in credits.columns if name.partition(BETWEEN)[0] in kept or BETWEEN not in name]
-    return credits.select(columns), kept
+    return credits.select(columns), metrics
 
 
 def read_file(path: Path) -> pl.DataFrame:

@@ -64,7 +64,7 @@ def show_metrics(rows: "list[MetricVerdict]", control: str) -> None:
 
 def show_adjustment(row: "MetricVerdict") -> str:
     """Says why a lift is no quotient of the two means, where it is none."""
-    if row.variance_reduction is None:
+    if row.variance_reduction is None or row.variance_reduction < 0.005:
         return ""
     return f" (CUPED: {row.variance_reduction:.0%} less variance)"
 

@@ -11,6 +11,7 @@ import torch
 from model import __version__
 
 ROOT = Path(__file__).parents[2]
+CODE = ("model", "index", "service", "recall", "benchmarks/*.py")
 
 
 def versions() -> dict[str, str]:
@@ -19,7 +20,7 @@ def versions() -> dict[str, str]:
 
 def _commit() -> dict[str, str]:
     try:
-        commit, changed = _git("rev-parse", "--short=10", "HEAD"), _git("status", "--porcelain", "--", "model")
+        commit, changed = _git("rev-parse", "--short=10", "HEAD"), _git("status", "--porcelain", "--", *CODE)
     except (OSError, subprocess.SubprocessError):
         return {}  # an installed package, or a machine without git
     # only the code counts: the rows themselves change with every run

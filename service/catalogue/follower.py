@@ -6,12 +6,12 @@ process takes the changes alone.
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from service.catalogue.changes import PutItem, Watcher
 from service.catalogue.live import LiveItems
-from service.catalogue.log import CatalogueLog, Numbered
+from service.catalogue.log import READ_WHILE_SERVING, CatalogueLog, Numbered
 from service.catalogue.state import CatalogueState, LiveState
 from service.errors import RecallError
 from service.stores.redis_client import RedisUnavailable
@@ -101,11 +101,16 @@ class CatalogueFollower:
             for start in range(0, len(changes), BITE):
                 began = time.perf_counter()
                 await self._advance(changes[start : start + BITE])
-                # a request waits for a bite at most, and most find none
-                rested_s += (rest_s := REST * (time.perf_counter() - began))
-                await asyncio.sleep(rest_s)
-            await self._learn()
-            await asyncio.sleep(max(PAUSE_S - rested_s, 0))
+                # at each step: who has seen every state need not look through all of the next one
+                await self._learn()
+                # a request waits for a bite at most, and most find none; one slow step delays no deletion, and who is
+                # behind does not rest
+                if len(changes) < READ_WHILE_SERVING:
+                    rested_s += (rest_s := min(REST * (time.perf_counter() - began), PAUSE_S))
+                    await asyncio.sleep(rest_s)
+            if not changes:
+                await self._learn()
+            await asyncio.sleep(max(PAUSE_S - rested_s, 0) if len(changes) < READ_WHILE_SERVING else 0)
 
     async def _advance(self, changes: Sequence[Numbered]) -> None:
         """Takes changes in, once every release is ready to say where a new item lies and has its next snapshot."""
@@ -154,14 +159,14 @@ class CatalogueFollower:
 
 def step_back() -> None:
     """Lets every other thread go first where processors are short: nobody waits for what this one makes."""
-    # systems without priorities of threads go on as they are
-    with suppress(AttributeError, OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), FOLD_NICE)
+    if sys.platform == "linux":  # elsewhere a thread has no priority that could be set so
+        own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(own, FOLD_NICE))
 
 
 async def aside(make: Callable[[], None], pool: ThreadPoolExecutor | None = None) -> None:
     """Makes something in a thread; what fails is told: the changes count all the same, and who asks meets it again."""
     try:
         await asyncio.get_running_loop().run_in_executor(pool, make)
-    except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
+    except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         log.error("items_not_prepared", error=repr(error)[:500])

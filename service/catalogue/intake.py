@@ -11,7 +11,7 @@ from collections.abc import Callable
 from service.errors import Overloaded
 
 BURST_S = 0.2  # items of so long go through at once
-LONGEST_S = 10.0  # wait, beyond which items are refused
+LONGEST_S = 4.0  # wait, beyond which items are refused: clients give up after five, and would put them twice
 
 
 class Intake:

@@ -78,7 +78,11 @@ class LiveItems:
         """Has the vectors of the slots asked for anew."""
         with self._taking:
             # one that was prepared before does not have them
-            self._snapshot = self._next = self._take(self._live.current)
+            if self._next.state.number > self._live.current.number:
+                # it is the current one in a moment
+                self._next = self._take(self._next.state)
+            else:
+                self._snapshot = self._next = self._take(self._live.current)
 
     def fold(self) -> None:
         """Puts all slots so far into an index, where enough have come since the last time.

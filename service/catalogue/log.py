@@ -20,7 +20,7 @@ from service.stores.redis_client import RedisClient, RedisUnavailable, Script
 STREAM, COUNTER = "recall:catalogue", "recall:catalogue:number"
 CLUSTER_COUNTER = "{recall:catalogue}:number"  # in a Cluster: in the slot of the stream
 READ_AT_ONCE, READ_WHILE_SERVING, BLOCK_MS = 2000, 200, 200
-Numbered = tuple[int, Change]
+Numbered = tuple[int, Change | None]  # None: one that this version cannot read
 log = structlog.get_logger()
 
 # KEYS: counter, stream. ARGV: change.
@@ -89,7 +89,10 @@ class RedisCatalogueLog:
         for place, fields in entries:
             self._last = place
             try:
-                changes.append((int(fields[b"n"]), decode(fields[b"c"])))
+                number = int(fields[b"n"])
+                # its number counts though it cannot be read: somebody may wait for it
+                changes.append((number, None))
+                changes[-1] = number, decode(fields[b"c"])
             except (msgspec.MsgspecError, KeyError, ValueError) as error:
                 # an entry of a later version, or of somebody else: the others still count
                 log.warning("change_not_read", place=place.decode(), error=str(error)[:200])

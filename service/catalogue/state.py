@@ -47,13 +47,14 @@ class CatalogueState:
     hidden: Layered[ExternalId, int] = field(default_factory=Layered)  # ids whose row in a bundle is dead, from 0
     alive: Flags = field(default_factory=lambda: NO_FLAGS)  # (M,) true for slots that may be listed
 
-    def after(self, changes: Iterable[tuple[int, Change]]) -> "CatalogueState":
-        """The state that numbered changes, in order, lead to."""
+    def after(self, changes: Iterable[tuple[int, Change | None]]) -> "CatalogueState":
+        """The state that numbered changes, in order, lead to; None is one that cannot be read."""
         if not (new := [*changes]):
             return self
         step = _Step(self)
         for _, change in new:
-            step.take(change)
+            if change is not None:
+                step.take(change)
         return step.state(new[-1][0])
 
 
@@ -112,7 +113,7 @@ class LiveState:
         self.current = CatalogueState()
         self._changed = asyncio.Event()
 
-    def advance(self, changes: Iterable[tuple[int, Change]]) -> None:
+    def advance(self, changes: Iterable[tuple[int, Change | None]]) -> None:
         """Takes changes in; belongs to one event loop."""
         self.become(self.current.after(changes))
 

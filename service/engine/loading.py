@@ -94,6 +94,12 @@ class EngineParts:
     engine_of: Callable[[Catalogue], MakeEngine] = plain_engine  # makes the engine that is asked in its rows
 
 
+def fold_beside(index: ItemIndex, vectors: NDArray[np.float32]) -> ItemIndex:
+    """An index of put items beside one of a bundle, made in whichever thread: what it proves holds for one of these."""
+    pin_compute_threads()
+    return index_like(index, vectors)
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedArm:
     """A release whose engine lives here, and its computation for those who need no queue: offline evaluation."""
@@ -111,7 +117,7 @@ def load_arm(name: str, folder: Path, device: str, parts: EngineParts = EnginePa
     index, watched = plan_searches(bundle, device)
     plan, catalogue = checkpoint.plan, checkpoint.catalogue
     slots = SlotVectors(name, catalogue, bundle.exact, references_of(bundle, catalogue, encoder))
-    live = LiveItems(catalogue, parts.state, slots.of, partial(index_like, index))
+    live = LiveItems(catalogue, parts.state, slots.of, partial(fold_beside, index))
     served = ServedItems(live, bundle.exact, parts.fresh_share, encoder.nearest)
     cheap, heads, items = cheaper_encoder(checkpoint, device), checkpoint.outcomes, (catalogue.categories, served)
     cheaper = BatchCompute(cheap, index, one_step(plan), *items, heads=heads) if cheap else None

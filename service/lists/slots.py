@@ -3,13 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from index.base import Exclusions, Hits, ItemIndex
+from index.base import EXACT, Exclusions, Hits, ItemIndex
 from index.best import best_on_cpu
 from service.catalogue.folded import FoldedSlots, SlotTable
 from service.catalogue.snapshot import ItemSnapshot
 from service.catalogue.state import Flags
 
-MOST = 0.5  # share of the folded slots that must be searched for their index to be: with fewer it finds too little
+MOST = 0.5  # share of the folded slots that must be searched for their lists to be: with fewer they find too little
 
 
 def search_slots(
@@ -24,7 +24,7 @@ def search_slots(
     if table.folded is None or table.moved is None:
         return shifted(scored(table.vectors, queries, depth, own, flags), first)
     inside = flags[: len(table.folded)] & ~table.moved
-    if np.count_nonzero(inside) < MOST * len(inside):
+    if table.folded.index.spec != EXACT and np.count_nonzero(inside) < MOST * len(inside):
         return shifted(scored(table.vectors, queries, depth, own, flags), first)
     in_lists = search_folded(table.folded, queries, depth, own, inside)
     return shifted(joined(in_lists, scored_rest(table, queries, depth, own, flags), depth), first)

@@ -124,3 +124,12 @@ def test_experiment_that_is_not_in_the_file_is_refused(run_recall, file, tmp_pat
     ended = run_recall("experiment", "guard", KEY, "--log", log, "--experiments", file, "--once")
     assert ended.status == 2
     assert sentence in ended.sentence
+
+
+@pytest.mark.parametrize(("rail", "sentence"), [("eror_rate=.1", "names 'eror_rate'"), ("error_rate=x", "no number")])
+def test_a_mistyped_guard_rail_is_refused_before_anybody_is_exposed(run_recall, file, tmp_path, rail, sentence):
+    nobody = tmp_path / "log"
+    nobody.mkdir()
+    ended = run_recall("experiment", "guard", KEY, "--log", nobody, "--experiments", file, "--guardrail", rail)
+    assert ended.status == 2
+    assert sentence in ended.err

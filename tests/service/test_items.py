@@ -81,6 +81,8 @@ def test_an_item_is_put_under_the_form_of_id_that_the_arms_have():
         (PutItem(NEW, {"author": "1"}), "attributes: author: it holds integers"),
         (PutItem(NEW, None, {"recgpt": [1.0] * 3}), "vectors: the arm recgpt takes 4 finite numbers"),
         (PutItem(NEW, None, {"recgpt": [0.0] * 4}), "not all of them 0"),
+        (PutItem(NEW, None, {"recgpt": [1e39, 0.0, 0.0, 0.0]}), "takes 4 finite numbers below 1e+15"),
+        (PutItem(NEW, None, {"recgpt": [1e-50] * 4}), "not all of them 0"),
         (PutItem(NEW, None, {"recgpt": [1.0, 2.0, 3.0, float("nan")]}), "takes 4 finite numbers"),
         (PutItem(10, None, {"recgpt": [1.0] * 4}), "has a trained vector of this item; leave it out"),
     ],
@@ -203,3 +205,19 @@ def test_a_process_that_lags_says_so_and_not_that_an_item_is_unknown(editor, mon
     asyncio.run(editor.log.append([PutItem(NEW + 2)]))
     with pytest.raises(CatalogueBehind):
         asyncio.run(editor.editor.delete(NEW + 2))
+
+
+def test_items_that_are_on_their_way_count_for_the_bound(monkeypatch):
+    monkeypatch.setattr("service.items.MAX_SLOTS", 5)
+    editor = Editor()
+
+    async def scenario():
+        batches = [[PutItem(NEW + 10 * n + m) for m in range(3)] for n in range(4)]
+        outcomes = await asyncio.gather(*map(editor.editor.put, batches))
+        late = await editor.editor.put([PutItem(NEW + 99)])
+        editor.state.advance(await editor.log.read(wait=False))
+        return [own for batch in outcomes for own in batch], late
+
+    outcomes, [late] = asyncio.run(scenario())
+    assert len([own for own in outcomes if isinstance(own, int)]) == len(editor.state.current.slots) == 5
+    assert isinstance(late, CatalogueFull)

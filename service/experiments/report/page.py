@@ -199,7 +199,8 @@ def metric_row(row: MetricVerdict, scale: Scale) -> Row:
 def notes_of(row: MetricVerdict) -> Iterator[str]:
     if row.p_holm is not None:
         yield f"p {row.p_holm:.2g}"
-    if row.variance_reduction is not None:
+    # one that takes nothing away has moved nothing
+    if row.variance_reduction is not None and row.variance_reduction >= 0.005:
         yield f"adjusted by the users' own pre-period (CUPED): {show_share(row.variance_reduction)} less variance"
     if (capped := row.winsorised) and (lift := capped.relative or capped.absolute):
         show = show_percent if capped.relative else show_signed

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from service.errors import BadStatistics
 from service.experiments.verdict.estimates import compare, estimate_arm
-from service.experiments.verdict.statistics import MetricStatistics, Moments
+from service.experiments.verdict.statistics import Kind, MetricStatistics, Moments
 
 MIN_USERS = 100  # an arm: below, the interval's normal approximation does not hold for rare failures
 
@@ -72,6 +72,9 @@ def judge_guardrail(
     low, high = effect.always_valid(alpha) if known else (-math.inf, math.inf)
     if not rail.relative and float(effect.error) == 0 == float(effect.estimate):
         low, high = -unseen(control.moments, alpha), unseen(treatment.moments, alpha)
+    elif not rail.relative and control.kind is Kind.RATIO:
+        # a few failures are no more reassuring than none, though their interval is the narrow one of a normal sum
+        high = max(float(high), unseen(treatment.moments, alpha))
     interval = (float(low), float(high))
     enough = min(control.moments.n, treatment.moments.n) >= MIN_USERS
     return GuardrailVerdict(

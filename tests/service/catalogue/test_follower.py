@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from service.catalogue.changes import ItemWatched, PutItem
-from service.catalogue.follower import BITE, CatalogueFollower, Learner
+from service.catalogue.follower import BITE, FOLD_PAUSE_S, CatalogueFollower, Learner
 from service.catalogue.live import LiveItems
-from service.catalogue.log import MemoryCatalogueLog
+from service.catalogue.log import READ_WHILE_SERVING, MemoryCatalogueLog
 from service.catalogue.state import LiveState
 from service.errors import EngineFailed
 
@@ -137,5 +137,24 @@ def test_a_start_takes_all_in_at_once():
         await changes.append([PutItem(n) for n in range(3 * BITE)])
         await CatalogueFollower(changes, state).catch_up()
         assert state.numbers == [3 * BITE]
+
+    asyncio.run(main())
+
+
+def test_who_is_behind_does_not_rest(monkeypatch):
+    rests, sleep = [], asyncio.sleep
+
+    async def rest(seconds):
+        rests.append(seconds)
+        await sleep(0)
+
+    async def main():
+        changes, state = MemoryCatalogueLog(), Steps()
+        await changes.append([PutItem(n) for n in range(READ_WHILE_SERVING)])
+        monkeypatch.setattr("service.catalogue.follower.asyncio.sleep", rest)
+        running = asyncio.create_task(CatalogueFollower(changes, state).run())
+        await state.wait_for(READ_WHILE_SERVING, asyncio.get_running_loop().time() + 60)
+        running.cancel()
+        assert set(rests) <= {0, FOLD_PAUSE_S}
 
     asyncio.run(main())

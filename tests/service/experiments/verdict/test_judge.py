@@ -222,6 +222,18 @@ def test_no_failure_excludes_a_rate_only_after_enough_users(users, each, state):
     assert rail.always_valid[1] == -rail.always_valid[0] == pytest.approx(3.69 / (users * min(1, each)), rel=0.01)
 
 
+@pytest.mark.parametrize("failures", [(0, 1), (1, 0), (1, 1)])
+def test_a_failure_or_two_are_no_more_reassuring_than_none(failures):
+    def arm(number):
+        return Moments.of_users(np.arange(300) < number, np.full(300, 20.0))
+
+    plays = pair(normal(10, 300), control=normal(10, 300))
+    [clean] = judge([*plays, *rail_rows(arm(0), arm(0))], PLAN).guardrails
+    [rail] = judge([*plays, *rail_rows(*map(arm, failures))], PLAN).guardrails
+    assert rail.state == clean.state == RailState.UNCLEAR
+    assert rail.always_valid[1] >= clean.always_valid[1]
+
+
 def test_latency_is_judged_relative_to_the_control():
     rail, paused = rail_of(pair(normal(12), "latency_ms"))
     assert (rail.rise, rail.relative, paused) == (pytest.approx(0.2), True, ("recgpt",))
