@@ -68,17 +68,19 @@ class ItemEditor:
         Overloaded where too many wait to be kept, EventsUnavailable where it is not certain that all are.
         """
         good, refused = list[PutItem](), dict[int, RecallError]()
-        for place, item in enumerate(items):
-            if place and place % CHECKED_AT_ONCE == 0:
-                await asyncio.sleep(0)
-            try:
-                good.append(self._checked(item, len(good)))
-            except RecallError as error:
-                refused[place] = error
-        if not good:
-            return [*refused.values()]
-        self._num_in_line += len(good)
         try:
+            for place, item in enumerate(items):
+                if place and place % CHECKED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+                try:
+                    good.append(self._checked(item))
+                except RecallError as error:
+                    refused[place] = error
+                else:
+                    # at once: others are checked between two of a batch
+                    self._num_in_line += 1
+            if not good:
+                return [*refused.values()]
             await self._intake.admit(len(good))
             kept = await self._changes.append(good)
         finally:
@@ -87,13 +89,13 @@ class ItemEditor:
         numbers = iter(kept)
         return [refused[place] if place in refused else next(numbers) for place in range(len(items))]
 
-    def _checked(self, item: PutItem, num_before: int) -> PutItem:
+    def _checked(self, item: PutItem) -> PutItem:
         item = msgspec.structs.replace(item, id=self._items.own_form(item.id))
         for slot in self._arms.values():
             check_item(item, slot.current)
         if unknown := item.vectors.keys() - self._arms.keys():
             raise BadRequest(f"vectors: no arm is called {min(unknown)[:64]!r}; there are {', '.join(self._arms)}")
-        if len(self._state.current.slots) + self._num_pending + num_before >= MAX_SLOTS:
+        if len(self._state.current.slots) + self._num_pending >= MAX_SLOTS:
             raise CatalogueFull(
                 f"{MAX_SLOTS} items were put since the log of changes began: build bundles that have them, stop the "
                 "service and delete that log (docs/catalogue.md has the command)"

@@ -208,16 +208,16 @@ def test_a_process_that_lags_says_so_and_not_that_an_item_is_unknown(editor, mon
 
 
 def test_items_that_are_on_their_way_count_for_the_bound(monkeypatch):
-    monkeypatch.setattr("service.items.MAX_SLOTS", 5)
+    monkeypatch.setattr("service.items.MAX_SLOTS", bound := 3 * CHECKED_AT_ONCE)
     editor = Editor()
 
     async def scenario():
-        batches = [[PutItem(NEW + 10 * n + m) for m in range(3)] for n in range(4)]
+        batches = [[PutItem(NEW + 100 * n + m) for m in range(2 * CHECKED_AT_ONCE)] for n in range(4)]
         outcomes = await asyncio.gather(*map(editor.editor.put, batches))
-        late = await editor.editor.put([PutItem(NEW + 99)])
+        late = await editor.editor.put([PutItem(NEW + 999)])
         editor.state.advance(await editor.log.read(wait=False))
         return [own for batch in outcomes for own in batch], late
 
     outcomes, [late] = asyncio.run(scenario())
-    assert len([own for own in outcomes if isinstance(own, int)]) == len(editor.state.current.slots) == 5
+    assert len([own for own in outcomes if isinstance(own, int)]) == len(editor.state.current.slots) == bound
     assert isinstance(late, CatalogueFull)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.catalogue.changes import ItemWatched, PutItem
-from service.catalogue.follower import BITE, FOLD_PAUSE_S, CatalogueFollower, Learner
+from service.catalogue.follower import BITE, FOLD_PAUSE_S, PAUSE_S, CatalogueFollower, Learner
 from service.catalogue.live import LiveItems
 from service.catalogue.log import READ_WHILE_SERVING, MemoryCatalogueLog
 from service.catalogue.state import LiveState
@@ -111,24 +111,35 @@ class Steps(LiveState):
         super().become(state)
 
 
-def test_while_requests_are_answered_many_changes_are_taken_in_bite_by_bite(monkeypatch):
-    rests, sleep = [], asyncio.sleep
+@pytest.fixture
+def followed(monkeypatch):
+    """followed(n): a follower takes n changes in; the numbers of its states, and the times for which it rested."""
 
-    async def rest(seconds):
-        rests.append(seconds)
-        await sleep(0)
+    def run(count):
+        rests, sleep, state = [], asyncio.sleep, Steps()
 
-    async def main():
-        changes, state = MemoryCatalogueLog(), Steps()
-        await changes.append([PutItem(n) for n in range(3 * BITE + 1)])
-        monkeypatch.setattr("service.catalogue.follower.asyncio.sleep", rest)
-        running = asyncio.create_task(CatalogueFollower(changes, state).run())
-        await state.wait_for(3 * BITE + 1, asyncio.get_running_loop().time() + 60)
-        running.cancel()
-        assert state.numbers == [BITE, 2 * BITE, 3 * BITE, 3 * BITE + 1]
-        assert len([own for own in rests if own > 0]) >= 3
+        async def rest(seconds):
+            rests.append(seconds)
+            await sleep(0)
 
-    asyncio.run(main())
+        async def main():
+            changes = MemoryCatalogueLog()
+            await changes.append([PutItem(n) for n in range(count)])
+            monkeypatch.setattr("service.catalogue.follower.asyncio.sleep", rest)
+            running = asyncio.create_task(CatalogueFollower(changes, state).run())
+            await state.wait_for(count, asyncio.get_running_loop().time() + 60)
+            running.cancel()
+
+        asyncio.run(main())
+        return state.numbers, rests
+
+    return run
+
+
+def test_while_requests_are_answered_many_changes_are_taken_in_bite_by_bite(followed):
+    numbers, rests = followed(3 * BITE + 1)
+    assert numbers == [BITE, 2 * BITE, 3 * BITE, 3 * BITE + 1]
+    assert len([own for own in rests if 0 < own <= PAUSE_S]) >= 3
 
 
 def test_a_start_takes_all_in_at_once():
@@ -141,20 +152,6 @@ def test_a_start_takes_all_in_at_once():
     asyncio.run(main())
 
 
-def test_who_is_behind_does_not_rest(monkeypatch):
-    rests, sleep = [], asyncio.sleep
-
-    async def rest(seconds):
-        rests.append(seconds)
-        await sleep(0)
-
-    async def main():
-        changes, state = MemoryCatalogueLog(), Steps()
-        await changes.append([PutItem(n) for n in range(READ_WHILE_SERVING)])
-        monkeypatch.setattr("service.catalogue.follower.asyncio.sleep", rest)
-        running = asyncio.create_task(CatalogueFollower(changes, state).run())
-        await state.wait_for(READ_WHILE_SERVING, asyncio.get_running_loop().time() + 60)
-        running.cancel()
-        assert set(rests) <= {0, FOLD_PAUSE_S}
-
-    asyncio.run(main())
+def test_who_is_behind_does_not_rest(followed):
+    _, rests = followed(READ_WHILE_SERVING)
+    assert set(rests) <= {0, FOLD_PAUSE_S}
