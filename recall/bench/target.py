@@ -17,7 +17,7 @@ import psutil
 
 from service.subprocesses import start_watchdog
 
-STOP_LIMIT_S = 300.0  # the service takes 24 s at most; a machine that others use may not
+STOP_LIMIT_S = 60.0  # the service takes 24 s at most; a machine that others use may not
 WORKER, ENGINE, CONSUMER = "service.processes.http", "service.processes.engine", "service.consumer.process"
 
 
