@@ -107,10 +107,14 @@ class Generator:
 
     @staticmethod
     def supports(network: RecGPT, plan: PromptPlan) -> bool:
-        """Tells if the plan generates at the end of a history only, single items of one segment, one vector a step."""
+        """Tells if the plan generates at the end of a history only, single items of one segment, one vector a step.
+
+        And if each token is its own item: the kernels sum nothing up.
+        """
         at_the_end = plan.placement is not Placement.ALL or plan.num_prompts == 0
         # the kernel marks all that is generated as segment 1: more segments make a difference from the second item on
         is_simple = network.config.num_segments == 2 or plan.num_prompts + plan.num_steps <= 2
+        is_simple = is_simple and network.config.recency is None
         return at_the_end and is_simple and plan.form is PromptForm.ARGMAX and not plan.step_weights
 
     @property

@@ -22,6 +22,8 @@ typedef struct {
     int64_t length, user, slot; /* slot: where the next token goes */
     float *state;               /* (D,) */
     float *soft;                /* (D,) mean of the items */
+    float *sum;                 /* (D,) of the items so far, older ones less; where tokens hold their past */
+    float *smoothed;            /* (D,) such a token, before it is embedded */
     float *scores;              /* of all items, where they are wanted */
     const Memory *memories;     /* one a block */
     int64_t best;               /* the item that ranks first */
@@ -33,9 +35,23 @@ static void add(const Decoder *decoder, Sequence *sequence, float *tokens, int64
     sequence->slot += rows;
 }
 
+/* Embeds the next item of a sequence: by itself, or with the items before it, older ones less. */
+static void take(const Decoder *decoder, Sequence *sequence, const float *item, int64_t position, int64_t segment,
+                 float *token) {
+    if (decoder->recency > 0) {
+        for (int64_t d = 0; d < decoder->dim; d += LANES) {
+            Vector own = load(item + d), past = decoder->recency * load(sequence->sum + d);
+            store(sequence->smoothed + d, own + decoder->past_weight * past);
+            store(sequence->sum + d, own + past);
+        }
+        item = sequence->smoothed;
+    }
+    embed(decoder, item, position, sequence->user, segment, token);
+}
+
 static void append(const Decoder *decoder, Sequence *sequence, const float *item, int64_t position, int64_t segment,
                    const Scratch *scratch) {
-    embed(decoder, item, position, sequence->user, segment, scratch->tokens);
+    take(decoder, sequence, item, position, segment, scratch->tokens);
     add(decoder, sequence, scratch->tokens, 1, scratch);
 }
 
@@ -133,10 +149,10 @@ static void read_histories(const Decoder *decoder, const Plan *plan, Sequence *s
     for (int i = 0; i < count; i++) {
         Sequence *sequence = sequences + i;
         int64_t start = plan->num_inside && sequence->length ? 1 : sequence->length;
-        embed(decoder, decoder->items + (decoder->num_items + 1) * dim, 0, sequence->user, 0, scratch->tokens);
+        memset(sequence->sum, 0, sizeof(float) * (size_t)dim);
+        take(decoder, sequence, decoder->items + (decoder->num_items + 1) * dim, 0, 0, scratch->tokens);
         for (int64_t t = 1; t <= start; t++)
-            embed(decoder, decoder->items + sequence->items[t - 1] * dim, t, sequence->user, 0,
-                  scratch->tokens + t * dim);
+            take(decoder, sequence, decoder->items + sequence->items[t - 1] * dim, t, 0, scratch->tokens + t * dim);
         add(decoder, sequence, scratch->tokens, 1 + start, scratch);
         longest = sequence->length > longest ? sequence->length : longest;
     }
@@ -170,7 +186,7 @@ int64_t decoder_encode(const Decoder *decoder, const Plan *plan, int64_t count, 
     slots = (slots + LANES - 1) / LANES * LANES;
     int64_t num_scores = plan->is_soft ? (decoder->num_items + LANES - 1) / LANES * LANES : 0;
     /* in floats: what each sequence has, and what all share */
-    int64_t each = 2 * num_blocks * slots * dim + 2 * dim + num_scores, shared = 7 * (1 + longest) * dim + slots;
+    int64_t each = 2 * num_blocks * slots * dim + 4 * dim + num_scores, shared = 7 * (1 + longest) * dim + slots;
     int64_t group = count < GROUP ? count : GROUP;
     float *numbers = aligned_alloc(64, ((size_t)(group * each + shared) * sizeof(float) + 63) / 64 * 64);
     Memory *memories = malloc(sizeof(Memory) * (size_t)(group * num_blocks + 1));
@@ -183,8 +199,9 @@ int64_t decoder_encode(const Decoder *decoder, const Plan *plan, int64_t count, 
             for (int64_t block = 0; block < num_blocks; block++, own += 2 * slots * dim)
                 memories[i * num_blocks + block] = (Memory){own, own + slots * dim};
             int64_t start = offsets[first + i], length = offsets[first + i + 1] - start;
-            sequences[i] = (Sequence){rows + start, length, users[first + i], 0, state, state + dim,
-                                      num_scores ? state + 2 * dim : NULL, memories + i * num_blocks, 0};
+            sequences[i] =
+                (Sequence){rows + start, length, users[first + i], 0, state, state + dim, state + 2 * dim,
+                           state + 3 * dim, num_scores ? state + 4 * dim : NULL, memories + i * num_blocks, 0};
             each_of[i] = sequences + i;
         }
         read_histories(decoder, plan, sequences, members, &scratch);

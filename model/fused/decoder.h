@@ -24,6 +24,8 @@ typedef struct {
     const float *gain, *shift;
     const Block *blocks;
     float epsilon;
+    float recency;     /* what is left of the past from one token to the next; 0 = each token is its own item */
+    float past_weight; /* of the past against a token's own item */
 } Decoder;
 
 typedef struct {
@@ -34,7 +36,7 @@ typedef struct {
     float temperature;
 } Plan;
 
-enum { VERSION = 1 }; /* of this file and of how weights lie; library.py has the same number */
+enum { VERSION = 2 }; /* of this file and of how weights lie; library.py has the same number */
 
 /* The sizes of Decoder, Block and Plan, and the version: they tell whether both sides mean the same. 0: this processor cannot. */
 int64_t decoder_layout(void);

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-VERSION = 1  # of the records below and of how weights lie; decoder.h has the same number
+VERSION = 2  # of the records below and of how weights lie; decoder.h has the same number
 SWITCH = "RECALL_DECODER"  # "torch" leaves the compiled pass out
 MATRICES = ("query", "memory", "out", "wide", "narrow")
 NORMS = ("attention", "forward")
@@ -29,6 +29,8 @@ class Decoder(Structure):
         *((name, c_void_p) for name in ("items", "positions", "users", "segments", "gain", "shift")),
         ("blocks", POINTER(Block)),
         ("epsilon", c_float),
+        ("recency", c_float),
+        ("past_weight", c_float),
     ]
 
 

@@ -2,8 +2,9 @@
 
 Source: "RecGPT: Generative Personalized Prompts for Sequential Recommendation", Kuaishou 2024, arXiv 2404.08675. The
 state of a token is item + position + user + segment embedding (0 = real, 1 = generated); attention is softmax
-attention as in the paper's text. A generated token bears the position of the real item it stands before, so prompts
-do not move real items. The table that ranks is the item embedding: it is also what picks prompts, and what the index
+attention as in the paper's text. With `recency` a token holds the items before its own as well, older ones less
+(docs/decisions/0099-recency.md). A generated token bears the position of the real item it stands before, so prompts do
+not move real items. The table that ranks is the item embedding: it is also what picks prompts, and what the index
 holds.
 """
 
@@ -33,6 +34,18 @@ class RecGPTConfig(NetworkConfig):
     # share of training sequences whose user id is hidden: trains the unknown user; 1 = everybody is unknown, always
     user_dropout: float = 0.5
     num_segments: int = 2  # real, and generated in step 1, 2 ..; later steps share the last
+    # tokens hold what came before them too, by exponential smoothing: what is left of the past from one item to the
+    # next, and what all of it weighs against a token's own item. Training begins there. None = its own item alone
+    recency: float | None = None
+    past_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.recency is not None and not (isinstance(self.recency, float) and 0 < self.recency < 1):
+            raise ValueError(f"recency is {self.recency!r}; it is a number between 0 and 1, such as 0.7, or nothing")
+        if not isinstance(self.past_weight, float) or not self.past_weight > 0:
+            raise ValueError(f"past_weight is {self.past_weight!r}; it is a number above 0, such as 0.8")
+        if self.past_weight != 1 and self.recency is None:
+            raise ValueError("past_weight is of a past that is smoothed; it needs a recency")
 
 
 class RecGPT(Network):
@@ -52,6 +65,10 @@ class RecGPT(Network):
         self.segments = nn.Embedding(config.num_segments, config.dim)
         self.norm = nn.LayerNorm(config.dim)
         self.drop = nn.Dropout(config.dropout)
+        self.recency = self.past_weight = None
+        if config.recency is not None:
+            self.recency = nn.Parameter(torch.tensor(config.recency).logit())
+            self.past_weight = nn.Parameter(torch.tensor(config.past_weight))
         block = partial(Block, self.width, config.dropout, config.attention_dropout)
         self.blocks = nn.ModuleList(block() for _ in range(config.num_layers))
         self.apply(init_weights)
@@ -60,10 +77,32 @@ class RecGPT(Network):
             self.users.weight.zero_()  # a user unseen in training is the unknown user, not noise
 
     def embed(self, tokens: Tokens, users: Tensor) -> Tensor:
+        """(B, T, D) of sequences from their start on."""
+        return self._embed(self.smoothed(self._items(tokens))[0], tokens, users)
+
+    def _items(self, tokens: Tokens) -> Tensor:
+        return self.items(tokens.rows) if tokens.vectors is None else tokens.vectors
+
+    def smoothed(self, items: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, T, D) what tokens are made of, and the sums that they pass on; of `items` (B, T, D) in a row.
+
+        With `recency` r and `past_weight` w: item_t + w r s_(t-1), and s_t = item_t + r s_(t-1); else the items alone.
+        before (B, D): s of the token before the first; None = nothing stands there.
+        """
+        if self.recency is None or self.past_weight is None:
+            return items, items
+        share, places = self.recency.sigmoid(), torch.arange(items.shape[1], device=items.device)
+        ages = places[:, None] - places
+        # one product in place of T steps, each of which would wait for the one before
+        past = torch.where(ages > 0, share ** ages.clamp(min=0), 0.0) @ items
+        if before is not None:
+            past = past + (share ** (1 + places))[:, None] * before[:, None]
+        return items + self.past_weight * past, items + past
+
+    def _embed(self, items: Tensor, tokens: Tokens, users: Tensor) -> Tensor:
         if self.config.user_dropout == 1:
             # a row that was never trained is not the unknown user
             users = torch.zeros_like(users)
-        items = self.items(tokens.rows) if tokens.vectors is None else tokens.vectors
         x = items + self.positions(tokens.positions) + self.users(users).unsqueeze(1)
         segments = self.segments(tokens.segments.clamp(max=self.config.num_segments - 1))
         return self.drop(self.norm(x + segments))  # type: ignore[no-any-return]  # (B, T, D)
@@ -82,7 +121,8 @@ class RecGPT(Network):
         are those of `recall_queries` at every cut of the history. An item is generated without gradient.
         """
         table = self.item_vectors().detach()
-        x, keys, values = self.embed(tokens, users), list[list[Tensor]](), list[list[Tensor]]()
+        smoothed, sums = self.smoothed(self._items(tokens))
+        x, keys, values = self._embed(smoothed, tokens, users), list[list[Tensor]](), list[list[Tensor]]()
         for block in self.blocks:
             x, k, v = block.remember(x)  # type: ignore[operator]
             keys.append([k])
@@ -92,7 +132,11 @@ class RecGPT(Network):
         for number in range(1, num_steps):
             vectors = soft_items(x.detach(), table, temperature)
             segments = torch.full_like(tokens.rows, number)
-            x = self.embed(Tokens(tokens.rows, segments, positions, vectors), users)
+            step = Tokens(tokens.rows, segments, positions, vectors)
+            # every token has a branch of its own: the item behind it follows its sum, and nothing else
+            each = self.smoothed(self._items(step).flatten(0, 1).unsqueeze(1), sums.flatten(0, 1))
+            smoothed, sums = (part.view_as(sums) for part in each)
+            x = self._embed(smoothed, step, users)
             for layer, block in enumerate(self.blocks):
                 x = block.branch(x, keys[layer], values[layer])  # type: ignore[operator]
             states.append(x)
@@ -100,13 +144,23 @@ class RecGPT(Network):
 
     def new_cache(self, batch_size: int, capacity: int) -> KeyValueCache:
         shape = (batch_size, self.width.num_heads, capacity, self.width.head_width)
-        return KeyValueCache(shape, self.config.num_layers, self.items.weight.detach())
+        sum_width = 0 if self.recency is None else self.config.dim
+        return KeyValueCache(shape, self.config.num_layers, self.items.weight.detach(), sum_width)
+
+    def _embed_behind(self, tokens: Tokens, users: Tensor, cache: KeyValueCache) -> Tensor:
+        """(B, T, D) of tokens that follow what the cache holds."""
+        num_new = tokens.rows.shape[1]
+        # first: each block reads back what it has just written, up to this width
+        cache.reserve(num_new)
+        items = self._items(tokens)
+        if self.recency is not None:
+            items, sums = self.smoothed(items, None if cache.is_first(num_new) else cache.last_sums())
+            cache.write_sums(cache.slots(num_new), sums)
+        return self._embed(items, tokens, users)
 
     def extend(self, tokens: Tokens, users: Tensor, cache: KeyValueCache) -> Tensor:
         """(B, T, D) states of tokens that follow what the cache holds; the caller then advances `cache.lengths`."""
-        # first: each block reads back what it has just written, up to this width
-        cache.reserve(tokens.rows.shape[1])
-        x = self.embed(tokens, users)
+        x = self._embed_behind(tokens, users, cache)
         for layer, block in enumerate(self.blocks):
             x = block.extend(x, cache, layer)  # type: ignore[operator]
         return x
@@ -116,8 +170,7 @@ class RecGPT(Network):
 
         The last block then needs keys and values of all tokens, and the rest of its work for one.
         """
-        cache.reserve(tokens.rows.shape[1])
-        x = self.embed(tokens, users)
+        x = self._embed_behind(tokens, users, cache)
         for layer, block in enumerate(self.blocks[:-1]):
             x = block.extend(x, cache, layer)  # type: ignore[operator]
         top = len(self.blocks) - 1

@@ -115,6 +115,7 @@ class Recipe:
     loss: Loss = "softmax"  # over the whole catalogue, or against one sampled item
     window: Window = Window()
     samples: Samples = "windows"  # whole histories with targets at each place, or every start of each with its own
+    seen_in_loss: bool = True  # items of the history are ranked and wanted; False: left out, as lists leave them out
     batch_users: int = 256  # samples a batch
     equal_positions: bool = False  # in the loss; else every batch weighs the same, those of short histories too
     warmup_steps: int = 200
@@ -129,6 +130,10 @@ class Recipe:
 
     def loss_of(self, stage: Stage) -> Loss:
         return stage.loss or self.loss
+
+    @property
+    def _has_other_loss(self) -> bool:
+        return any(self.loss_of(stage) != "softmax" or stage.objective != "next" for stage in self.stages)
 
     @property
     def all_stages(self) -> tuple[Stage, ...]:
@@ -150,6 +155,10 @@ class Recipe:
             raise ValueError("every prefix weighs the same as it is; samples: prefixes goes with no equal_positions")
         if self.samples == "prefixes" and any(s.num_prompts or s.num_steps > 1 for s in self.stages):
             raise ValueError("samples: prefixes goes with no stage of prompts or of several steps")
+        if not isinstance(self.seen_in_loss, bool):
+            raise ValueError(f"seen_in_loss is {self.seen_in_loss!r}; it is true or false")
+        if not self.seen_in_loss and (self.samples != "prefixes" or self.window.length > 1 or self._has_other_loss):
+            raise ValueError("seen_in_loss: false goes with samples: prefixes, the next item alone and the softmax")
         if not isinstance(self.warmup_steps, int) or self.warmup_steps < 0:
             raise ValueError(f"warmup_steps is {self.warmup_steps!r}; it is a whole number, 0 for none")
         if not isinstance(self.equal_positions, bool):

@@ -25,10 +25,11 @@ class TrainingWindows:
     chances: NDArray[np.float64] | None = None  # of each row to be in an epoch; None = all are
 
     @classmethod
-    def prefixes(cls, data: SequenceData, max_length: int, window: int = 1) -> "TrainingWindows":
+    def prefixes(cls, data: SequenceData, max_length: int, window: int = 1, repeats: bool = True) -> "TrainingWindows":
         """Every start of every sequence, cut to its newest max_length + 1 items; each one's last item is its target.
 
-        window: targets a prefix; those after the first stand behind its length.
+        window: targets a prefix; those after the first stand behind its length. repeats: those whose target stands
+        before itself too.
         """
         rows: list[NDArray[np.int32]] = []
         users: list[int] = []
@@ -37,6 +38,8 @@ class TrainingWindows:
             sequence = data.train[user - 1]
             for stop in range(1, len(sequence) + 1):
                 start = max(0, stop - max_length - 1)
+                if not repeats and sequence[stop - 1] in sequence[start : stop - 1]:
+                    continue
                 rows.append(sequence[start : stop + window - 1])
                 users.append(user)
                 lengths.append(stop - start)

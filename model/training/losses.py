@@ -21,10 +21,13 @@ CHUNK_ROWS = {"cpu": 256, "cuda": 8192}
 
 class _CatalogueSoftmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, table: Tensor, targets: Tensor, shares: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, queries: Tensor, table: Tensor, targets: Tensor, shares: Tensor, seen: Tensor | None
+    ) -> Tensor:
         num_rows, num_queries, _ = queries.shape
         # rows of zeros: they have no share in the loss, and their products are zeros
         queries, targets, shares = (whole_steps(rows) for rows in (queries, targets, shares))
+        seen = None if seen is None else whole_steps(seen)
         # once a batch: every chunk reads it
         w = table.to(product_type(table.device))
         grad_q, grad_w = torch.empty_like(queries), torch.zeros_like(table)
@@ -37,6 +40,8 @@ class _CatalogueSoftmax(torch.autograd.Function):
             *scores, grad = buffers[:, : len(q)]  # (C, N) each
             for k, matrix in enumerate(scores):
                 torch.mm(q[:, k], w.T, out=matrix)
+                if seen is not None:
+                    _leave_out(matrix, seen[part])
             highest, owned = _highest(scores)
             loss += _softmax_gradient(highest, targets[part], shares[part], grad)
             for k, share in enumerate(owned):
@@ -48,9 +53,16 @@ class _CatalogueSoftmax(torch.autograd.Function):
         return loss / num_rows
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_q, grad_w = ctx.saved_tensors
-        return grads[0] * grad_q, grads[0] * grad_w, None, None
+        return grads[0] * grad_q, grads[0] * grad_w, None, None, None
+
+
+def _leave_out(scores: Tensor, seen: Tensor) -> None:
+    """Scores (C, N) of the items that stand in `seen` (C, L) become minus infinity; 0 = none."""
+    rows, places = seen.nonzero(as_tuple=True)
+    # the table that ranks begins with row 1
+    scores[rows, seen[rows, places] - 1] = -torch.inf
 
 
 def _highest(scores: list[Tensor]) -> tuple[Tensor, list[Tensor | None]]:
@@ -84,17 +96,20 @@ def target_shares(targets: Tensor, decay: float) -> Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
-def catalogue_cross_entropy(queries: Tensor, table: Tensor, targets: Tensor, shares: Tensor | None = None) -> Tensor:
+def catalogue_cross_entropy(
+    queries: Tensor, table: Tensor, targets: Tensor, shares: Tensor | None = None, seen: Tensor | None = None
+) -> Tensor:
     """Mean over T of the cross-entropy between shares and softmax(scores); a score is the highest over Q vectors.
 
     queries (T, D) or (T, Q, D), table (N, D), targets (T, W) 0-based rows of `table`, shares (T, W) that sum to 1.
-    One target a row: targets (T,), without shares.
+    One target a row: targets (T,), without shares. seen (T, L): items 1 .. N that are not ranked there, no target
+    among them; 0 = none.
     """
     if shares is None:
         targets = targets[:, None]
         shares = torch.ones_like(targets, dtype=table.dtype)
     rows = queries if queries.dim() == 3 else queries[:, None]
-    return _CatalogueSoftmax.apply(rows, table, targets, shares)  # type: ignore[no-any-return, no-untyped-call]
+    return _CatalogueSoftmax.apply(rows, table, targets, shares, seen)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def sampled_bce(queries: Tensor, table: Tensor, targets: Tensor) -> Tensor:

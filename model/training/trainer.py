@@ -83,7 +83,7 @@ class Trainer:
         self.averaged = AveragedModel(self.network, multi_avg_fn=average)
         max_length = self.network.config.max_length
         if recipe.samples == "prefixes":
-            windows = TrainingWindows.prefixes(data, max_length, recipe.window.length)
+            windows = TrainingWindows.prefixes(data, max_length, recipe.window.length, recipe.seen_in_loss)
         else:
             windows = TrainingWindows.of(data, max_length)
         self.windows = windows.with_chances(start.chances(data)) if start else windows
@@ -223,20 +223,23 @@ class Trainer:
             # each step answers alone, and their mean: a sum would want them shorter than each alone does
             losses = [self._ranking_loss(stage, queries, targets) for queries in (*steps, torch.stack(steps).mean(0))]
             return torch.stack(losses).mean(), len(targets)
+        seen = None
         if self.recipe.samples == "prefixes":
             queries, targets = self.network.last_pairs(batch)
+            inputs, _ = batch.without_last()
+            seen = None if self.recipe.seen_in_loss else inputs.rows * inputs.real
         else:
             queries, targets = self.network.training_pairs(batch, stage.num_prompts)
-        return self._ranking_loss(stage, queries, targets), len(targets)
+        return self._ranking_loss(stage, queries, targets, seen), len(targets)
 
-    def _ranking_loss(self, stage: Stage, queries: Tensor, targets: Tensor) -> Tensor:
-        """Mean over T; queries (T, D) or (T, Q, D), targets (T, W) rows of items, 0 = none."""
+    def _ranking_loss(self, stage: Stage, queries: Tensor, targets: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Mean over T; queries (T, D) or (T, Q, D), targets (T, W) and seen (T, L) rows of items, 0 = none."""
         table, loss = self.network.item_vectors(), self.recipe.loss_of(stage)
         # rows - 1: the table that ranks begins with row 1
         if loss in SAMPLED:
             return SAMPLED[loss](queries, table, targets[:, 0] - 1)
         shares = target_shares(targets, self.recipe.window.decay)
-        return catalogue_cross_entropy(queries, table, (targets - 1).clamp(min=0), shares)
+        return catalogue_cross_entropy(queries, table, (targets - 1).clamp(min=0), shares, seen)
 
 
 def origin_of(data: SequenceData, start: WarmStart | None, measures: bool) -> str:

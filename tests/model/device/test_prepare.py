@@ -129,3 +129,5 @@ def test_refused_requests_name_their_reason(make_network, device, table):
 )
 def test_the_kernels_take_the_plans_that_they_compute(make_network, num_segments, plan, taken):
     assert Generator.supports(make_network("recgpt", num_segments=num_segments), plan) is taken
+    # the kernels sum nothing up
+    assert not Generator.supports(make_network("recgpt", num_segments=num_segments, recency=0.7), plan)

@@ -34,6 +34,7 @@ SIZES = {
     "longer than attention reads at once": {"max_length": 150},
     "users hidden": {"user_dropout": 1.0},
     "a segment for each step": {"num_segments": 4},
+    "tokens that are sums": {"recency": 0.7, "past_weight": 0.8},
 }
 
 
@@ -52,9 +53,10 @@ def expected(network, plan, windows, users):
     return answers.vectors.numpy(), answers.prompts.numpy()
 
 
+@pytest.mark.parametrize("recency", [None, 0.7], ids=["items", "sums"])
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
-def test_each_plan_is_answered_as_by_the_network(make_decoder, plan):
-    network = make_decoder(num_segments=3)
+def test_each_plan_is_answered_as_by_the_network(make_decoder, plan, recency):
+    network = make_decoder(num_segments=3, recency=recency)
     windows, users = histories(network)
     vectors, prompts = expected(network, plan, windows, users)
     ours = FusedDecoder(network, plan).run(windows, users)

@@ -10,9 +10,9 @@ from model.records import Placement, PromptForm, PromptPlan
 PLAN = PromptPlan(0, Placement.NONE, 3, PromptForm.SOFT, 0.7)
 
 
-@pytest.fixture(scope="module")
-def network(make_network):
-    return make_network(seed=3, num_segments=3)
+@pytest.fixture(scope="module", params=[{}, {"recency": 0.7, "past_weight": 0.8}], ids=["items", "sums"])
+def network(make_network, request):
+    return make_network(seed=3, num_segments=3, **request.param)
 
 
 def branches(network, batch):

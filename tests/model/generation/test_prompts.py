@@ -68,9 +68,9 @@ PLANS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def network(make_network):
-    return make_network(seed=1)
+@pytest.fixture(scope="module", params=[{}, {"recency": 0.7, "past_weight": 0.8}], ids=["items", "sums"])
+def network(make_network, request):
+    return make_network(seed=1, **request.param)
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from model.generation.tokens import Tokens
+from model.networks import build_network
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,48 @@ def test_states_follow_the_formulas(network):
             x = block.norm_attention(x + attend(block, x))
             x = block.norm_forward(x + block.forward_net(x))
     np.testing.assert_allclose(states(network, rows, segments, positions, user=user), x, atol=1e-5)
+
+
+def test_tokens_with_recency_are_sums_of_all_items_up_to_them(make_network):
+    network, rows = make_network(seed=7, recency=0.7, past_weight=0.8), [61, 4, 9, 30]
+    with torch.no_grad():
+        share, past, sums = network.recency.sigmoid(), torch.zeros(8), []
+        for row in rows:
+            sums.append(network.items.weight[row] + network.past_weight * past)
+            past = share * (past + network.items.weight[row])
+        others = network.positions.weight[:4] + network.segments.weight[0] + network.users.weight[3]
+        x = network.embed(tokens(rows), torch.tensor([3]))[0]
+        expected = network.norm(torch.stack(sums) + others)
+    torch.testing.assert_close(x, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("recency", [0.05, 0.7, 0.95])
+def test_recency_begins_where_it_is_set(recency):
+    fresh = build_network("recgpt", {"num_items": 9, "dim": 8, "recency": recency, "past_weight": 0.8})
+    assert float(fresh.recency.sigmoid().detach()) == pytest.approx(recency, abs=1e-6)
+    assert float(fresh.past_weight.detach()) == pytest.approx(0.8)
+
+
+def test_recency_is_trained(make_network, make_batch):
+    network = make_network(recency=0.7).train()
+    network.last_pairs(make_batch(5, 3))[0].square().sum().backward()
+    assert network.recency.grad.abs() > 0
+    assert network.past_weight.grad.abs() > 0
+
+
+@pytest.mark.parametrize("recency", [1.0, 0, "x"])
+def test_a_recency_that_means_nothing_is_refused(make_network, recency):
+    with pytest.raises(ValueError, match="it is a number between 0 and 1"):
+        make_network(recency=recency)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [({"recency": 0.7, "past_weight": 0.0}, "a number above 0"), ({"past_weight": 0.8}, "it needs a recency")],
+)
+def test_a_past_that_weighs_nothing_is_refused(make_network, settings, reason):
+    with pytest.raises(ValueError, match=reason):
+        make_network(**settings)
 
 
 def test_the_future_is_not_seen(network):

@@ -72,6 +72,23 @@ def test_a_window_is_the_cross_entropy_with_its_shares(num_queries):
         assert (gradient - right).norm() < (5e-2 if num_queries else 1e-2) * right.norm()
 
 
+@pytest.mark.parametrize("num_queries", [(), (3,)])
+@pytest.mark.parametrize("num_rows", [1, CHUNK + 9])
+def test_items_that_were_seen_are_not_ranked(num_rows, num_queries):
+    states, table, targets = problem(num_rows, *num_queries)
+    seen = torch.randint(0, len(table) + 1, (num_rows, 6))  # 0 = none; the same item twice does no harm
+    seen[seen == targets[:, None] + 1] = 0
+    scores = states @ table.T
+    hidden = torch.zeros(num_rows, len(table) + 1, dtype=torch.bool).scatter_(1, seen, True)[:, 1:]
+    scores = (scores.amax(1) if num_queries else scores).masked_fill(hidden, -torch.inf)
+    expected = F.cross_entropy(scores, targets)
+    loss = catalogue_cross_entropy(states, table, targets, seen=seen)
+    torch.testing.assert_close(loss, expected, rtol=1e-2, atol=0)
+    ours, theirs = (torch.autograd.grad(value, [states, table]) for value in (loss, expected))
+    for gradient, right in zip(ours, theirs, strict=True):
+        assert (gradient - right).norm() < (5e-2 if num_queries else 1e-2) * right.norm()
+
+
 def test_shares_decay_with_the_distance_and_sum_to_one():
     shares = target_shares(torch.tensor([[4, 9, 2], [4, 9, 0], [4, 0, 0]]), 0.5)
     expected = [[4 / 7, 2 / 7, 1 / 7], [2 / 3, 1 / 3, 0], [1, 0, 0]]

@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from model.batch import Batch
+from model.catalogue import Ragged
 from model.recipes.schema import Recipe, Stage, Window
 from model.training.batches import TrainingWindows
 from model.training.trainer import Trainer
@@ -43,6 +45,35 @@ def test_what_follows_a_target_is_in_its_window(tiny):
         told = [row[:length].tolist() for row, length in zip(inputs.rows, inputs.lengths, strict=True)]
         drawn += zip(told, targets.tolist(), strict=True)
     assert sorted(drawn) == sorted(expected)
+
+
+def test_prefixes_whose_target_was_seen_are_left_out_where_asked(tiny):
+    histories = [[5, 6, 5, 7, 7, 8], [9, 9], [3]]
+    repeating = replace(tiny, train=Ragged.of(histories))
+    samples = TrainingWindows.prefixes(repeating, 50, repeats=False)
+    assert [row.tolist() for row in samples.rows] == [[5], [5, 6], [5, 6, 5, 7], [5, 6, 5, 7, 7, 8], [9], [3]]
+    # an item that lies before the window is new to it
+    rows = TrainingWindows.prefixes(repeating, 1, repeats=False).rows
+    assert [row.tolist() for row in rows] == [[5], [5, 6], [6, 5], [5, 7], [7, 8], [9], [3]]
+
+
+def test_what_was_seen_is_left_out_of_the_loss(tiny):
+    """Against a softmax that is written out, and only where it is asked for."""
+    recipe = replace(RECIPE, samples="prefixes", seen_in_loss=False)
+    trainer = Trainer(recipe, tiny)
+    trainer.network.train()
+    batch = next(iter(trainer.windows.batches(7, np.random.default_rng(0))))
+    with torch.no_grad():
+        loss, count = trainer._loss(recipe.stages[0], batch)
+        queries, targets = trainer.network.last_pairs(batch)
+        whole = trainer._ranking_loss(recipe.stages[0], queries, targets)
+        scores = queries @ trainer.network.item_vectors().T
+        for row, length, own in zip(batch.rows, batch.lengths, scores, strict=True):
+            own[row[: length - 1] - 1] = -torch.inf
+    expected = F.cross_entropy(scores, targets[:, 0] - 1)
+    assert count == len(batch.rows)
+    assert float(loss) == pytest.approx(float(expected), rel=2e-3)
+    assert float(loss) < float(whole)  # the same queries, with more items in the sum
 
 
 @pytest.mark.parametrize("window", [Window(), Window(length=3, decay=0.5)], ids=["next", "window"])
@@ -100,8 +131,9 @@ def test_padding_is_no_item(tiny):
         assert batch.rows[batch.real].all()
 
 
-def test_a_training_on_prefixes_ends(tiny):
-    checkpoint = Trainer(replace(RECIPE, samples="prefixes"), tiny).fit()
+@pytest.mark.parametrize("seen_in_loss", [True, False])
+def test_a_training_on_prefixes_ends(tiny, seen_in_loss):
+    checkpoint = Trainer(replace(RECIPE, samples="prefixes", seen_in_loss=seen_in_loss), tiny).fit()
     assert checkpoint.provenance.metrics
     assert all(torch.isfinite(weight).all() for weight in checkpoint.network.state_dict().values())
 
@@ -118,6 +150,10 @@ def test_a_system_that_draws_its_own_samples_refuses(tiny):
         ({"samples": "starts"}, "it is windows or prefixes"),
         ({"samples": "prefixes", "equal_positions": True}, "every prefix weighs the same"),
         ({"samples": "prefixes", "stages": (Stage(num_epochs=1, num_prompts=1),)}, "no stage of prompts"),
+        ({"seen_in_loss": 0}, "it is true or false"),
+        ({"seen_in_loss": False}, "goes with samples: prefixes"),
+        ({"seen_in_loss": False, "samples": "prefixes", "window": Window(length=3, decay=0.5)}, "the next item alone"),
+        ({"seen_in_loss": False, "samples": "prefixes", "loss": "bce"}, "and the softmax"),
     ],
 )
 def test_what_does_not_go_together_is_refused(change, reason):
