@@ -48,6 +48,12 @@ class Batch:
         rows = self.rows * self.real
         return nn.functional.pad(rows, (0, self.window - 1)).unfold(1, self.window, 1)
 
+    @property
+    def before_last(self) -> Tensor:
+        """(B, L) the rows without each history's last item and what stands behind it; 0 there."""
+        places = torch.arange(self.rows.shape[1], device=self.rows.device)
+        return self.rows * (places < self.lengths[:, None] - 1)
+
     def without_last(self) -> tuple[Self, Tensor]:
         """The histories (one item at least) without their last item, and the rows (B, W) of that item and what follows.
 

@@ -223,11 +223,9 @@ class Trainer:
             # each step answers alone, and their mean: a sum would want them shorter than each alone does
             losses = [self._ranking_loss(stage, queries, targets) for queries in (*steps, torch.stack(steps).mean(0))]
             return torch.stack(losses).mean(), len(targets)
-        seen = None
+        seen = None if self.recipe.seen_in_loss else batch.before_last
         if self.recipe.samples == "prefixes":
             queries, targets = self.network.last_pairs(batch)
-            inputs, _ = batch.without_last()
-            seen = None if self.recipe.seen_in_loss else inputs.rows * inputs.real
         else:
             queries, targets = self.network.training_pairs(batch, stage.num_prompts)
         return self._ranking_loss(stage, queries, targets, seen), len(targets)

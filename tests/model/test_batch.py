@@ -27,3 +27,9 @@ def test_what_stands_in_the_padding_is_no_target():
 def test_a_batch_keeps_its_window_on_the_way_to_a_device():
     moved = replace(BATCH, window=3).to(torch.device("meta"))
     assert (moved.window, moved.rows.device.type) == (3, "meta")
+
+
+def test_what_stands_before_the_last_item_holds_neither_it_nor_what_follows():
+    """Targets of a window stand behind a history's own length."""
+    batch = replace(Batch.of([[5, 6, 7, 8], [9], [], [3, 4]], [0] * 4, 12), lengths=torch.tensor([3, 1, 0, 2]))
+    assert batch.before_last.tolist() == [[5, 6, 0, 0], [0] * 4, [0] * 4, [3, 0, 0, 0]]

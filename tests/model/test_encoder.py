@@ -26,6 +26,7 @@ SYSTEMS = {
     "recgpt-all": ("recgpt", {}, PromptPlan(1, Placement.ALL, 2)),
     "recgpt-soft": ("recgpt", {"num_segments": 3}, PromptPlan(1, Placement.TAIL, 2, PromptForm.SOFT, 1.5)),
     "recgpt-summed": ("recgpt", {}, PromptPlan(0, Placement.NONE, 2, PromptForm.SOFT, 1.5, (1.0, 0.5))),
+    "recgpt-recency": ("recgpt", {"recency": 0.7, "past_weight": 0.8}, PromptPlan(1, Placement.ALL, 2)),
     "comirec-sa": ("comirec", {"variant": "sa"}, PromptPlan()),
     "comirec-dr": ("comirec", {"variant": "dr"}, PromptPlan()),
 }
