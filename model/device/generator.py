@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from model.device.layout import ROWS
 from model.kernels.attention import Heads, attend, attend_one
 from model.kernels.blocks import LAST_ROW
-from model.kernels.embed import Embeddings, embed, embed_generated
+from model.kernels.embed import Embeddings, Past, embed, embed_generated, no_past
 from model.kernels.linear import Affine, Norm, feed_forward, linear, linear_norm
 from model.kernels.packed import Packed
 from model.kernels.search import Table, search
@@ -34,6 +34,12 @@ class EncodedBatch(NamedTuple):
 def _affine(layer: nn.Module, largest: float, longest: float) -> Affine:
     weight, bias = cast(Tensor, layer.weight), cast(Tensor, layer.bias)
     return Affine.of(weight.detach(), bias.detach(), largest, longest)
+
+
+def _past(network: RecGPT) -> Past | None:
+    if network.recency is None or network.past_weight is None:
+        return None
+    return Past(float(network.recency.detach().sigmoid()), float(network.past_weight.detach()))
 
 
 def _norm(layer: nn.Module) -> Norm:
@@ -101,20 +107,17 @@ class Generator:
             norm,
             config.max_length,
             config.user_dropout != 1,
+            _past(network),
         )
         heads = Heads(config.num_heads, config.dim // config.num_heads)
         return cls(plan, table or Table.halved(network.item_vectors().detach()), embeddings, tuple(layers), heads)
 
     @staticmethod
     def supports(network: RecGPT, plan: PromptPlan) -> bool:
-        """Tells if the plan generates at the end of a history only, single items of one segment, one vector a step.
-
-        And if each token is its own item: the kernels sum nothing up.
-        """
+        """Tells if the plan generates at the end of a history only, single items of one segment, one vector a step."""
         at_the_end = plan.placement is not Placement.ALL or plan.num_prompts == 0
         # the kernel marks all that is generated as segment 1: more segments make a difference from the second item on
         is_simple = network.config.num_segments == 2 or plan.num_prompts + plan.num_steps <= 2
-        is_simple = is_simple and network.config.recency is None
         return at_the_end and is_simple and plan.form is PromptForm.ARGMAX and not plan.step_weights
 
     @property
@@ -127,24 +130,28 @@ class Generator:
         """given (B, ..) int32, as in layout.py."""
         packed = Packed(given, 1 + self.embeddings.max_length)
         states, prompts = [], []
-        state, kept = self._read(packed)
+        passed = no_past(packed, self.embeddings)
+        state, kept = self._read(packed, passed)
         doubtful = torch.zeros(len(given), dtype=torch.int32, device=given.device)
         for number in range(self.num_prompts):
             states.append(state)
             rows, unsure = self._next(state)
             prompts.append(rows)
             doubtful = doubtful + unsure
-            state = self._step(packed, rows, kept, 1 + number)
+            state = self._step(packed, rows, kept, 1 + number, passed)
         # states before the last `num_steps` generated prompts, and answer nothing
         vectors = torch.stack([*states, state][-self.plan.num_steps :], 1)
         generated = torch.stack(prompts, 1) if prompts else given.new_zeros(len(given), 0, dtype=torch.int64)
         return EncodedBatch(vectors, generated, doubtful)
 
-    def _read(self, packed: Packed) -> tuple[Tensor, list[Tensor]]:
-        """(B, D) states of the last real items, and (M, 3 D) what each layer keeps, with free rows."""
+    def _read(self, packed: Packed, passed: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """(B, D) states of the last real items, and (M, 3 D) what each layer keeps, with free rows.
+
+        passed (B, D): is filled with what the last items pass on.
+        """
         # as if all histories were full: a captured graph has one size, and TOTAL says how much of it is in use
         num_rows = packed.size * (packed.most + self.num_prompts)
-        x, kept = embed(packed, ROWS, self.embeddings, num_rows), []
+        x, kept = embed(packed, ROWS, self.embeddings, num_rows, passed), []
         for layer in self.layers[:-1]:
             kept.append(linear(x, layer.qkv, packed))
             x = layer.rest(x, attend(kept[-1], self.heads, packed), packed)
@@ -158,9 +165,9 @@ class Generator:
         keys, doubtful = search(state, self.table, 1)
         return LAST_ROW + 1 - (keys[:, 0] & 0xFFFFFFFF), doubtful
 
-    def _step(self, packed: Packed, rows: Tensor, kept: list[Tensor], after: int) -> Tensor:
+    def _step(self, packed: Packed, rows: Tensor, kept: list[Tensor], after: int, passed: Tensor | None) -> Tensor:
         """(B, D) the states after one more generated item, `after` rows behind the last real one."""
-        x = embed_generated(packed, rows, self.embeddings)
+        x = embed_generated(packed, rows, self.embeddings, passed)
         for layer, tokens in zip(self.layers, kept, strict=True):
             x = layer.rest(x, attend_one(tokens, self.heads, packed, after, linear(x, layer.qkv)))
         return x

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from triton.errors import TritonError
+
 from model.columns import Columns
 from model.device import proof
 from model.device.chain import Chain
@@ -59,7 +61,7 @@ def prepare(
         for size, own in lanes.items():
             own.extend(Lane(chain, size) for _ in range(LANES - 1))
     # what a driver, a compiler or a card's memory refuses: the service starts, and computes on the general path
-    except (RuntimeError, ValueError, AttributeError, NotImplementedError) as error:
+    except (TritonError, RuntimeError, ValueError, AttributeError, NotImplementedError) as error:
         return Prepared(None, f"{type(error).__name__}: {str(error)[:200]}", 0.0, time.monotonic() - started)
     proven = ", ".join(map(str, sorted(lanes)))
     reason = f"{type(chain.encoder).__name__}: lists as the general path's, the same bits at sizes {proven}"

@@ -23,6 +23,10 @@ from model.records import PromptPlan
 class BlendConfig(NetworkConfig):
     parts: Sequence[Mapping[str, Any]]  # {"system": .., "network": {..}} each
 
+    def __post_init__(self) -> None:
+        # a list, as a file gives it, is no other blend than a tuple
+        object.__setattr__(self, "parts", tuple(self.parts))
+
 
 class Blend(Network):
     kind: ClassVar[str] = "blend"
@@ -49,7 +53,7 @@ class Blend(Network):
     def without(self, place: int) -> "Blend":
         """A blend of the other parts, which it shares, with their weights."""
         kept = [number for number in range(len(self.parts)) if number != place]
-        config = replace(self.config, parts=[self.config.parts[number] for number in kept])
+        config = replace(self.config, parts=tuple(self.config.parts[number] for number in kept))
         others = Blend(config, [self.parts[number] for number in kept])  # type: ignore[misc]
         others.weights.copy_(self.weights[kept])
         return others.train(self.training)

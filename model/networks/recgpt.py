@@ -8,6 +8,7 @@ not move real items. The table that ranks is the item embedding: it is also what
 holds.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -42,8 +43,8 @@ class RecGPTConfig(NetworkConfig):
     def __post_init__(self) -> None:
         if self.recency is not None and not (isinstance(self.recency, float) and 0 < self.recency < 1):
             raise ValueError(f"recency is {self.recency!r}; it is a number between 0 and 1, such as 0.7, or nothing")
-        if not isinstance(self.past_weight, float) or not self.past_weight > 0:
-            raise ValueError(f"past_weight is {self.past_weight!r}; it is a number above 0, such as 0.8")
+        if not isinstance(self.past_weight, float) or not 0 < self.past_weight < math.inf:
+            raise ValueError(f"past_weight is {self.past_weight!r}; it is a number above 0, such as 1.0")
         if self.past_weight != 1 and self.recency is None:
             raise ValueError("past_weight is of a past that is smoothed; it needs a recency")
 

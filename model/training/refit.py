@@ -7,11 +7,13 @@ the checkpoint it was chosen with.
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import torch
 
 from model.checkpoint import Checkpoint
 from model.data.sequences import SequenceData
+from model.networks import build_network
 from model.networks.base import Network
 from model.networks.blend import Blend
 from model.recipes.schema import Recipe
@@ -51,7 +53,6 @@ def refit(
     if isinstance(chosen.network, Blend):
         network = join_parts(networks, merged).to(torch.device(device)).eval()
         network.load_state_dict({"weights": chosen.network.weights}, strict=False)
-    check_alike(chosen.network, network)
     provenance = replace(
         provenance_of(recipe, merged, seed, time.perf_counter() - began, {}),
         epochs=chosen.provenance.epochs,
@@ -79,6 +80,18 @@ def check_chosen(recipe: Recipe, data: SequenceData, chosen: Checkpoint, start: 
         raise ValueError("the checkpoint does not say its epochs, it is of an earlier version; train it again")
     if len(told.epochs) != len(recipe.all_stages):
         raise ValueError(f"the checkpoint has {len(told.epochs)} stages, the recipe {len(recipe.all_stages)}")
+    check_networks(recipe, data, chosen.network)
+
+
+def check_networks(recipe: Recipe, data: SequenceData, chosen: Network) -> None:
+    """Raises ValueError where the recipe trains other networks, before hours are spent on them."""
+    parts = list(chosen.parts) if isinstance(chosen, Blend) else [chosen]
+    recipes = recipe.parts or (recipe,)
+    if len(parts) != len(recipes):
+        raise ValueError(f"the checkpoint has {len(parts)} parts, the recipe {len(recipes)}")
+    sizes = {"num_items": len(data.catalogue.items), "num_users": len(data.catalogue.users)}
+    for part, wanted in zip(parts, recipes, strict=True):
+        check_alike(cast(Network, part), build_network(wanted.system, {**wanted.network, **sizes}))
 
 
 def with_chosen_epochs(recipe: Recipe, epochs: tuple[int, ...]) -> Recipe:

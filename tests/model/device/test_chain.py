@@ -14,6 +14,7 @@ from model.records import History, Placement, PromptPlan, ServingPlan
 
 TWO = ServingPlan(PromptPlan(0, Placement.NONE, 2), (7, 3))
 DECODER = {"dim": 16, "num_layers": 2, "num_heads": 2}
+SMOOTH = {"recency": 0.7, "past_weight": 0.8}
 PARTS = [{"system": "recgpt", "network": DECODER}, {"system": "fism", "network": {"dim": 16}}]
 CASES = {
     "one step": ("recgpt", DECODER, ServingPlan()),
@@ -21,6 +22,8 @@ CASES = {
     "tail": ("recgpt", DECODER, ServingPlan(PromptPlan(2, Placement.TAIL, 3), (5, 3, 2))),
     "pooled": ("recgpt", DECODER, ServingPlan(PromptPlan(1, Placement.TAIL, 2))),
     "all": ("recgpt", DECODER, ServingPlan(PromptPlan(1, Placement.ALL, 2), (7, 3))),
+    "a past": ("recgpt", DECODER | SMOOTH, TWO),
+    "a past, tail": ("recgpt", DECODER | SMOOTH, ServingPlan(PromptPlan(2, Placement.TAIL, 3), (5, 3, 2))),
     "blend": ("blend", {"parts": PARTS}, TWO),
     "interests": ("comirec", {"dim": 16}, ServingPlan()),
 }

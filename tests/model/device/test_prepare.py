@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from triton.errors import TritonError
 
 from model.columns import Columns
 from model.device import proof
+from model.device.chain import Chain
 from model.device.generator import Generator
 from model.device.layout import Answers
 from model.device.prepare import prepare
@@ -129,5 +131,16 @@ def test_refused_requests_name_their_reason(make_network, device, table):
 )
 def test_the_kernels_take_the_plans_that_they_compute(make_network, num_segments, plan, taken):
     assert Generator.supports(make_network("recgpt", num_segments=num_segments), plan) is taken
-    # the kernels sum nothing up
-    assert not Generator.supports(make_network("recgpt", num_segments=num_segments, recency=0.7), plan)
+
+
+@pytest.mark.parametrize("error", [TritonError("no such operation"), RuntimeError("out of memory")])
+def test_what_a_compiler_or_a_card_refuses_is_a_reason(make_network, monkeypatch, error):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(Chain, "of", refuse)
+    network = make_network("recgpt", dim=16)
+    table = Table.halved(network.item_vectors().detach())
+    prepared = prepare(network, ServingPlan(), table, lambda _: answers(8), (8,))
+    assert prepared.recall is None
+    assert prepared.reason == f"{type(error).__name__}: {error}"

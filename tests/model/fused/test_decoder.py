@@ -74,9 +74,10 @@ def test_networks_of_any_size_are_answered_for(make_decoder, sizes):
     np.testing.assert_allclose(ours.vectors, vectors, atol=1e-5 * np.abs(vectors).max())
 
 
-@pytest.fixture(scope="module", params=PLANS.values(), ids=PLANS.keys())
+@pytest.fixture(scope="module", params=[*PLANS, "all with recency"])
 def decoder(request, make_decoder):
-    return FusedDecoder(make_decoder(), request.param)
+    name, _, recency = request.param.partition(" with ")
+    return FusedDecoder(make_decoder(**({"recency": 0.7} if recency else {})), PLANS[name])
 
 
 WINDOWS = st.lists(st.lists(st.integers(1, 60), max_size=20), min_size=1, max_size=40)

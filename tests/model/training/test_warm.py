@@ -229,11 +229,22 @@ def test_a_refit_trains_on_every_event_for_the_chosen_epochs(before):
     assert not again.network.items.weight.equal(chosen.network.items.weight)
 
 
-def test_a_blend_is_refit_with_the_chosen_weights(before):
+def test_a_blend_is_refit_with_the_chosen_weights(before, tmp_path):
     chosen = fit(BLEND, before)
     with torch.no_grad():
         chosen.network.weights.copy_(torch.tensor([1.0, 3.0]))
-    assert refit(BLEND, before, chosen).network.weights.tolist() == [1.0, 3.0]
+    chosen.save(tmp_path / "chosen")
+    # as a command has it: from a folder
+    again = refit(BLEND, before, Checkpoint.load(tmp_path / "chosen"))
+    assert again.network.weights.tolist() == [1.0, 3.0]
+
+
+def test_a_refit_of_other_networks_is_refused_before_it_is_trained(before):
+    chosen, epochs = fit(BLEND, before), []
+    wider = replace(BLEND, parts=(replace(SASREC, network={**SASREC.network, "num_layers": 3}), FISM))
+    with pytest.raises(ValueError, match=r"num_layers \d instead of 3"):
+        refit(wider, before, chosen, on_epoch=epochs.append)
+    assert not epochs
 
 
 def test_all_events_are_in_the_order_of_their_user(before):
