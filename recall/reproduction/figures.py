@@ -175,7 +175,9 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def _draw_figure(figure: Figure, panels: Panels) -> drawing.Canvas:
-    canvas = drawing.canvas(figure.title(panels), len(panels), height=3.1 if figure.by_cost else 2.0)
+    # a line of text for each name beside a panel, and what stands above and below it
+    height = max(3.1, 0.15 * max(map(len, panels.values())) + 1.1) if figure.by_cost else 2.0
+    canvas = drawing.canvas(figure.title(panels), len(panels), height=height)
     for panel, (dataset, series) in zip(canvas.panels, panels.items(), strict=True):
         panel.set_title(_title(dataset), fontsize=drawing.SMALL, loc="left")
         panel.set(xlabel=figure.axes[0], ylabel=figure.axes[1])
