@@ -36,12 +36,6 @@ def _affine(layer: nn.Module, largest: float, longest: float) -> Affine:
     return Affine.of(weight.detach(), bias.detach(), largest, longest)
 
 
-def _past(network: RecGPT) -> Past | None:
-    if network.recency is None or network.past_weight is None:
-        return None
-    return Past(float(network.recency.detach().sigmoid()), float(network.past_weight.detach()))
-
-
 def _norm(layer: nn.Module) -> Norm:
     return Norm(cast(Tensor, layer.weight).detach(), cast(Tensor, layer.bias).detach())
 
@@ -107,7 +101,7 @@ class Generator:
             norm,
             config.max_length,
             config.user_dropout != 1,
-            _past(network),
+            Past(*network.past) if network.past else None,
         )
         heads = Heads(config.num_heads, config.dim // config.num_heads)
         return cls(plan, table or Table.halved(network.item_vectors().detach()), embeddings, tuple(layers), heads)

@@ -88,8 +88,7 @@ class FusedDecoder:
             self._address(norm.bias),
             self._blocks,
             norm.eps,
-            0.0 if network.recency is None else float(network.recency.detach().sigmoid()),
-            0.0 if network.past_weight is None else float(network.past_weight.detach()),
+            *(network.past or (0.0, 0.0)),
         )
 
     def _block(self, block: NetworkBlock) -> Block:

@@ -77,6 +77,13 @@ class RecGPT(Network):
             self.items.weight[0].zero_()
             self.users.weight.zero_()  # a user unseen in training is the unknown user, not noise
 
+    @property
+    def past(self) -> tuple[float, float] | None:
+        """The numbers r and w of `smoothed`, as learnt; None where each token is its own item alone."""
+        if self.recency is None or self.past_weight is None:
+            return None
+        return float(self.recency.detach().sigmoid()), float(self.past_weight.detach())
+
     def embed(self, tokens: Tokens, users: Tensor) -> Tensor:
         """(B, T, D) of sequences from their start on."""
         return self._embed(self.smoothed(self._items(tokens))[0], tokens, users)
